@@ -1,0 +1,12 @@
+//! `herald dead-letters`.
+
+use super::CliError;
+use crate::config::Config;
+
+/// Arguments of `herald dead-letters`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) async fn run(_args: Args, _config: Config) -> Result<(), CliError> {
+    Err(CliError::Failure("not built yet".to_owned()))
+}

@@ -1,0 +1,123 @@
+//! The command line. Messages go to standard error, data to standard output; the exit code is 0, 1
+//! for a failure and 2 for wrong usage or configuration.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the command line is the one place that prints"
+)]
+
+mod check;
+mod dead_letters;
+mod dev;
+mod listen;
+mod migrate;
+mod publish;
+mod replay;
+mod serve;
+mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError};
+
+/// A live notification gateway: NATS JetStream events to authenticated WebSockets.
+#[derive(Debug, Parser)]
+#[command(name = "herald", version)]
+struct Cli {
+    /// Configuration file (TOML); every setting can also come from HERALD_<TABLE>__<KEY>.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Serve(serve::Args),
+    /// Make and change the JetStream objects.
+    Migrate(migrate::Args),
+    /// Validate configuration and rules and, with --nats, the server.
+    Check(check::Args),
+    /// Print a token for development.
+    Token(token::Args),
+    /// Publish an event.
+    Publish(publish::Args),
+    /// Print notifications as they arrive, one JSON a line.
+    Listen(listen::Args),
+    /// Print what past events would have been.
+    Replay(replay::Args),
+    /// List the events that could not become notifications.
+    DeadLetters(dead_letters::Args),
+    /// Start a local NATS and a gateway for development.
+    Dev(dev::Args),
+}
+
+/// What a command ends with when it does not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// Exit code 1.
+    #[error("{0}")]
+    Failure(String),
+    /// Exit code 2.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+impl From<crate::ingest::ConnectError> for CliError {
+    fn from(error: crate::ingest::ConnectError) -> Self {
+        Self::Failure(error.to_string())
+    }
+}
+
+/// Parses the process' arguments and runs the command.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("herald: cannot start the runtime: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("herald: {error}");
+            ExitCode::from(match error {
+                CliError::Failure(_) => 1,
+                CliError::Usage(_) => 2,
+            })
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), CliError> {
+    let default = PathBuf::from("herald.toml");
+    let path = cli.config.or_else(|| default.exists().then_some(default));
+    let config = Config::load(path.as_deref())?;
+    match cli.command {
+        Command::Serve(args) => serve::run(args, config).await,
+        Command::Migrate(args) => migrate::run(args, config).await,
+        Command::Check(args) => check::run(args, config).await,
+        Command::Token(args) => token::run(args, config).await,
+        Command::Publish(args) => publish::run(args, config).await,
+        Command::Listen(args) => listen::run(args, config).await,
+        Command::Replay(args) => replay::run(args, config).await,
+        Command::DeadLetters(args) => dead_letters::run(args, config).await,
+        Command::Dev(args) => dev::run(args, config).await,
+    }
+}

@@ -1,0 +1,253 @@
+//! Settings: one struct per part of the gateway, defaults < file < environment.
+//!
+//! Reading a configuration never touches the network and never prints a secret. Unknown keys are
+//! errors that name the nearest known one; every problem found is reported at once. The table of
+//! keys in [`keys`] is what `docs/configuration.md` is checked against.
+
+mod duration;
+mod keys;
+mod load;
+mod secret;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+pub use self::keys::{KEYS, Key};
+pub use self::load::ConfigError;
+pub use self::secret::Secret;
+
+/// Everything that can be set. `Config::default()` is the documented default of every key.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub nats: NatsConfig,
+    pub auth: AuthConfig,
+    pub sockets: SocketsConfig,
+    pub projection: ProjectionConfig,
+    pub log: LogConfig,
+}
+
+/// Listeners, TLS and the process' own life.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Where sockets, `/healthz` and `/readyz` are served.
+    pub listen: SocketAddr,
+    /// Where `/metrics` is served. Not for the public.
+    pub admin_listen: SocketAddr,
+    /// PEM certificate chain; with it, `listen` speaks TLS only.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM private key of `tls_cert`.
+    pub tls_key: Option<PathBuf>,
+    /// Origins (`https://app.example.com`) whose pages may connect. Empty: any. A request without
+    /// an `Origin` header does not come from a browser and is always taken.
+    #[serde(deserialize_with = "load::string_or_list")]
+    pub allowed_origins: Vec<String>,
+    /// How long `/readyz` answers 503 before the first close of a drain.
+    #[serde(with = "duration")]
+    pub drain_delay: Duration,
+    /// The window over which a drain spreads its closes.
+    #[serde(with = "duration")]
+    pub drain: Duration,
+    /// How long NATS may be away before `/readyz` answers 503.
+    #[serde(with = "duration")]
+    pub unready_after: Duration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)),
+            tls_cert: None,
+            tls_key: None,
+            allowed_origins: Vec::new(),
+            drain_delay: Duration::ZERO,
+            drain: Duration::from_secs(10),
+            unready_after: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The NATS connection and the values that the migrations' placeholders take.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NatsConfig {
+    /// Server URLs, several with commas. May carry `user:password@`, and is a secret for that.
+    #[serde(deserialize_with = "secret::secret_or_list")]
+    pub url: Secret,
+    /// A NATS `.creds` file (JWT and seed).
+    pub credentials_file: Option<PathBuf>,
+    /// A PEM file with the CA certificates of the NATS servers, beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Prefix of the inboxes on which this user receives answers (ADR-6): give every user its own,
+    /// so that no other can subscribe to them.
+    pub inbox_prefix: String,
+    /// Name of the stream that holds the events.
+    pub stream: String,
+    /// Replicas of each JetStream object that `herald migrate` makes (1, 3 or 5).
+    pub replicas: usize,
+    /// How long events are kept: the longest disconnection that can be repaired.
+    #[serde(with = "duration")]
+    pub max_age: Duration,
+    /// Whether `serve` applies migrations at start; in production another user does.
+    pub migrate: bool,
+}
+
+impl Default for NatsConfig {
+    fn default() -> Self {
+        Self {
+            url: Secret::from("nats://127.0.0.1:4222"),
+            credentials_file: None,
+            ca_file: None,
+            inbox_prefix: "_INBOX".to_owned(),
+            stream: "EVENTS".to_owned(),
+            replicas: 1,
+            max_age: Duration::from_secs(3600),
+            migrate: true,
+        }
+    }
+}
+
+impl NatsConfig {
+    /// The URLs of `nats.url`, one by one.
+    pub fn urls(&self) -> impl Iterator<Item = &str> {
+        self.url
+            .expose()
+            .split(',')
+            .map(str::trim)
+            .filter(|url| !url.is_empty())
+    }
+}
+
+/// Who may connect. Exactly one of the four key sources is set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthConfig {
+    /// Shared secret for HS256/384/512, at least 32 bytes.
+    pub hmac_secret: Option<Secret>,
+    /// File that holds the shared secret; one trailing newline is not part of it.
+    pub hmac_secret_file: Option<PathBuf>,
+    /// PEM public key: RSA (RS*, PS*), EC P-256/P-384 (ES256/ES384) or Ed25519 (EdDSA).
+    pub public_key_file: Option<PathBuf>,
+    /// JSON Web Key Set file, RFC 7517.
+    pub jwks_file: Option<PathBuf>,
+    /// Required `iss`; unset: not looked at.
+    pub issuer: Option<String>,
+    /// Required `aud`; unset: not looked at.
+    pub audience: Option<String>,
+    /// Claim with the workspaces a token is good for: a slug, a list of slugs, or `"*"`.
+    pub workspaces_claim: String,
+    /// Clock difference forgiven in `exp` and `nbf`.
+    #[serde(with = "duration")]
+    pub leeway: Duration,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            hmac_secret: None,
+            hmac_secret_file: None,
+            public_key_file: None,
+            jwks_file: None,
+            issuer: None,
+            audience: None,
+            workspaces_claim: "workspaces".to_owned(),
+            leeway: Duration::ZERO,
+        }
+    }
+}
+
+/// Limits and timers of one socket, and how many there may be.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SocketsConfig {
+    /// A socket with neither client traffic nor a notification for this long is closed with 4008.
+    #[serde(with = "duration")]
+    pub inactivity: Duration,
+    /// Interval of the server's pings; two unanswered ones end the connection.
+    #[serde(with = "duration")]
+    pub ping: Duration,
+    /// Whether an automatic pong counts as activity.
+    pub pong_is_activity: bool,
+    /// Largest message taken from a client, fragments together.
+    pub max_message_bytes: usize,
+    /// Notifications waiting for one socket; more closes it with 4010.
+    pub queue_bytes: usize,
+    /// The kernel's send buffer of one socket (`SO_SNDBUF`). 0: the system's default.
+    pub send_buffer: usize,
+    /// Sockets at one gateway; further ones get HTTP 503.
+    pub max_connections: usize,
+}
+
+impl Default for SocketsConfig {
+    fn default() -> Self {
+        Self {
+            inactivity: Duration::from_secs(300),
+            ping: Duration::from_secs(25),
+            pong_is_activity: false,
+            max_message_bytes: 64 * 1024,
+            queue_bytes: 256 * 1024,
+            send_buffer: 64 * 1024,
+            max_connections: 100_000,
+        }
+    }
+}
+
+/// How events become notifications.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProjectionConfig {
+    /// A rules file instead of the built-in one.
+    pub rules: Option<PathBuf>,
+    /// What a notification's `type` holds.
+    #[serde(rename = "type")]
+    pub type_mode: TypeMode,
+    /// Whether `metadata.traceparent` is written.
+    pub traceparent: bool,
+}
+
+/// What a notification's `type` holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TypeMode {
+    /// One of info, success, warning, error, alert.
+    #[default]
+    Severity,
+    /// The event's own name: `record_created`, `function_complete`, `alert`, …
+    Event,
+}
+
+/// Logs on standard error.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a tracing filter. Dependencies never go
+    /// beyond `info`: at `trace` they print frames, and with them tokens.
+    pub level: String,
+    /// `text`, `json`, or `auto`: text on a terminal, JSON elsewhere.
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Auto,
+        }
+    }
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Auto,
+    Text,
+    Json,
+}

@@ -1,0 +1,1 @@
+//! The JetStream objects, made and changed by ordered files with a checksummed ledger.

@@ -1,0 +1,1 @@
+//! The running process: listeners, TLS, health, drain.

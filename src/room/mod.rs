@@ -1,0 +1,1 @@
+//! Who gets it: members, order, cursor, claims.

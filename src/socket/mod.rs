@@ -1,0 +1,1 @@
+//! The handshake, the session machine and the pump that owns the connection.
