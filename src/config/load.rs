@@ -31,18 +31,22 @@ pub enum ConfigError {
     Invalid(Vec<String>),
 }
 
+/// As much of a configuration as could be read, and what is wrong with the rest.
+#[derive(Debug)]
+pub struct Reading {
+    /// With the default where a value could not be read.
+    pub config: Config,
+    /// What is wrong, one sentence each. No secret is in it.
+    pub problems: Vec<String>,
+}
+
 impl Config {
     /// Reads `path` (if any) and the process' environment.
     ///
     /// # Errors
     /// [`ConfigError`], naming each unknown key and each value that is out of range.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        Self::load_from(
-            path,
-            std::env::vars_os().filter_map(|(key, value)| {
-                Some((key.into_string().ok()?, value.into_string().ok()?))
-            }),
-        )
+        Self::read(path)?.into_config()
     }
 
     /// As [`Config::load`], from a given environment.
@@ -53,13 +57,46 @@ impl Config {
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let variables: BTreeMap<String, String> = environment
+        Self::read_from(path, environment)?.into_config()
+    }
+
+    /// As [`Config::load`], but goes on where something is wrong, for who has more to look at.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unreadable`] and [`ConfigError::Syntax`], after which there is nothing to go on
+    /// with.
+    pub fn read(path: Option<&Path>) -> Result<Reading, ConfigError> {
+        let mut problems = Vec::new();
+        let mut environment = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            // A name that is not UTF-8 is none of ours.
+            let Ok(name) = name.into_string() else {
+                continue;
+            };
+            match value.into_string() {
+                Ok(value) => environment.push((name, value)),
+                Err(_) if is_setting(&name) => {
+                    problems.push(format!("environment variable `{name}` is not UTF-8"));
+                }
+                Err(_) => {}
+            }
+        }
+        let mut reading = Self::read_from(path, environment)?;
+        reading.problems.splice(0..0, problems);
+        Ok(reading)
+    }
+
+    /// As [`Config::read`], from a given environment.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn read_from(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Reading, ConfigError> {
+        let environment: BTreeMap<String, String> = environment
             .into_iter()
-            // Only names with `__` are settings: Kubernetes adds HERALD_PORT and the like to every
-            // pod beside a service of that name.
-            .filter(|(name, value)| {
-                name.starts_with("HERALD_") && name.contains("__") && !value.is_empty()
-            })
+            .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
             .collect();
         let text = match path {
             None => String::new(),
@@ -71,30 +108,17 @@ impl Config {
             }
         };
         let table = parse_toml(path, &text)?;
-        let problems: Vec<String> = unknown_in_file(&table)
+        let mut problems: Vec<String> = unknown_in_file(&table)
             .into_iter()
-            .chain(unknown_in_environment(variables.keys()))
+            .chain(unknown_in_environment(environment.keys()))
             .collect();
-        if !problems.is_empty() {
-            return Err(ConfigError::Invalid(problems));
-        }
-        let config: Self = config::Config::builder()
-            .add_source(File::from_str(&text, FileFormat::Toml))
-            .add_source(
-                Environment::with_prefix("HERALD")
-                    .prefix_separator("_")
-                    .separator("__")
-                    .source(Some(variables.into_iter().collect())),
-            )
-            .build()
-            .and_then(config::Config::try_deserialize)
-            .map_err(|error| ConfigError::Invalid(vec![without_secret(&error)]))?;
-        let problems = config.problems();
-        if problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError::Invalid(problems))
-        }
+        let variables = environment
+            .into_iter()
+            .filter(|(name, _)| is_setting(name))
+            .collect();
+        let config = values(&text, variables, &mut problems);
+        problems.extend(config.problems());
+        Ok(Reading { config, problems })
     }
 
     /// Values that parse but cannot work, whatever command reads them.
@@ -154,6 +178,91 @@ impl Config {
     }
 }
 
+impl Reading {
+    /// The configuration, if nothing is wrong with it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`].
+    pub fn into_config(self) -> Result<Config, ConfigError> {
+        if self.problems.is_empty() {
+            Ok(self.config)
+        } else {
+            Err(ConfigError::Invalid(self.problems))
+        }
+    }
+}
+
+/// What every environment variable of a setting begins with.
+const PREFIX: &str = "HERALD_";
+
+/// Whether a variable of this name is meant as a setting. Only names with `__` are: Kubernetes adds
+/// HERALD_PORT and the like to every pod beside a service of that name.
+fn is_setting(variable: &str) -> bool {
+    variable.starts_with(PREFIX) && variable.contains("__")
+}
+
+/// The values of all known keys. One that cannot be read is a problem and keeps its default, so that
+/// each is looked at alone: the library stops at the first.
+fn values(
+    text: &str,
+    variables: config::Map<String, String>,
+    problems: &mut Vec<String>,
+) -> Config {
+    let environment = Environment::with_prefix("HERALD")
+        .prefix_separator("_")
+        .separator("__")
+        .source(Some(variables));
+    let tables = config::Config::builder()
+        .add_source(File::from_str(text, FileFormat::Toml))
+        .add_source(environment)
+        .build()
+        .and_then(|merged| merged.cache.into_table());
+    let mut tables = match tables {
+        Ok(tables) => tables,
+        Err(error) => {
+            problems.push(without_secret("auth", &error));
+            return Config::default();
+        }
+    };
+    let mut good = config::Config::builder();
+    for key in KEYS {
+        let Some(value) = take(&mut tables, key.name) else {
+            continue;
+        };
+        match alone(key.name, value.clone()) {
+            Ok(()) => match good.clone().set_override(key.name, value) {
+                Ok(more) => good = more,
+                Err(error) => problems.push(without_secret(key.name, &error)),
+            },
+            Err(error) => problems.push(without_secret(key.name, &error)),
+        }
+    }
+    good.build()
+        .and_then(config::Config::try_deserialize)
+        .unwrap_or_else(|error| {
+            problems.push(without_secret("auth", &error));
+            Config::default()
+        })
+}
+
+/// Takes `table.key` out of the merged tables.
+fn take(tables: &mut config::Map<String, config::Value>, name: &str) -> Option<config::Value> {
+    let (table, key) = name.split_once('.')?;
+    match &mut tables.get_mut(table)?.kind {
+        config::ValueKind::Table(values) => values.remove(key),
+        _ => None,
+    }
+}
+
+/// Whether the value is one for the key.
+fn alone(name: &str, value: config::Value) -> Result<(), config::ConfigError> {
+    config::Config::builder()
+        .set_override(name, value)?
+        .build()?
+        .try_deserialize::<Config>()
+        .map(drop)
+}
+
 fn is_stream_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name
@@ -207,15 +316,23 @@ fn unknown_in_file(table: &toml::Table) -> Vec<String> {
 fn unknown_in_environment<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
     names
         .filter_map(|variable| {
-            let name = variable
-                .strip_prefix("HERALD_")?
-                .to_lowercase()
-                .replace("__", ".");
-            let known = nearest(&name);
-            let suggestion = KEYS.iter().find(|key| key.name == known)?.variable();
-            (!is_known(&name)).then(|| {
-                format!("unknown environment variable `{variable}`: did you mean `{suggestion}`?")
-            })
+            let known = if is_setting(variable) {
+                let name = variable.strip_prefix(PREFIX)?.to_lowercase();
+                let name = name.replace("__", ".");
+                if is_known(&name) {
+                    return None;
+                }
+                let known = nearest(&name);
+                KEYS.iter().find(|key| key.name == known)
+            } else {
+                // One underscore where two are wanted, and a name that is nobody else's by chance.
+                KEYS.iter()
+                    .find(|key| key.variable().replace("__", "_") == *variable)
+            };
+            let suggestion = known?.variable();
+            Some(format!(
+                "unknown environment variable `{variable}`: did you mean `{suggestion}`?"
+            ))
         })
         .collect()
 }
@@ -224,20 +341,17 @@ fn is_known(name: &str) -> bool {
     KEYS.iter().any(|key| key.name == name)
 }
 
-/// The library's error names the key and the expected type; it also quotes the value, which may be
-/// a secret under `auth` or in `nats.url`.
-fn without_secret(error: &config::ConfigError) -> String {
-    let text = error.to_string();
-    if text.contains("auth.") || text.contains("nats.url") {
-        let key = KEYS
-            .iter()
-            .map(|key| key.name)
-            .filter(|name| text.contains(name))
-            .max_by_key(|name| name.len())
-            .unwrap_or("auth");
+/// The library's error, which also quotes the value unless that is a secret.
+fn without_secret(key: &str, error: &config::ConfigError) -> String {
+    if matches!(key, "auth" | "auth.hmac_secret" | "nats.url") {
         return format!("`{key}` has a value of the wrong type");
     }
-    text
+    let text = error.to_string();
+    if text.contains(key) {
+        text
+    } else {
+        format!("`{key}`: {text}")
+    }
 }
 
 /// A list, or one string with commas (the environment has only strings).

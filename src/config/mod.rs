@@ -8,6 +8,8 @@ mod duration;
 mod keys;
 mod load;
 mod secret;
+#[cfg(test)]
+mod tests;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,8 +17,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub(crate) use self::duration::parse as parse_duration;
 pub use self::keys::{KEYS, Key};
-pub use self::load::ConfigError;
+pub use self::load::{ConfigError, Reading};
 pub use self::secret::Secret;
 
 /// Everything that can be set. `Config::default()` is the documented default of every key.

@@ -1,0 +1,241 @@
+//! Settings as a user meets them: file, environment, mistakes.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn load(file: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("herald.toml");
+    std::fs::write(&path, file).unwrap();
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::load_from(Some(&path), variables).map_err(|error| error.to_string())
+}
+
+fn refused(file: &str, variables: &[(&str, &str)]) -> String {
+    match load(file, variables) {
+        Ok(_) => panic!("taken: {file} {variables:?}"),
+        Err(text) => text,
+    }
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_both_over_the_defaults() {
+    let file = "[server]\nlisten = \"0.0.0.0:1\"\n[sockets]\ninactivity = \"5m\"\n[nats]\nurl = [\"a\", \"b\"]\n";
+    let config = load(
+        file,
+        &[
+            ("HERALD_SERVER__LISTEN", "127.0.0.1:2"),
+            ("HERALD_SOCKETS__PONG_IS_ACTIVITY", "true"),
+            ("HERALD_SERVER__ALLOWED_ORIGINS", "https://a, https://b"),
+            ("HERALD_NATS__STREAM", ""),
+            ("HERALD_PORT", "tcp://10.0.0.1:80"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.server.listen.port(), 2);
+    assert_eq!(config.sockets.inactivity, Duration::from_secs(300));
+    assert!(config.sockets.pong_is_activity);
+    assert_eq!(config.server.allowed_origins, ["https://a", "https://b"]);
+    assert_eq!(config.nats.urls().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(config.nats.stream, "EVENTS");
+    assert_eq!(config.sockets.ping, Duration::from_secs(25));
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_known_one() {
+    let text = refused(
+        "[server]\nlissten = \"x\"\n[socket]\nping = \"1s\"\n",
+        &[("HERALD_NATS__URLS", "x")],
+    );
+    for part in [
+        "`server.lissten`: did you mean `server.listen`?",
+        "`socket.ping`: did you mean `sockets.ping`?",
+        "`HERALD_NATS__URLS`: did you mean `HERALD_NATS__URL`?",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
+fn values_that_cannot_work_are_all_named() {
+    let text = refused(
+        "[sockets]\ninactivity = \"0s\"\nqueue_bytes = 10\n[nats]\nreplicas = 2\nstream = \"a.b\"\n[server]\ntls_cert = \"x\"\n",
+        &[],
+    );
+    for part in [
+        "sockets.inactivity",
+        "sockets.queue_bytes",
+        "nats.replicas",
+        "nats.stream",
+        "server.tls_key",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_named_and_a_secret_is_not_shown() {
+    let text = refused("[sockets]\nping = \"soon\"\n", &[]);
+    assert!(text.contains("soon") && text.contains("300s"), "{text}");
+    let text = refused("[auth]\nhmac_secret = [\"swordfish\"]\n", &[]);
+    assert!(
+        text.contains("auth.hmac_secret") && !text.contains("swordfish"),
+        "{text}"
+    );
+    let text = refused("[auth]\nhmac_secret = \"swordfish\n", &[]);
+    assert!(
+        text.contains("line 2") && !text.contains("swordfish"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = Config::load_from(Some("/nowhere/herald.toml".as_ref()), []).unwrap_err();
+    assert!(error.to_string().contains("/nowhere/herald.toml"));
+}
+
+#[test]
+fn a_secret_shows_in_no_debug_output() {
+    let config = load(
+        "[auth]\nhmac_secret = \"swordfish\"\n[nats]\nurl = \"nats://ann:swordfish@host\"\n",
+        &[],
+    )
+    .unwrap();
+    assert!(!format!("{config:?} {config:#?}").contains("swordfish"));
+}
+
+/// The documentation lists exactly the keys there are, with their defaults; and these are the
+/// defaults of the code.
+#[test]
+fn the_documentation_and_the_keys_agree() {
+    let documented: BTreeMap<String, String> = include_str!("../../docs/configuration.md")
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| `")?.split(" | ");
+            let name = cells.next()?.trim_end_matches('`').to_owned();
+            let default = cells.next()?.trim_matches('`').replace('—', "");
+            Some((name, default))
+        })
+        .collect();
+    let known: BTreeMap<String, String> = KEYS
+        .iter()
+        .map(|key| (key.name.to_owned(), key.default.to_owned()))
+        .collect();
+    assert_eq!(documented, known);
+
+    let variables: Vec<(String, String)> = KEYS
+        .iter()
+        .filter(|key| !key.default.is_empty())
+        .map(|key| (key.variable(), key.default.to_owned()))
+        .collect();
+    let written = Config::load_from(None, variables).unwrap();
+    let default = Config::default();
+    assert_eq!(format!("{written:?}"), format!("{default:?}"));
+    // A secret looks like any other.
+    assert_eq!(written.nats.url, default.nats.url);
+}
+
+/// Each key is a field, by the name of its environment variable, and a field is a key.
+#[test]
+fn every_key_sets_a_field_of_its_own_and_there_are_no_other_fields() {
+    let default = format!("{:#?}", Config::default());
+    let lines = |text: &str| -> Vec<String> { text.lines().map(str::to_owned).collect() };
+    let fields = |text: &str| {
+        let at_the_second_level = |line: &&str| {
+            let indent = line.len() - line.trim_start().len();
+            indent == 8 && line.contains(": ")
+        };
+        text.lines().filter(at_the_second_level).count()
+    };
+    assert_eq!(fields(&default), KEYS.len(), "{default}");
+    let mut changed = BTreeMap::new();
+    for key in KEYS {
+        let other = match (key.name, key.default) {
+            ("nats.replicas", _) => "3",
+            ("projection.type", _) => "event",
+            ("log.format", _) => "json",
+            (_, "true") => "false",
+            (_, "false") => "true",
+            (_, default) if default.contains(':') && !default.contains("//") => "[::1]:1",
+            (_, default) if default.ends_with(['s', 'h']) && default.len() < 5 => "7m",
+            (_, default) if default.parse::<u32>().is_ok() => "99999",
+            (_, "") => "other",
+            _ => "OTHER",
+        };
+        let reading = Config::read_from(None, [(key.variable(), other.to_owned())]).unwrap();
+        // Of a certificate without its key, only that is said.
+        let wrong = reading
+            .problems
+            .iter()
+            .filter(|text| !text.contains("go together"));
+        assert_eq!(wrong.count(), 0, "{key:?}: {:?}", reading.problems);
+        let config = &reading.config;
+        if key.name == "nats.url" {
+            assert_eq!(config.nats.url.expose(), other);
+            continue;
+        }
+        let shown = lines(&format!("{config:#?}"));
+        let plain = lines(&default);
+        let first = shown.iter().zip(&plain).position(|(a, b)| a != b);
+        let first = first.unwrap_or_else(|| panic!("{key:?} sets nothing"));
+        let before = changed.insert(plain[first].clone() + &first.to_string(), key.name);
+        assert_eq!(before, None, "{key:?} sets what another sets");
+        if key.default.is_empty() {
+            let unset = plain[first]
+                .trim_end_matches(',')
+                .rsplit(": ")
+                .next()
+                .unwrap();
+            assert!(matches!(unset, "None" | "[]"), "{key:?} is {unset}");
+        }
+    }
+}
+
+/// A mistake in one place hides none in another.
+#[test]
+fn everything_that_is_wrong_is_named_at_once() {
+    let file =
+        "[server]\nlissten = \"x\"\ndrain = 5\n[sockets]\nping = \"soon\"\ninactivity = \"0s\"\n";
+    let variables = [
+        ("HERALD_AUTH__HMAC_SECRT", "swordfish"),
+        ("HERALD_SERVER_LISTEN", "127.0.0.1:1"),
+        ("HERALD_NATS__REPLICAS", "many"),
+        ("HERALD_NATS__MIGRATE", "perhaps"),
+        ("HERALD_SERVER__LISTEN", "here"),
+        ("HERALD_PROJECTION__TYPE", "colour"),
+    ];
+    let text = refused(file, &variables);
+    for part in [
+        "`server.lissten`: did you mean `server.listen`?",
+        "`HERALD_AUTH__HMAC_SECRT`: did you mean `HERALD_AUTH__HMAC_SECRET`?",
+        "`HERALD_SERVER_LISTEN`: did you mean `HERALD_SERVER__LISTEN`?",
+        "server.listen",
+        "server.drain",
+        "sockets.ping",
+        "nats.replicas",
+        "nats.migrate",
+        "projection.type",
+        "sockets.inactivity must be at least 100ms",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert_eq!(text.lines().count(), 10, "{text}");
+    assert!(!text.contains("swordfish"), "{text}");
+}
+
+/// What Kubernetes puts beside a service of that name, and what other programs call theirs.
+#[test]
+fn variables_of_others_are_left_alone() {
+    let variables = [
+        ("HERALD_PORT", "tcp://10.0.0.1:80"),
+        ("HERALD_SERVICE_HOST", "10.0.0.1"),
+        ("HERALD_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("HERALDRY__KEY", "x"),
+    ];
+    let config = load("", &variables).unwrap();
+    assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+}
