@@ -1,9 +1,18 @@
 //! Bytes and headers become an [`Event`]: subject, payload, CloudEvents. Pure.
 
 mod bad;
+mod cloudevent;
+mod decode;
 mod slug;
 mod stored;
+mod subject;
+#[cfg(test)]
+mod tests;
+mod trace;
 
 pub use self::bad::{BadEvent, Reason};
+pub use self::decode::{Event, PAYLOAD_MAX, Recipients, Severity, decode};
 pub use self::slug::{SlugError, WorkspaceSlug};
 pub use self::stored::StoredMessage;
+pub use self::subject::{Category, EventName, NAME_MAX};
+pub use self::trace::is_traceparent;

@@ -1,32 +1,54 @@
 //! An event becomes a notification, encoded once for all its sockets. Pure.
+//!
+//! The same event, rules and settings give the same bytes on every gateway: nothing here reads a
+//! clock, a random number or a map without an order.
 
-use std::collections::BTreeSet;
+mod encode;
+mod fields;
+mod identity;
+mod rules;
+mod template;
+#[cfg(test)]
+mod tests;
 
-use crate::config::ProjectionConfig;
-use crate::event::{BadEvent, StoredMessage};
+use std::sync::Arc;
 
-/// Who an event is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Recipients {
-    /// Everyone in the workspace (`recipients` was absent).
-    Everyone,
-    /// The users with these token subjects; nobody where it is empty.
-    Users(BTreeSet<String>),
-}
+use chrono::SecondsFormat;
+
+use self::encode::{Encoded, Metadata};
+use self::identity::Identity;
+use self::rules::{Rule, Rules, SeverityRule};
+use self::template::{Context, Template};
+use crate::config::{ProjectionConfig, TypeMode};
+use crate::event::{BadEvent, Event, EventName, Reason, Severity, StoredMessage, decode};
+
+pub use self::encode::ENCODED_MAX;
+pub use self::identity::derived_traceparent;
+pub use self::rules::DEFAULT_RULES;
+pub use crate::event::Recipients;
 
 /// A notification ready for sockets.
 #[derive(Debug, Clone)]
 pub struct Notification {
     /// `notif_<uuid v7>`.
     pub id: String,
-    /// The JSON text that each socket gets.
+    /// The JSON text that each socket gets: at most [`ENCODED_MAX`] bytes, without line breaks.
     pub encoded: String,
     pub recipients: Recipients,
+    /// `<category>.<name>`.
+    pub event: EventName,
+    /// The publisher's `traceparent`, else the derived one: the parent of the gateway's own spans.
+    pub traceparent: String,
 }
 
 /// Rules, settings and the stream's name: all that the mapping depends on.
 #[derive(Debug)]
-pub struct Projector {}
+pub struct Projector {
+    rules: Rules,
+    stream: String,
+    type_mode: TypeMode,
+    traceparent: bool,
+}
 
 /// The rules file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,16 +59,138 @@ impl Projector {
     /// Reads the rules (built in, or `projection.rules`).
     ///
     /// # Errors
-    /// [`RulesError`] naming the file, the rule and what is wrong with it.
-    pub fn from_config(_config: &ProjectionConfig, _stream: &str) -> Result<Self, RulesError> {
-        Ok(Self {})
+    /// [`RulesError`] naming the file, and each rule with what is wrong with it.
+    pub fn from_config(config: &ProjectionConfig, stream: &str) -> Result<Self, RulesError> {
+        let rules = match &config.rules {
+            None => Rules::parse(DEFAULT_RULES)
+                .map_err(|problems| RulesError(format!("built-in rules: {}", problems.join("; ")))),
+            Some(path) => {
+                let path_text = path.display();
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| RulesError(format!("cannot read {path_text}: {error}")))?;
+                Rules::parse(&text).map_err(|problems| {
+                    let lines: Vec<_> = problems
+                        .iter()
+                        .map(|problem| format!("{path_text}: {problem}"))
+                        .collect();
+                    RulesError(lines.join("\n"))
+                })
+            }
+        }?;
+        Ok(Self {
+            rules,
+            stream: stream.to_owned(),
+            type_mode: config.type_mode,
+            traceparent: config.traceparent,
+        })
     }
 
     /// Maps one stored message: decode, rule, encode.
     ///
     /// # Errors
     /// [`BadEvent`] for the dead-letter stream.
-    pub fn project(&self, _message: &StoredMessage) -> Result<Notification, BadEvent> {
-        Err(BadEvent::new(crate::event::Reason::Json, "not built yet"))
+    pub fn project(&self, message: &StoredMessage) -> Result<Notification, BadEvent> {
+        self.notification(message, decode(message)?)
     }
+
+    /// Maps an event that [`decode`] read from `message`.
+    fn notification(
+        &self,
+        message: &StoredMessage,
+        event: Event,
+    ) -> Result<Notification, BadEvent> {
+        let rule = self.rules.find(&event.name);
+        let fields = Arc::new(rule.fields.filter(event.fields));
+        let context = Context::new(&event.name, message.workspace.as_str(), Arc::clone(&fields));
+        let severity = match event.severity {
+            Some(severity) => severity,
+            None => self.severity(rule, &context)?,
+        };
+        let title = match event.title {
+            Some(title) => title,
+            None => self.render(rule, "title", &rule.title, &context)?,
+        };
+        let text = match event.message {
+            Some(text) => text,
+            None => self.render(rule, "message", &rule.message, &context)?,
+        };
+        let identity = Identity::new(&self.stream, message.sequence, message.time);
+        let traceparent = event.traceparent.unwrap_or_else(|| identity.traceparent());
+        let id = identity.notification_id();
+        let encoded = encoded(&Encoded {
+            id: &id,
+            title: &title,
+            message: &text,
+            kind: &self.kind(rule, severity, &event.name),
+            read: false,
+            timestamp: &message.time.to_rfc3339_opts(SecondsFormat::Millis, true),
+            metadata: Metadata {
+                event: &event.name.to_string(),
+                event_id: event.event_id.as_deref(),
+                traceparent: self.traceparent.then_some(traceparent.as_str()),
+                rest: event.metadata.as_ref().unwrap_or(&fields),
+            },
+        })?;
+        Ok(Notification {
+            id,
+            encoded,
+            recipients: event.recipients,
+            event: event.name,
+            traceparent,
+        })
+    }
+
+    fn severity(&self, rule: &Rule, context: &Context) -> Result<Severity, BadEvent> {
+        let template = match &rule.severity {
+            SeverityRule::Fixed(severity) => return Ok(*severity),
+            SeverityRule::Template(template) => template,
+        };
+        let text = self.render(rule, "type", template, context)?;
+        Severity::parse(text.trim()).ok_or_else(|| {
+            let detail = format!(
+                "the template `type` of {} gave none of info, success, warning, error, alert",
+                rule.label
+            );
+            BadEvent::new(Reason::Template, detail)
+        })
+    }
+
+    fn render(
+        &self,
+        rule: &Rule,
+        key: &str,
+        template: &Template,
+        context: &Context,
+    ) -> Result<String, BadEvent> {
+        self.rules
+            .templates
+            .render(template, context)
+            .map_err(|error| {
+                let detail = format!("the template `{key}` of {} failed: {error}", rule.label);
+                BadEvent::new(Reason::Template, detail)
+            })
+    }
+
+    /// The `type` that is written.
+    fn kind(&self, rule: &Rule, severity: Severity, event: &EventName) -> String {
+        match (self.type_mode, severity, &rule.event) {
+            (TypeMode::Severity, _, _) | (TypeMode::Event, Severity::Alert, _) => {
+                severity.as_str().to_owned()
+            }
+            (TypeMode::Event, _, Some(name)) => name.clone(),
+            (TypeMode::Event, _, None) => {
+                format!("{}_{}", event.category().as_str(), event.name())
+            }
+        }
+    }
+}
+
+fn encoded(notification: &Encoded<'_>) -> Result<String, BadEvent> {
+    let text = serde_json::to_string(notification)
+        .ok()
+        .filter(|text| text.len() <= ENCODED_MAX);
+    text.ok_or_else(|| {
+        let detail = format!("the encoded notification is over {ENCODED_MAX} bytes");
+        BadEvent::new(Reason::NotificationTooLarge, detail)
+    })
 }

@@ -1,0 +1,190 @@
+//! A stored message becomes an [`Event`], or a [`BadEvent`] that says why not. Pure, and total:
+//! whatever the bytes and headers, it neither panics nor takes longer than their length.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::cloudevent::{self, Attributes, Mode};
+use super::subject::{EventName, event_name};
+use super::{BadEvent, Reason, StoredMessage, trace};
+
+/// Largest payload, in bytes; headers do not count. The contract's 64 KiB.
+pub const PAYLOAD_MAX: usize = 64 * 1024;
+
+/// Who an event is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recipients {
+    /// Everyone in the workspace (`recipients` was absent).
+    Everyone,
+    /// The users with these token subjects; nobody where it is empty.
+    Users(BTreeSet<String>),
+}
+
+/// The contract's five values of `type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Severity {
+    Info,
+    Success,
+    Warning,
+    Error,
+    Alert,
+}
+
+impl Severity {
+    /// All of them, in the contract's order.
+    pub const ALL: [Self; 5] = [
+        Self::Info,
+        Self::Success,
+        Self::Warning,
+        Self::Error,
+        Self::Alert,
+    ];
+
+    /// The severity as it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Success => "success",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Alert => "alert",
+        }
+    }
+
+    /// The severity of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == text)
+    }
+}
+
+/// What a publisher said. `None` is what a rule fills in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// What happened, from the subject.
+    pub name: EventName,
+    /// `title`.
+    pub title: Option<String>,
+    /// `message`.
+    pub message: Option<String>,
+    /// `type`.
+    pub severity: Option<Severity>,
+    /// `metadata`, as given.
+    pub metadata: Option<Map<String, Value>>,
+    /// `recipients`.
+    pub recipients: Recipients,
+    /// The CloudEvents `id`.
+    pub event_id: Option<String>,
+    /// A valid W3C `traceparent`: the header's, else that of the CloudEvents extension.
+    pub traceparent: Option<String>,
+    /// The rest of the payload. Only a rule's allow-list lets any of it out.
+    pub fields: Map<String, Value>,
+}
+
+/// Reads one stored message.
+///
+/// # Errors
+/// [`BadEvent`] with the first fault found; its detail holds no value of the payload.
+pub fn decode(message: &StoredMessage) -> Result<Event, BadEvent> {
+    let name = event_name(message)?;
+    if message.payload.len() > PAYLOAD_MAX {
+        let detail = format!("the payload is over {PAYLOAD_MAX} bytes");
+        return Err(BadEvent::new(Reason::TooLarge, detail));
+    }
+    let mode = match &message.headers {
+        Some(headers) => cloudevent::mode(headers)?,
+        None => Mode::Plain(Attributes::default()),
+    };
+    let payload = object(&message.payload)?;
+    let (attributes, mut fields) = match mode {
+        Mode::Plain(attributes) => (attributes, payload),
+        Mode::Structured => cloudevent::structured(payload)?,
+    };
+    let header = message.headers.as_ref().and_then(trace::traceparent);
+    let extension = attributes
+        .traceparent
+        .filter(|text| trace::is_traceparent(text));
+    Ok(Event {
+        name,
+        title: text(&mut fields, "title")?,
+        message: text(&mut fields, "message")?,
+        severity: severity(&mut fields)?,
+        metadata: metadata(&mut fields)?,
+        recipients: recipients(&mut fields)?,
+        event_id: attributes.id,
+        traceparent: header.map(str::to_owned).or(extension),
+        fields,
+    })
+}
+
+/// The payload as a JSON object. Of a name given twice, the last value counts, as in JavaScript.
+fn object(payload: &[u8]) -> Result<Map<String, Value>, BadEvent> {
+    let text = std::str::from_utf8(payload)
+        .map_err(|_| BadEvent::new(Reason::Utf8, "the payload is not UTF-8"))?;
+    // The parser stops at 128 levels of nesting.
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let detail =
+            format!("the payload is not JSON, or nested too deeply (line {line}, column {column})");
+        BadEvent::new(Reason::Json, detail)
+    })?;
+    match value {
+        Value::Object(map) => Ok(map),
+        _ => Err(BadEvent::new(
+            Reason::NotAnObject,
+            "the payload is JSON but not an object",
+        )),
+    }
+}
+
+/// Takes a field out; null is as good as absent.
+fn take(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {
+    fields.remove(name).filter(|value| !value.is_null())
+}
+
+fn text(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, BadEvent> {
+    match take(fields, name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(bad_field(format!("{name} is not a string"))),
+    }
+}
+
+fn severity(fields: &mut Map<String, Value>) -> Result<Option<Severity>, BadEvent> {
+    let Some(text) = text(fields, "type")? else {
+        return Ok(None);
+    };
+    Severity::parse(&text)
+        .map(Some)
+        .ok_or_else(|| bad_field("type is none of info, success, warning, error, alert"))
+}
+
+fn metadata(fields: &mut Map<String, Value>) -> Result<Option<Map<String, Value>>, BadEvent> {
+    match take(fields, "metadata") {
+        None => Ok(None),
+        Some(Value::Object(map)) => Ok(Some(map)),
+        Some(_) => Err(bad_field("metadata is not an object")),
+    }
+}
+
+/// Null is bad here: whoever computed a list and got none must not reach everyone by it.
+fn recipients(fields: &mut Map<String, Value>) -> Result<Recipients, BadEvent> {
+    let bad = || BadEvent::new(Reason::Recipients, "recipients is not a list of strings");
+    let list = match fields.remove("recipients") {
+        None => return Ok(Recipients::Everyone),
+        Some(Value::Array(list)) => list,
+        Some(_) => return Err(bad()),
+    };
+    list.into_iter()
+        .map(|value| match value {
+            Value::String(user) => Ok(user),
+            _ => Err(bad()),
+        })
+        .collect::<Result<_, _>>()
+        .map(Recipients::Users)
+}
+
+fn bad_field(detail: impl Into<Cow<'static, str>>) -> BadEvent {
+    BadEvent::new(Reason::Field, detail.into())
+}

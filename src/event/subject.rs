@@ -1,0 +1,176 @@
+//! What a subject says: `ws.<workspace>.<category>.<name>`, nothing before, between or after.
+
+use std::fmt;
+
+use super::{BadEvent, Reason, StoredMessage};
+
+/// Longest event name, in bytes.
+pub const NAME_MAX: usize = 64;
+
+const RECORD_NAMES: [&str; 4] = ["created", "updated", "deleted", "bulk_completed"];
+const FUNCTION_NAMES: [&str; 4] = ["started", "completed", "failed", "timeout"];
+
+/// The contract's four kinds of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Category {
+    Record,
+    Function,
+    System,
+    Custom,
+}
+
+impl Category {
+    /// All of them, in the contract's order of names.
+    pub const ALL: [Self; 4] = [Self::Record, Self::Function, Self::System, Self::Custom];
+
+    /// The category as it stands in a subject.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Record => "record",
+            Self::Function => "function",
+            Self::System => "system",
+            Self::Custom => "custom",
+        }
+    }
+
+    /// The names an event of this category may have; `None`: any.
+    pub const fn names(self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::Record => Some(&RECORD_NAMES),
+            Self::Function => Some(&FUNCTION_NAMES),
+            Self::System | Self::Custom => None,
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|category| category.as_str() == text)
+    }
+}
+
+/// An event's category and name: `record.created`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EventName {
+    category: Category,
+    name: String,
+}
+
+impl EventName {
+    /// Reads `<category>.<name>`.
+    ///
+    /// # Errors
+    /// [`Reason::Subject`], [`Reason::UnknownCategory`] or [`Reason::UnknownName`].
+    pub fn parse(text: &str) -> Result<Self, BadEvent> {
+        text.split_once('.')
+            .ok_or_else(not_a_subject)
+            .and_then(|(category, name)| Self::from_tokens(category, name))
+    }
+
+    fn from_tokens(category: &str, name: &str) -> Result<Self, BadEvent> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if !(1..=NAME_MAX).contains(&name.len()) || !name.bytes().all(is_plain) {
+            return Err(not_a_subject());
+        }
+        let category = Category::parse(category).ok_or_else(|| {
+            BadEvent::new(
+                Reason::UnknownCategory,
+                "the category is none of record, function, system, custom",
+            )
+        })?;
+        if category.names().is_some_and(|names| !names.contains(&name)) {
+            let names = category.names().unwrap_or_default().join(", ");
+            let detail = format!(
+                "the name of a {} event is one of {names}",
+                category.as_str()
+            );
+            return Err(BadEvent::new(Reason::UnknownName, detail));
+        }
+        Ok(Self {
+            category,
+            name: name.to_owned(),
+        })
+    }
+
+    /// The first half.
+    pub fn category(&self) -> Category {
+        self.category
+    }
+
+    /// The second half.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for EventName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.category.as_str(), self.name)
+    }
+}
+
+/// The event that the message's subject names, which must be one of the message's workspace.
+pub(super) fn event_name(message: &StoredMessage) -> Result<EventName, BadEvent> {
+    let mut tokens = message.subject.split('.');
+    let parts = (tokens.next(), tokens.next(), tokens.next(), tokens.next());
+    match (parts, tokens.next()) {
+        ((Some("ws"), Some(workspace), Some(category), Some(name)), None)
+            if workspace == message.workspace.as_str() =>
+        {
+            EventName::from_tokens(category, name)
+        }
+        _ => Err(not_a_subject()),
+    }
+}
+
+fn not_a_subject() -> BadEvent {
+    BadEvent::new(
+        Reason::Subject,
+        "a subject is ws.<workspace>.<category>.<name>, with a name of 1 to 64 letters, digits, - and _",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_name_is_taken_or_refused_by_its_form() {
+        let longest = format!("custom.{}", "a".repeat(64));
+        for good in [
+            "record.created",
+            "record.updated",
+            "record.deleted",
+            "record.bulk_completed",
+            "function.started",
+            "function.completed",
+            "function.failed",
+            "function.timeout",
+            "system.maintenance",
+            "custom.Order-placed_2",
+            &longest,
+        ] {
+            assert_eq!(EventName::parse(good).unwrap().to_string(), good);
+        }
+        let too_long = format!("custom.{}", "a".repeat(65));
+        for (bad, reason) in [
+            ("", Reason::Subject),
+            ("record", Reason::Subject),
+            ("record.", Reason::Subject),
+            ("record.created.x", Reason::Subject),
+            ("custom.*", Reason::Subject),
+            ("custom.>", Reason::Subject),
+            ("custom.a b", Reason::Subject),
+            ("custom.é", Reason::Subject),
+            (&too_long, Reason::Subject),
+            (".x", Reason::UnknownCategory),
+            ("Record.created", Reason::UnknownCategory),
+            ("session.x", Reason::UnknownCategory),
+            ("record.Created", Reason::UnknownName),
+            ("record.exploded", Reason::UnknownName),
+            ("function.created", Reason::UnknownName),
+        ] {
+            assert_eq!(EventName::parse(bad).unwrap_err().reason, reason, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The allow-list of one rule: which of a payload's fields may leave.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+/// Names that a rule cannot allow: Herald takes these fields of a payload itself, or writes these
+/// keys of the metadata itself.
+const RESERVED: [&str; 8] = [
+    "title",
+    "message",
+    "type",
+    "metadata",
+    "recipients",
+    "event",
+    "eventId",
+    "traceparent",
+];
+
+/// A tree of field names.
+#[derive(Debug, Clone, Default)]
+pub(super) struct AllowList(BTreeMap<String, Node>);
+
+#[derive(Debug, Clone)]
+enum Node {
+    /// The value as a whole.
+    Whole,
+    /// Of an object, these fields.
+    Parts(BTreeMap<String, Node>),
+}
+
+impl AllowList {
+    /// Adds a path such as `data.status`.
+    ///
+    /// # Errors
+    /// What is wrong with the path, as the end of a sentence that begins with the path.
+    pub(super) fn add(&mut self, path: &str) -> Result<(), String> {
+        let names: Vec<&str> = path.split('.').collect();
+        if names.iter().any(|name| name.is_empty()) {
+            return Err("is not a field name, nor several joined by dots".to_owned());
+        }
+        if names.first().is_some_and(|first| RESERVED.contains(first)) {
+            return Err("is Herald's own and cannot be allowed".to_owned());
+        }
+        insert(&mut self.0, &names);
+        Ok(())
+    }
+
+    /// Whether a template may name `field`.
+    pub(super) fn has(&self, field: &str) -> bool {
+        self.0.contains_key(field)
+    }
+
+    /// The allowed names at the top.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Keeps of `payload` what is allowed, without copying any of it. Of `data.status`, the object
+    /// `data` stays with only `status` in it; where `data` is no object, nothing stays.
+    pub(super) fn filter(&self, payload: Map<String, Value>) -> Map<String, Value> {
+        filter(&self.0, payload)
+    }
+}
+
+fn insert(nodes: &mut BTreeMap<String, Node>, names: &[&str]) {
+    let Some((first, rest)) = names.split_first() else {
+        return;
+    };
+    if rest.is_empty() {
+        nodes.insert((*first).to_owned(), Node::Whole);
+        return;
+    }
+    let node = nodes
+        .entry((*first).to_owned())
+        .or_insert_with(|| Node::Parts(BTreeMap::new()));
+    // The whole, where it is allowed already, has the part in it.
+    if let Node::Parts(parts) = node {
+        insert(parts, rest);
+    }
+}
+
+fn filter(nodes: &BTreeMap<String, Node>, mut payload: Map<String, Value>) -> Map<String, Value> {
+    let kept = nodes.iter().filter_map(|(name, node)| {
+        let value = payload.remove(name)?;
+        let value = match (node, value) {
+            (Node::Whole, value) => value,
+            (Node::Parts(parts), Value::Object(object)) => Value::Object(filter(parts, object)),
+            (Node::Parts(_), _) => return None,
+        };
+        Some((name.clone(), value))
+    });
+    kept.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn filtered(paths: &[&str], payload: Value) -> Value {
+        let mut list = AllowList::default();
+        for path in paths {
+            list.add(path).unwrap();
+        }
+        let Value::Object(payload) = payload else {
+            panic!("an object");
+        };
+        Value::Object(list.filter(payload))
+    }
+
+    #[test]
+    fn only_what_is_listed_stays() {
+        let payload = json!({"a": 1, "b": {"c": 2, "d": {"e": 3, "f": 4}}, "n": null, "b.c": 5});
+        for (paths, want) in [
+            (vec![], json!({})),
+            (vec!["a", "n", "x"], json!({"a": 1, "n": null})),
+            (vec!["b.c"], json!({"b": {"c": 2}})),
+            (vec!["b.d.e", "b.c"], json!({"b": {"c": 2, "d": {"e": 3}}})),
+            (
+                vec!["b", "b.c"],
+                json!({"b": {"c": 2, "d": {"e": 3, "f": 4}}}),
+            ),
+            (
+                vec!["b.c", "b"],
+                json!({"b": {"c": 2, "d": {"e": 3, "f": 4}}}),
+            ),
+            (vec!["a.c", "b.c.x"], json!({"b": {}})),
+        ] {
+            assert_eq!(filtered(&paths, payload.clone()), want, "{paths:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_none_or_heralds_own_is_refused() {
+        for path in [
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            "eventId",
+            "recipients",
+            "event.x",
+        ] {
+            assert!(AllowList::default().add(path).is_err(), "{path:?}");
+        }
+    }
+}

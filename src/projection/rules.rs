@@ -1,0 +1,306 @@
+//! The rules file: read, checked and compiled once, then matched for each event.
+//!
+//! Everything wrong with a file is reported at once, and each problem names its rule.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use serde_json::Map;
+use toml::{Table, Value};
+
+use super::fields::AllowList;
+use super::template::{Context, OWN_NAMES, Template, Templates};
+use crate::event::{Category, EventName, Severity};
+
+/// The rules that hold where `projection.rules` names no file.
+pub const DEFAULT_RULES: &str = include_str!("default_rules.toml");
+
+const KEYS: [&str; 6] = ["match", "type", "title", "message", "event", "fields"];
+
+const GENERIC_TITLE: &str = "{{ (category ~ ' ' ~ name)|words }}";
+const GENERIC_MESSAGE: &str = "{{ event }} in {{ workspace }}";
+
+/// All rules, in order, the generic one last.
+#[derive(Debug)]
+pub(super) struct Rules {
+    pub(super) templates: Templates,
+    rules: Vec<Rule>,
+    generic: Rule,
+}
+
+/// One rule, with the documented default wherever the file leaves a key out.
+#[derive(Debug)]
+pub(super) struct Rule {
+    /// `rule 3 (record.created)`: how messages name it.
+    pub(super) label: String,
+    category: Option<Category>,
+    name: Option<String>,
+    pub(super) severity: SeverityRule,
+    pub(super) title: Template,
+    pub(super) message: Template,
+    /// The `type` of event mode; `None`: `<category>_<name>`.
+    pub(super) event: Option<String>,
+    pub(super) fields: AllowList,
+}
+
+/// Where a rule's severity comes from.
+#[derive(Debug)]
+pub(super) enum SeverityRule {
+    Fixed(Severity),
+    Template(Template),
+}
+
+impl Rules {
+    /// Reads a rules file's text.
+    ///
+    /// # Errors
+    /// Every problem found, one a line.
+    pub(super) fn parse(text: &str) -> Result<Self, Vec<String>> {
+        let table: Table = text.parse().map_err(|error: toml::de::Error| {
+            let before = error.span().map_or(0, |span| span.start);
+            let newlines = text.bytes().take(before).filter(|byte| *byte == b'\n');
+            vec![format!(
+                "line {}: {}",
+                1 + newlines.count(),
+                error.message()
+            )]
+        })?;
+        let mut problems: Vec<String> = table
+            .keys()
+            .filter(|key| *key != "rule")
+            .map(|key| format!("unknown key `{key}`: a rules file holds only [[rule]] tables"))
+            .collect();
+        let mut templates = Templates::new();
+        let mut rules = Vec::new();
+        match table.get("rule") {
+            None => {}
+            Some(Value::Array(entries)) => {
+                for (index, entry) in entries.iter().enumerate() {
+                    match entry.as_table() {
+                        Some(entry) => {
+                            let reader = Reader::new(index + 1, entry, &mut templates);
+                            rules.extend(reader.rule(&mut problems));
+                        }
+                        None => problems.push(format!("rule {} is not a table", index + 1)),
+                    }
+                }
+            }
+            Some(_) => problems.push("`rule` is not a list: write [[rule]]".to_owned()),
+        }
+        let empty = Table::from_iter([("match".to_owned(), Value::from("*.*"))]);
+        let generic = Reader::new(0, &empty, &mut templates).rule(&mut problems);
+        match generic {
+            Some(generic) if problems.is_empty() => Ok(Self {
+                templates,
+                rules,
+                generic,
+            }),
+            _ => Err(problems),
+        }
+    }
+
+    /// The first rule that matches, else the generic one.
+    pub(super) fn find(&self, event: &EventName) -> &Rule {
+        self.rules
+            .iter()
+            .find(|rule| rule.matches(event))
+            .unwrap_or(&self.generic)
+    }
+}
+
+impl Rule {
+    fn matches(&self, event: &EventName) -> bool {
+        self.category
+            .is_none_or(|category| category == event.category())
+            && self.name.as_ref().is_none_or(|name| name == event.name())
+    }
+}
+
+/// Reads one `[[rule]]`.
+struct Reader<'a> {
+    label: String,
+    table: &'a Table,
+    templates: &'a mut Templates,
+    problems: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(number: usize, table: &'a Table, templates: &'a mut Templates) -> Self {
+        let label = match table.get("match").and_then(Value::as_str) {
+            Some(pattern) => format!("rule {number} ({pattern})"),
+            None => format!("rule {number}"),
+        };
+        Self {
+            label,
+            table,
+            templates,
+            problems: Vec::new(),
+        }
+    }
+
+    /// The rule, where `problems` of it are none.
+    fn rule(mut self, problems: &mut Vec<String>) -> Option<Rule> {
+        for key in self.table.keys() {
+            if !KEYS.contains(&key.as_str()) {
+                let nearest = KEYS
+                    .iter()
+                    .min_by_key(|known| strsim::damerau_levenshtein(known, key))
+                    .unwrap_or(&"match");
+                self.problem(format!("unknown key `{key}`: did you mean `{nearest}`?"));
+            }
+        }
+        let (category, name) = self.pattern();
+        let fields = self.fields();
+        let severity = self.severity(&fields);
+        let title = self.template("title", GENERIC_TITLE, &fields);
+        let message = self.template("message", GENERIC_MESSAGE, &fields);
+        let event = self.text("event").map(str::to_owned);
+        if event.as_deref() == Some("") {
+            self.problem("`event` is empty");
+        }
+        let is_good = self.problems.is_empty();
+        problems.append(&mut self.problems);
+        if !is_good {
+            return None;
+        }
+        Some(Rule {
+            label: self.label,
+            category,
+            name,
+            severity,
+            title: title?,
+            message: message?,
+            event,
+            fields,
+        })
+    }
+
+    fn problem(&mut self, text: impl Display) {
+        self.problems.push(format!("{}: {text}", self.label));
+    }
+
+    fn text(&mut self, key: &str) -> Option<&'a str> {
+        let value = self.table.get(key)?;
+        let text = value.as_str();
+        if text.is_none() {
+            self.problem(format!("`{key}` is not a string"));
+        }
+        text
+    }
+
+    fn pattern(&mut self) -> (Option<Category>, Option<String>) {
+        let Some(pattern) = self.text("match") else {
+            if !self.table.contains_key("match") {
+                self.problem("`match` is missing");
+            }
+            return (None, None);
+        };
+        let Some((category, name)) = pattern.split_once('.') else {
+            self.problem("`match` is not <category>.<name>");
+            return (None, None);
+        };
+        let category = match category {
+            "*" => None,
+            text => {
+                let known = Category::ALL
+                    .into_iter()
+                    .find(|known| known.as_str() == text);
+                if known.is_none() {
+                    self.problem(format!(
+                        "`match` names no category: `{text}` is none of record, function, system, custom, *"
+                    ));
+                    return (None, None);
+                }
+                known
+            }
+        };
+        if name == "*" {
+            return (category, None);
+        }
+        // With any category, a name that one category has is a name.
+        let is_name = Category::ALL
+            .into_iter()
+            .filter(|known| category.is_none_or(|category| category == *known))
+            .any(|known| EventName::parse(&format!("{}.{name}", known.as_str())).is_ok());
+        if !is_name {
+            self.problem(format!(
+                "`match` can fit no event: there is no name `{name}`"
+            ));
+        }
+        (category, Some(name.to_owned()))
+    }
+
+    fn fields(&mut self) -> AllowList {
+        let mut list = AllowList::default();
+        let entries = match self.table.get("fields") {
+            None => return list,
+            Some(Value::Array(entries)) => entries,
+            Some(_) => {
+                self.problem("`fields` is not a list of strings");
+                return list;
+            }
+        };
+        for entry in entries {
+            match entry.as_str() {
+                Some(path) => {
+                    if let Err(problem) = list.add(path) {
+                        self.problem(format!("in `fields`, `{path}` {problem}"));
+                    }
+                }
+                None => self.problem("`fields` is not a list of strings"),
+            }
+        }
+        list
+    }
+
+    fn severity(&mut self, fields: &AllowList) -> SeverityRule {
+        match self.template("type", "info", fields) {
+            Some(Template::Text(text)) => {
+                let severity = Severity::parse(&text);
+                if severity.is_none() {
+                    self.problem(format!(
+                        "`type` is `{text}`, which is none of info, success, warning, error, alert"
+                    ));
+                }
+                SeverityRule::Fixed(severity.unwrap_or(Severity::Info))
+            }
+            Some(template) => SeverityRule::Template(template),
+            None => SeverityRule::Fixed(Severity::Info),
+        }
+    }
+
+    /// Compiles the template under `key`, or `default`, and tries it on an event without fields.
+    fn template(&mut self, key: &str, default: &str, fields: &AllowList) -> Option<Template> {
+        let source = self.text(key).unwrap_or(default);
+        let name = format!("{} {key}", self.label);
+        let template = match self.templates.add(&name, source) {
+            Ok(template) => template,
+            Err(error) => {
+                self.problem(format!("the template `{key}` has a {error}"));
+                return None;
+            }
+        };
+        let is_given = |name: &str| OWN_NAMES.contains(&name) || fields.has(name);
+        let unknown = self.templates.unknown_variables(&template, is_given);
+        let reads_only_what_is_given = unknown.is_empty();
+        for unknown in unknown {
+            let known = OWN_NAMES.into_iter().chain(fields.names());
+            let nearest = known
+                .min_by_key(|known| strsim::damerau_levenshtein(known, &unknown))
+                .unwrap_or("event");
+            self.problem(format!(
+                "the template `{key}` reads `{unknown}`, which `fields` does not allow: \
+                 allow it, or did you mean `{nearest}`?"
+            ));
+        }
+        let event = EventName::parse("custom.event").ok()?;
+        let context = Context::new(&event, "workspace", Arc::new(Map::new()));
+        if let Err(error) = self.templates.render(&template, &context)
+            && reads_only_what_is_given
+            && error.is_of_the_template()
+        {
+            self.problem(format!("the template `{key}` fails: {error}"));
+        }
+        Some(template)
+    }
+}

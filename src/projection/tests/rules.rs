@@ -1,0 +1,215 @@
+//! What a rules file may say, and what is said of one that is wrong.
+
+use serde_json::json;
+
+use super::{bad, projected, ruled};
+use crate::config::ProjectionConfig;
+use crate::event::Reason;
+use crate::projection::Projector;
+use crate::projection::rules::Rules;
+
+#[test]
+fn the_first_rule_that_matches_counts_and_the_last_resort_is_generic() {
+    let projector = ruled(
+        r#"
+        [[rule]]
+        match = "*.created"
+        title = "any created"
+        [[rule]]
+        match = "record.*"
+        title = "any record"
+        fields = ["data.status", "n"]
+        message = "{{ data.status }}/{{ n }}/{{ n.x.y }}"
+        event = "rec"
+        [[rule]]
+        match = "record.created"
+        title = "never"
+        "#,
+    );
+    let title = |event| projected(&projector, event, &json!({}))["title"].clone();
+    assert_eq!(title("record.created"), "any created");
+    assert_eq!(title("custom.created"), "any created");
+    assert_eq!(title("record.deleted"), "any record");
+    assert_eq!(title("function.timeout"), "Function timeout");
+    assert_eq!(title("custom.order-placed"), "Custom order placed");
+    let generic = projected(&projector, "record.updated", &json!({}));
+    assert_eq!(generic["message"], "//");
+    let payload = json!({"data": {"status": "new", "card": "4111"}, "n": null});
+    let got = projected(&projector, "record.updated", &payload);
+    assert_eq!(got["message"], "new//");
+    assert_eq!(
+        got["metadata"],
+        json!({"event": "record.updated", "data": {"status": "new"}, "n": null})
+    );
+
+    // A file without any rule is one of generic rules.
+    let got = projected(
+        &ruled(""),
+        "record.bulk_completed",
+        &json!({"collection": "c"}),
+    );
+    assert_eq!(got["title"], "Record bulk completed");
+    assert_eq!(got["message"], "record.bulk_completed in acme");
+    assert_eq!(
+        (&got["type"], &got["metadata"]),
+        (&json!("info"), &json!({"event": "record.bulk_completed"}))
+    );
+}
+
+#[test]
+fn regression_a_field_named_like_one_of_heralds_does_not_replace_it_in_a_template() {
+    let projector = ruled(
+        "[[rule]]\nmatch = \"*.*\"\nfields = [\"name\", \"workspace\"]\ntitle = \"{{ name }} {{ workspace }}\"",
+    );
+    let got = projected(
+        &projector,
+        "custom.x",
+        &json!({"name": "n", "workspace": "globex"}),
+    );
+    assert_eq!(got["title"], "x acme");
+    assert_eq!(
+        got["metadata"],
+        json!({"event": "custom.x", "name": "n", "workspace": "globex"})
+    );
+}
+
+/// A file, and what is said of it.
+const MISTAKES: &[(&str, &str)] = &[
+    ("x = ", "line 1: "),
+    ("rules = []", "unknown key `rules`"),
+    ("rule = 1", "`rule` is not a list"),
+    ("rule = [1]", "rule 1 is not a table"),
+    ("[[rule]]\ntitle = 'x'", "rule 1: `match` is missing"),
+    (
+        "[[rule]]\nmatch = 'record.created'\ntitel = 'x'",
+        "rule 1 (record.created): unknown key `titel`: did you mean `title`?",
+    ),
+    ("[[rule]]\nmatch = 1", "rule 1: `match` is not a string"),
+    (
+        "[[rule]]\nmatch = 'record'",
+        "rule 1 (record): `match` is not <category>.<name>",
+    ),
+    (
+        "[[rule]]\nmatch = 'recrod.created'",
+        "names no category: `recrod`",
+    ),
+    (
+        "[[rule]]\nmatch = 'record.create'",
+        "can fit no event: there is no name `create`",
+    ),
+    ("[[rule]]\nmatch = 'custom.a.b'", "there is no name `a.b`"),
+    ("[[rule]]\nmatch = '*.a*'", "there is no name `a*`"),
+    (
+        "[[rule]]\nmatch = '*.*'\ntype = 'fatal'",
+        "`type` is `fatal`, which is none of",
+    ),
+    (
+        "[[rule]]\nmatch = '*.*'\ntitle = 1",
+        "rule 1 (*.*): `title` is not a string",
+    ),
+    ("[[rule]]\nmatch = '*.*'\nevent = ''", "`event` is empty"),
+    (
+        "[[rule]]\nmatch = '*.*'\nfields = 'a'",
+        "`fields` is not a list of strings",
+    ),
+    (
+        "[[rule]]\nmatch = '*.*'\nfields = [1]",
+        "`fields` is not a list of strings",
+    ),
+    (
+        "[[rule]]\nmatch = '*.*'\nfields = ['eventId']",
+        "in `fields`, `eventId` is Herald's own",
+    ),
+    (
+        "[[rule]]\nmatch = '*.*'\ntitle = '{{ x'",
+        "the template `title` has a syntax error in line 1",
+    ),
+    (
+        "[[rule]]\nmatch = '*.*'\nmessage = '{% include \"x\" %}'",
+        "the template `message` has a syntax error",
+    ),
+    (
+        "[[rule]]\nmatch = '*.*'\ntitle = '{{ nmae }}'",
+        "reads `nmae`, which `fields` does not allow: allow it, or did you mean `name`?",
+    ),
+    (
+        "[[rule]]\nmatch = '*.*'\ntitle = '{{ name|wrods }}'",
+        "the template `title` fails: unknown filter in line 1",
+    ),
+    (
+        "[[rule]]\nmatch = '*.*'\ntitle = '{{ now() }}'",
+        "reads `now`",
+    ),
+];
+
+#[test]
+fn a_rules_file_with_a_mistake_is_refused_with_the_rule_and_the_mistake() {
+    for (rules, want) in MISTAKES {
+        let problems = Rules::parse(rules).unwrap_err();
+        assert!(
+            problems.join("\n").contains(want),
+            "{rules:?}: {problems:?}"
+        );
+        assert_eq!(problems.len(), 1, "{rules:?}: {problems:?}");
+    }
+    let both = "[[rule]]\nmatch = '*.*'\ntitel = 'x'\n[[rule]]\nmatch = 'x.*'";
+    assert_eq!(Rules::parse(both).unwrap_err().len(), 2);
+}
+
+#[test]
+fn a_template_that_goes_over_its_limits_or_fails_makes_a_bad_event_without_values() {
+    let projector = ruled(
+        r#"
+        [[rule]]
+        match = "custom.loop"
+        title = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
+        [[rule]]
+        match = "custom.big"
+        fields = ["text"]
+        title = "{{ text }}"
+        [[rule]]
+        match = "custom.memory"
+        fields = ["n"]
+        title = "{{ 'x' * n }}"
+        [[rule]]
+        match = "custom.type"
+        fields = ["kind"]
+        type = "{{ kind }}"
+        [[rule]]
+        match = "custom.fail"
+        fields = ["text"]
+        title = "{{ text + 1 }}"
+        "#,
+    );
+    for (event, payload) in [
+        ("custom.loop", json!({})),
+        ("custom.big", json!({"text": "hunter2".repeat(4000)})),
+        ("custom.memory", json!({"n": 1_000_000_000})),
+        ("custom.type", json!({"kind": "hunter2"})),
+        ("custom.type", json!({})),
+        ("custom.fail", json!({"text": "hunter2"})),
+    ] {
+        let bad = bad(&projector, event, &payload);
+        assert_eq!(bad.reason, Reason::Template, "{event}");
+        assert!(
+            bad.detail.contains(event) && !bad.detail.contains("hunter2"),
+            "{bad}"
+        );
+    }
+    let text = "x".repeat(16 * 1024);
+    let got = projected(&projector, "custom.big", &json!({"text": text}));
+    assert_eq!(got["title"].as_str().unwrap().len(), 16 * 1024);
+    let got = projected(&projector, "custom.type", &json!({"kind": " warning\n"}));
+    assert_eq!(got["type"], "warning");
+}
+
+#[test]
+fn a_rules_file_that_is_missing_is_named() {
+    let config = ProjectionConfig {
+        rules: Some("no/such/rules.toml".into()),
+        ..ProjectionConfig::default()
+    };
+    let error = Projector::from_config(&config, "EVENTS").unwrap_err();
+    assert!(error.to_string().contains("no/such/rules.toml"), "{error}");
+    Projector::from_config(&ProjectionConfig::default(), "EVENTS").unwrap();
+}
