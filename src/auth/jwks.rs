@@ -1,0 +1,231 @@
+//! A JSON Web Key Set, RFC 7517, becomes verifying keys. Pure: bytes in, keys and skipped entries
+//! out. The file it comes from is `jwks_file`'s.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+use super::AuthError;
+use super::jws::{Jws, WRONG_ALGORITHM, algorithm};
+use super::key::{Curve, RsaKeyError, VerifyingKey, ec_key, ed25519_key, rsa_key};
+
+/// Keys of which any may have signed a token. A single key is a set of one without an id.
+#[derive(Debug)]
+pub(super) struct KeySet(Vec<NamedKey>);
+
+#[derive(Debug)]
+struct NamedKey {
+    id: Option<String>,
+    key: VerifyingKey,
+}
+
+const UNKNOWN_KEY: AuthError = AuthError::Invalid("no key has its key id");
+const BAD_SIGNATURE: AuthError = AuthError::Invalid("its signature is not the key's");
+
+impl KeySet {
+    /// The set of the one key of a secret or a PEM file. It has no id, so that a token's `kid` does
+    /// not matter.
+    pub(super) fn of(key: VerifyingKey) -> Self {
+        Self(vec![NamedKey { id: None, key }])
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether one of the keys signed the token. An id restricts only where both sides name one: a
+    /// token without `kid` is tried with every key, and a key without one on every token (RFC 7515
+    /// section 4.1.4 calls it a hint).
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`] with what came nearest.
+    pub(super) fn verify(&self, jws: &Jws<'_>) -> Result<(), AuthError> {
+        let mut nearest = UNKNOWN_KEY;
+        for NamedKey { id, key } in &self.0 {
+            if let (Some(id), Some(asked)) = (id, &jws.key_id)
+                && id != asked
+            {
+                continue;
+            }
+            if key.verifies(jws) {
+                return Ok(());
+            }
+            if key.takes(jws.algorithm) {
+                nearest = BAD_SIGNATURE;
+            } else if nearest == UNKNOWN_KEY {
+                nearest = WRONG_ALGORITHM;
+            }
+        }
+        Err(nearest)
+    }
+}
+
+/// Something about one entry of a set that its operator should know.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Remark {
+    /// Place in `keys`, from 0.
+    pub index: usize,
+    pub key_id: Option<String>,
+    /// Whether the entry is not used at all.
+    pub skipped: bool,
+    pub text: &'static str,
+}
+
+/// Why a file is not a key set. Completes a sentence that begins with the file's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum JwksError {
+    #[error("is not JSON")]
+    NotJson,
+    #[error("holds a PEM key: set auth.public_key_file instead")]
+    Pem,
+    #[error("is not a JSON Web Key Set: an object with a list `keys` is wanted")]
+    NoKeys,
+    #[error("is one JSON Web Key: write it as {{\"keys\":[…]}}")]
+    OneKey,
+    #[error("holds no usable key: RSA, EC P-256, EC P-384 and Ed25519 keys for signatures are")]
+    NothingUsable,
+}
+
+/// Reads a key set. Entries that cannot be used are left out, as RFC 7517 section 5 asks, each with
+/// a remark.
+///
+/// # Errors
+/// [`JwksError`] where there is no key set, or none of its keys can be used.
+pub(super) fn parse(file: &[u8]) -> Result<(KeySet, Vec<Remark>), JwksError> {
+    if file.starts_with(b"-----BEGIN ") {
+        return Err(JwksError::Pem);
+    }
+    let set: Value = serde_json::from_slice(file).map_err(|_| JwksError::NotJson)?;
+    let entries = match (set.get("keys"), set.get("kty")) {
+        (Some(Value::Array(entries)), _) => entries,
+        (None, Some(_)) => return Err(JwksError::OneKey),
+        _ => return Err(JwksError::NoKeys),
+    };
+    let mut keys = Vec::new();
+    let mut remarks = Vec::new();
+    for (index, entry) in entries.iter().enumerate() {
+        let key_id = entry.get("kid").and_then(Value::as_str).map(str::to_owned);
+        let mut remark = |skipped, text| {
+            remarks.push(Remark {
+                index,
+                key_id: key_id.clone(),
+                skipped,
+                text,
+            });
+        };
+        // An array would pass for a struct.
+        let parsed = match entry {
+            Value::Object(_) => Entry::deserialize(entry).map_err(|_| MALFORMED),
+            _ => Err(MALFORMED),
+        };
+        match parsed.and_then(|entry| entry.key()) {
+            Ok(key) => {
+                if entry.get("d").is_some() {
+                    remark(false, "it holds a private key, which belongs to its signer");
+                }
+                keys.push(NamedKey { id: key_id, key });
+            }
+            Err(reason) => remark(true, reason),
+        }
+    }
+    if keys.is_empty() {
+        return Err(JwksError::NothingUsable);
+    }
+    Ok((KeySet(keys), remarks))
+}
+
+const MALFORMED: &str = "it is malformed";
+const MISSING: &str = "a parameter of its key type is missing or malformed";
+const OTHER_ALGORITHM: &str = "its algorithm is not one that its key type can verify";
+const OTHER_CURVE: &str = "its curve is not taken";
+
+/// One JWK: the parameters of RFC 7517 section 4 and RFC 7518 section 6 that decide.
+#[derive(Deserialize)]
+struct Entry {
+    kty: String,
+    #[serde(rename = "kid")]
+    _key_id: Option<String>,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    key_ops: Option<Vec<String>>,
+    alg: Option<String>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+    #[serde(rename = "d")]
+    _private: Option<IgnoredAny>,
+}
+
+impl Entry {
+    fn key(&self) -> Result<VerifyingKey, &'static str> {
+        if self.usage.as_deref().is_some_and(|usage| usage != "sig") {
+            return Err("it is not for signatures (`use`)");
+        }
+        if let Some(operations) = &self.key_ops
+            && !operations.iter().any(|operation| operation == "verify")
+        {
+            return Err("it is not for verifying (`key_ops`)");
+        }
+        let key = match self.kty.as_str() {
+            "RSA" => self.rsa(),
+            "EC" => self.ec(),
+            "OKP" => self.okp(),
+            // A public file is no place for a secret, and a set that mixes both kinds is how an
+            // HMAC token comes to pass as a signed one.
+            "oct" => Err("it is a shared secret (`oct`): set auth.hmac_secret_file instead"),
+            _ => Err("its key type is not taken"),
+        }?;
+        match &self.alg {
+            None => Ok(key),
+            Some(name) => algorithm(name)
+                .and_then(|algorithm| key.only(algorithm))
+                .ok_or(OTHER_ALGORITHM),
+        }
+    }
+
+    fn rsa(&self) -> Result<VerifyingKey, &'static str> {
+        let (Some(n), Some(e)) = (&self.n, &self.e) else {
+            return Err(MISSING);
+        };
+        rsa_key(n, e).map_err(|error| match error {
+            RsaKeyError::Encoding => MISSING,
+            RsaKeyError::Bits(_) => "its modulus does not have 2048 to 8192 bits",
+        })
+    }
+
+    fn ec(&self) -> Result<VerifyingKey, &'static str> {
+        let curve = match self.crv.as_deref() {
+            Some("P-256") => Curve::P256,
+            Some("P-384") => Curve::P384,
+            _ => return Err(OTHER_CURVE),
+        };
+        let mut point = vec![4];
+        point.extend(bytes(self.x.as_ref())?);
+        // RFC 7518 section 6.2.1.2: each coordinate has the curve's full length, so that a wrong
+        // split of the two would be a wrong length of one.
+        let x_bytes = point.len() - 1;
+        point.extend(bytes(self.y.as_ref())?);
+        if point.len() - 1 != 2 * x_bytes {
+            return Err(MISSING);
+        }
+        ec_key(curve, &point).ok_or(MISSING)
+    }
+
+    /// RFC 8037 section 2.
+    fn okp(&self) -> Result<VerifyingKey, &'static str> {
+        match self.crv.as_deref() {
+            Some("Ed25519") => ed25519_key(&bytes(self.x.as_ref())?).ok_or(MISSING),
+            _ => Err(OTHER_CURVE),
+        }
+    }
+}
+
+fn bytes(parameter: Option<&String>) -> Result<Vec<u8>, &'static str> {
+    parameter
+        .and_then(|text| URL_SAFE_NO_PAD.decode(text).ok())
+        .ok_or(MISSING)
+}

@@ -1,0 +1,198 @@
+//! The key set of a file that is replaced when keys rotate. Owns when the file is looked at and
+//! read again; what it holds is `jwks`' matter.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use super::AuthError;
+use super::jwks::{self, JwksError, KeySet, Remark};
+use super::jws::Jws;
+use super::source::{ReadError, read_bounded};
+
+/// The file is read at most this often, whatever tokens come: a flood of unknown key ids must not
+/// become a flood of reads.
+pub(super) const READ_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Without any unknown key, the file is still looked at this often while tokens come, so that a key
+/// taken out of it is soon no longer taken.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Why the file gave no keys.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum JwksFileError {
+    #[error(transparent)]
+    Unreadable(#[from] ReadError),
+    #[error(transparent)]
+    Jwks(#[from] JwksError),
+}
+
+/// A key set that follows its file.
+///
+/// The lock order is `reading`, then `keys`; `keys` is held for the copy of an `Arc` only. `reading`
+/// is held over a read of the file, so that of many tokens with a new key id one reads and the
+/// others wait for what it found: refusing them meanwhile would be final, since 4001 tells a client
+/// to stop.
+#[derive(Debug)]
+pub(super) struct JwksFile {
+    path: PathBuf,
+    keys: RwLock<Arc<KeySet>>,
+    reading: Mutex<Reading>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    /// What the file looked like when it was last read, also if it could not be used.
+    stamp: Option<Stamp>,
+    read_at: Instant,
+    looked_at: Instant,
+}
+
+impl JwksFile {
+    /// Reads the set for the first time.
+    ///
+    /// # Errors
+    /// [`JwksFileError`].
+    pub(super) fn open(path: &Path, now: Instant) -> Result<Self, JwksFileError> {
+        let (keys, stamp) = read(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            keys: RwLock::new(Arc::new(keys)),
+            reading: Mutex::new(Reading {
+                stamp: Some(stamp),
+                read_at: now,
+                looked_at: now,
+            }),
+        })
+    }
+
+    /// Whether a key of the set signed the token. Where none did, the file is looked at, and if it
+    /// has changed the answer is the new set's.
+    ///
+    /// # Errors
+    /// As [`KeySet::verify`].
+    pub(super) fn verify(&self, jws: &Jws<'_>, now: Instant) -> Result<(), AuthError> {
+        self.look_now_and_then(now);
+        let keys = self.keys();
+        let refusal = match keys.verify(jws) {
+            Ok(()) => return Ok(()),
+            Err(refusal) => refusal,
+        };
+        self.refresh(now);
+        let newer = self.keys();
+        if Arc::ptr_eq(&keys, &newer) {
+            Err(refusal)
+        } else {
+            newer.verify(jws)
+        }
+    }
+
+    fn keys(&self) -> Arc<KeySet> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn look_now_and_then(&self, now: Instant) {
+        // Whoever finds the lock taken knows that another is looking.
+        let due = self
+            .reading
+            .try_lock()
+            .is_ok_and(|reading| now.saturating_duration_since(reading.looked_at) >= LOOK_INTERVAL);
+        if due {
+            self.refresh(now);
+        }
+    }
+
+    /// Reads the file again if it has changed and was not read a moment ago. What cannot be used
+    /// leaves the old keys in force, with one warning for each change of the file.
+    fn refresh(&self, now: Instant) {
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        reading.looked_at = now;
+        // A look costs a microsecond and is not limited: only so does a token of a new key pass at
+        // once, however many unknown ids were asked for just before.
+        let stamp = match std::fs::metadata(&self.path) {
+            Ok(file) => Stamp::of(&file),
+            Err(error) => {
+                // Perhaps between two names of a swap: not a read, so that the next look may read.
+                if reading.stamp.take().is_some() {
+                    self.warn_kept(&error);
+                }
+                return;
+            }
+        };
+        let too_soon = now.saturating_duration_since(reading.read_at) < READ_INTERVAL;
+        if reading.stamp.as_ref() == Some(&stamp) || (too_soon && reading.stamp.is_some()) {
+            return;
+        }
+        reading.read_at = now;
+        match read(&self.path) {
+            Ok((keys, stamp)) => {
+                reading.stamp = Some(stamp);
+                tracing::info!(path = %self.path.display(), keys = keys.len(), "key set reloaded");
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+            }
+            Err(error) => {
+                reading.stamp = Some(stamp);
+                self.warn_kept(&error);
+            }
+        }
+    }
+
+    fn warn_kept(&self, error: &dyn std::fmt::Display) {
+        tracing::warn!(
+            path = %self.path.display(),
+            %error,
+            "key set not reloaded, old keys stay in force"
+        );
+    }
+}
+
+/// What tells one state of a file from another: a new file under the same name (as Kubernetes swaps
+/// them by symbolic link), and a rewrite in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &Metadata) -> Self {
+        Self {
+            device: file.dev(),
+            inode: file.ino(),
+            bytes: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<(KeySet, Stamp), JwksFileError> {
+    let open = || -> io::Result<(File, Stamp)> {
+        let file = File::open(path)?;
+        // Taken before the read: what is written meanwhile shows at the next look.
+        let stamp = Stamp::of(&file.metadata()?);
+        Ok((file, stamp))
+    };
+    let (file, stamp) = open().map_err(ReadError::Io)?;
+    let (keys, remarks) = jwks::parse(&read_bounded(file)?)?;
+    for Remark {
+        index,
+        key_id,
+        skipped,
+        text,
+    } in remarks
+    {
+        if skipped {
+            tracing::warn!(path = %path.display(), index, key_id, reason = text, "key skipped");
+        } else {
+            tracing::warn!(path = %path.display(), index, key_id, reason = text, "key needs care");
+        }
+    }
+    Ok((keys, stamp))
+}

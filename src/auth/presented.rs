@@ -1,0 +1,189 @@
+//! Where a request carries its token. Pure: the query and the headers in, the token out.
+
+use std::fmt;
+
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+
+use super::AuthError;
+
+/// The query parameter of the contract.
+const QUERY_PARAMETER: &str = "token";
+
+/// What stands before the token among the offered subprotocols, as in `herald.v1, bearer.<token>`:
+/// a browser can set no header of a WebSocket but this one.
+const PROTOCOL_PREFIX: &str = "bearer.";
+
+/// A token as a request brought it, not yet verified. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PresentedToken(String);
+
+impl PresentedToken {
+    /// The token's text, for [`super::Verifier::verify`] and nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PresentedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Finds the token of a request: the query parameter `token`, `Authorization: Bearer`, or
+/// `bearer.<token>` in `Sec-WebSocket-Protocol`. An empty one counts as none, and the same one may
+/// come several times. `query` is the URL's, still percent-encoded.
+///
+/// # Errors
+/// [`AuthError::Missing`] where there is none, [`AuthError::Invalid`] where there are two different
+/// ones: which of them is meant must not depend on who reads the request.
+pub fn presented_token(
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<PresentedToken, AuthError> {
+    let in_query = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .filter(|(name, _)| name == QUERY_PARAMETER)
+        .map(|(_, value)| value.into_owned());
+    let in_authorization = headers
+        .get_all(AUTHORIZATION)
+        .iter()
+        .filter_map(|value| bearer(value.as_bytes()))
+        .map(|token| String::from_utf8_lossy(token).into_owned());
+    let in_protocols = headers
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|protocol| protocol.trim().strip_prefix(PROTOCOL_PREFIX))
+        .map(str::to_owned);
+    let mut tokens = in_query
+        .chain(in_authorization)
+        .chain(in_protocols)
+        .filter(|token| !token.is_empty());
+    let token = tokens.next().ok_or(AuthError::Missing)?;
+    if tokens.any(|other| other != token) {
+        return Err(AuthError::Invalid("two different ones were given"));
+    }
+    Ok(PresentedToken(token))
+}
+
+/// The credentials of `Authorization: Bearer`, RFC 6750 section 2.1; the scheme's case does not
+/// matter (RFC 9110 section 11.1). Another scheme, as a proxy may add it, is none of ours.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, credentials) = value.split_at_checked(b"bearer".len())?;
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer")
+        && credentials.first().is_none_or(u8::is_ascii_whitespace);
+    is_bearer.then(|| credentials.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn find(query: &str, headers: &[(HeaderName, &str)]) -> Result<String, AuthError> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        presented_token(Some(query), &map).map(|token| token.0)
+    }
+
+    #[test]
+    fn a_token_is_found_in_each_of_its_places() {
+        let protocol = SEC_WEBSOCKET_PROTOCOL;
+        for (query, headers) in [
+            ("token=a.b.c&workspaceSlug=acme", vec![]),
+            ("workspaceSlug=acme&token=a%2Eb%2Ec", vec![]),
+            ("token=a.b.c&token=a.b.c", vec![]),
+            ("", vec![(AUTHORIZATION, "Bearer a.b.c")]),
+            ("", vec![(AUTHORIZATION, "bearer  a.b.c ")]),
+            ("token=", vec![(AUTHORIZATION, "BEARER a.b.c")]),
+            ("", vec![(protocol.clone(), "herald.v1, bearer.a.b.c")]),
+            ("", vec![(protocol.clone(), "bearer.a.b.c,herald.v1")]),
+            (
+                "",
+                vec![(protocol.clone(), "herald.v1"), (protocol, "bearer.a.b.c")],
+            ),
+            (
+                "token=a.b.c",
+                vec![
+                    (AUTHORIZATION, "Bearer a.b.c"),
+                    (AUTHORIZATION, "Basic eA=="),
+                ],
+            ),
+        ] {
+            assert_eq!(
+                find(query, &headers),
+                Ok("a.b.c".to_owned()),
+                "{query} {headers:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_token_and_an_empty_one_are_missing() {
+        for (query, headers) in [
+            ("", vec![]),
+            ("token", vec![]),
+            ("token=&token=", vec![]),
+            ("Token=a.b.c", vec![]),
+            ("", vec![(AUTHORIZATION, "Bearer")]),
+            ("", vec![(AUTHORIZATION, "Bearer ")]),
+            ("", vec![(AUTHORIZATION, "Basic a.b.c")]),
+            ("", vec![(AUTHORIZATION, "Bearerish a.b.c")]),
+            ("", vec![(AUTHORIZATION, "a.b.c")]),
+            ("", vec![(SEC_WEBSOCKET_PROTOCOL, "herald.v1, bearer.")]),
+            ("", vec![(SEC_WEBSOCKET_PROTOCOL, "herald.v1, a.b.c")]),
+        ] {
+            assert_eq!(
+                find(query, &headers),
+                Err(AuthError::Missing),
+                "{query} {headers:?}"
+            );
+        }
+        assert_eq!(
+            presented_token(None, &HeaderMap::new()),
+            Err(AuthError::Missing)
+        );
+    }
+
+    /// A proxy that reads one place and a gateway that reads another must not see two users.
+    #[test]
+    fn two_different_tokens_are_refused() {
+        for (query, headers) in [
+            ("token=a.b.c&token=a.b.d", vec![]),
+            ("token=a.b.c", vec![(AUTHORIZATION, "Bearer a.b.d")]),
+            (
+                "token=a.b.c",
+                vec![(SEC_WEBSOCKET_PROTOCOL, "bearer.a.b.d")],
+            ),
+            (
+                "",
+                vec![(SEC_WEBSOCKET_PROTOCOL, "bearer.a.b.c, bearer.a.b.d")],
+            ),
+            (
+                "",
+                vec![
+                    (AUTHORIZATION, "Bearer a.b.c"),
+                    (AUTHORIZATION, "Bearer a.b.d"),
+                ],
+            ),
+            ("token=a.b.c", vec![(AUTHORIZATION, "Bearer \u{e9}")]),
+        ] {
+            let found = find(query, &headers);
+            assert!(
+                matches!(found, Err(AuthError::Invalid(_))),
+                "{query} {headers:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_presented_token_is_never_printed() {
+        let token = PresentedToken("secretsecretsecret".to_owned());
+        assert_eq!(format!("{token:?}"), "***");
+    }
+}
