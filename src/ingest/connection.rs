@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use tokio::sync::mpsc;
 
 use crate::config::NatsConfig;
@@ -27,6 +27,9 @@ pub enum ConnectError {
     /// `nats.url` has an entry that is no URL.
     #[error("nats.url holds an entry that is not a NATS URL, such as nats://host:4222")]
     Url,
+    /// `nats.url` has entries with different users; a connection has one, whatever server it is to.
+    #[error("nats.url names different users or passwords: all its servers take the same")]
+    Logins,
     /// The server refused who we are.
     #[error(
         "NATS refused the credentials: check the user and password in nats.url, or nats.credentials_file"
@@ -47,8 +50,37 @@ pub async fn connect(
     name: &str,
     events: Option<mpsc::UnboundedSender<Event>>,
 ) -> Result<Client, ConnectError> {
+    let (mut options, servers) = options(config).await?;
+    options = options.name(name);
+    if let Some(events) = events {
+        options = options.event_callback(move |event| {
+            // The receiver is gone only when the gateway is ending.
+            let _ = events.send(event);
+            std::future::ready(())
+        });
+    }
+    options
+        .connect(servers)
+        .await
+        .map_err(|error| match error.kind() {
+            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                ConnectError::Refused
+            }
+            ConnectErrorKind::ServerParse => ConnectError::Url,
+            kind => ConnectError::Unreachable(kind.to_string()),
+        })
+}
+
+/// Reads what a connection is made with, and makes none.
+///
+/// # Errors
+/// [`ConnectError`], but for [`ConnectError::Refused`] and [`ConnectError::Unreachable`].
+pub async fn check_settings(config: &NatsConfig) -> Result<(), ConnectError> {
+    options(config).await.map(drop)
+}
+
+async fn options(config: &NatsConfig) -> Result<(ConnectOptions, Vec<ServerAddr>), ConnectError> {
     let mut options = ConnectOptions::new()
-        .name(name)
         .custom_inbox_prefix(&config.inbox_prefix)
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .client_capacity(CLIENT_CAPACITY)
@@ -70,26 +102,85 @@ pub async fn connect(
         let text = tokio::fs::read_to_string(path).await.map_err(unreadable)?;
         options = options.credentials(&text).map_err(unreadable)?;
     }
-    if let Some(events) = events {
-        options = options.event_callback(move |event| {
-            // The receiver is gone only when the gateway is ending.
-            let _ = events.send(event);
-            std::future::ready(())
-        });
+    let (servers, login) = servers(config)?;
+    if let Some(Login { user, password }) = login {
+        options = options.user_and_password(user, password);
     }
-    let servers = config
-        .urls()
-        .map(str::parse::<async_nats::ServerAddr>)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| ConnectError::Url)?;
-    options
-        .connect(servers)
-        .await
-        .map_err(|error| match error.kind() {
-            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-                ConnectError::Refused
+    Ok((options, servers))
+}
+
+/// A user and password taken out of `nats.url`.
+#[derive(PartialEq, Eq)]
+struct Login {
+    user: String,
+    password: String,
+}
+
+/// The servers of `nats.url` without what may be secret in them, and the user and password they
+/// name. async-nats 0.51 does not look at a URL's user and password, and prints URLs in its log.
+///
+/// # Errors
+/// [`ConnectError::Url`], [`ConnectError::Logins`].
+fn servers(config: &NatsConfig) -> Result<(Vec<ServerAddr>, Option<Login>), ConnectError> {
+    let mut servers = Vec::new();
+    let mut login: Option<Login> = None;
+    for text in config.urls() {
+        let address: ServerAddr = text.parse().map_err(|_| ConnectError::Url)?;
+        if let Some(user) = address.username() {
+            let found = Login {
+                user: decoded(user)?,
+                password: decoded(address.password().unwrap_or_default())?,
+            };
+            if login.as_ref().is_some_and(|login| *login != found) {
+                return Err(ConnectError::Logins);
             }
-            ConnectErrorKind::ServerParse => ConnectError::Url,
-            kind => ConnectError::Unreachable(kind.to_string()),
+            login = Some(found);
+        }
+        let mut url = address.into_inner();
+        let cleared = url.set_username("").and_then(|()| url.set_password(None));
+        cleared.map_err(|()| ConnectError::Url)?;
+        servers.push(ServerAddr::from_url(url).map_err(|_| ConnectError::Url)?);
+    }
+    Ok((servers, login))
+}
+
+fn decoded(text: &str) -> Result<String, ConnectError> {
+    let text = percent_encoding::percent_decode_str(text).decode_utf8();
+    text.map(Into::into).map_err(|_| ConnectError::Url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    fn read(url: &str) -> Result<(Vec<ServerAddr>, Option<Login>), ConnectError> {
+        servers(&NatsConfig {
+            url: Secret::from(url),
+            ..NatsConfig::default()
         })
+    }
+
+    #[test]
+    fn user_and_password_leave_the_url() {
+        let (servers, login) =
+            read("nats://u:p%40s@one:4222, nats://u:p%40s@two, three:1").unwrap();
+        let login = login.unwrap();
+        assert_eq!((login.user.as_str(), login.password.as_str()), ("u", "p@s"));
+        let shown = format!("{servers:?}");
+        assert!(
+            !shown.contains("p@s") && !shown.contains("p%40s") && shown.contains("one"),
+            "{shown}"
+        );
+        assert_eq!(servers.len(), 3);
+        assert!(read("nats://one").unwrap().1.is_none());
+    }
+
+    #[test]
+    fn different_users_in_one_setting_are_refused() {
+        assert!(matches!(
+            read("nats://u:p@one,nats://v:p@two"),
+            Err(ConnectError::Logins)
+        ));
+    }
 }

@@ -1,1 +1,71 @@
-//! The JetStream objects, made and changed by ordered files with a checksummed ledger.
+//! The JetStream objects that Herald needs, made and changed by the ordered files of `migrations/`.
+//!
+//! Each file is applied once; a KV bucket, the ledger, says which were, with their checksums. Any
+//! number of processes may apply at a time: a lock in the same bucket lets one work and the others
+//! wait. A file that changed after it was applied, a ledger that is ahead of this binary, and an
+//! object that was changed by hand are told apart and never repaired silently. Values that come from
+//! settings are the exception: [`reconcile`] brings them to what the settings say.
+//!
+//! `file` reads the files, `ledger` and `lock` are the two uses of the bucket, `compare` sets
+//! what is there against what should be, `status` is what one look finds, and `run` does the work.
+
+mod api;
+mod compare;
+mod denial;
+mod error;
+mod file;
+mod ledger;
+mod lock;
+mod run;
+mod set;
+mod status;
+
+use async_nats::Client;
+
+use crate::config::NatsConfig;
+
+pub use self::compare::Difference;
+pub use self::error::MigrateError;
+pub use self::file::{Migration, Operation};
+pub use self::ledger::{Applied, BUCKET};
+pub use self::run::{Migrator, Report};
+pub use self::set::MigrationSet;
+pub use self::status::{Entry, MissingStream, State, Status};
+
+/// Applies the migrations that the ledger does not have, in their order. It does not change values
+/// that merely differ from the settings: [`Report::differences`] has them.
+///
+/// Where nothing is pending it only reads. Otherwise it waits for other processes that apply.
+///
+/// # Errors
+/// [`MigrateError`]; see [`MigrateError::is_transient`] for those that a retry may cure.
+pub async fn apply(client: &Client, config: &NatsConfig) -> Result<Report, MigrateError> {
+    Migrator::new(client, config, &MigrationSet::embedded())?
+        .apply()
+        .await
+}
+
+/// Brings the values that come from settings (replicas, max_age) to what the settings say, and leaves
+/// everything else of the objects as it is. Returns what it changed.
+///
+/// # Errors
+/// [`MigrateError`].
+pub async fn reconcile(
+    client: &Client,
+    config: &NatsConfig,
+) -> Result<Vec<Difference>, MigrateError> {
+    Migrator::new(client, config, &MigrationSet::embedded())?
+        .reconcile()
+        .await
+}
+
+/// What is applied, pending, or not as it should be. Reads only: STREAM.INFO of the objects and
+/// STREAM.MSG.GET of the ledger.
+///
+/// # Errors
+/// [`MigrateError`] where it cannot be read; what it finds wrong is in the [`Status`].
+pub async fn status(client: &Client, config: &NatsConfig) -> Result<Status, MigrateError> {
+    Migrator::new(client, config, &MigrationSet::embedded())?
+        .status()
+        .await
+}

@@ -1,0 +1,165 @@
+//! Why migrations cannot be applied or judged, each cause with its own words.
+
+use std::time::Duration;
+
+use super::compare::Difference;
+
+/// Why migrations were not applied. `Display` says what to do about it and holds no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// A migration file is not right. Those of the binary are tested, so this is a developer's.
+    #[error("migration {name} cannot be read: {problem}")]
+    File { name: String, problem: String },
+
+    /// A file changed after it was applied.
+    #[error(
+        "migration {name} was changed after it was applied: the ledger has checksum {applied}, this \
+         herald has {ours}. Applied files stay as they are: restore it, and put the change into a new one"
+    )]
+    Changed {
+        name: String,
+        applied: String,
+        ours: String,
+    },
+
+    /// A newer Herald applied migrations that this one cannot work with.
+    #[error(
+        "the ledger is ahead of this herald: it has {}, which this version does not know and which \
+         breaks older gateways. Run a newer herald",
+        .breaking.join(", ")
+    )]
+    Ahead {
+        /// The unknown migrations that break older gateways.
+        breaking: Vec<String>,
+    },
+
+    /// A file is new to the ledger but stands before one that is already applied.
+    #[error(
+        "migration {pending} is not applied but {applied}, which comes after it, is. A new migration \
+         takes the next number"
+    )]
+    OutOfOrder { pending: String, applied: String },
+
+    /// A stream that the ledger says was made is not there.
+    #[error(
+        "stream {stream} is missing, though the ledger says that {migration} made it. It was deleted, or \
+         nats.stream was changed: restore the stream from a backup or the setting, or, to start anew, \
+         delete the bucket HERALD_MIGRATIONS and migrate"
+    )]
+    Missing { stream: String, migration: String },
+
+    /// Somebody changed an object by hand.
+    #[error(
+        "a JetStream object was changed by hand: {}. Put it back (nats stream edit), or make the change a \
+         migration",
+        join(.0)
+    )]
+    Drift(Vec<Difference>),
+
+    /// A stream of that name was there before, and is another.
+    #[error(
+        "a stream of that name exists with other settings, and no migration made it: {}. Rename or remove \
+         it, or set nats.stream to another name",
+        join(.0)
+    )]
+    OtherSettings(Vec<Difference>),
+
+    /// Another stream holds the subjects.
+    #[error(
+        "stream {stream} cannot be made: another stream already takes some of its subjects ({subjects})"
+    )]
+    SubjectsTaken { stream: String, subjects: String },
+
+    /// Nobody answers the JetStream API.
+    #[error(
+        "JetStream is not enabled on the NATS server: nobody answers {subject}. Add `jetstream {{ … }}` to \
+         its configuration"
+    )]
+    NoJetStream { subject: String },
+
+    /// The server has JetStream, this account does not.
+    #[error(
+        "JetStream is not enabled for this NATS account: add `jetstream: enabled` to it in the server's \
+         configuration"
+    )]
+    NoJetStreamForAccount,
+
+    /// The user may not publish there.
+    #[error(
+        "NATS denies this user to publish to {subject}: grant it, or use the user that may (see \
+         nats/production.conf)"
+    )]
+    PublishDenied { subject: String },
+
+    /// The user may not receive answers.
+    #[error(
+        "NATS denies this user to subscribe to {subject}, where it would receive answers: set \
+         nats.inbox_prefix to the prefix this user has"
+    )]
+    SubscribeDenied { subject: String },
+
+    /// The server answered with an error that has no case of its own here.
+    #[error("NATS refuses {subject}: {description} (error {code})")]
+    Refused {
+        subject: String,
+        description: String,
+        /// JetStream's `err_code`.
+        code: u64,
+        /// Whether the server is to be asked again later (HTTP-like code 503).
+        later: bool,
+    },
+
+    /// The answer is not what the JetStream API answers.
+    #[error("the answer to {subject} cannot be read: {problem}")]
+    Answer { subject: String, problem: String },
+
+    /// No answer came.
+    #[error("NATS did not answer {subject} within {patience:.1?}: it is away, or its leader is")]
+    NoAnswer { subject: String, patience: Duration },
+
+    /// The client does not send.
+    #[error("the NATS client cannot send to {subject}: {problem}")]
+    Client { subject: String, problem: String },
+
+    /// An entry of the ledger is not one.
+    #[error("entry {key} of the bucket HERALD_MIGRATIONS cannot be read: {problem}")]
+    Ledger { key: String, problem: String },
+
+    /// Another process took the lock because this one stood still for too long.
+    #[error("another process took over the migration while this one stood still: run it again")]
+    LockLost,
+
+    /// The ledger never stood still for long enough to be compared with the objects.
+    #[error("the migrations change faster than they can be read")]
+    Unsettled,
+}
+
+impl MigrateError {
+    /// Whether the same call may succeed later with nothing changed by anybody.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::NoAnswer { .. } | Self::LockLost | Self::Unsettled => true,
+            Self::Refused { later, .. } => *later,
+            Self::File { .. }
+            | Self::Changed { .. }
+            | Self::Ahead { .. }
+            | Self::OutOfOrder { .. }
+            | Self::Missing { .. }
+            | Self::Drift(_)
+            | Self::OtherSettings(_)
+            | Self::SubjectsTaken { .. }
+            | Self::NoJetStream { .. }
+            | Self::NoJetStreamForAccount
+            | Self::PublishDenied { .. }
+            | Self::SubscribeDenied { .. }
+            | Self::Answer { .. }
+            | Self::Client { .. }
+            | Self::Ledger { .. } => false,
+        }
+    }
+}
+
+fn join(differences: &[Difference]) -> String {
+    let parts: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    parts.join("; ")
+}

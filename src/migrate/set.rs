@@ -1,0 +1,142 @@
+//! The migrations that a binary knows, and what they want together.
+
+use std::collections::BTreeMap;
+
+use super::error::MigrateError;
+use super::file::{Fields, Migration};
+use crate::config::NatsConfig;
+
+/// The files of `migrations/`, in their order.
+const FILES: &[(&str, &str)] = &[
+    (
+        "0001_events",
+        include_str!("../../migrations/0001_events.toml"),
+    ),
+    (
+        "0002_sessions",
+        include_str!("../../migrations/0002_sessions.toml"),
+    ),
+    ("0003_dead", include_str!("../../migrations/0003_dead.toml")),
+];
+
+/// Migration files by name, ordered by it.
+#[derive(Debug, Clone, Default)]
+pub struct MigrationSet(BTreeMap<String, String>);
+
+impl MigrationSet {
+    /// The files that this binary was built with.
+    pub fn embedded() -> Self {
+        Self::default().with_all(FILES)
+    }
+
+    /// This set with the file `name` (without `.toml`) added or replaced.
+    #[must_use]
+    pub fn with(mut self, name: &str, text: &str) -> Self {
+        self.0.insert(name.to_owned(), text.to_owned());
+        self
+    }
+
+    /// The text of the file `name`.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    fn with_all(self, files: &[(&str, &str)]) -> Self {
+        files
+            .iter()
+            .fold(self, |set, (name, text)| set.with(name, text))
+    }
+
+    /// The migrations with the settings' values in them.
+    ///
+    /// # Errors
+    /// [`MigrateError::File`].
+    pub(super) fn resolve(&self, config: &NatsConfig) -> Result<Vec<Migration>, MigrateError> {
+        self.0
+            .iter()
+            .map(|(name, text)| Migration::read(name, text, config))
+            .collect()
+    }
+}
+
+/// What `migrations` together want of each stream: later ones win field by field.
+pub(super) fn fold<'a>(
+    migrations: impl IntoIterator<Item = &'a Migration>,
+) -> BTreeMap<&'a str, Wish<'a>> {
+    let mut wishes: BTreeMap<&str, Wish<'_>> = BTreeMap::new();
+    for migration in migrations {
+        for operation in &migration.operations {
+            let wish = wishes
+                .entry(operation.stream.as_str())
+                .or_insert_with(|| Wish {
+                    migration: &migration.name,
+                    fields: Fields::new(),
+                });
+            let fields = operation.fields.iter();
+            wish.fields
+                .extend(fields.map(|(name, wanted)| (name.clone(), wanted.clone())));
+        }
+    }
+    wishes
+}
+
+/// What is wanted of one stream.
+#[derive(Debug)]
+pub(super) struct Wish<'a> {
+    /// The first migration that has to do with the stream: the one that makes it.
+    pub(super) migration: &'a str,
+    pub(super) fields: Fields,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn no_file_in_the_folder_is_forgotten() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+        let mut found: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        found.sort();
+        let known: Vec<String> = FILES
+            .iter()
+            .map(|(name, _)| format!("{name}.toml"))
+            .collect();
+        assert_eq!(found, known);
+    }
+
+    #[test]
+    fn every_embedded_file_reads_whatever_the_settings() {
+        for max_age in [Duration::from_millis(100), Duration::MAX] {
+            let config = NatsConfig {
+                max_age,
+                ..NatsConfig::default()
+            };
+            let migrations = MigrationSet::embedded().resolve(&config).unwrap();
+            let wishes = fold(&migrations);
+            let streams: Vec<&str> = wishes.keys().copied().collect();
+            assert_eq!(streams, ["DEAD", "EVENTS", "SESSIONS"]);
+            // The server takes no window that is longer than the age.
+            let events = &wishes["EVENTS"].fields;
+            let nanoseconds = |field: &str| events[field].value.as_i64().unwrap();
+            assert!(nanoseconds("duplicate_window") <= nanoseconds("max_age"));
+        }
+    }
+
+    #[test]
+    fn a_later_migration_wins_field_by_field() {
+        let set = MigrationSet::default()
+            .with("0001_a", "description = \"\"\nbreaks_older_gateways = false\n[[create]]\nname = \"A\"\nmax_msgs = 1\nmax_bytes = 1\n")
+            .with("0002_b", "description = \"\"\nbreaks_older_gateways = false\n[[update]]\nstream = \"A\"\nset = { max_msgs = 2 }\n");
+        let migrations = set.resolve(&NatsConfig::default()).unwrap();
+        let wishes = fold(&migrations);
+        let wish = &wishes["A"];
+        assert_eq!(wish.migration, "0001_a");
+        assert_eq!(wish.fields["max_msgs"].value, 2);
+        assert_eq!(wish.fields["max_bytes"].value, 1);
+    }
+}
