@@ -1,5 +1,30 @@
 //! The NATS edge: live messages in by interest, repair of what was lost, dead letters out.
 
 mod connection;
+mod dead_letters;
+mod direct_get;
+mod floor;
+mod leader;
+mod link;
+mod live;
+pub mod permissions;
+mod publish;
+mod raw;
+mod repair;
+pub mod sessions;
+mod sweep;
 
-pub use self::connection::{ConnectError, connect};
+pub use self::connection::{ConnectError, check_settings, connect};
+pub use self::dead_letters::{DeadLetterCounters, DeadLetters};
+pub use self::direct_get::{
+    ANSWER_TIMEOUT, BATCH_MAX, Batch, DirectGet, DirectGetError, End, LastOf,
+};
+pub use self::floor::FloorReader;
+pub use self::leader::{Leader, ReadError, StreamState, Tail};
+pub use self::link::{Disturbance, Link, Presence};
+pub use self::live::{Live, event as live_event};
+pub use self::publish::{PubAck, PublishError, publish};
+pub use self::raw::{NotStored, RawStored};
+pub use self::repair::{Repaired, Repairer};
+pub use self::sessions::{ClaimError, ClaimWriter};
+pub use self::sweep::{CheckedClaim, Last, SweepAsk, SweepHandle, Sweeper, Swept};

@@ -1,1 +1,11 @@
-//! The running process: listeners, TLS, health, drain.
+//! The running process: listeners, health, drain.
+
+mod conn;
+mod drain;
+mod gateway;
+mod health;
+mod listener;
+pub mod tls;
+
+pub use self::conn::Conn;
+pub use self::gateway::{Gateway, ServeError, serve};

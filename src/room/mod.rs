@@ -1,1 +1,24 @@
-//! Who gets it: members, order, cursor, claims.
+//! Who gets it: one room for each workspace that has a socket here.
+//!
+//! A room is one task that owns all its state: members, cursor, claims. It takes live messages,
+//! repairs and commands, and never waits for a socket. [`cursor`] and [`claims`] are pure.
+
+mod actor;
+mod claiming;
+mod claims;
+mod cursor;
+mod delivery;
+mod handle;
+mod hold;
+mod join;
+mod members;
+mod patience;
+mod registry;
+mod session_id;
+
+pub use self::claims::Claim;
+pub use self::cursor::{Cursor, Offer};
+pub use self::handle::{Resync, RoomHandle};
+pub use self::join::{JoinError, JoinRequest, Membership};
+pub use self::registry::{RoomContext, Rooms};
+pub use self::session_id::SessionId;

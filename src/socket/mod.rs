@@ -1,1 +1,18 @@
-//! The handshake, the session machine and the pump that owns the connection.
+//! One socket, from its request to its last frame.
+//!
+//! [`handshake`] turns a request into a refusal or a member of a room; [`session`] is the pure machine
+//! of an open socket; the pump runs it on the connection, which [`transport`] alone frames;
+//! [`outbox`] is what its room queues for it.
+
+mod close;
+mod handshake;
+mod outbox;
+mod pump;
+mod request;
+mod session;
+mod transport;
+
+pub use self::close::{CloseReason, code_label};
+pub use self::handshake::{Doorway, upgrade};
+pub use self::outbox::{Outbox, Push};
+pub use self::session::{Action, Input, Session, SessionLimits};

@@ -1,0 +1,53 @@
+//! The floor of a join: one leader read shared by all joins that wait.
+//!
+//! At most one read is in flight and one queued, so a storm of joins costs the leader no more than a
+//! few reads. A read always begins after everyone it answers has asked.
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::leader::{Leader, ReadError};
+
+/// A cheap handle on the reader's task.
+#[derive(Debug, Clone)]
+pub struct FloorReader {
+    /// The other end is the task of [`FloorReader::start`].
+    asks: mpsc::UnboundedSender<Ask>,
+}
+
+type Ask = oneshot::Sender<Result<u64, ReadError>>;
+
+impl FloorReader {
+    /// Starts the task.
+    pub fn start(leader: Leader, cancel: CancellationToken) -> Self {
+        // Unbounded, but an ask belongs to a join or a barrier of an open socket, and both are bounded
+        // by `sockets.max_connections`.
+        let (asks, inbox) = mpsc::unbounded_channel();
+        tokio::spawn(cancel.run_until_cancelled_owned(answer(leader, inbox)));
+        Self { asks }
+    }
+
+    /// The stream's last sequence, from a read begun after this call.
+    ///
+    /// # Errors
+    /// `None` where the gateway is ending, else why the leader did not answer.
+    pub async fn read(&self) -> Result<u64, Option<ReadError>> {
+        let (ask, answer) = oneshot::channel();
+        self.asks.send(ask).map_err(|_| None)?;
+        answer.await.map_err(|_| None)?.map_err(Some)
+    }
+}
+
+async fn answer(leader: Leader, mut inbox: mpsc::UnboundedReceiver<Ask>) {
+    while let Some(first) = inbox.recv().await {
+        let mut asking = vec![first];
+        while let Ok(more) = inbox.try_recv() {
+            asking.push(more);
+        }
+        let floor = leader.tail().await.map(|tail| tail.sequence);
+        for ask in asking {
+            // A join that gave up meanwhile does not want it any more.
+            let _ = ask.send(floor.clone());
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A message on `live.`: a message without the server's own headers is nobody's. Pure.
+
+use async_nats::Message;
+
+use super::RawStored;
+use crate::event::{StoredMessage, WorkspaceSlug};
+
+/// Where a stream's stored messages are republished: this and the stored subject.
+const PREFIX: &str = "live.";
+
+/// A republished message and what the server says came before it.
+#[derive(Debug)]
+pub struct Live {
+    pub message: StoredMessage,
+    /// The previous sequence of the exact subject, 0 if there was none.
+    pub previous: u64,
+}
+
+/// Reads a message republished from `stream`.
+///
+/// `None` where it does not carry the server's valid Nats-Stream, Nats-Subject, Nats-Sequence,
+/// Nats-Last-Sequence and Nats-Time-Stamp. The last value of a header counts: a publisher may send
+/// headers of these names, and the server's own come after.
+pub(super) fn republished(message: Message, stream: &str) -> Option<RawStored> {
+    let from = message.headers.as_ref()?.get_last("Nats-Stream")?;
+    if from.as_str() != stream {
+        return None;
+    }
+    let heard = message.subject.clone();
+    let raw = RawStored::parse(message).ok()?;
+    let ordered = raw.last_sequence? < raw.sequence;
+    (heard.strip_prefix(PREFIX)? == raw.subject.as_str() && ordered).then_some(raw)
+}
+
+/// Reads an event of `workspace`. `None` where it is not one, as in [`republished`].
+pub fn event(message: Message, stream: &str, workspace: &WorkspaceSlug) -> Option<Live> {
+    let raw = republished(message, stream)?;
+    let in_workspace = raw
+        .subject
+        .strip_prefix("ws.")
+        .and_then(|rest| rest.strip_prefix(workspace.as_str()))
+        .is_some_and(|rest| rest.starts_with('.'));
+    in_workspace.then_some(Live {
+        previous: raw.last_sequence?,
+        message: raw.into_stored(workspace.clone()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::HeaderMap;
+
+    use super::*;
+
+    fn message(change: impl FnOnce(&mut HeaderMap)) -> Message {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("Nats-Stream", "EVENTS"),
+            ("Nats-Subject", "ws.acme.record.created"),
+            ("Nats-Sequence", "7"),
+            ("Nats-Last-Sequence", "3"),
+            ("Nats-Time-Stamp", "2026-11-24T01:02:03.123456789Z"),
+        ] {
+            headers.insert(name, value);
+        }
+        change(&mut headers);
+        Message {
+            subject: "live.ws.acme.record.created".into(),
+            reply: None,
+            payload: "{}".into(),
+            headers: Some(headers),
+            status: None,
+            description: None,
+            length: 0,
+        }
+    }
+
+    fn acme() -> WorkspaceSlug {
+        WorkspaceSlug::parse("acme").unwrap()
+    }
+
+    #[test]
+    fn a_republished_message_becomes_an_event() {
+        let live = event(message(|_| {}), "EVENTS", &acme()).unwrap();
+        assert_eq!(live.message.subject.as_str(), "ws.acme.record.created");
+        assert_eq!((live.message.sequence, live.previous), (7, 3));
+        assert_eq!(live.message.time.timestamp_subsec_nanos(), 123_456_789);
+    }
+
+    #[test]
+    fn the_servers_own_header_wins_over_a_publishers_of_the_same_name() {
+        let forged = message(|headers| {
+            headers.insert("Nats-Sequence", "999");
+            headers.append("Nats-Sequence", "7");
+        });
+        let live = event(forged, "EVENTS", &acme()).unwrap();
+        assert_eq!(live.message.sequence, 7);
+    }
+
+    #[test]
+    fn a_message_without_the_servers_headers_is_nobodys() {
+        type Change = fn(&mut HeaderMap);
+        let changes: &[Change] = &[
+            |headers| headers.insert("Nats-Stream", "OTHER"),
+            |headers| headers.insert("Nats-Subject", "ws.globex.record.created"),
+            |headers| headers.insert("Nats-Sequence", "0"),
+            |headers| headers.insert("Nats-Sequence", "-7"),
+            |headers| headers.insert("Nats-Sequence", "seven"),
+            |headers| headers.insert("Nats-Last-Sequence", "7"),
+            |headers| headers.insert("Nats-Time-Stamp", "yesterday"),
+            |headers| *headers = HeaderMap::new(),
+        ];
+        for (index, change) in changes.iter().enumerate() {
+            assert!(
+                event(message(change), "EVENTS", &acme()).is_none(),
+                "change {index}"
+            );
+        }
+        let mut bare = message(|_| {});
+        bare.headers = None;
+        assert!(event(bare, "EVENTS", &acme()).is_none());
+    }
+
+    #[test]
+    fn another_workspace_with_the_same_beginning_is_another_workspace() {
+        let short = WorkspaceSlug::parse("acm").unwrap();
+        assert!(event(message(|_| {}), "EVENTS", &short).is_none());
+    }
+}

@@ -1,0 +1,247 @@
+//! What a NATS user may do, tried without doing it.
+//!
+//! A missing permission is told on the connection and in no answer: a gateway that may not subscribe
+//! would be ready, and its sockets would hear nothing.
+
+use std::time::Duration;
+
+use async_nats::{Client, Event, HeaderMap, RequestErrorKind, ServerError, header};
+use tokio::sync::mpsc;
+
+use super::{ConnectError, connect, sessions};
+use crate::config::NatsConfig;
+
+/// The stream of dead letters.
+const DEAD: &str = "DEAD";
+/// The stream behind the migrations' ledger.
+const LEDGER: &str = "KV_HERALD_MIGRATIONS";
+/// A workspace of the attempts' own; nothing of it is ever stored.
+const WORKSPACE: &str = "herald-check";
+/// How long a server may take to judge what it was sent.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Something that a user may or may not do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    Publish(String),
+    Subscribe(String),
+}
+
+/// The probes were not judged.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("the connection to NATS is closed")]
+    Closed,
+    #[error("NATS did not answer{0}")]
+    NoAnswer(String),
+}
+
+/// The attempts for a gateway whose events are in `stream`, and that is to make `streams_to_make`.
+pub fn of_serve(stream: &str, streams_to_make: &[String]) -> Vec<Probe> {
+    let api = |request: &str, stream: &str| Probe::Publish(format!("$JS.API.{request}.{stream}"));
+    let mut probes: Vec<Probe> = [stream, sessions::STREAM, DEAD, LEDGER]
+        .map(|stream| api("STREAM.INFO", stream))
+        .into();
+    probes.extend([stream, sessions::STREAM, LEDGER].map(|stream| api("STREAM.MSG.GET", stream)));
+    probes.extend([stream, sessions::STREAM].map(|stream| api("DIRECT.GET", stream)));
+    probes.extend(
+        [
+            // Any workspace's: which there will be is not known.
+            "live.ws.*.>".to_owned(),
+            "live.session.*.*".to_owned(),
+            format!("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{stream}"),
+            format!(
+                "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{}",
+                sessions::STREAM
+            ),
+        ]
+        .map(Probe::Subscribe),
+    );
+    probes.push(Probe::Publish(format!("session.{WORKSPACE}.0")));
+    probes.push(Probe::Publish(format!("dead.{WORKSPACE}.0")));
+    if !streams_to_make.is_empty() {
+        probes.push(api("STREAM.CREATE", LEDGER));
+        probes.push(Probe::Publish(format!("$KV.HERALD_MIGRATIONS.{WORKSPACE}")));
+    }
+    probes.extend(
+        streams_to_make
+            .iter()
+            .map(|stream| api("STREAM.CREATE", stream)),
+    );
+    probes
+}
+
+/// Tries `probes` on a connection of their own, where nothing was denied yet, and returns a sentence
+/// for each that the server denies. Nothing comes of them: what is published is empty, has no reply
+/// subject, and expects a stream that does not exist.
+///
+/// # Errors
+/// [`ProbeError`] where the server does not judge them.
+pub async fn denied(
+    config: &NatsConfig,
+    name: &str,
+    probes: Vec<Probe>,
+) -> Result<Vec<String>, ProbeError> {
+    let (sender, events) = mpsc::unbounded_channel();
+    let attempt = Attempt {
+        client: connect(config, name, Some(sender)).await?,
+        events,
+        inbox_prefix: &config.inbox_prefix,
+    };
+    tokio::time::timeout(PATIENCE, attempt.try_all(probes))
+        .await
+        .unwrap_or_else(|_| Err(ProbeError::NoAnswer(format!(" within {PATIENCE:?}"))))
+}
+
+/// The connection of one attempt.
+struct Attempt<'a> {
+    client: Client,
+    events: mpsc::UnboundedReceiver<Event>,
+    inbox_prefix: &'a str,
+}
+
+impl Attempt<'_> {
+    async fn try_all(mut self, probes: Vec<Probe>) -> Result<Vec<String>, ProbeError> {
+        // A server that judges permissions judges subscriptions after they are made: kept until then.
+        let mut subscribers = Vec::new();
+        for probe in probes {
+            match probe {
+                Probe::Subscribe(subject) => {
+                    let subscribed = self.client.subscribe(subject).await;
+                    subscribers.push(subscribed.map_err(|_| ProbeError::Closed)?);
+                }
+                Probe::Publish(subject) => {
+                    let mut headers = HeaderMap::new();
+                    headers.insert(header::NATS_EXPECTED_STREAM, "herald-check-none");
+                    headers.insert(header::NATS_EXPECTED_LAST_SEQUENCE, i64::MAX.to_string());
+                    let sent = self
+                        .client
+                        .publish_with_headers(subject, headers, "".into());
+                    sent.await.map_err(|_| ProbeError::Closed)?;
+                }
+            }
+        }
+        let mut denied = self.until_judged().await?;
+        drop(subscribers);
+        // What the server said before the answer may still be on its way here; `Closed` comes last.
+        self.client.drain().await.map_err(|_| ProbeError::Closed)?;
+        while let Some(event) = self.events.recv().await {
+            match event {
+                Event::Closed => break,
+                event => denied.extend(denial(&event, self.inbox_prefix)),
+            }
+        }
+        Ok(denied)
+    }
+
+    /// What is denied until the server has judged all that was sent. It does so in order, so that its
+    /// word on one more request, an answer or a denial, comes after everything else.
+    async fn until_judged(&mut self) -> Result<Vec<String>, ProbeError> {
+        /// Nobody answers there, which NATS tells at once.
+        const NOBODYS: &str = "herald-check.nobody";
+        let client = self.client.clone();
+        let question = client.request(NOBODYS, "".into());
+        tokio::pin!(question);
+        let mut denied = Vec::new();
+        loop {
+            tokio::select! {
+                answer = &mut question => {
+                    let answered = answer.map(drop).or_else(|error| match error.kind() {
+                        RequestErrorKind::NoResponders => Ok(()),
+                        _ => Err(ProbeError::NoAnswer(format!(": {error}"))),
+                    });
+                    return answered.map(|()| denied);
+                }
+                Some(event) = self.events.recv() => {
+                    let Some(text) = denial(&event, self.inbox_prefix) else {
+                        continue;
+                    };
+                    if text.contains(NOBODYS) {
+                        return Ok(denied);
+                    }
+                    // The inbox was subscribed to just now, with the question: no answer will come.
+                    let is_inbox = text.contains("nats.inbox_prefix");
+                    denied.push(text);
+                    if is_inbox {
+                        return Ok(denied);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The missing permission that `event` tells of.
+pub fn denial(event: &Event, inbox_prefix: &str) -> Option<String> {
+    match event {
+        Event::ServerError(ServerError::Other(text)) => explained(text, inbox_prefix),
+        _ => None,
+    }
+}
+
+/// What the server's `Permissions Violation for Publish to "…"` means to an operator.
+fn explained(text: &str, inbox_prefix: &str) -> Option<String> {
+    let lower = text.to_lowercase();
+    if !lower.contains("permissions violation") {
+        return None;
+    }
+    // The subject as the server writes it; of the client's own text, whatever there is.
+    let subject = text.split('"').nth(1).unwrap_or(text);
+    let is_subscription = lower.contains("for subscription");
+    Some(if is_subscription && !subject.starts_with(inbox_prefix) {
+        format!(
+            "NATS does not allow this user to subscribe to {subject}: see nats.url and nats.credentials_file"
+        )
+    } else if is_subscription {
+        format!(
+            "NATS does not let this user receive answers on {subject}: set nats.inbox_prefix to the one that this user has"
+        )
+    } else {
+        format!(
+            "NATS does not allow this user to publish to {subject}: see nats.url and nats.credentials_file"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permission_to_make_streams_is_asked_for_only_where_some_are_to_be_made() {
+        let makes = |probes: &[Probe]| {
+            let is_one = |probe: &&Probe| matches!(probe, Probe::Publish(subject) if subject.contains(".CREATE."));
+            probes.iter().filter(is_one).count()
+        };
+        assert_eq!(makes(&of_serve("EVENTS", &[])), 0);
+        assert_eq!(makes(&of_serve("EVENTS", &["EVENTS".to_owned()])), 2);
+    }
+
+    #[test]
+    fn a_missing_permission_is_explained_and_nothing_else_is() {
+        for (text, want) in [
+            (
+                r#"Permissions Violation for Publish to "ws.globex.custom.x""#,
+                Some("publish to ws.globex.custom.x:"),
+            ),
+            (
+                r#"permissions violation for subscription to "_INBOX.x.*""#,
+                Some("answers on _INBOX.x.*: set nats.inbox_prefix"),
+            ),
+            (
+                r#"Permissions Violation for Subscription to "live.ws.*.>""#,
+                Some("subscribe to live.ws.*.>:"),
+            ),
+            ("Stale Connection", None),
+        ] {
+            let got = explained(text, "_INBOX");
+            assert_eq!(got.is_some(), want.is_some(), "{text}");
+            assert!(
+                got.unwrap_or_default().contains(want.unwrap_or_default()),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Publishing with JetStream's acknowledgement, and what an answer other than one means.
+
+use std::time::Duration;
+
+use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
+use bytes::Bytes;
+use serde::Deserialize;
+
+/// What JetStream did with a message.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct PubAck {
+    /// The stream that stored it.
+    pub stream: String,
+    /// Its sequence there; that of the first one where it is a duplicate.
+    #[serde(rename = "seq")]
+    pub sequence: u64,
+    /// Whether the stream had one of the same `Nats-Msg-Id` in its window, and dropped this.
+    #[serde(default)]
+    pub duplicate: bool,
+}
+
+/// Why there is no acknowledgement.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Nothing came in time: NATS is away, or the permission to publish is missing, of which the
+    /// server tells on the connection and not in an answer.
+    #[error("NATS did not acknowledge within {0:?}")]
+    Timeout(Duration),
+    /// No stream takes the subject, or JetStream is off.
+    #[error("no stream takes this subject: have the migrations been applied?")]
+    NoStream,
+    /// The message is larger than the server takes.
+    #[error("the message is larger than the NATS server takes")]
+    MaxPayload,
+    /// The subject already has as many messages as the stream keeps of one, and new ones are the
+    /// ones to go.
+    #[error("the stream has a message of this subject already")]
+    SubjectTaken,
+    /// The stream refused the message: full, too large for it, no quorum.
+    #[error("the stream refused the message: {0}")]
+    Refused(String),
+    /// Something else than JetStream answered.
+    #[error("the answer is not one of JetStream")]
+    NotJetStream,
+    /// The connection is closed.
+    #[error("the connection to NATS is closed")]
+    Closed,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    // First, for a refusal carries a stream and a sequence of 0 as well.
+    Refused { error: ApiError },
+    Stored(PubAck),
+}
+
+#[derive(Debug, Deserialize)]
+struct ApiError {
+    #[serde(default)]
+    description: String,
+}
+
+/// Publishes, and waits up to `timeout` for the acknowledgement.
+///
+/// # Errors
+/// [`PublishError`]. With [`PublishError::Timeout`] the message may have been stored all the same.
+pub async fn publish(
+    client: &Client,
+    subject: String,
+    headers: HeaderMap,
+    payload: Bytes,
+    timeout: Duration,
+) -> Result<PubAck, PublishError> {
+    let request = Request::new()
+        .headers(headers)
+        .payload(payload)
+        .timeout(Some(timeout));
+    let message = client
+        .send_request(subject, request)
+        .await
+        .map_err(|error| match error.kind() {
+            RequestErrorKind::TimedOut => PublishError::Timeout(timeout),
+            RequestErrorKind::NoResponders => PublishError::NoStream,
+            RequestErrorKind::MaxPayloadExceeded => PublishError::MaxPayload,
+            RequestErrorKind::InvalidSubject | RequestErrorKind::Other => PublishError::Closed,
+        })?;
+    read(&message.payload)
+}
+
+fn read(answer: &[u8]) -> Result<PubAck, PublishError> {
+    match serde_json::from_slice(answer) {
+        Ok(Answer::Stored(ack)) => Ok(ack),
+        // The code (10077) is the same for a stream that is full: only the text tells them apart
+        // (measured on nats-server 2.15.1).
+        Ok(Answer::Refused { error })
+            if error.description == "maximum messages per subject exceeded" =>
+        {
+            Err(PublishError::SubjectTaken)
+        }
+        Ok(Answer::Refused { error }) => Err(PublishError::Refused(error.description)),
+        Err(_) => Err(PublishError::NotJetStream),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_answer_is_told_apart() {
+        let stored = read(br#"{"stream":"EVENTS","seq":7}"#).unwrap();
+        assert_eq!((stored.sequence, stored.duplicate), (7, false));
+        let again = read(br#"{"stream":"EVENTS","seq":7,"duplicate":true,"domain":"d"}"#);
+        assert!(again.unwrap().duplicate);
+        let refused = |text: &str| {
+            let answer = format!(
+                r#"{{"error":{{"code":503,"err_code":10077,"description":"{text}"}},"stream":"DEAD","seq":0}}"#
+            );
+            read(answer.as_bytes()).unwrap_err()
+        };
+        let taken = refused("maximum messages per subject exceeded");
+        assert!(matches!(taken, PublishError::SubjectTaken));
+        let full = refused("maximum messages exceeded");
+        assert!(matches!(full, PublishError::Refused(text) if text.starts_with("maximum")));
+        for other in ["", "+OK", "{}", "[]", "null"] {
+            let error = read(other.as_bytes()).unwrap_err();
+            assert!(matches!(error, PublishError::NotJetStream), "{other}");
+        }
+    }
+}

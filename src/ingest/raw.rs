@@ -1,0 +1,193 @@
+//! A message as the server hands it out of a stream, republished or by direct get: the server's
+//! own headers become fields here and nowhere else.
+//!
+//! A publisher may send headers of the same names. The server appends its own behind them, so the
+//! last value of a name is the server's (measured on nats-server 2.15.1, `genHeader` in its source).
+
+use async_nats::header::{
+    HeaderName, NATS_LAST_SEQUENCE, NATS_SEQUENCE, NATS_SUBJECT, NATS_TIME_STAMP,
+};
+use async_nats::{HeaderMap, HeaderValue, Message, Subject};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use crate::event::{StoredMessage, WorkspaceSlug};
+
+/// A stored message with what the server says of it.
+#[derive(Debug, Clone)]
+pub struct RawStored {
+    /// The subject it was stored under.
+    pub subject: Subject,
+    /// Its sequence in the stream.
+    pub sequence: u64,
+    /// When the server stored it.
+    pub time: DateTime<Utc>,
+    /// `Nats-Last-Sequence`. Republished: the previous sequence of this exact subject, 0 for none.
+    /// In the answer to a batched direct get: the sequence of the message before it in the answer,
+    /// 0 for the first. Absent from the answer to a direct get of a single message.
+    pub last_sequence: Option<u64>,
+    /// All headers, the publisher's and the server's.
+    pub headers: Option<HeaderMap>,
+    /// The body.
+    pub payload: Bytes,
+}
+
+/// The message does not carry what the server puts on each stored message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the message lacks a valid {0} header of the server")]
+pub struct NotStored(pub &'static str);
+
+impl RawStored {
+    /// Reads the server's headers of `message`.
+    ///
+    /// # Errors
+    /// [`NotStored`] names the header that is missing or malformed.
+    pub fn parse(message: Message) -> Result<Self, NotStored> {
+        let headers = message.headers.as_ref();
+        let subject = last(headers, NATS_SUBJECT)
+            .filter(|subject| !subject.is_empty())
+            .map(Subject::from)
+            .ok_or(NotStored("Nats-Subject"))?;
+        let sequence = last(headers, NATS_SEQUENCE)
+            .and_then(|text| text.parse().ok())
+            .filter(|sequence| *sequence > 0)
+            .ok_or(NotStored("Nats-Sequence"))?;
+        let time = last(headers, NATS_TIME_STAMP)
+            .and_then(|text| DateTime::parse_from_rfc3339(text).ok())
+            .map(|time| time.with_timezone(&Utc))
+            .ok_or(NotStored("Nats-Time-Stamp"))?;
+        let last_sequence = last(headers, NATS_LAST_SEQUENCE).and_then(|text| text.parse().ok());
+        Ok(Self {
+            subject,
+            sequence,
+            time,
+            last_sequence,
+            headers: message.headers,
+            payload: message.payload,
+        })
+    }
+
+    /// The workspace that the subject names: its second token, where the first is `ws`.
+    pub fn workspace(&self) -> Option<WorkspaceSlug> {
+        let mut tokens = self.subject.split('.');
+        (tokens.next() == Some("ws")).then_some(())?;
+        WorkspaceSlug::parse(tokens.next()?).ok()
+    }
+
+    /// The message as the event stage takes it. `workspace` is that of the room that read it; see
+    /// [`RawStored::workspace`].
+    pub fn into_stored(self, workspace: WorkspaceSlug) -> StoredMessage {
+        StoredMessage {
+            workspace,
+            subject: self.subject,
+            sequence: self.sequence,
+            time: self.time,
+            headers: self.headers,
+            payload: self.payload,
+        }
+    }
+}
+
+/// Reads a header block as it is stored (ADR-4). A publisher wrote it and the server did not look: what
+/// cannot be read is skipped.
+pub(super) fn read_headers(block: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in String::from_utf8_lossy(block).split("\r\n").skip(1) {
+        let Some((name, value)) = line.split_once(':') else {
+            continue;
+        };
+        if let (Ok(name), Ok(value)) = (
+            name.parse::<HeaderName>(),
+            value.trim().parse::<HeaderValue>(),
+        ) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+/// The server's value of a header: the last one.
+fn last(headers: Option<&HeaderMap>, name: HeaderName) -> Option<&str> {
+    headers?.get_last(name).map(|value| value.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(headers: &[(&str, &str)]) -> Message {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, *value);
+        }
+        Message {
+            subject: "live.ws.acme.custom.x".into(),
+            reply: None,
+            payload: Bytes::new(),
+            headers: Some(map),
+            status: None,
+            description: None,
+            length: 0,
+        }
+    }
+
+    const GOOD: [(&str, &str); 4] = [
+        ("Nats-Subject", "ws.acme.custom.x"),
+        ("Nats-Sequence", "7"),
+        ("Nats-Time-Stamp", "2026-01-02T03:04:05.000000006Z"),
+        ("Nats-Last-Sequence", "3"),
+    ];
+
+    #[test]
+    fn the_servers_headers_win_over_forged_ones_before_them() {
+        let forged = [
+            ("Nats-Subject", "ws.globex.custom.x"),
+            ("Nats-Sequence", "99"),
+            ("Nats-Time-Stamp", "1999-01-01T00:00:00Z"),
+            ("Nats-Last-Sequence", "98"),
+        ];
+        let raw = RawStored::parse(message(&[forged, GOOD].concat())).unwrap();
+        assert_eq!(raw.subject.as_str(), "ws.acme.custom.x");
+        assert_eq!((raw.sequence, raw.last_sequence), (7, Some(3)));
+        assert_eq!(raw.time.timestamp_subsec_nanos(), 6);
+        assert_eq!(raw.workspace().unwrap().as_str(), "acme");
+    }
+
+    #[test]
+    fn a_message_without_one_of_the_servers_headers_is_refused() {
+        for missing in 0..3 {
+            let mut headers = GOOD.to_vec();
+            let (name, _) = headers.remove(missing);
+            assert_eq!(
+                RawStored::parse(message(&headers)).unwrap_err(),
+                NotStored(name)
+            );
+            for value in ["", "x", "-1", "0"] {
+                let mut headers = headers.clone();
+                headers.push((name, value));
+                if name != "Nats-Subject" || value.is_empty() {
+                    let error = RawStored::parse(message(&headers)).unwrap_err();
+                    assert_eq!(error, NotStored(name), "{value:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_workspace_is_the_second_token_of_a_ws_subject() {
+        for (subject, workspace) in [
+            ("ws.acme.custom.x", Some("acme")),
+            ("ws.acme", Some("acme")),
+            ("ws", None),
+            ("ws.", None),
+            ("ws.UPPER.custom.x", None),
+            ("live.ws.acme.custom.x", None),
+        ] {
+            let mut headers = GOOD.to_vec();
+            headers.push(("Nats-Subject", subject));
+            let raw = RawStored::parse(message(&headers)).unwrap();
+            let got = raw.workspace();
+            assert_eq!(got.as_ref().map(WorkspaceSlug::as_str), workspace);
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! `herald serve`: builds the parts, runs them, ends them in order.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use super::health::{self, Health};
+use super::tls::Tls;
+use super::{drain, listener};
+use crate::auth::Verifier;
+use crate::config::Config;
+use crate::ingest::{
+    ClaimWriter, ConnectError, DeadLetters, DirectGet, Disturbance, FloorReader, Leader, Link,
+    ReadError, Repairer, Sweeper, permissions, sessions,
+};
+use crate::migrate;
+use crate::projection::Projector;
+use crate::room::{Resync, RoomContext, Rooms, SessionId};
+use crate::socket::{Doorway, upgrade};
+use crate::telemetry::Metrics;
+
+/// How long sockets may take to end after the last close of a drain: the close frame's 5 s and the
+/// peer's 5 s.
+const LAST_SOCKETS: Duration = Duration::from_secs(11);
+/// Pause between looks at migrations that another process is to apply.
+const MIGRATIONS_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a gateway does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Wrong configuration: keys, rules, certificate.
+    #[error("{0}")]
+    Configuration(String),
+    /// An address that cannot be bound.
+    #[error("cannot listen on {setting} {address}: {source}")]
+    Bind {
+        setting: &'static str,
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Migrate(#[from] migrate::MigrateError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What the NATS user lacks, one sentence each.
+    #[error("{}", .0.join("\n"))]
+    Denied(Vec<String>),
+    /// The NATS client ended by itself, which it never should.
+    #[error("the NATS client has failed and will not reconnect: start the gateway again")]
+    Lost,
+}
+
+/// A gateway that listens. [`Gateway::run`] makes it one that serves.
+#[derive(Debug)]
+pub struct Gateway {
+    config: Config,
+    projector: Projector,
+    tls: Option<Tls>,
+    metrics: Arc<Metrics>,
+    doorway: Arc<Doorway>,
+    health: Arc<Health>,
+    public: tokio::net::TcpListener,
+    admin: tokio::net::TcpListener,
+}
+
+/// Builds and runs a gateway until `stop`, then drains it; a second `stop` ends it at once.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn serve<S: Future<Output = ()>>(
+    config: Config,
+    stop: impl Fn() -> S,
+) -> Result<(), ServeError> {
+    Gateway::bind(config)?.run(stop).await
+}
+
+impl Gateway {
+    /// Checks everything that needs no network, and binds both listeners.
+    ///
+    /// # Errors
+    /// [`ServeError::Configuration`] and [`ServeError::Bind`].
+    pub fn bind(config: Config) -> Result<Self, ServeError> {
+        let wrong = |error: &dyn std::fmt::Display| ServeError::Configuration(error.to_string());
+        let verifier = Verifier::from_config(&config.auth).map_err(|error| wrong(&error))?;
+        let projector = Projector::from_config(&config.projection, &config.nats.stream)
+            .map_err(|error| wrong(&error))?;
+        let tls = match (&config.server.tls_cert, &config.server.tls_key) {
+            (Some(cert), Some(key)) => Some(Tls::load(cert, key).map_err(|error| wrong(&error))?),
+            _ => None,
+        };
+        let metrics = Arc::new(Metrics::new().map_err(|error| wrong(&error))?);
+        let doorway = Arc::new(Doorway::new(&config, verifier, Arc::clone(&metrics)));
+        let public = bind(
+            "server.listen",
+            config.server.listen,
+            config.sockets.send_buffer,
+        )?;
+        let admin = bind("server.admin_listen", config.server.admin_listen, 0)?;
+        Ok(Self {
+            health: Arc::new(Health::new(config.server.unready_after)),
+            config,
+            projector,
+            tls,
+            metrics,
+            doorway,
+            public,
+            admin,
+        })
+    }
+
+    /// Where sockets are served; the port that was taken where port 0 was asked for.
+    ///
+    /// # Errors
+    /// Where the socket does not say.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.public.local_addr()
+    }
+
+    /// Where metrics are served.
+    ///
+    /// # Errors
+    /// Where the socket does not say.
+    pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+
+    /// Ends when [`Gateway::run`] has come so far that sockets may join.
+    pub fn ready(&self) -> impl Future<Output = ()> + use<> {
+        let health = Arc::clone(&self.health);
+        async move { health.wait_opened().await }
+    }
+
+    /// Serves until `stop`, then drains.
+    ///
+    /// # Errors
+    /// Where NATS gives an answer that will not change by itself.
+    pub async fn run<S: Future<Output = ()>>(self, stop: impl Fn() -> S) -> Result<(), ServeError> {
+        let cancel = CancellationToken::new();
+        let connections = TaskTracker::new();
+        let public = self.public_router();
+        let admin = admin_router(Arc::clone(&self.metrics), &self.health);
+        info!(
+            listen = %local(&self.public),
+            admin_listen = %local(&self.admin),
+            tls = self.tls.is_some(),
+            "listening"
+        );
+        if let Some(tls) = &self.tls {
+            let watch = tls.clone().watch(cancel.clone());
+            tokio::spawn(watch);
+        }
+        for (listener, tls, router) in [(self.public, self.tls, public), (self.admin, None, admin)]
+        {
+            tokio::spawn(listener::accept(
+                listener,
+                tls,
+                router,
+                connections.clone(),
+                cancel.clone(),
+            ));
+        }
+        let _ending = cancel.clone().drop_guard();
+        let open = open(
+            &self.config,
+            self.projector,
+            self.metrics,
+            &self.doorway,
+            &self.health,
+            &cancel,
+        );
+        let rooms = tokio::select! {
+            opened = open => opened?,
+            () = stop() => return Ok(()),
+        };
+        info!("ready");
+        tokio::select! {
+            () = stop() => {}
+            // Sockets that are closed now come back to another gateway, or to this one's next start.
+            () = rooms.context().link.lost() => return Err(ServeError::Lost),
+        }
+        let ending = end(&self.config, &rooms, &self.doorway, &self.health);
+        tokio::select! {
+            () = ending => info!("drained"),
+            () = stop() => warn!("ending at once"),
+        }
+        Ok(())
+    }
+
+    fn public_router(&self) -> Router {
+        Router::new()
+            .route("/", any(upgrade))
+            .with_state(Arc::clone(&self.doorway))
+            .merge(health_router(&self.health))
+    }
+}
+
+/// The bound address, for the log.
+fn local(listener: &tokio::net::TcpListener) -> String {
+    listener
+        .local_addr()
+        .map_or_else(|error| error.to_string(), |address| address.to_string())
+}
+
+fn bind(
+    setting: &'static str,
+    address: SocketAddr,
+    send_buffer: usize,
+) -> Result<tokio::net::TcpListener, ServeError> {
+    listener::bind(address, send_buffer).map_err(|source| ServeError::Bind {
+        setting,
+        address,
+        source,
+    })
+}
+
+fn health_router(health: &Arc<Health>) -> Router {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .with_state(Arc::clone(health))
+}
+
+fn admin_router(metrics: Arc<Metrics>, health: &Arc<Health>) -> Router {
+    Router::new()
+        .route("/metrics", get(exposition))
+        .with_state(metrics)
+        .merge(health_router(health))
+}
+
+async fn exposition(State(metrics): State<Arc<Metrics>>) -> Response {
+    match metrics.render() {
+        Ok(text) => {
+            let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+            (kind, text).into_response()
+        }
+        Err(error) => {
+            error!(%error, "metrics cannot be rendered");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// Connects, waits for the migrations, and opens the doorway.
+async fn open(
+    config: &Config,
+    projector: Projector,
+    metrics: Arc<Metrics>,
+    doorway: &Doorway,
+    health: &Health,
+    cancel: &CancellationToken,
+) -> Result<Rooms, ServeError> {
+    let (disturbances_in, disturbances) = mpsc::unbounded_channel();
+    let link = Link::establish(&config.nats, Arc::clone(&metrics), disturbances_in).await?;
+    migrated(&link, config).await?;
+    permitted(config).await?;
+    let context = context(config, link.clone(), projector, metrics, cancel).await?;
+    let rooms = Rooms::new(Arc::new(context), cancel.clone());
+    tokio::spawn(
+        cancel
+            .clone()
+            .run_until_cancelled_owned(resync(rooms.clone(), disturbances)),
+    );
+    let advisories = advisories(link.clone(), config.nats.stream.clone(), rooms.clone());
+    tokio::spawn(cancel.clone().run_until_cancelled_owned(advisories));
+    doorway.open(rooms.clone());
+    health.opened(link);
+    Ok(rooms)
+}
+
+/// Applies the migrations, or waits until another process has.
+async fn migrated(link: &Link, config: &Config) -> Result<(), ServeError> {
+    let mut said = String::new();
+    loop {
+        match try_migrated(link, config).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(why)) if why == said => {}
+            Ok(Some(why)) => {
+                warn!(why, "waiting for migrations");
+                said = why;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(MIGRATIONS_PAUSE).await;
+    }
+}
+
+/// `None` once all migrations are applied, else what is waited for.
+async fn try_migrated(
+    link: &Link,
+    config: &Config,
+) -> Result<Option<String>, migrate::MigrateError> {
+    let waits = |error: migrate::MigrateError| {
+        if error.is_transient() {
+            Ok(Some(error.to_string()))
+        } else {
+            Err(error)
+        }
+    };
+    if config.nats.migrate
+        && let Err(error) = migrate::apply(link.client(), &config.nats).await
+    {
+        return waits(error);
+    }
+    let status = match migrate::status(link.client(), &config.nats).await {
+        Ok(status) => status,
+        Err(error) => return waits(error),
+    };
+    if let Some(first) = status.pending().next() {
+        return Ok(Some(format!(
+            "{first} is not applied: herald migrate applies it"
+        )));
+    }
+    status.check()?;
+    for difference in status.differences() {
+        warn!(%difference, "jetstream differs from the settings, herald migrate reconciles it");
+    }
+    Ok(None)
+}
+
+/// Refuses to serve where the NATS user lacks a permission. The server tells of it only when it is
+/// used, and then answers nothing: joins would fail for ever, or sockets would hear nothing.
+async fn permitted(config: &Config) -> Result<(), ServeError> {
+    let probes = permissions::of_serve(&config.nats.stream, &[]);
+    match permissions::denied(&config.nats, "herald", probes).await {
+        Ok(denied) if denied.is_empty() => Ok(()),
+        Ok(denied) => Err(ServeError::Denied(denied)),
+        Err(error) => {
+            // NATS went away just now. What is denied will show in the log.
+            warn!(%error, "permissions not checked");
+            Ok(())
+        }
+    }
+}
+
+async fn context(
+    config: &Config,
+    link: Link,
+    projector: Projector,
+    metrics: Arc<Metrics>,
+    cancel: &CancellationToken,
+) -> Result<RoomContext, ReadError> {
+    let client = link.client().clone();
+    let stream = config.nats.stream.clone();
+    let events = Leader::new(&client, &stream, "ws.>").await?;
+    let events_direct = DirectGet::new(client.clone(), &stream);
+    let floor = FloorReader::start(events.clone(), cancel.clone());
+    // The instance's name in its claims; new with each start, so that a claim of an earlier run is
+    // another's.
+    let claims = ClaimWriter::new(client.clone(), &SessionId::random().to_string());
+    let sweeper = Sweeper {
+        events: events.clone(),
+        events_direct: events_direct.clone(),
+        sessions: Leader::new(&client, sessions::STREAM, sessions::SUBJECTS).await?,
+        sessions_direct: DirectGet::new(client.clone(), sessions::STREAM),
+        claims: claims.clone(),
+    };
+    let dead_letters = DeadLetters::start(client, cancel.clone());
+    metrics.observe_dead_letters(dead_letters.counters());
+    Ok(RoomContext {
+        repairer: Repairer::new(events_direct, events, floor.clone()),
+        sweeps: sweeper.start(cancel.clone()),
+        dead_letters,
+        floor,
+        claims,
+        projector,
+        stream,
+        link,
+        metrics,
+    })
+}
+
+/// Tells the rooms of every disturbance of the connection.
+async fn resync(rooms: Rooms, mut disturbances: mpsc::UnboundedReceiver<Disturbance>) {
+    while let Some(disturbance) = disturbances.recv().await {
+        rooms.resync(match disturbance {
+            Disturbance::Reconnected => Resync::Reconnected,
+            Disturbance::SlowConsumer => Resync::Doubt,
+        });
+    }
+}
+
+/// Tells the rooms of every leader election: some events stored before it may not have been
+/// republished.
+async fn advisories(link: Link, stream: String, rooms: Rooms) {
+    use futures_util::StreamExt;
+    let subject = |stream: &str| format!("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{stream}");
+    let client = link.client();
+    let (Ok(events), Ok(sessions)) = (
+        client.subscribe(subject(&stream)).await,
+        client.subscribe(subject(sessions::STREAM)).await,
+    ) else {
+        error!("leader elections are not heard");
+        return;
+    };
+    let mut elections = futures_util::stream::select(events, sessions);
+    while let Some(election) = elections.next().await {
+        info!(subject = %election.subject, "leader elected");
+        rooms.resync(Resync::Doubt);
+    }
+}
+
+/// The drain, in its order.
+async fn end(config: &Config, rooms: &Rooms, doorway: &Doorway, health: &Health) {
+    info!("draining");
+    health.drain();
+    tokio::time::sleep(config.server.drain_delay).await;
+    doorway.drain();
+    drain::close_all(rooms, config.server.drain).await;
+    doorway.sockets().close();
+    if timeout(LAST_SOCKETS, doorway.sockets().wait())
+        .await
+        .is_err()
+    {
+        warn!("some sockets did not end in time");
+    }
+}

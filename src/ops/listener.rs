@@ -1,0 +1,133 @@
+//! Accepting connections and speaking HTTP/1.1 on them.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+use tracing::{debug, warn};
+
+use super::Conn;
+use super::tls::Tls;
+
+/// How long a client may take for a TLS handshake, and again for its request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest request head. A token of 16 KiB in the URL fits.
+const HEAD_BYTES: usize = 32 * 1024;
+/// Connections that the kernel keeps for us while a storm of them comes.
+const BACKLOG: i32 = 4096;
+/// Pause after an accept that failed for want of files or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds `address`; `send_buffer` is the kernel's share of each accepted socket (0: its default).
+///
+/// # Errors
+/// Where the address is taken or not ours.
+pub(super) fn bind(address: SocketAddr, send_buffer: usize) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    if send_buffer > 0 {
+        // Accepted sockets inherit it. Linux doubles the value for its own bookkeeping.
+        socket.set_send_buffer_size(send_buffer / 2)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until `cancel`, and serves `router` on each connection. Upgraded connections leave the
+/// tracker when their handler has taken them.
+pub(super) async fn accept(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    router: Router,
+    connections: TaskTracker,
+    cancel: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, _)) => {
+                let serve = connection(tcp, tls.clone(), router.clone(), cancel.clone());
+                connections.spawn(serve);
+            }
+            Err(error) => {
+                // Out of files is the usual cause; the next connection may do.
+                warn!(%error, "connection not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(tcp: TcpStream, tls: Option<Tls>, router: Router, cancel: CancellationToken) {
+    if let Err(error) = SockRef::from(&tcp).set_tcp_nodelay(true) {
+        debug!(%error, "no TCP_NODELAY");
+    }
+    let conn = match tls {
+        None => Conn::Plain(tcp),
+        Some(tls) => match timeout(HEAD_TIMEOUT, tls.acceptor().accept(tcp)).await {
+            Ok(Ok(stream)) => Conn::Tls(Box::new(stream)),
+            Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
+            Err(_) => return debug!("TLS handshake timed out"),
+        },
+    };
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES);
+    let service = TowerToHyperService::new(WithBody(router));
+    let serve = http
+        .serve_connection(TokioIo::new(conn), service)
+        .with_upgrades();
+    tokio::select! {
+        served = serve => if let Err(error) = served {
+            debug!(%error, "connection ended");
+        },
+        // Requests that wait at the end of a drain get no answer any more.
+        () = cancel.cancelled() => {}
+    }
+}
+
+/// Gives axum's router the body type that it expects.
+#[derive(Clone)]
+struct WithBody(Router);
+
+impl Service<hyper::Request<Incoming>> for WithBody {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = <Router as Service<Request>>::Future;
+
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Self::Error>> {
+        <Router as Service<Request>>::poll_ready(&mut self.0, cx)
+    }
+
+    fn call(&mut self, request: hyper::Request<Incoming>) -> Self::Future {
+        self.0.call(request.map(axum::body::Body::new))
+    }
+}

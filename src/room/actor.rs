@@ -1,0 +1,333 @@
+//! The room's task: its state, its loop, and what begins and ends it. What the inputs do stands in
+//! [`super::delivery`] (events) and [`super::claiming`] (sessions).
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::Subscriber;
+use chrono::{DateTime, Utc};
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::debug;
+
+use super::claims::Claims;
+use super::cursor::Cursor;
+use super::handle::{Command, RoomHandle, Shared};
+use super::hold::Hold;
+use super::members::Members;
+use super::registry::{RoomContext, Rooms};
+use crate::event::WorkspaceSlug;
+use crate::ingest::Repaired;
+use crate::socket::CloseReason;
+
+/// How long a room stays after its last socket: a reload or a reconnect finds it still there.
+const LINGER: Duration = Duration::from_secs(60);
+/// Pause before an activation that failed is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+/// Live messages taken in one go before commands get their turn.
+const BURST: usize = 64;
+
+/// The room's state. Only its task touches it.
+pub(super) struct Room {
+    pub(super) workspace: WorkspaceSlug,
+    pub(super) context: Arc<RoomContext>,
+    rooms: Rooms,
+    pub(super) shared: Arc<Shared>,
+    pub(super) handle: RoomHandle,
+    commands: mpsc::UnboundedReceiver<Command>,
+    ears: Ears,
+    /// The connection that [`Room::cursor`] follows without a break.
+    pub(super) epoch: u64,
+    pub(super) phase: Phase,
+    /// The connection broke during the repair under way.
+    pub(super) suspect_after_repair: bool,
+    pub(super) cursor: Cursor,
+    /// The incarnation of the stream that the cursor's sequences belong to.
+    pub(super) incarnation: Option<DateTime<Utc>>,
+    pub(super) hold: Hold,
+    pub(super) members: Members,
+    pub(super) claims: Claims,
+    pub(super) sweep: SweepState,
+    pub(super) barriers: Vec<(u64, oneshot::Sender<()>)>,
+    empty_since: Option<Instant>,
+}
+
+/// The room's subscriptions.
+struct Ears {
+    events: Subscriber,
+    claims: Subscriber,
+}
+
+/// How live messages are treated.
+pub(super) enum Phase {
+    /// Delivered as they come.
+    Live,
+    /// Held until a sweep says whether something was missed.
+    Suspect,
+    /// Held until what was missed has been read.
+    Repairing(mpsc::Receiver<Repaired>),
+}
+
+/// When the room is swept.
+#[derive(Debug)]
+pub(super) struct SweepState {
+    /// Asked and not yet answered.
+    pub(super) under_way: Option<Asked>,
+    /// Ask once more after the answer.
+    pub(super) again: bool,
+    /// Ask again then.
+    pub(super) next: Instant,
+    /// When something was first found missing that might still be on its way.
+    pub(super) missing_since: Option<Instant>,
+    /// Events delivered since the watermark moved.
+    pub(super) events: u64,
+}
+
+/// What held when a sweep was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) epoch: u64,
+    pub(super) watermark: u64,
+}
+
+/// A room of `workspace` and the task that has to be run for it.
+pub(super) fn room(
+    workspace: WorkspaceSlug,
+    context: Arc<RoomContext>,
+    rooms: Rooms,
+) -> (RoomHandle, impl Future<Output = ()> + Send) {
+    let (tell, commands) = mpsc::unbounded_channel();
+    let (activate, active) = watch::channel(false);
+    let shared = Arc::new(Shared::default());
+    let handle = RoomHandle::new(workspace, tell, active, Arc::clone(&shared));
+    let task = {
+        let handle = handle.clone();
+        async move {
+            if let Some(room) = Room::activate(handle, context, rooms, shared, commands).await {
+                room.context.metrics.room_opened();
+                // Joins that wait hold the receiver; without any there is nobody to tell.
+                activate.send_replace(true);
+                room.run().await;
+            }
+        }
+    };
+    (handle, task)
+}
+
+impl Room {
+    /// Subscribes and reads the floor, as often as it takes. `None` if nobody wants it any more.
+    async fn activate(
+        handle: RoomHandle,
+        context: Arc<RoomContext>,
+        rooms: Rooms,
+        shared: Arc<Shared>,
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> Option<Self> {
+        let workspace = handle.workspace().clone();
+        loop {
+            let epoch = context.link.epoch();
+            match listen(&context, &workspace).await {
+                Some((ears, floor)) => {
+                    let now = Instant::now();
+                    return Some(Self {
+                        incarnation: None,
+                        cursor: Cursor::new(floor),
+                        hold: Hold::default(),
+                        members: Members::default(),
+                        claims: Claims::default(),
+                        phase: Phase::Live,
+                        suspect_after_repair: false,
+                        sweep: SweepState::new(now),
+                        barriers: Vec::new(),
+                        empty_since: Some(now),
+                        workspace,
+                        context,
+                        rooms,
+                        shared,
+                        handle,
+                        commands,
+                        ears,
+                        epoch,
+                    });
+                }
+                None if rooms.close(&workspace, &shared) => return None,
+                None => tokio::time::sleep(RETRY).await,
+            }
+        }
+    }
+
+    async fn run(mut self) {
+        debug!(workspace = %self.workspace, "room opened");
+        loop {
+            self.release();
+            let pressed = self.pressed();
+            let wake = self.wake(pressed);
+            let Some(input) = self.next(wake, pressed.is_some()).await else {
+                break;
+            };
+            self.take(input);
+            if !self.on_time() {
+                break;
+            }
+        }
+        for outbox in self.members.outboxes() {
+            outbox.end_after(CloseReason::Internal);
+        }
+        self.context.metrics.room_closed();
+        debug!(workspace = %self.workspace, "room closed");
+    }
+
+    /// The next input. `None` when the connection or the gateway is ending.
+    async fn next(&mut self, wake: Instant, pressed: bool) -> Option<Input> {
+        // What is held is bounded, so it may always come; what is delivered may not outrun the sockets.
+        let events = !pressed || !matches!(self.phase, Phase::Live);
+        tokio::select! {
+            // Commands first: a session that leaves or is replaced gets nothing more. Then claims,
+            // for the same reason. Then a repair, which live messages wait for anyway.
+            biased;
+            command = self.commands.recv() => command.map(Input::Command),
+            claim = self.ears.claims.next() => claim.map(Input::Claim),
+            repaired = repaired(&mut self.phase), if !pressed => Some(Input::Repaired(repaired)),
+            event = self.ears.events.next(), if events => event.map(Input::Event),
+            () = poll_fn(|cx| self.members.poll_relief(cx)), if pressed => Some(Input::Time),
+            () = tokio::time::sleep_until(wake.into()) => Some(Input::Time),
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        self.notice_reconnect();
+        match input {
+            Input::Command(command) => self.command(command),
+            Input::Claim(message) => self.heard(message),
+            Input::Repaired(repaired) => self.repaired(repaired),
+            Input::Event(message) => {
+                self.event(message);
+                self.take_waiting_events(BURST);
+            }
+            Input::Time => {}
+        }
+    }
+
+    /// Until when delivering pauses for a socket; `None`: it goes on.
+    pub(super) fn pressed(&mut self) -> Option<Instant> {
+        let repairing = matches!(self.phase, Phase::Repairing(_));
+        self.members.pressed(Instant::now(), repairing)
+    }
+
+    /// Takes up to `most` live messages that have already come, as long as no socket is pressed.
+    pub(super) fn take_waiting_events(&mut self, most: usize) {
+        for _ in 0..most {
+            if !self.members.is_unpressed() {
+                break;
+            }
+            match self.ears.events.next().now_or_never() {
+                Some(Some(message)) => self.event(message),
+                Some(None) | None => break,
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Pending {
+                user,
+                session,
+                answer,
+            } => self.pending(user, session, answer),
+            Command::Attach {
+                session,
+                attach,
+                answer,
+            } => self.attach(session, attach, answer),
+            Command::Left { user, session } => self.left(user, session),
+            Command::Reclaimed {
+                user,
+                session,
+                result,
+            } => self.reclaimed(user, session, result),
+            Command::Barrier { sequence, answer } => self.barrier(sequence, answer),
+            Command::Resync(why) => self.resync(why),
+            Command::Swept(swept) => self.swept(swept),
+            Command::Outboxes(answer) => {
+                // The drain that asked may have run out of time.
+                let _ = answer.send(self.members.outboxes());
+            }
+        }
+    }
+
+    /// Does what the time asks for. `false` if the room ends.
+    fn on_time(&mut self) -> bool {
+        let now = Instant::now();
+        if now >= self.sweep.next && self.sweep.under_way.is_none() {
+            self.ask_sweep(
+                !matches!(self.phase, Phase::Live) || self.sweep.missing_since.is_some(),
+            );
+            self.claims.prune(now);
+        }
+        if !self.members.is_empty() {
+            self.empty_since = None;
+            return true;
+        }
+        let since = *self.empty_since.get_or_insert(now);
+        if now < since + LINGER {
+            return true;
+        }
+        if self.rooms.close(&self.workspace, &self.shared) {
+            return false;
+        }
+        self.empty_since = Some(now);
+        true
+    }
+
+    fn wake(&self, pressed: Option<Instant>) -> Instant {
+        let sweep = match self.sweep.under_way {
+            None => self.sweep.next,
+            Some(_) => Instant::now() + LINGER,
+        };
+        [self.empty_since.map(|since| since + LINGER), pressed]
+            .into_iter()
+            .flatten()
+            .fold(sweep, Instant::min)
+    }
+}
+
+/// One thing that happens to a room.
+enum Input {
+    Command(Command),
+    Claim(async_nats::Message),
+    Repaired(Option<Repaired>),
+    Event(async_nats::Message),
+    Time,
+}
+
+/// The next of the repair under way; waits for ever if there is none.
+async fn repaired(phase: &mut Phase) -> Option<Repaired> {
+    match phase {
+        Phase::Repairing(repair) => repair.recv().await,
+        Phase::Live | Phase::Suspect => std::future::pending().await,
+    }
+}
+
+/// Subscribes, and proves by a read sent afterwards on the same connection that it is in force.
+async fn listen(context: &RoomContext, workspace: &WorkspaceSlug) -> Option<(Ears, u64)> {
+    if !context.link.connected().await {
+        return None;
+    }
+    let client = context.link.client();
+    let events = client
+        .subscribe(format!("live.ws.{workspace}.>"))
+        .await
+        .ok()?;
+    let claims = client
+        .subscribe(format!("live.session.{workspace}.*"))
+        .await
+        .ok()?;
+    match context.floor.read().await {
+        Ok(floor) => Some((Ears { events, claims }, floor)),
+        Err(error) => {
+            debug!(?error, %workspace, "room not active yet");
+            None
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What a room does about sessions: who comes, who leaves, who is replaced.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tracing::{debug, info, warn};
+
+use super::SessionId;
+use super::actor::Room;
+use super::claims::Verdict;
+use super::handle::{Attach, Command};
+use super::members::Member;
+use super::patience::Patience;
+use crate::auth::UserKey;
+use crate::ingest::{CheckedClaim, ClaimError};
+use crate::socket::CloseReason;
+use crate::telemetry::LiveDrop;
+
+/// How long making a claim again may take before the next sweep looks once more.
+const RECLAIM_DEADLINE: Duration = Duration::from_secs(5);
+
+impl Room {
+    pub(super) fn pending(
+        &mut self,
+        user: UserKey,
+        session: SessionId,
+        answer: oneshot::Sender<Result<(), Duration>>,
+    ) {
+        let verdict = match self.claims.flapping(user, Instant::now()) {
+            Some(retry_after) => Err(retry_after),
+            None => {
+                self.claims.pending(user, session);
+                Ok(())
+            }
+        };
+        // A join that gave up meanwhile says so with `Left`.
+        let _ = answer.send(verdict);
+    }
+
+    pub(super) fn attach(
+        &mut self,
+        session: SessionId,
+        attach: Attach,
+        answer: oneshot::Sender<()>,
+    ) {
+        let Attach {
+            user,
+            subject,
+            outbox,
+            floor,
+            claim,
+        } = attach;
+        self.members.insert(
+            session,
+            Member {
+                user,
+                subject,
+                outbox,
+                floor,
+                patience: Patience::default(),
+            },
+        );
+        let verdicts = self
+            .claims
+            .acknowledged(user, session, claim, Instant::now());
+        self.follow(user, verdicts);
+        // A join that gave up meanwhile says so with `Left`.
+        let _ = answer.send(());
+    }
+
+    pub(super) fn left(&mut self, user: UserKey, session: SessionId) {
+        self.members.remove(session);
+        self.claims.left(user, session);
+    }
+
+    /// A claim was republished: somebody's join, here or at another gateway.
+    pub(super) fn heard(&mut self, message: async_nats::Message) {
+        match self.context.claims.parse_live(message, &self.workspace) {
+            Some((user, claim)) => {
+                let verdicts = self.claims.heard(user, claim, Instant::now());
+                self.follow(user, verdicts);
+            }
+            None => {
+                debug!(workspace = %self.workspace, "live claim dropped");
+                self.context.metrics.live_dropped(LiveDrop::BadClaim);
+            }
+        }
+    }
+
+    pub(super) fn checked(&mut self, answers: Vec<CheckedClaim>) {
+        let now = Instant::now();
+        for answer in answers {
+            let verdicts =
+                self.claims
+                    .checked(answer.user, answer.session, answer.asked, answer.last, now);
+            self.follow(answer.user, verdicts);
+        }
+    }
+
+    pub(super) fn reclaimed(
+        &mut self,
+        user: UserKey,
+        session: SessionId,
+        result: Result<u64, ClaimError>,
+    ) {
+        match result {
+            Ok(sequence) => {
+                let verdicts = self
+                    .claims
+                    .acknowledged(user, session, sequence, Instant::now());
+                self.follow(user, verdicts);
+            }
+            Err(error) => {
+                warn!(%error, %session, "claim not made again");
+                self.ask_sweep(true);
+            }
+        }
+    }
+
+    fn follow(&mut self, user: UserKey, verdicts: Vec<Verdict>) {
+        for verdict in verdicts {
+            match verdict {
+                Verdict::Replaced(session) => {
+                    if let Some(member) = self.members.remove(session) {
+                        member.outbox.end_after(CloseReason::Replaced);
+                    }
+                    self.claims.left(user, session);
+                }
+                Verdict::ClaimAgain { session, last } => self.claim_again(user, session, last),
+                Verdict::Check => self.ask_sweep(true),
+            }
+        }
+    }
+
+    fn claim_again(&self, user: UserKey, session: SessionId, last: u64) {
+        info!(workspace = %self.workspace, %session, "claim is gone from the stream, claiming again");
+        let room = self.handle.clone();
+        let writer = self.context.claims.clone();
+        tokio::spawn(async move {
+            let deadline = tokio::time::Instant::now() + RECLAIM_DEADLINE;
+            let result = writer
+                .claim(room.workspace(), user, session, Some(last), deadline)
+                .await;
+            room.tell(Command::Reclaimed {
+                user,
+                session,
+                result,
+            });
+        });
+    }
+}

@@ -1,0 +1,444 @@
+//! One connection per user and workspace: the pure machine that says which session stays.
+//!
+//! The last message that SESSIONS holds for a user's subject decides, by its sequence; no clock is
+//! compared between gateways. A session is registered before its claim is published, so that another
+//! gateway's later claim always finds it, and is judged only once its own sequence is known.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::auth::UserKey;
+use crate::room::SessionId;
+
+/// Replacements of one user's session within [`FLAP_WINDOW`] that make a flap.
+const FLAP_REPLACEMENTS: usize = 5;
+/// The time in which replacements are counted.
+const FLAP_WINDOW: Duration = Duration::from_secs(30);
+/// How long newcomers of a flapping user are refused.
+const FLAP_BLOCK: Duration = Duration::from_secs(60);
+/// Users whose claims are remembered for counting flaps only; the oldest go first. A user that a
+/// gateway holds is always remembered.
+const REMEMBERED_MAX: usize = 65_536;
+
+/// A claim as SESSIONS holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    pub session: SessionId,
+    /// Its sequence in SESSIONS.
+    pub sequence: u64,
+    /// Whether this gateway published it.
+    pub own: bool,
+}
+
+/// What follows from what the machine was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Close this session with 4009: a later claim of the user is known.
+    Replaced(SessionId),
+    /// Publish the claim of this session again, expecting `last` to be the subject's last sequence:
+    /// SESSIONS does not hold it any more.
+    ClaimAgain { session: SessionId, last: u64 },
+    /// What was heard contradicts what is held: look into SESSIONS.
+    Check,
+}
+
+/// The claims of one room.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    held: HashMap<UserKey, Held>,
+    recent: HashMap<UserKey, Recent>,
+}
+
+/// The sessions of one user here: one, but for the moment in which a newer one takes over.
+#[derive(Debug, Default)]
+struct Held {
+    sessions: Vec<Session>,
+}
+
+#[derive(Debug)]
+struct Session {
+    id: SessionId,
+    /// Unknown until the claim is acknowledged.
+    sequence: Option<u64>,
+}
+
+/// What is remembered of a user for judging flaps, and claims that arrive before an own ack.
+#[derive(Debug)]
+struct Recent {
+    last: Claim,
+    heard: Instant,
+    replacements: VecDeque<Instant>,
+    blocked_until: Option<Instant>,
+}
+
+impl Claims {
+    /// Whether newcomers of `user` are refused, and for how long still.
+    pub(super) fn flapping(&self, user: UserKey, now: Instant) -> Option<Duration> {
+        let until = self.recent.get(&user)?.blocked_until?;
+        until
+            .checked_duration_since(now)
+            .filter(|left| !left.is_zero())
+    }
+
+    /// Registers a session whose claim is about to be published.
+    pub(super) fn pending(&mut self, user: UserKey, session: SessionId) {
+        self.held.entry(user).or_default().sessions.push(Session {
+            id: session,
+            sequence: None,
+        });
+    }
+
+    /// The session's claim is stored at `sequence`.
+    pub(super) fn acknowledged(
+        &mut self,
+        user: UserKey,
+        session: SessionId,
+        sequence: u64,
+        now: Instant,
+    ) -> Vec<Verdict> {
+        if let Some(held) = self.held.get_mut(&user)
+            && let Some(known) = held.sessions.iter_mut().find(|known| known.id == session)
+        {
+            known.sequence = Some(sequence);
+        }
+        let claim = Claim {
+            session,
+            sequence,
+            own: true,
+        };
+        self.heard(user, claim, now)
+    }
+
+    /// A claim was heard, live or as an own ack. The same claim may be heard twice.
+    pub(super) fn heard(&mut self, user: UserKey, claim: Claim, now: Instant) -> Vec<Verdict> {
+        let fell_back = self.held.get(&user).is_some_and(|held| {
+            held.sessions.iter().any(|session| {
+                session.id != claim.session
+                    && session.sequence.is_some_and(|own| own > claim.sequence)
+            })
+        });
+        self.note(user, claim, now);
+        let mut verdicts = self.judge(user);
+        if fell_back && !claim.own {
+            // Either this claim came late, or SESSIONS was made anew and counts from the start.
+            verdicts.push(Verdict::Check);
+        }
+        verdicts
+    }
+
+    /// SESSIONS, read with proof, holds `last` for `user` (`None`: nothing); asked for because
+    /// `session` was held with the sequence `asked`.
+    pub(super) fn checked(
+        &mut self,
+        user: UserKey,
+        session: SessionId,
+        asked: u64,
+        last: Option<Claim>,
+        now: Instant,
+    ) -> Vec<Verdict> {
+        let Some(held) = self.held.get_mut(&user) else {
+            return Vec::new();
+        };
+        let Some(own) = held.sessions.iter_mut().find(|own| own.id == session) else {
+            return Vec::new();
+        };
+        if own.sequence != Some(asked) {
+            // It was claimed again meanwhile: the answer is about the past.
+            return Vec::new();
+        }
+        match last {
+            Some(claim) if claim.session == session => {
+                own.sequence = Some(claim.sequence);
+                Vec::new()
+            }
+            Some(claim) if claim.sequence > asked => self.heard(user, claim, now),
+            missing_or_lower => {
+                // What was remembered belongs to a SESSIONS that is no more.
+                self.recent.remove(&user);
+                vec![Verdict::ClaimAgain {
+                    session,
+                    last: missing_or_lower.map_or(0, |claim| claim.sequence),
+                }]
+            }
+        }
+    }
+
+    /// The session has left, for whatever reason.
+    pub(super) fn left(&mut self, user: UserKey, session: SessionId) {
+        if let Some(held) = self.held.get_mut(&user) {
+            held.sessions.retain(|known| known.id != session);
+            if held.sessions.is_empty() {
+                self.held.remove(&user);
+            }
+        }
+        // The block protects a standing session; with it gone there is nothing to protect.
+        if let Some(recent) = self.recent.get_mut(&user)
+            && recent.last.session == session
+        {
+            recent.blocked_until = None;
+            if recent.replacements.is_empty() {
+                self.recent.remove(&user);
+            }
+        }
+    }
+
+    /// Each acknowledged session with its claim's sequence: what a check asks about.
+    pub(super) fn held(&self) -> impl Iterator<Item = (UserKey, SessionId, u64)> + '_ {
+        self.held.iter().flat_map(|(user, held)| {
+            held.sessions
+                .iter()
+                .filter_map(|session| Some((*user, session.id, session.sequence?)))
+        })
+    }
+
+    /// Forgets what no longer matters. Called now and then.
+    pub(super) fn prune(&mut self, now: Instant) {
+        self.recent.retain(|_, recent| {
+            now.saturating_duration_since(recent.heard) < FLAP_WINDOW
+                || recent.blocked_until.is_some_and(|until| until > now)
+        });
+    }
+
+    /// Remembers the user's latest claim and counts replacements.
+    fn note(&mut self, user: UserKey, claim: Claim, now: Instant) {
+        if !self.recent.contains_key(&user) && self.recent.len() >= REMEMBERED_MAX {
+            self.prune(now);
+            if self.recent.len() >= REMEMBERED_MAX {
+                return;
+            }
+        }
+        let standing = self.held.get(&user);
+        let recent = self.recent.entry(user).or_insert_with(|| Recent {
+            last: claim,
+            heard: now,
+            replacements: VecDeque::new(),
+            blocked_until: None,
+        });
+        if claim.sequence <= recent.last.sequence {
+            return;
+        }
+        // Of an own session it is known whether it still stood; of another gateway's it is assumed.
+        let previous = recent.last;
+        let stood = !previous.own
+            || standing.is_some_and(|held| {
+                held.sessions
+                    .iter()
+                    .any(|known| known.id == previous.session)
+            });
+        recent.last = claim;
+        recent.heard = now;
+        if claim.session != previous.session && stood {
+            recent.replacements.push_back(now);
+            while recent
+                .replacements
+                .front()
+                .is_some_and(|first| now.saturating_duration_since(*first) >= FLAP_WINDOW)
+            {
+                recent.replacements.pop_front();
+            }
+            if recent.replacements.len() >= FLAP_REPLACEMENTS {
+                recent.replacements.clear();
+                recent.blocked_until = Some(now + FLAP_BLOCK);
+            }
+        }
+    }
+
+    /// Sessions of `user` whose own claim is known and is not the latest.
+    fn judge(&self, user: UserKey) -> Vec<Verdict> {
+        let (Some(held), Some(recent)) = (self.held.get(&user), self.recent.get(&user)) else {
+            return Vec::new();
+        };
+        held.sessions
+            .iter()
+            .filter(|session| {
+                session.id != recent.last.session
+                    && session
+                        .sequence
+                        .is_some_and(|sequence| sequence < recent.last.sequence)
+            })
+            .map(|session| Verdict::Replaced(session.id))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn user() -> UserKey {
+        UserKey::new(None, "u1")
+    }
+
+    fn id(number: u128) -> SessionId {
+        SessionId::from_u128(number)
+    }
+
+    fn other(session: u128, sequence: u64) -> Claim {
+        Claim {
+            session: id(session),
+            sequence,
+            own: false,
+        }
+    }
+
+    #[test]
+    fn the_older_of_two_sessions_here_is_replaced_when_the_newer_claim_is_stored() {
+        let now = Instant::now();
+        let mut claims = Claims::default();
+        claims.pending(user(), id(1));
+        assert_eq!(claims.acknowledged(user(), id(1), 10, now), []);
+        claims.pending(user(), id(2));
+        assert_eq!(
+            claims.acknowledged(user(), id(2), 11, now),
+            [Verdict::Replaced(id(1))]
+        );
+    }
+
+    #[test]
+    fn a_later_claim_heard_before_the_own_ack_waits_for_it() {
+        let now = Instant::now();
+        let mut claims = Claims::default();
+        claims.pending(user(), id(1));
+        assert_eq!(claims.heard(user(), other(2, 11), now), []);
+        assert_eq!(
+            claims.acknowledged(user(), id(1), 10, now),
+            [Verdict::Replaced(id(1))]
+        );
+    }
+
+    #[test]
+    fn an_earlier_claim_heard_late_replaces_nobody_but_is_looked_into() {
+        let now = Instant::now();
+        let mut claims = Claims::default();
+        claims.pending(user(), id(1));
+        claims.acknowledged(user(), id(1), 10, now);
+        assert_eq!(claims.heard(user(), other(2, 9), now), [Verdict::Check]);
+    }
+
+    #[test]
+    fn a_check_claims_again_what_sessions_lost() {
+        let now = Instant::now();
+        let mut claims = Claims::default();
+        claims.pending(user(), id(1));
+        claims.acknowledged(user(), id(1), 10, now);
+        let again = |last| Verdict::ClaimAgain {
+            session: id(1),
+            last,
+        };
+        assert_eq!(claims.checked(user(), id(1), 10, None, now), [again(0)]);
+        assert_eq!(
+            claims.checked(user(), id(1), 10, Some(other(2, 3)), now),
+            [again(3)]
+        );
+        // Re-claimed in the new SESSIONS, whose sequences start low; another's later one wins.
+        claims.acknowledged(user(), id(1), 4, now);
+        assert_eq!(
+            claims.heard(user(), other(3, 5), now),
+            [Verdict::Replaced(id(1))]
+        );
+    }
+
+    #[test]
+    fn a_check_that_was_overtaken_says_nothing() {
+        let now = Instant::now();
+        let mut claims = Claims::default();
+        claims.pending(user(), id(1));
+        claims.acknowledged(user(), id(1), 10, now);
+        assert_eq!(claims.checked(user(), id(1), 9, None, now), []);
+    }
+
+    #[test]
+    fn five_replacements_in_thirty_seconds_refuse_newcomers_for_a_minute() {
+        let start = Instant::now();
+        let mut claims = Claims::default();
+        for number in 1..=6u32 {
+            let now = start + Duration::from_secs(u64::from(number));
+            assert_eq!(claims.flapping(user(), now), None, "{number}");
+            let session = id(u128::from(number));
+            claims.pending(user(), session);
+            for verdict in claims.acknowledged(user(), session, u64::from(number), now) {
+                let Verdict::Replaced(replaced) = verdict else {
+                    panic!("{verdict:?}")
+                };
+                claims.left(user(), replaced);
+            }
+        }
+        let blocked = start + Duration::from_secs(6);
+        assert_eq!(
+            claims.flapping(user(), blocked),
+            Some(Duration::from_secs(60))
+        );
+        claims.prune(blocked + Duration::from_secs(40));
+        assert!(
+            claims
+                .flapping(user(), blocked + Duration::from_secs(59))
+                .is_some()
+        );
+        assert_eq!(
+            claims.flapping(user(), blocked + Duration::from_secs(60)),
+            None
+        );
+        claims.left(user(), id(6));
+        assert_eq!(claims.flapping(user(), blocked), None);
+    }
+
+    #[test]
+    fn reloading_a_page_is_no_flap() {
+        let now = Instant::now();
+        let mut claims = Claims::default();
+        for number in 1..=20u32 {
+            let session = id(u128::from(number));
+            assert_eq!(claims.flapping(user(), now), None, "{number}");
+            claims.pending(user(), session);
+            claims.acknowledged(user(), session, u64::from(number), now);
+            claims.left(user(), session);
+        }
+    }
+
+    proptest! {
+        /// Several gateways, each hearing all claims in any order and its own acks at any time: when
+        /// all has been heard, exactly the session of the last claim stands.
+        #[test]
+        fn the_last_claim_stands_alone_whatever_the_order(
+            owners in proptest::collection::vec(0usize..3, 1..12),
+            shuffles in proptest::collection::vec(any::<u32>(), 3 * 24),
+        ) {
+            let now = Instant::now();
+            let mut standing = Vec::new();
+            for gateway in 0..3usize {
+                let mut claims = Claims::default();
+                let mut alive = Vec::new();
+                let mut events = Vec::new();
+                for (index, owner) in owners.iter().enumerate() {
+                    let session = id(index as u128 + 1);
+                    if *owner == gateway {
+                        claims.pending(user(), session);
+                        alive.push(session);
+                        events.push((index, true));
+                    }
+                    events.push((index, false));
+                }
+                events.sort_by_key(|(index, ack)| shuffles[gateway * 24 + index * 2 + usize::from(*ack)]);
+                for (index, ack) in events {
+                    let session = id(index as u128 + 1);
+                    let sequence = index as u64 + 1;
+                    let verdicts = if ack {
+                        claims.acknowledged(user(), session, sequence, now)
+                    } else {
+                        claims.heard(user(), Claim { session, sequence, own: owners[index] == gateway }, now)
+                    };
+                    for verdict in verdicts {
+                        if let Verdict::Replaced(replaced) = verdict {
+                            alive.retain(|known| *known != replaced);
+                            claims.left(user(), replaced);
+                        }
+                    }
+                }
+                standing.extend(alive);
+            }
+            prop_assert_eq!(standing, vec![id(owners.len() as u128)]);
+        }
+    }
+}

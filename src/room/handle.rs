@@ -1,0 +1,163 @@
+//! A room as the rest of the gateway sees it, and everything it can be told.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::SessionId;
+use crate::auth::UserKey;
+use crate::event::WorkspaceSlug;
+use crate::ingest::{ClaimError, Swept};
+use crate::socket::Outbox;
+
+/// A cheap handle on a room's task.
+#[derive(Debug, Clone)]
+pub struct RoomHandle {
+    workspace: WorkspaceSlug,
+    /// The other end is the room's task. Unbounded, but each session has at most a few commands
+    /// under way, and sessions are bounded by `sockets.max_connections`.
+    commands: mpsc::UnboundedSender<Command>,
+    /// Whether the room hears its workspace. Set by the room's task.
+    active: watch::Receiver<bool>,
+    shared: Arc<Shared>,
+}
+
+/// What handles and the room's task share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Events taken so far; the order of sweeps.
+    pub(super) traffic: AtomicU64,
+    /// Joins under way: the room does not end meanwhile.
+    pub(super) entrants: AtomicUsize,
+}
+
+/// Why a room looks whether it missed something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resync {
+    /// The connection was away: hold what comes until it is known what was missed.
+    Reconnected,
+    /// Something may be missing, but most is not.
+    Doubt,
+}
+
+/// Everything a room can be told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// A join is about to claim. The answer is how long a flapping user is still refused.
+    Pending {
+        user: UserKey,
+        session: SessionId,
+        answer: oneshot::Sender<Result<(), Duration>>,
+    },
+    /// The claim is stored: from here on the socket gets what is above its floor.
+    Attach {
+        session: SessionId,
+        attach: Attach,
+        answer: oneshot::Sender<()>,
+    },
+    /// A session ended, or a join gave up.
+    Left { user: UserKey, session: SessionId },
+    /// A claim was made again.
+    Reclaimed {
+        user: UserKey,
+        session: SessionId,
+        result: Result<u64, ClaimError>,
+    },
+    /// Answer once everything stored up to `sequence` is in the queues.
+    Barrier {
+        sequence: u64,
+        answer: oneshot::Sender<()>,
+    },
+    /// Look whether something is missing.
+    Resync(Resync),
+    /// A sweep's answer.
+    Swept(Swept),
+    /// All queues, for a drain.
+    Outboxes(oneshot::Sender<Vec<Outbox>>),
+}
+
+/// A socket that becomes a member.
+#[derive(Debug)]
+pub(super) struct Attach {
+    pub(super) user: UserKey,
+    pub(super) subject: Arc<str>,
+    pub(super) outbox: Outbox,
+    pub(super) floor: u64,
+    pub(super) claim: u64,
+}
+
+impl RoomHandle {
+    pub(super) fn new(
+        workspace: WorkspaceSlug,
+        commands: mpsc::UnboundedSender<Command>,
+        active: watch::Receiver<bool>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            workspace,
+            commands,
+            active,
+            shared,
+        }
+    }
+
+    /// The room's workspace.
+    pub fn workspace(&self) -> &WorkspaceSlug {
+        &self.workspace
+    }
+
+    /// Events taken so far.
+    pub fn traffic(&self) -> u64 {
+        self.shared.traffic.load(Ordering::Relaxed)
+    }
+
+    /// Gives the room a sweep's answer.
+    pub fn swept(&self, swept: Swept) {
+        self.tell(Command::Swept(swept));
+    }
+
+    /// Asks the room to look whether it missed something.
+    pub fn resync(&self, why: Resync) {
+        self.tell(Command::Resync(why));
+    }
+
+    /// Waits until everything stored up to `sequence` is in the members' queues, or the room ended.
+    pub async fn barrier(&self, sequence: u64) {
+        self.ask(|answer| Command::Barrier { sequence, answer })
+            .await;
+    }
+
+    /// The queues of all members; empty if the room ended.
+    pub async fn outboxes(&self) -> Vec<Outbox> {
+        self.ask(Command::Outboxes).await.unwrap_or_default()
+    }
+
+    /// Waits until the room hears its workspace. `false` if it ended before.
+    pub(super) async fn is_active(&self) -> bool {
+        self.active.clone().wait_for(|active| *active).await.is_ok()
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(super) fn is(&self, shared: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
+    }
+
+    pub(super) fn tell(&self, command: Command) {
+        // A room that has ended has no members: there is nobody the command could matter to.
+        let _ = self.commands.send(command);
+    }
+
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(command(answer));
+        answered.await.ok()
+    }
+}

@@ -1,0 +1,141 @@
+//! A join: everything that stands between an accepted token and the 101, in its order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::handle::{Attach, Command, RoomHandle};
+use super::{Rooms, SessionId};
+use crate::auth::UserKey;
+use crate::event::WorkspaceSlug;
+use crate::ingest::ClaimError;
+use crate::socket::Outbox;
+
+/// A join that is not done by then is refused with a 503: long enough for a leader election's usual
+/// course, short enough that a browser does not hang.
+const DEADLINE: Duration = Duration::from_secs(3);
+/// Pause before a leader that did not answer is asked again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Who joins.
+#[derive(Debug)]
+pub struct JoinRequest {
+    pub workspace: WorkspaceSlug,
+    pub user: UserKey,
+    /// The token's `sub`.
+    pub subject: Arc<str>,
+    pub outbox: Outbox,
+}
+
+/// Why a join is put off. All of these mean "later".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// NATS did not answer in time.
+    #[error("NATS is away")]
+    Unavailable,
+    /// The user's connections replace each other too fast.
+    #[error("connections of this user replace each other")]
+    Flapping { retry_after: Duration },
+}
+
+/// A session's place in its room; dropping it leaves.
+#[derive(Debug)]
+pub struct Membership {
+    room: RoomHandle,
+    user: UserKey,
+    session: SessionId,
+}
+
+impl Membership {
+    /// The session's id.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// The room.
+    pub fn room(&self) -> &RoomHandle {
+        &self.room
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.room.tell(Command::Left {
+            user: self.user,
+            session: self.session,
+        });
+    }
+}
+
+impl Rooms {
+    /// Joins: room active and floor read, then the claim, then attached. From the return on, the
+    /// outbox gets every event stored for the user. Dropping the future at any point leaves nothing
+    /// behind but, at worst, a claim that the user's next connection replaces.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub async fn join(&self, request: JoinRequest) -> Result<Membership, JoinError> {
+        let deadline = Instant::now() + DEADLINE;
+        let entrance = self.enter(&request.workspace);
+        let room = entrance.room();
+        let (floor, active) = timeout_at(deadline, async {
+            tokio::join!(self.floor(), room.is_active())
+        })
+        .await
+        .map_err(|_| JoinError::Unavailable)?;
+        let (Some(floor), true) = (floor, active) else {
+            return Err(JoinError::Unavailable);
+        };
+        // From here on the room knows of the session, and Drop tells it of the end.
+        let membership = Membership {
+            room: room.clone(),
+            user: request.user,
+            session: SessionId::random(),
+        };
+        let session = membership.session;
+        room.ask(|answer| Command::Pending {
+            user: request.user,
+            session,
+            answer,
+        })
+        .await
+        .ok_or(JoinError::Unavailable)?
+        .map_err(|retry_after| JoinError::Flapping { retry_after })?;
+        let claim = self
+            .context()
+            .claims
+            .claim(&request.workspace, request.user, session, None, deadline)
+            .await
+            .map_err(|error| match error {
+                ClaimError::Unacknowledged | ClaimError::Overtaken => JoinError::Unavailable,
+            })?;
+        room.ask(|answer| Command::Attach {
+            session,
+            attach: Attach {
+                user: request.user,
+                subject: request.subject,
+                outbox: request.outbox,
+                floor,
+                claim,
+            },
+            answer,
+        })
+        .await
+        .ok_or(JoinError::Unavailable)?;
+        Ok(membership)
+    }
+
+    /// The stream's last sequence, asked for until the leader answers. `None` if the gateway is
+    /// ending.
+    pub async fn floor(&self) -> Option<u64> {
+        loop {
+            match self.context().floor.read().await {
+                Ok(floor) => return Some(floor),
+                Err(None) => return None,
+                Err(Some(error)) => tracing::debug!(%error, "join waits for the leader"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}

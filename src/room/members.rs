@@ -1,0 +1,276 @@
+//! The sockets of a room, and the fan-out to them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::SessionId;
+use super::patience::Patience;
+use crate::auth::UserKey;
+use crate::projection::Recipients;
+use crate::socket::{CloseReason, Outbox, Push};
+
+/// One socket as its room knows it.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) user: UserKey,
+    /// The token's `sub`, which `recipients` name.
+    pub(super) subject: Arc<str>,
+    /// The pump has the other end.
+    pub(super) outbox: Outbox,
+    /// Only what is stored above it is for this socket.
+    pub(super) floor: u64,
+    pub(super) patience: Patience,
+}
+
+/// Members by session, and by the subject that recipients name.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    by_session: HashMap<SessionId, Member>,
+    by_subject: HashMap<Arc<str>, Vec<SessionId>>,
+    /// Bytes that each queue may have got since all were seen to have room.
+    unseen: usize,
+}
+
+/// What a fan-out did.
+#[derive(Debug, Default)]
+pub(super) struct FanOut {
+    /// Sockets that have it in their queue now.
+    pub(super) delivered: u64,
+    /// Sockets whose queue was full; they are no members any more.
+    pub(super) slow: Vec<(SessionId, Member)>,
+}
+
+impl Members {
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_session.is_empty()
+    }
+
+    pub(super) fn insert(&mut self, session: SessionId, member: Member) {
+        self.by_subject
+            .entry(Arc::clone(&member.subject))
+            .or_default()
+            .push(session);
+        self.by_session.insert(session, member);
+    }
+
+    pub(super) fn remove(&mut self, session: SessionId) -> Option<Member> {
+        let member = self.by_session.remove(&session)?;
+        if let Some(sessions) = self.by_subject.get_mut(&member.subject) {
+            sessions.retain(|known| *known != session);
+            if sessions.is_empty() {
+                self.by_subject.remove(&member.subject);
+            }
+        }
+        Some(member)
+    }
+
+    /// Puts `text` in the queue of each member that it is for and whose floor is below `sequence`.
+    pub(super) fn fan_out(
+        &mut self,
+        sequence: u64,
+        recipients: &Recipients,
+        text: &Utf8Bytes,
+    ) -> FanOut {
+        self.unseen = self.unseen.saturating_add(text.len());
+        let mut out = FanOut::default();
+        let mut slow = Vec::new();
+        let mut push = |session: SessionId, member: &Member| {
+            if member.floor >= sequence {
+                return;
+            }
+            match member.outbox.push(text) {
+                Push::Queued => out.delivered += 1,
+                Push::Overflow => slow.push(session),
+                // Its pump is closing and will say that it left.
+                Push::Ended => {}
+            }
+        };
+        match recipients {
+            Recipients::Everyone => {
+                for (session, member) in &self.by_session {
+                    push(*session, member);
+                }
+            }
+            Recipients::Users(users) => {
+                for session in users
+                    .iter()
+                    .filter_map(|user| self.by_subject.get(user.as_str()))
+                    .flatten()
+                {
+                    if let Some(member) = self.by_session.get(session) {
+                        push(*session, member);
+                    }
+                }
+            }
+        }
+        for session in slow {
+            if let Some(member) = self.remove(session) {
+                out.slow.push((session, member));
+            }
+        }
+        out
+    }
+
+    /// Until when the fan-out should pause for a queue that is half full; `None`: it goes on.
+    ///
+    /// It may go on for a quarter of the limit without a look, so that no queue overflows between two
+    /// looks for another reason than its socket's.
+    pub(super) fn pressed(&mut self, now: Instant, repairing: bool) -> Option<Instant> {
+        if self.is_unpressed() {
+            return None;
+        }
+        let mut until: Option<Instant> = None;
+        for member in self.by_session.values_mut() {
+            if member.outbox.has_room() {
+                member.patience.relieved(now);
+                continue;
+            }
+            let taken = member.outbox.taken();
+            if let Some(end) = member.patience.wait(now, taken, repairing) {
+                until = Some(until.map_or(end, |until| until.min(end)));
+            } else if repairing {
+                member.outbox.end_now(CloseReason::TooSlow);
+            }
+        }
+        if until.is_none() {
+            self.unseen = 0;
+        }
+        until
+    }
+
+    /// Whether the fan-out may go on without a look at the queues.
+    pub(super) fn is_unpressed(&self) -> bool {
+        let limit = self
+            .by_session
+            .values()
+            .next()
+            .map_or(usize::MAX, |member| member.outbox.limit());
+        self.unseen < limit / 4
+    }
+
+    /// Ready once a queue that is waited for has room.
+    pub(super) fn poll_relief(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut relieved = false;
+        for member in self.by_session.values() {
+            // Each one that is waited for is registered with, also after one that has room.
+            if member.patience.is_waiting() && member.outbox.poll_room(cx) {
+                relieved = true;
+            }
+        }
+        if relieved {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Moves every floor to `floor`: the stream's sequences have begun anew.
+    pub(super) fn refloor(&mut self, floor: u64) {
+        for member in self.by_session.values_mut() {
+            member.floor = floor;
+        }
+    }
+
+    /// The queues of all members.
+    pub(super) fn outboxes(&self) -> Vec<Outbox> {
+        self.by_session
+            .values()
+            .map(|member| member.outbox.clone())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn join(members: &mut Members, number: u128, subject: &str, floor: u64) -> Outbox {
+        let outbox = Outbox::new(1024);
+        members.insert(
+            SessionId::from_u128(number),
+            Member {
+                user: UserKey::new(None, subject),
+                subject: subject.into(),
+                outbox: outbox.clone(),
+                floor,
+                patience: Patience::default(),
+            },
+        );
+        outbox
+    }
+
+    #[test]
+    fn a_notification_goes_to_its_recipients_above_their_floor() {
+        let mut members = Members::default();
+        join(&mut members, 1, "ann", 5);
+        join(&mut members, 2, "bob", 7);
+        let text = Utf8Bytes::from_static("x");
+        let to = |users: &[&str]| {
+            Recipients::Users(
+                users
+                    .iter()
+                    .map(|user| (*user).to_owned())
+                    .collect::<BTreeSet<_>>(),
+            )
+        };
+        assert_eq!(
+            members.fan_out(6, &Recipients::Everyone, &text).delivered,
+            1
+        );
+        assert_eq!(
+            members.fan_out(8, &Recipients::Everyone, &text).delivered,
+            2
+        );
+        assert_eq!(members.fan_out(8, &to(&["ann", "eve"]), &text).delivered, 1);
+        assert_eq!(members.fan_out(8, &to(&[]), &text).delivered, 0);
+        members.remove(SessionId::from_u128(1));
+        assert_eq!(members.fan_out(8, &to(&["ann"]), &text).delivered, 0);
+    }
+
+    #[test]
+    fn a_full_queue_ends_one_membership_and_no_other() {
+        let mut members = Members::default();
+        join(&mut members, 1, "ann", 0);
+        join(&mut members, 2, "bob", 0);
+        let text = Utf8Bytes::from("x".repeat(500));
+        let recipients = Recipients::Users(BTreeSet::from(["ann".to_owned()]));
+        assert_eq!(members.fan_out(1, &recipients, &text).delivered, 1);
+        let out = members.fan_out(2, &recipients, &text);
+        assert_eq!(out.slow.len(), 1);
+        assert_eq!(
+            members.fan_out(4, &Recipients::Everyone, &text).delivered,
+            1
+        );
+    }
+
+    #[test]
+    fn a_burst_pauses_for_a_queue_that_is_half_full_and_no_longer_than_its_patience() {
+        let mut members = Members::default();
+        let outbox = join(&mut members, 1, "ann", 0);
+        let start = Instant::now();
+        let text = Utf8Bytes::from("x".repeat(600));
+        assert_eq!(members.pressed(start, false), None);
+        members.fan_out(1, &Recipients::Everyone, &text);
+        let until = members.pressed(start, false).expect("a pause");
+        assert!(members.pressed(until, false).is_none());
+        assert_eq!(outbox.push(&text), Push::Overflow);
+    }
+
+    #[test]
+    fn a_repair_waits_for_a_socket_that_moves_and_closes_one_that_is_stuck() {
+        let mut members = Members::default();
+        let outbox = join(&mut members, 1, "ann", 0);
+        let start = Instant::now();
+        let text = Utf8Bytes::from("x".repeat(600));
+        members.fan_out(1, &Recipients::Everyone, &text);
+        let until = members.pressed(start, true).expect("a pause");
+        assert!(members.pressed(until, true).is_none());
+        assert_eq!(outbox.push(&text), Push::Ended);
+    }
+}

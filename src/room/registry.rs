@@ -1,0 +1,125 @@
+//! All rooms of a gateway: opened by the first join, ended some time after the last socket.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::actor;
+use super::handle::{Resync, RoomHandle, Shared};
+use crate::event::WorkspaceSlug;
+use crate::ingest::{ClaimWriter, DeadLetters, FloorReader, Link, Repairer, SweepHandle};
+use crate::projection::Projector;
+use crate::telemetry::Metrics;
+
+/// What every room works with.
+#[derive(Debug)]
+pub struct RoomContext {
+    pub link: Link,
+    /// The stream of events (`nats.stream`).
+    pub stream: String,
+    pub floor: FloorReader,
+    pub repairer: Repairer,
+    pub sweeps: SweepHandle,
+    pub claims: ClaimWriter,
+    pub projector: Projector,
+    pub dead_letters: DeadLetters,
+    pub metrics: Arc<Metrics>,
+}
+
+/// A cheap handle on all rooms.
+#[derive(Debug, Clone)]
+pub struct Rooms(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    context: Arc<RoomContext>,
+    /// A lock, held for a look-up only: joins come from many tasks and must agree on one room.
+    rooms: Mutex<HashMap<WorkspaceSlug, RoomHandle>>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+/// A join under way. While it lives, its room does not end.
+#[derive(Debug)]
+pub(super) struct Entrance(RoomHandle);
+
+impl Rooms {
+    /// No rooms yet. `cancel` ends those to come.
+    pub fn new(context: Arc<RoomContext>, cancel: CancellationToken) -> Self {
+        Self(Arc::new(Inner {
+            context,
+            rooms: Mutex::default(),
+            tasks: TaskTracker::new(),
+            cancel,
+        }))
+    }
+
+    /// Tells all rooms to look whether they missed something.
+    pub fn resync(&self, why: Resync) {
+        for room in self.all() {
+            room.resync(why);
+        }
+    }
+
+    /// All rooms there are now.
+    pub fn all(&self) -> Vec<RoomHandle> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// What the rooms work with.
+    pub fn context(&self) -> &RoomContext {
+        &self.0.context
+    }
+
+    /// The room of `workspace`, opened if there is none.
+    pub(super) fn enter(&self, workspace: &WorkspaceSlug) -> Entrance {
+        let mut rooms = self.lock();
+        let room = rooms
+            .entry(workspace.clone())
+            .or_insert_with(|| self.open(workspace.clone()));
+        room.shared().entrants.fetch_add(1, Ordering::Relaxed);
+        Entrance(room.clone())
+    }
+
+    /// Removes the room that `shared` belongs to, unless somebody is entering. `true` if it may end.
+    pub(super) fn close(&self, workspace: &WorkspaceSlug, shared: &Arc<Shared>) -> bool {
+        let mut rooms = self.lock();
+        // Entering counts under the same lock, so nobody enters between the look and the removal.
+        if shared.entrants.load(Ordering::Relaxed) > 0 {
+            return false;
+        }
+        if rooms.get(workspace).is_some_and(|room| room.is(shared)) {
+            rooms.remove(workspace);
+        }
+        true
+    }
+
+    fn open(&self, workspace: WorkspaceSlug) -> RoomHandle {
+        let (handle, task) = actor::room(workspace, Arc::clone(&self.0.context), self.clone());
+        let cancel = self.0.cancel.clone();
+        self.0
+            .tasks
+            .spawn(async move { cancel.run_until_cancelled(task).await });
+        handle
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<WorkspaceSlug, RoomHandle>> {
+        // No code that holds the lock can panic half-way through a change.
+        self.0.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entrance {
+    pub(super) fn room(&self) -> &RoomHandle {
+        &self.0
+    }
+}
+
+impl Drop for Entrance {
+    fn drop(&mut self) {
+        self.0.shared().entrants.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,247 @@
+//! The pump: one task that owns an open socket and runs its session machine on it.
+//!
+//! Its inputs are the connection, the outbox, the machine's next deadline, and the catch-up of a
+//! close that Herald decided. It only does what the machine says.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::time::{Sleep, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tracing::debug;
+
+use super::handshake::Doorway;
+use super::outbox::Take;
+use super::session::{Action, Input, Session};
+use super::transport::{Incoming, Transport};
+use super::{CloseReason, Outbox, code_label};
+use crate::auth::UserKey;
+use crate::event::WorkspaceSlug;
+use crate::room::Membership;
+
+/// Texts handed to the connection before it is flushed.
+const BATCH: usize = 64;
+/// How long a close of Herald's own waits for what was stored before it. With NATS away it cannot be
+/// known what that is.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// An open socket.
+pub(super) struct Pump {
+    pub(super) transport: Transport,
+    pub(super) session: Session,
+    pub(super) outbox: Outbox,
+    pub(super) membership: Membership,
+    pub(super) doorway: Arc<Doorway>,
+    /// Whose socket it is: what a fresh token must say again.
+    pub(super) user: UserKey,
+    pub(super) workspace: WorkspaceSlug,
+}
+
+/// How a socket ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// We close with this reason.
+    Ours(CloseReason),
+    /// The peer closed with this code.
+    Peer(u16),
+    /// The connection was gone.
+    Gone,
+    /// The peer answered no ping.
+    Dead,
+}
+
+impl End {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Ours(reason) => code_label(reason.code()),
+            Self::Peer(code) => code_label(code),
+            Self::Gone => code_label(1006),
+            Self::Dead => "dead_peer",
+        }
+    }
+}
+
+/// What woke the pump.
+enum Event {
+    Incoming(Incoming),
+    Written,
+    /// The outbox has ended, or the connection was gone while writing.
+    End(End),
+    Time,
+    CaughtUp,
+}
+
+/// A close that waits for what was stored before it.
+type CatchUp = Pin<Box<dyn Future<Output = CloseReason> + Send>>;
+
+impl Pump {
+    /// Runs the socket until it is to end.
+    pub(super) async fn run(&mut self) -> End {
+        self.doorway.metrics().socket_opened();
+        self.pump().await
+    }
+
+    /// Leaves the room, then ends the connection. Boxed, and no part of the future that every idle
+    /// socket keeps: it is several times larger than that one.
+    pub(super) fn finish(self, end: End) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let session = self.membership.session();
+        // Out of the room before anything slow.
+        drop(self.membership);
+        self.doorway.metrics().socket_closed(end.label());
+        debug!(%session, end = end.label(), "socket closed");
+        let transport = self.transport;
+        match end {
+            End::Ours(reason) => Box::pin(transport.close(reason)),
+            End::Peer(_) => Box::pin(transport.closed_by_peer()),
+            End::Gone | End::Dead => {
+                transport.reset();
+                Box::pin(std::future::ready(()))
+            }
+        }
+    }
+
+    async fn pump(&mut self) -> End {
+        let mut timer = Box::pin(sleep_until(self.deadline().into()));
+        let mut catch_up: Option<CatchUp> = None;
+        loop {
+            let event = poll_fn(|cx| self.poll_event(cx, timer.as_mut(), &mut catch_up)).await;
+            let action = match event {
+                Event::Incoming(incoming) => match self.incoming(incoming) {
+                    Ok(action) => action,
+                    Err(end) => return end,
+                },
+                Event::Written => self.take(Input::Written),
+                Event::Time => self.take(Input::Time),
+                Event::End(end) => return end,
+                Event::CaughtUp => Action::Nothing,
+            };
+            match action {
+                Action::Nothing => {}
+                // A fresh token has been verified where it came in.
+                Action::Verify(_) => {}
+                Action::Ping => {
+                    if self.transport.ping().is_err() {
+                        return End::Gone;
+                    }
+                }
+                Action::Close(reason) => return End::Ours(reason),
+                Action::CloseAfterCatchUp(reason) => catch_up = Some(self.catch_up(reason)),
+                Action::Dead => return End::Dead,
+            }
+            // Activity moves the deadline away; the timer follows only when it fires, so that a busy
+            // socket does not touch it for every notification.
+            let deadline = self.deadline();
+            if timer.is_elapsed() || deadline < timer.deadline().into_std() {
+                timer.as_mut().reset(deadline.into());
+            }
+        }
+    }
+
+    /// The next event, in the order in which they matter.
+    fn poll_event(
+        &mut self,
+        cx: &mut Context<'_>,
+        timer: Pin<&mut Sleep>,
+        catch_up: &mut Option<CatchUp>,
+    ) -> Poll<Event> {
+        self.outbox.watch(cx);
+        if self.outbox.overflowed() {
+            return Poll::Ready(Event::End(End::Ours(CloseReason::TooSlow)));
+        }
+        if let Some(waiting) = catch_up
+            && let Poll::Ready(reason) = waiting.as_mut().poll(cx)
+        {
+            *catch_up = None;
+            self.outbox.end_after(reason);
+            return Poll::Ready(Event::CaughtUp);
+        }
+        if let Poll::Ready(event) = self.poll_write(cx) {
+            return Poll::Ready(event);
+        }
+        if let Poll::Ready(incoming) = self.transport.poll_incoming(cx) {
+            return Poll::Ready(Event::Incoming(incoming));
+        }
+        // Once a close is decided its own time limit counts.
+        if catch_up.is_none() && !self.session.is_decided() {
+            return timer.poll(cx).map(|()| Event::Time);
+        }
+        Poll::Pending
+    }
+
+    /// Hands what waits to the connection, or flushes it. [`Event::Written`] after each batch: there
+    /// may be more, and the flush comes when there is not.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let mut written = false;
+        for _ in 0..BATCH {
+            match self.transport.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::End(End::Gone)),
+                Poll::Pending => break,
+            }
+            match self.outbox.take() {
+                Some(Take::Text(text)) => {
+                    if self.transport.text(text).is_err() {
+                        return Poll::Ready(Event::End(End::Gone));
+                    }
+                    written = true;
+                }
+                Some(Take::End(reason)) => return Poll::Ready(Event::End(End::Ours(reason))),
+                None => break,
+            }
+        }
+        if written {
+            return Poll::Ready(Event::Written);
+        }
+        match self.transport.poll_flush(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(Event::End(End::Gone)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn incoming(&mut self, incoming: Incoming) -> Result<Action, End> {
+        Ok(match incoming {
+            Incoming::Text(text) => self.text(&text),
+            Incoming::Binary => self.take(Input::Binary),
+            Incoming::Ping => self.take(Input::Ping),
+            Incoming::Pong => self.take(Input::Pong),
+            Incoming::Closed(code) => return Err(End::Peer(code)),
+            Incoming::Violation(reason) => return Err(End::Ours(reason)),
+            Incoming::Gone => return Err(End::Gone),
+        })
+    }
+
+    fn text(&mut self, text: &Utf8Bytes) -> Action {
+        match self.take(Input::Text(text)) {
+            Action::Verify(token) => {
+                let outcome =
+                    self.doorway
+                        .refresh(&token, self.user, &self.workspace, SystemTime::now());
+                self.session.refreshed(outcome)
+            }
+            action => action,
+        }
+    }
+
+    fn take(&mut self, input: Input<'_>) -> Action {
+        self.session.take(input, Instant::now(), SystemTime::now())
+    }
+
+    fn deadline(&self) -> Instant {
+        self.session.deadline(Instant::now(), SystemTime::now())
+    }
+
+    /// Waits until everything stored before now is in the outbox, or for [`CATCH_UP`].
+    fn catch_up(&self, reason: CloseReason) -> CatchUp {
+        let doorway = Arc::clone(&self.doorway);
+        let room = self.membership.room().clone();
+        Box::pin(async move {
+            if timeout(CATCH_UP, doorway.catch_up(&room)).await.is_err() {
+                debug!(code = reason.code(), "closing without having caught up");
+            }
+            reason
+        })
+    }
+}

@@ -1,0 +1,438 @@
+//! The session machine: what one socket's inputs mean. Pure: time comes in, actions go out.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Deserialize;
+
+use super::CloseReason;
+use crate::config::SocketsConfig;
+
+/// Token frames taken: at most one in this time.
+const TOKEN_EVERY: Duration = Duration::from_secs(10);
+/// Messages and pings a client may send at once. A heartbeat a second for minutes fits well in it.
+const MESSAGES_BURST: u32 = 200;
+/// Messages and pings a second that a client may go on sending.
+const MESSAGES_PER_SECOND: u32 = 20;
+/// Pings that may stay unanswered.
+const UNANSWERED_MAX: u32 = 2;
+
+/// Timers that every session shares.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionLimits {
+    pub inactivity: Duration,
+    pub ping: Duration,
+    pub pong_is_activity: bool,
+}
+
+impl From<&SocketsConfig> for SessionLimits {
+    fn from(config: &SocketsConfig) -> Self {
+        Self {
+            inactivity: config.inactivity,
+            ping: config.ping,
+            pong_is_activity: config.pong_is_activity,
+        }
+    }
+}
+
+/// What happened on the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input<'a> {
+    /// A whole text message.
+    Text(&'a str),
+    Binary,
+    Ping,
+    Pong,
+    /// A notification was handed to the connection.
+    Written,
+    /// [`Session::deadline`] has passed, or something else woke the pump.
+    Time,
+}
+
+/// What to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Go on.
+    Nothing,
+    /// Verify this fresh token and tell [`Session::refreshed`].
+    Verify(String),
+    /// Send a ping.
+    Ping,
+    /// Close now: the client's own doing.
+    Close(CloseReason),
+    /// Close once everything stored until now is written: Herald's own decision.
+    CloseAfterCatchUp(CloseReason),
+    /// The peer is dead: end the connection without a frame.
+    Dead,
+}
+
+/// One socket's state.
+#[derive(Debug)]
+pub struct Session {
+    limits: SessionLimits,
+    /// When the token ends, by the wall clock.
+    expires_at: SystemTime,
+    active_at: Instant,
+    ping_at: Instant,
+    unanswered: u32,
+    token_at: Option<Instant>,
+    /// When the message allowance is full again: the clock form of a token bucket.
+    allowance_at: Instant,
+    /// A close was decided; inputs change nothing any more.
+    decided: bool,
+}
+
+#[derive(Deserialize)]
+struct ClientMessage {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    token: Option<serde_json::Value>,
+}
+
+impl Session {
+    /// A session that opens `now`. Its first ping comes after `first_ping`, so that sockets opened
+    /// together are not pinged together for ever.
+    pub fn new(
+        limits: SessionLimits,
+        expires_at: SystemTime,
+        now: Instant,
+        first_ping: Duration,
+    ) -> Self {
+        Self {
+            limits,
+            expires_at,
+            active_at: now,
+            ping_at: now + first_ping.min(limits.ping),
+            unanswered: 0,
+            token_at: None,
+            allowance_at: now,
+            decided: false,
+        }
+    }
+
+    /// When [`Input::Time`] is due at the latest.
+    pub fn deadline(&self, now: Instant, wall: SystemTime) -> Instant {
+        let expiry = now
+            + self
+                .expires_at
+                .duration_since(wall)
+                .unwrap_or(Duration::ZERO)
+                // The wall clock may be set: it is looked at with each ping at the latest.
+                .min(self.limits.ping);
+        self.ping_at
+            .min(self.active_at + self.limits.inactivity)
+            .min(expiry)
+    }
+
+    /// Whether a close has been decided.
+    pub fn is_decided(&self) -> bool {
+        self.decided
+    }
+
+    /// Takes one input.
+    pub fn take(&mut self, input: Input<'_>, now: Instant, wall: SystemTime) -> Action {
+        if self.decided {
+            return Action::Nothing;
+        }
+        let action = match input {
+            Input::Text(text) => self.text(text, now),
+            Input::Binary => Action::Close(CloseReason::Binary),
+            Input::Ping => {
+                self.active_at = now;
+                self.allowed(now)
+            }
+            Input::Pong => {
+                self.unanswered = 0;
+                if self.limits.pong_is_activity {
+                    self.active_at = now;
+                }
+                Action::Nothing
+            }
+            Input::Written => {
+                self.active_at = now;
+                Action::Nothing
+            }
+            Input::Time => self.time(now, wall),
+        };
+        self.decided = matches!(
+            action,
+            Action::Close(_) | Action::CloseAfterCatchUp(_) | Action::Dead
+        );
+        action
+    }
+
+    /// The fresh token was good until `expires_at`, or was not.
+    pub fn refreshed(&mut self, outcome: Result<SystemTime, CloseReason>) -> Action {
+        match outcome {
+            Ok(expires_at) => {
+                self.expires_at = expires_at;
+                Action::Nothing
+            }
+            Err(reason) => {
+                self.decided = true;
+                Action::Close(reason)
+            }
+        }
+    }
+
+    fn text(&mut self, text: &str, now: Instant) -> Action {
+        self.active_at = now;
+        let allowed = self.allowed(now);
+        if allowed != Action::Nothing {
+            return allowed;
+        }
+        // Text that is not JSON, or not an object, is activity and nothing more.
+        let Ok(message) = serde_json::from_str::<ClientMessage>(text) else {
+            return Action::Nothing;
+        };
+        if message.kind.as_deref() != Some("token") {
+            return Action::Nothing;
+        }
+        if self
+            .token_at
+            .is_some_and(|last| now.saturating_duration_since(last) < TOKEN_EVERY)
+        {
+            return Action::Close(CloseReason::TooManyTokens);
+        }
+        self.token_at = Some(now);
+        match message.token {
+            Some(serde_json::Value::String(token)) if !token.is_empty() => Action::Verify(token),
+            _ => Action::Close(CloseReason::NoToken),
+        }
+    }
+
+    /// Counts one message against the allowance.
+    fn allowed(&mut self, now: Instant) -> Action {
+        let cost = Duration::from_secs(1) / MESSAGES_PER_SECOND;
+        self.allowance_at = self.allowance_at.max(now) + cost;
+        if self.allowance_at.saturating_duration_since(now) > cost * MESSAGES_BURST {
+            Action::Close(CloseReason::TooManyMessages)
+        } else {
+            Action::Nothing
+        }
+    }
+
+    fn time(&mut self, now: Instant, wall: SystemTime) -> Action {
+        if wall >= self.expires_at {
+            return Action::CloseAfterCatchUp(CloseReason::TokenExpired);
+        }
+        if now.saturating_duration_since(self.active_at) >= self.limits.inactivity {
+            return Action::CloseAfterCatchUp(CloseReason::Inactive);
+        }
+        if now >= self.ping_at {
+            if self.unanswered >= UNANSWERED_MAX {
+                return Action::Dead;
+            }
+            self.unanswered += 1;
+            self.ping_at = now + self.limits.ping;
+            return Action::Ping;
+        }
+        Action::Nothing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: SessionLimits = SessionLimits {
+        inactivity: Duration::from_secs(300),
+        ping: Duration::from_secs(25),
+        pong_is_activity: false,
+    };
+
+    struct Clock {
+        session: Session,
+        start: Instant,
+        wall: SystemTime,
+        at: Duration,
+    }
+
+    impl Clock {
+        fn new(limits: SessionLimits, expires_in: u64) -> Self {
+            let start = Instant::now();
+            let wall = SystemTime::now();
+            Self {
+                session: Session::new(
+                    limits,
+                    wall + Duration::from_secs(expires_in),
+                    start,
+                    limits.ping,
+                ),
+                start,
+                wall,
+                at: Duration::ZERO,
+            }
+        }
+
+        fn take(&mut self, seconds: u64, input: Input<'_>) -> Action {
+            self.at = Duration::from_secs(seconds);
+            self.session
+                .take(input, self.start + self.at, self.wall + self.at)
+        }
+
+        /// Lets time pass until something other than a ping is to be done; pongs answer pings.
+        fn run(&mut self, pongs: bool) -> (u64, Action) {
+            loop {
+                let now = self.start + self.at;
+                let due = self.session.deadline(now, self.wall + self.at);
+                self.at += due.saturating_duration_since(now);
+                match self.take(self.at.as_secs(), Input::Time) {
+                    Action::Nothing => {}
+                    Action::Ping if pongs => {
+                        self.take(self.at.as_secs(), Input::Pong);
+                    }
+                    Action::Ping => {}
+                    action => return (self.at.as_secs(), action),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pongs_alone_are_no_activity() {
+        let mut clock = Clock::new(LIMITS, 10_000);
+        assert_eq!(
+            clock.run(true),
+            (300, Action::CloseAfterCatchUp(CloseReason::Inactive))
+        );
+    }
+
+    #[test]
+    fn pongs_are_activity_where_the_setting_says_so() {
+        let limits = SessionLimits {
+            pong_is_activity: true,
+            ..LIMITS
+        };
+        let mut clock = Clock::new(limits, 10_000);
+        assert_eq!(
+            clock.run(true),
+            (10_000, Action::CloseAfterCatchUp(CloseReason::TokenExpired))
+        );
+    }
+
+    #[test]
+    fn pings_texts_and_notifications_are_activity() {
+        for input in [
+            Input::Ping,
+            Input::Text("{\"type\":\"heartbeat\"}"),
+            Input::Text("not json"),
+            Input::Written,
+        ] {
+            let mut clock = Clock::new(LIMITS, 10_000);
+            assert_eq!(clock.take(200, input), Action::Nothing);
+            assert_eq!(
+                clock.run(true),
+                (500, Action::CloseAfterCatchUp(CloseReason::Inactive)),
+                "{input:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn two_unanswered_pings_mean_a_dead_peer() {
+        let mut clock = Clock::new(LIMITS, 10_000);
+        assert_eq!(clock.run(false), (75, Action::Dead));
+    }
+
+    #[test]
+    fn a_fresh_token_moves_the_expiry_and_a_bad_one_closes() {
+        let mut clock = Clock::new(LIMITS, 100);
+        let token = "{\"type\":\"token\",\"token\":\"t\"}";
+        assert_eq!(
+            clock.take(50, Input::Text(token)),
+            Action::Verify("t".to_owned())
+        );
+        let later = clock.wall + Duration::from_secs(200);
+        assert_eq!(clock.session.refreshed(Ok(later)), Action::Nothing);
+        assert_eq!(
+            clock.run(true),
+            (200, Action::CloseAfterCatchUp(CloseReason::TokenExpired))
+        );
+        let mut clock = Clock::new(LIMITS, 100);
+        assert_eq!(
+            clock.session.refreshed(Err(CloseReason::BadToken)),
+            Action::Close(CloseReason::BadToken)
+        );
+    }
+
+    #[test]
+    fn token_frames_come_at_most_once_in_ten_seconds() {
+        let token = "{\"type\":\"token\",\"token\":\"t\"}";
+        let mut clock = Clock::new(LIMITS, 100);
+        assert!(matches!(
+            clock.take(1, Input::Text(token)),
+            Action::Verify(_)
+        ));
+        assert!(matches!(
+            clock.take(11, Input::Text(token)),
+            Action::Verify(_)
+        ));
+        assert_eq!(
+            clock.take(20, Input::Text(token)),
+            Action::Close(CloseReason::TooManyTokens)
+        );
+    }
+
+    #[test]
+    fn a_token_frame_without_a_token_is_a_missing_token() {
+        for frame in [
+            "{\"type\":\"token\"}",
+            "{\"type\":\"token\",\"token\":\"\"}",
+            "{\"type\":\"token\",\"token\":7}",
+        ] {
+            let mut clock = Clock::new(LIMITS, 100);
+            assert_eq!(
+                clock.take(1, Input::Text(frame)),
+                Action::Close(CloseReason::NoToken),
+                "{frame}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_valid_text_is_ignored() {
+        for text in ["", "[]", "{\"type\":7}", "{\"type\":\"subscribe\"}", "null"] {
+            let mut clock = Clock::new(LIMITS, 100);
+            assert_eq!(clock.take(1, Input::Text(text)), Action::Nothing, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_flood_of_messages_closes_and_a_steady_stream_does_not() {
+        let mut clock = Clock::new(LIMITS, 10_000);
+        let closed = (0..=MESSAGES_BURST).map(|_| clock.take(1, Input::Text("x")));
+        assert_eq!(
+            closed.last(),
+            Some(Action::Close(CloseReason::TooManyMessages))
+        );
+        let mut clock = Clock::new(LIMITS, 10_000);
+        for second in 0..60 {
+            for _ in 0..MESSAGES_PER_SECOND {
+                assert_eq!(clock.take(second, Input::Text("x")), Action::Nothing);
+            }
+        }
+    }
+
+    #[test]
+    fn a_decided_close_is_not_decided_again() {
+        let mut clock = Clock::new(LIMITS, 10);
+        assert!(matches!(
+            clock.take(10, Input::Time),
+            Action::CloseAfterCatchUp(_)
+        ));
+        assert_eq!(clock.take(11, Input::Time), Action::Nothing);
+        assert_eq!(clock.take(11, Input::Binary), Action::Nothing);
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_is_noticed_with_the_next_ping() {
+        let mut clock = Clock::new(LIMITS, 5_000);
+        let due = clock.session.deadline(clock.start, clock.wall);
+        assert_eq!(due - clock.start, LIMITS.ping);
+        clock.wall += Duration::from_secs(10_000);
+        assert_eq!(
+            clock.take(25, Input::Time),
+            Action::CloseAfterCatchUp(CloseReason::TokenExpired)
+        );
+    }
+}
