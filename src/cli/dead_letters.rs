@@ -1,12 +1,211 @@
-//! `herald dead-letters`.
+//! `herald dead-letters`: the events that could not become notifications, and why.
 
-use super::CliError;
+use super::nats::Connection;
+use super::{CliError, output};
 use crate::config::Config;
+use crate::event::WorkspaceSlug;
+use crate::ingest::{DirectGet, DirectGetError, RawStored};
+
+/// The stream of dead letters; no setting, as other streams are none.
+const STREAM: &str = "DEAD";
+
+/// Letters of one read, and about how many bytes: their payloads come along.
+const BATCH: usize = 512;
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+const HEADINGS: [&str; 6] = [
+    "WORKSPACE",
+    "SEQUENCE",
+    "SUBJECT",
+    "REASON",
+    "TIME",
+    "DETAIL",
+];
 
 /// Arguments of `herald dead-letters`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+#[command(
+    after_help = "SEQUENCE and TIME are those of the event in its own stream. \
+    `nats stream get DEAD --last-for dead.<workspace>.<sequence>` shows its payload."
+)]
+pub(super) struct Args {
+    /// Only those of this workspace.
+    #[arg(long, value_name = "SLUG", value_parser = parse_workspace)]
+    workspace: Option<WorkspaceSlug>,
+    /// Print one JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+}
 
-pub(super) async fn run(_args: Args, _config: Config) -> Result<(), CliError> {
-    Err(CliError::Failure("not built yet".to_owned()))
+fn parse_workspace(text: &str) -> Result<WorkspaceSlug, String> {
+    WorkspaceSlug::parse(text).map_err(|error| error.to_string())
+}
+
+/// One row, in the order of [`HEADINGS`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Row([String; 6]);
+
+pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
+    let mut nats = Connection::open(&config, "herald dead-letters").await?;
+    let get = DirectGet::new(nats.client.clone(), STREAM);
+    let subject = match &args.workspace {
+        Some(workspace) => format!("dead.{workspace}.*"),
+        None => "dead.*.*".to_owned(),
+    };
+    let mut rows = Vec::new();
+    let mut from = 0;
+    loop {
+        let reading = read(&get, &mut from, &subject, &mut rows);
+        let more = nats
+            .allowed(reading)
+            .await?
+            .map_err(|error| failure(&error))?;
+        // JSON needs no widths, so that it need not wait for the last row.
+        if args.json {
+            for row in rows.drain(..) {
+                if !output::line(&row.json())? {
+                    return Ok(());
+                }
+            }
+        }
+        if !more {
+            break;
+        }
+    }
+    if args.json {
+        return Ok(());
+    }
+    if rows.is_empty() {
+        eprintln!("herald: no dead letters");
+        return Ok(());
+    }
+    for line in table(&rows) {
+        if !output::line(&line)? {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Reads one batch from sequence `from` on; says whether there are more.
+async fn read(
+    get: &DirectGet,
+    from: &mut u64,
+    subject: &str,
+    rows: &mut Vec<Row>,
+) -> Result<bool, DirectGetError> {
+    let mut batch = get
+        .next_by_subject(*from, BATCH, BATCH_BYTES, subject)
+        .await?;
+    while let Some(raw) = batch.next().await? {
+        *from = raw.sequence + 1;
+        rows.push(Row::new(&raw));
+    }
+    Ok(batch.end().pending > 0)
+}
+
+impl Row {
+    fn new(raw: &RawStored) -> Self {
+        let mut tokens = raw.subject.split('.').skip(1);
+        let mut token = || tokens.next().unwrap_or_default().to_owned();
+        let header = |name: &str| {
+            let value = raw.headers.as_ref().and_then(|headers| headers.get(name));
+            value.map(|value| value.as_str().to_owned())
+        };
+        Self([
+            token(),
+            token(),
+            header("Herald-Subject").unwrap_or_default(),
+            header("Herald-Reason").unwrap_or_default(),
+            header("Herald-Time").unwrap_or_default(),
+            header("Herald-Detail").unwrap_or_default(),
+        ])
+    }
+
+    fn json(&self) -> String {
+        let [workspace, sequence, subject, reason, time, detail] = &self.0;
+        let sequence = sequence.parse::<u64>().unwrap_or(0);
+        let text = |text: &str| serde_json::Value::from(text);
+        format!(
+            r#"{{"workspace":{},"sequence":{sequence},"subject":{},"reason":{},"time":{},"detail":{}}}"#,
+            text(workspace),
+            text(subject),
+            text(reason),
+            text(time),
+            text(detail)
+        )
+    }
+}
+
+/// The rows under their headings, in columns as wide as they need.
+fn table(rows: &[Row]) -> Vec<String> {
+    let headings = HEADINGS.map(str::to_owned);
+    let cells: Vec<[String; 6]> = std::iter::once(headings)
+        .chain(
+            rows.iter()
+                .map(|row| row.0.clone().map(|cell| output::harmless(&cell))),
+        )
+        .collect();
+    let mut widths = [0; 6];
+    for row in &cells {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    cells
+        .iter()
+        .map(|row| {
+            let padded: Vec<String> = row
+                .iter()
+                .zip(widths)
+                .map(|(cell, width)| format!("{cell:width$}"))
+                .collect();
+            padded.join("  ").trim_end().to_owned()
+        })
+        .collect()
+}
+
+fn failure(error: &DirectGetError) -> CliError {
+    CliError::Failure(match error {
+        DirectGetError::NoResponders => {
+            format!("there is no stream {STREAM} here: `herald migrate` makes it")
+        }
+        DirectGetError::Timeout(_) => format!(
+            "{error}: is NATS up, and may this user publish to $JS.API.DIRECT.GET.{STREAM}?"
+        ),
+        _ => error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(cells: [&str; 6]) -> Row {
+        Row(cells.map(str::to_owned))
+    }
+
+    #[test]
+    fn a_table_is_as_wide_as_its_cells_and_steers_no_terminal() {
+        let lines = table(&[
+            row(["acme", "7", "ws.acme.x\u{1b}", "subject", "t", "d"]),
+            row(["a-long-workspace", "8", "s", "json", "t", ""]),
+        ]);
+        assert_eq!(
+            lines,
+            [
+                "WORKSPACE         SEQUENCE  SUBJECT     REASON   TIME  DETAIL",
+                "acme              7         ws.acme.x\u{fffd}  subject  t     d",
+                "a-long-workspace  8         s           json     t",
+            ]
+        );
+    }
+
+    #[test]
+    fn json_has_the_sequence_as_a_number() {
+        assert_eq!(
+            row(["acme", "7", "s", "json", "t", "d"]).json(),
+            r#"{"workspace":"acme","sequence":7,"subject":"s","reason":"json","time":"t","detail":"d"}"#
+        );
+    }
 }

@@ -12,6 +12,8 @@ mod dead_letters;
 mod dev;
 mod listen;
 mod migrate;
+mod nats;
+mod output;
 mod publish;
 mod replay;
 mod serve;
@@ -23,6 +25,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigError};
+
+/// The configuration file that is read where none is named and this one is there.
+const CONFIG_FILE: &str = "herald.toml";
 
 /// A live notification gateway: NATS JetStream events to authenticated WebSockets.
 #[derive(Debug, Parser)]
@@ -76,7 +81,15 @@ impl From<ConfigError> for CliError {
 
 impl From<crate::ingest::ConnectError> for CliError {
     fn from(error: crate::ingest::ConnectError) -> Self {
-        Self::Failure(error.to_string())
+        use crate::ingest::ConnectError;
+        match error {
+            ConnectError::Credentials { .. } | ConnectError::Url | ConnectError::Logins => {
+                Self::Usage(error.to_string())
+            }
+            ConnectError::Refused | ConnectError::Unreachable(_) => {
+                Self::Failure(error.to_string())
+            }
+        }
     }
 }
 
@@ -96,7 +109,9 @@ pub fn main() -> ExitCode {
     match runtime.block_on(run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("herald: {error}");
+            for line in error.to_string().lines() {
+                eprintln!("herald: {line}");
+            }
             ExitCode::from(match error {
                 CliError::Failure(_) => 1,
                 CliError::Usage(_) => 2,
@@ -106,18 +121,19 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), CliError> {
-    let default = PathBuf::from("herald.toml");
+    let default = PathBuf::from(CONFIG_FILE);
     let path = cli.config.or_else(|| default.exists().then_some(default));
-    let config = Config::load(path.as_deref())?;
+    // Who checks settings goes on to the files that they name; the others stop here.
+    let reading = Config::read(path.as_deref())?;
     match cli.command {
-        Command::Serve(args) => serve::run(args, config).await,
-        Command::Migrate(args) => migrate::run(args, config).await,
-        Command::Check(args) => check::run(args, config).await,
-        Command::Token(args) => token::run(args, config).await,
-        Command::Publish(args) => publish::run(args, config).await,
-        Command::Listen(args) => listen::run(args, config).await,
-        Command::Replay(args) => replay::run(args, config).await,
-        Command::DeadLetters(args) => dead_letters::run(args, config).await,
-        Command::Dev(args) => dev::run(args, config).await,
+        Command::Serve(args) => Box::pin(serve::run(args, reading)).await,
+        Command::Migrate(args) => migrate::run(args, reading.into_config()?).await,
+        Command::Check(args) => check::run(args, reading, path.as_deref()).await,
+        Command::Token(args) => token::run(args, reading.into_config()?).await,
+        Command::Publish(args) => publish::run(args, reading.into_config()?).await,
+        Command::Listen(args) => listen::run(args, reading.into_config()?).await,
+        Command::Replay(args) => replay::run(args, reading.into_config()?).await,
+        Command::DeadLetters(args) => dead_letters::run(args, reading.into_config()?).await,
+        Command::Dev(args) => dev::run(args, reading.into_config()?, path.as_deref()).await,
     }
 }

@@ -1,12 +1,290 @@
-//! `herald publish`.
+//! `herald publish`: one event, checked here as the gateway will check it, then stored.
 
-use super::CliError;
+use std::io::Read as _;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::header::{HeaderName, HeaderValue};
+use bytes::Bytes;
+use chrono::{SecondsFormat, Utc};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use uuid::Uuid;
+
+use super::nats::Connection;
+use super::{CliError, output};
 use crate::config::Config;
+use crate::event::{EventName, PAYLOAD_MAX, StoredMessage, WorkspaceSlug, decode};
+use crate::ingest::{PublishError, publish};
+
+/// How long the acknowledgement may take: an election of a new stream leader, and more.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a CloudEvents header value must have encoded (NATS binding, section 3.1.3.2); the encoder
+/// adds whatever is not ASCII.
+const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
 /// Arguments of `herald publish`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+#[command(
+    after_help = "Prints where the event was stored, `EVENTS 42`, and `EVENTS 42 duplicate` where the \
+    stream had it already. Every event gets a new W3C traceparent, unless --header gives one.\n\n\
+    Examples:\n  \
+    herald publish acme record.created '{\"collection\":\"orders\",\"recordId\":\"r1\"}'\n  \
+    echo '{\"title\":\"Maintenance at ten\"}' | herald publish acme system.maintenance - --id m-7"
+)]
+pub(super) struct Args {
+    /// The workspace's slug.
+    #[arg(value_parser = parse_workspace)]
+    workspace: WorkspaceSlug,
+    /// What happened: <category>.<name>, such as record.created or custom.order_placed.
+    #[arg(value_name = "CATEGORY.NAME", value_parser = parse_event)]
+    event: EventName,
+    /// The payload, a JSON object; `-` reads it from standard input.
+    #[arg(value_name = "JSON", default_value = "{}")]
+    payload: String,
+    /// Your id of the event: a second one of the same id is dropped as a duplicate. It is sent as
+    /// Nats-Msg-Id `<workspace>:<ID>`.
+    #[arg(long, value_parser = parse_id)]
+    id: Option<String>,
+    /// Publish it as a CloudEvent, with --id or a new UUID as its id.
+    #[arg(long)]
+    cloudevent: bool,
+    /// A header of the message; may be given several times.
+    #[arg(long = "header", value_name = "NAME:VALUE", value_parser = parse_header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// Print `{"stream":"EVENTS","sequence":42,"duplicate":false}` instead.
+    #[arg(long)]
+    json: bool,
+}
 
-pub(super) async fn run(_args: Args, _config: Config) -> Result<(), CliError> {
-    Err(CliError::Failure("not built yet".to_owned()))
+fn parse_workspace(text: &str) -> Result<WorkspaceSlug, String> {
+    WorkspaceSlug::parse(text).map_err(|error| error.to_string())
+}
+
+fn parse_event(text: &str) -> Result<EventName, String> {
+    EventName::parse(text).map_err(|bad| bad.detail)
+}
+
+fn parse_id(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.chars().any(char::is_control) {
+        return Err("an id is not empty and has no control characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text
+        .split_once(':')
+        .ok_or("a header is written NAME:VALUE")?;
+    if name.is_empty() || name.to_ascii_lowercase().starts_with("nats-") {
+        return Err("headers that begin with Nats- are NATS' own".to_owned());
+    }
+    let name = name.parse().map_err(|_| "this is not a header name")?;
+    let value = value.trim().parse();
+    Ok((name, value.map_err(|_| "a header's value is one line")?))
+}
+
+pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
+    let payload = payload(&args.payload)?;
+    let headers = headers(&args);
+    let subject = format!("ws.{}.{}", args.workspace, args.event);
+    check(&args, &subject, &headers, &payload)?;
+    let mut nats = Connection::open(&config, "herald publish").await?;
+    let client = nats.client.clone();
+    let publishing = publish(&client, subject.clone(), headers, payload, TIMEOUT);
+    let ack = nats.allowed(publishing).await?;
+    let ack = ack.map_err(|error| failure(&error, &config, &subject))?;
+    if ack.stream != config.nats.stream {
+        return Err(CliError::Failure(format!(
+            "the stream {} stored this as {}, and nats.stream is {}: no gateway will see it",
+            ack.stream, ack.sequence, config.nats.stream
+        )));
+    }
+    let line = match (args.json, ack.duplicate) {
+        (true, duplicate) => format!(
+            r#"{{"stream":{},"sequence":{},"duplicate":{duplicate}}}"#,
+            serde_json::Value::from(ack.stream),
+            ack.sequence
+        ),
+        (false, false) => format!("{} {}", ack.stream, ack.sequence),
+        (false, true) => format!("{} {} duplicate", ack.stream, ack.sequence),
+    };
+    output::line(&line).map(drop)
+}
+
+/// The payload as given, or standard input as far as it can be taken.
+fn payload(argument: &str) -> Result<Bytes, CliError> {
+    if argument != "-" {
+        return Ok(Bytes::from(argument.to_owned()));
+    }
+    let mut bytes = Vec::new();
+    // One byte more than allowed is enough to know.
+    let most = u64::try_from(PAYLOAD_MAX + 1).unwrap_or(u64::MAX);
+    // Blocking is right: nothing else goes on yet.
+    std::io::stdin()
+        .take(most)
+        .read_to_end(&mut bytes)
+        .map_err(|error| CliError::Failure(format!("cannot read standard input: {error}")))?;
+    Ok(bytes.into())
+}
+
+fn headers(args: &Args) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &args.headers {
+        headers.append(name.clone(), value.clone());
+    }
+    let has_traceparent = args
+        .headers
+        .iter()
+        .any(|(name, _)| AsRef::<str>::as_ref(name).eq_ignore_ascii_case("traceparent"));
+    if !has_traceparent {
+        headers.insert("traceparent", new_traceparent());
+    }
+    if let Some(id) = &args.id {
+        // Streams deduplicate across all their subjects, so that an id needs its workspace.
+        headers.insert("Nats-Msg-Id", format!("{}:{id}", args.workspace));
+    }
+    if args.cloudevent {
+        let id = args
+            .id
+            .clone()
+            .unwrap_or_else(|| Uuid::new_v4().to_string());
+        let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+        for (name, value) in [
+            ("ce-specversion", "1.0".to_owned()),
+            ("ce-id", id),
+            ("ce-source", format!("/herald/publish/{}", args.workspace)),
+            ("ce-type", args.event.to_string()),
+            ("ce-time", time),
+            ("ce-datacontenttype", "application/json".to_owned()),
+        ] {
+            headers.append(name, utf8_percent_encode(&value, ENCODED).to_string());
+        }
+    }
+    headers
+}
+
+/// A new trace, marked as sampled.
+fn new_traceparent() -> String {
+    let trace = Uuid::new_v4().simple();
+    let (span, _) = Uuid::new_v4().as_u64_pair();
+    format!("00-{trace}-{span:016x}-01")
+}
+
+/// Decodes the event as a gateway would, so that a mistake is told here and is no dead letter there.
+fn check(args: &Args, subject: &str, headers: &HeaderMap, payload: &Bytes) -> Result<(), CliError> {
+    let message = StoredMessage {
+        workspace: args.workspace.clone(),
+        subject: subject.into(),
+        sequence: 0,
+        time: Utc::now(),
+        headers: Some(headers.clone()),
+        payload: payload.clone(),
+    };
+    match decode(&message) {
+        Ok(_) => Ok(()),
+        Err(bad) => Err(CliError::Usage(format!(
+            "this event is not right: {}",
+            bad.detail
+        ))),
+    }
+}
+
+fn failure(error: &PublishError, config: &Config, subject: &str) -> CliError {
+    let stream = &config.nats.stream;
+    CliError::Failure(match error {
+        PublishError::NoStream => format!(
+            "no stream takes {subject}: `herald migrate` makes {stream}, and the NATS account must be the one that has it"
+        ),
+        PublishError::Timeout(_) => format!(
+            "{error}; the event may have been stored all the same, and with --id it can be published again safely"
+        ),
+        _ => error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, FromArgMatches as _};
+
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Args, clap::Error> {
+        let command = Args::augment_args(clap::Command::new("publish").no_binary_name(true));
+        Args::from_arg_matches(&command.try_get_matches_from(arguments)?)
+    }
+
+    fn checked(arguments: &[&str]) -> Result<(), String> {
+        let args = parsed(arguments).map_err(|error| error.to_string())?;
+        let payload = Bytes::from(args.payload.clone());
+        let subject = format!("ws.{}.{}", args.workspace, args.event);
+        check(&args, &subject, &headers(&args), &payload).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_a_gateway_would_not_take_is_refused_here() {
+        for good in [
+            &["acme", "record.created"][..],
+            &[
+                "acme",
+                "custom.x",
+                r#"{"title":"T"}"#,
+                "--id",
+                "é 1",
+                "--cloudevent",
+            ],
+            &[
+                "acme",
+                "custom.x",
+                "--header",
+                "X-Team: a:b",
+                "--header",
+                "X-Team: c",
+            ],
+        ] {
+            checked(good).unwrap();
+        }
+        for (bad, want) in [
+            (&["Acme", "record.created"][..], "slug"),
+            (&["acme", "record"], "subject"),
+            (&["acme", "record.create"], "created, updated"),
+            (&["acme", "orders.created"], "category"),
+            (&["acme", "custom.x", "{"], "not JSON"),
+            (&["acme", "custom.x", "[]"], "not an object"),
+            (
+                &["acme", "custom.x", r#"{"recipients":null}"#],
+                "recipients",
+            ),
+            (&["acme", "custom.x", "--id", ""], "empty"),
+            (&["acme", "custom.x", "--id", "a\nb"], "control"),
+            (&["acme", "custom.x", "--header", "x"], "NAME:VALUE"),
+            (&["acme", "custom.x", "--header", "Nats-TTL: 1"], "NATS"),
+            (&["acme", "custom.x", "--header", "a b: 1"], "header name"),
+            (&["acme", "custom.x", "--header", "ce-id: 1"], "specversion"),
+            (
+                &["acme", "custom.x", "--cloudevent", "--header", "CE-id: 1"],
+                "twice",
+            ),
+        ] {
+            let error = checked(bad).unwrap_err();
+            assert!(error.contains(want), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_the_workspaces_own_and_a_trace_is_new_unless_it_is_given() {
+        let header = |args: &Args, name: &str| {
+            let headers = headers(args);
+            headers.get(name).map(|value| value.as_str().to_owned())
+        };
+        let args = parsed(&["acme", "custom.x", "--id", "ö 1", "--cloudevent"]).unwrap();
+        assert_eq!(header(&args, "Nats-Msg-Id").unwrap(), "acme:ö 1");
+        assert_eq!(header(&args, "ce-id").unwrap(), "%C3%B6%201");
+        let traceparent = header(&args, "traceparent").unwrap();
+        assert!(crate::event::is_traceparent(&traceparent), "{traceparent}");
+        assert_ne!(header(&args, "traceparent").unwrap(), traceparent);
+        let args = parsed(&["acme", "custom.x", "--header", "Traceparent: mine"]).unwrap();
+        assert_eq!(header(&args, "traceparent"), None);
+        assert_eq!(header(&args, "Nats-Msg-Id"), None);
+    }
 }

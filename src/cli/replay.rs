@@ -1,12 +1,194 @@
-//! `herald replay`.
+//! `herald replay`: what past events would have been, computed from the stream and sent to nobody.
 
-use super::CliError;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::nats::Connection;
+use super::{CliError, output};
 use crate::config::Config;
+use crate::event::WorkspaceSlug;
+use crate::ingest::{Batch, DirectGet, DirectGetError, RawStored};
+use crate::projection::{Notification, Projector, Recipients};
+
+/// Messages of one read, and about how many bytes: some hundredths of a second of a broker.
+const BATCH: usize = 512;
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// How often a read that broke off is begun again where it stopped.
+const RETRIES: u32 = 3;
 
 /// Arguments of `herald replay`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+#[command(
+    after_help = "Prints the notifications, one JSON a line, as they would be with the rules and settings \
+    of now. Bad events are told on standard error, with their sequence and reason. Nothing is sent."
+)]
+pub(super) struct Args {
+    /// The workspace's slug.
+    #[arg(long, value_name = "SLUG", value_parser = parse_workspace)]
+    workspace: WorkspaceSlug,
+    /// How far to look back. Events older than nats.max_age are gone.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_since)]
+    since: Duration,
+    /// Only what this user would have got. Without it, events for anybody are printed.
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+}
 
-pub(super) async fn run(_args: Args, _config: Config) -> Result<(), CliError> {
-    Err(CliError::Failure("not built yet".to_owned()))
+fn parse_workspace(text: &str) -> Result<WorkspaceSlug, String> {
+    WorkspaceSlug::parse(text).map_err(|error| error.to_string())
+}
+
+fn parse_since(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text.trim())
+        .map_err(|_| "this is not a duration: write for example 10m or 1h".to_owned())
+}
+
+pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
+    let projector = Projector::from_config(&config.projection, &config.nats.stream)
+        .map_err(|error| CliError::Usage(error.to_string()))?;
+    let start = chrono::Duration::from_std(args.since)
+        .ok()
+        .and_then(|since| Utc::now().checked_sub_signed(since))
+        .unwrap_or(DateTime::UNIX_EPOCH);
+    let mut nats = Connection::open(&config, "herald replay").await?;
+    let mut reader = Reader {
+        get: DirectGet::new(nats.client.clone(), &config.nats.stream),
+        subject: format!("ws.{}.>", args.workspace),
+        from: From::Time(start),
+    };
+    let mut counts = Counts::default();
+    let mut failures = 0;
+    loop {
+        let reading = reader.read(|raw| show(raw, &args, &projector, &mut counts));
+        match nats.allowed(reading).await? {
+            Ok(More::Yes) => failures = 0,
+            Ok(More::No) => break,
+            Err(ReadError::Output(error)) => return Err(error),
+            Err(ReadError::Read(error)) => {
+                failures += 1;
+                let again = matches!(
+                    error,
+                    DirectGetError::Timeout(_) | DirectGetError::Incomplete
+                );
+                if !again || failures > RETRIES {
+                    return Err(reader.failure(&error, &config));
+                }
+            }
+        }
+    }
+    eprintln!(
+        "herald: {} notifications, {} bad events",
+        counts.notifications, counts.bad
+    );
+    Ok(())
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    notifications: u64,
+    bad: u64,
+}
+
+/// Prints one event. Says whether to go on.
+fn show(
+    raw: RawStored,
+    args: &Args,
+    projector: &Projector,
+    counts: &mut Counts,
+) -> Result<bool, CliError> {
+    let sequence = raw.sequence;
+    match projector.project(&raw.into_stored(args.workspace.clone())) {
+        Ok(notification) if is_for(&notification, args.user.as_deref()) => {
+            counts.notifications += 1;
+            output::line(&notification.encoded)
+        }
+        Ok(_) => Ok(true),
+        Err(bad) => {
+            counts.bad += 1;
+            eprintln!("herald: event {sequence} is bad: {bad}");
+            Ok(true)
+        }
+    }
+}
+
+fn is_for(notification: &Notification, user: Option<&str>) -> bool {
+    match (user, &notification.recipients) {
+        (None, _) | (Some(_), Recipients::Everyone) => true,
+        (Some(user), Recipients::Users(users)) => users.contains(user),
+    }
+}
+
+/// Reads the stream forward, a batch at a time.
+#[derive(Debug)]
+struct Reader {
+    get: DirectGet,
+    subject: String,
+    from: From,
+}
+
+/// Where the next read begins.
+#[derive(Debug, Clone, Copy)]
+enum From {
+    Time(DateTime<Utc>),
+    Sequence(u64),
+}
+
+enum More {
+    Yes,
+    No,
+}
+
+enum ReadError {
+    Read(DirectGetError),
+    Output(CliError),
+}
+
+impl Reader {
+    /// Reads one batch, and stands behind the last message that `each` has taken.
+    async fn read(
+        &mut self,
+        mut each: impl FnMut(RawStored) -> Result<bool, CliError>,
+    ) -> Result<More, ReadError> {
+        let mut batch = self.ask().await.map_err(ReadError::Read)?;
+        while let Some(raw) = batch.next().await.map_err(ReadError::Read)? {
+            self.from = From::Sequence(raw.sequence + 1);
+            if !each(raw).map_err(ReadError::Output)? {
+                return Ok(More::No);
+            }
+        }
+        Ok(match batch.end().pending {
+            0 => More::No,
+            _ => More::Yes,
+        })
+    }
+
+    async fn ask(&self) -> Result<Batch, DirectGetError> {
+        let (get, subject) = (&self.get, &self.subject);
+        match self.from {
+            From::Time(time) => get.next_since(time, BATCH, BATCH_BYTES, subject).await,
+            From::Sequence(sequence) => {
+                get.next_by_subject(sequence, BATCH, BATCH_BYTES, subject)
+                    .await
+            }
+        }
+    }
+
+    fn failure(&self, error: &DirectGetError, config: &Config) -> CliError {
+        let stream = &config.nats.stream;
+        let at = match self.from {
+            From::Time(_) => String::new(),
+            From::Sequence(sequence) => format!(" from sequence {sequence} on"),
+        };
+        CliError::Failure(match error {
+            DirectGetError::NoResponders => {
+                format!("there is no stream {stream} here: `herald migrate` makes it")
+            }
+            DirectGetError::Timeout(_) => format!(
+                "{error}{at}: is NATS up, and may this user publish to $JS.API.DIRECT.GET.{stream}?"
+            ),
+            _ => format!("{error}{at}"),
+        })
+    }
 }

@@ -1,12 +1,307 @@
-//! `herald token`.
+//! `herald token`: a token for development, signed with the shared secret of the settings.
+
+use std::io::Write;
+use std::time::{Duration, SystemTime};
 
 use super::CliError;
-use crate::config::Config;
+use crate::auth::{HmacSecret, NewToken, Workspaces, sign, signing_secret};
+use crate::config::{Config, Secret};
+use crate::event::WorkspaceSlug;
 
 /// Arguments of `herald token`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// The user: the token's `sub`, which an event's `recipients` name.
+    #[arg(long, value_name = "USER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    user: String,
+    /// A workspace the token is good for; may be given several times. '*' is every workspace.
+    #[arg(long = "workspace", value_name = "SLUG", required = true, value_parser = parse_workspace)]
+    workspaces: Vec<Workspace>,
+    /// How long the token is good for.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_expiry)]
+    expires: Duration,
+    /// Shared secret to sign with, instead of the settings' (auth.hmac_secret, which can also come
+    /// from the environment and then stands in no list of processes, or auth.hmac_secret_file).
+    #[arg(long, value_name = "SECRET")]
+    secret: Option<Secret>,
+    /// The token's `iss`, instead of auth.issuer.
+    #[arg(long, value_name = "NAME")]
+    issuer: Option<String>,
+    /// The token's `aud`, instead of auth.audience.
+    #[arg(long, value_name = "NAME")]
+    audience: Option<String>,
+}
 
-pub(super) async fn run(_args: Args, _config: Config) -> Result<(), CliError> {
-    Err(CliError::Failure("not built yet".to_owned()))
+#[derive(Debug, Clone)]
+enum Workspace {
+    Every,
+    One(WorkspaceSlug),
+}
+
+fn parse_workspace(text: &str) -> Result<Workspace, String> {
+    match text {
+        "*" => Ok(Workspace::Every),
+        slug => WorkspaceSlug::parse(slug)
+            .map(Workspace::One)
+            .map_err(|error| error.to_string()),
+    }
+}
+
+fn parse_expiry(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text.trim()) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        Ok(_) => Err("a token must be good for a while: write for example 30s or 1h".to_owned()),
+        Err(_) => Err("this is not a duration: write for example 30s or 1h".to_owned()),
+    }
+}
+
+pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
+    let token = make(&args, &config, SystemTime::now())?;
+    writeln!(std::io::stdout(), "{token}")
+        .map_err(|error| CliError::Failure(format!("cannot write the token: {error}")))
+}
+
+/// The token that `args` ask for.
+///
+/// # Errors
+/// [`CliError::Usage`] where there is no secret to sign with.
+fn make(args: &Args, config: &Config, now: SystemTime) -> Result<String, CliError> {
+    let secret = match &args.secret {
+        Some(secret) => HmacSecret::new(secret.expose().as_bytes())
+            .map_err(|error| CliError::Usage(format!("--secret {error}")))?,
+        None => signing_secret(&config.auth)
+            .map_err(|error| CliError::Usage(format!("{error}; or give --secret")))?,
+    };
+    let slugs = args.workspaces.iter().map(|workspace| match workspace {
+        Workspace::Every => None,
+        Workspace::One(slug) => Some(slug.clone()),
+    });
+    let workspaces = slugs
+        .collect::<Option<Vec<_>>>()
+        .map_or(Workspaces::All, Workspaces::Some);
+    sign(
+        &secret,
+        &NewToken {
+            subject: &args.user,
+            workspaces: &workspaces,
+            workspaces_claim: &config.auth.workspaces_claim,
+            issuer: args.issuer.as_deref().or(config.auth.issuer.as_deref()),
+            audience: args.audience.as_deref().or(config.auth.audience.as_deref()),
+            issued_at: now,
+            expires_in: args.expires,
+        },
+    )
+    .map_err(|error| CliError::Failure(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::auth::{UserKey, Verifier};
+    use crate::config::AuthConfig;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &[&str]) -> Result<Args, clap::Error> {
+        Line::try_parse_from([&["token"], line].concat()).map(|line| line.args)
+    }
+
+    fn config() -> Config {
+        Config {
+            auth: AuthConfig {
+                hmac_secret: Some(Secret::from("a secret of thirty-two bytes, or more")),
+                ..AuthConfig::default()
+            },
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn a_printed_token_passes_the_gateway_with_the_same_settings() {
+        let now = SystemTime::now();
+        let slug = |text| WorkspaceSlug::parse(text).unwrap();
+        let mut strict = config();
+        strict.auth.issuer = Some("herald-dev".to_owned());
+        strict.auth.audience = Some("herald".to_owned());
+        strict.auth.workspaces_claim = "tenants".to_owned();
+        for (config, line, issuer, workspaces) in [
+            (
+                config(),
+                vec!["--workspace", "acme"],
+                None,
+                Workspaces::Some(vec![slug("acme")]),
+            ),
+            (
+                strict.clone(),
+                vec![
+                    "--workspace",
+                    "acme",
+                    "--workspace",
+                    "globex",
+                    "--expires",
+                    "2h 30m",
+                ],
+                Some("herald-dev"),
+                Workspaces::Some(vec![slug("acme"), slug("globex")]),
+            ),
+            (
+                strict,
+                vec!["--workspace", "*"],
+                Some("herald-dev"),
+                Workspaces::All,
+            ),
+            (
+                config(),
+                vec![
+                    "--workspace",
+                    "*",
+                    "--workspace",
+                    "acme",
+                    "--issuer",
+                    "x",
+                    "--audience",
+                    "y",
+                ],
+                Some("x"),
+                Workspaces::All,
+            ),
+        ] {
+            let args = parse(&[&["--user", "ada"], line.as_slice()].concat()).unwrap();
+            let token = make(&args, &config, now).unwrap();
+            let identity = Verifier::from_config(&config.auth)
+                .unwrap()
+                .verify(&token, now)
+                .unwrap();
+            assert_eq!(identity.workspaces, workspaces, "{line:?}");
+            assert_eq!(identity.user, UserKey::new(issuer, "ada"), "{line:?}");
+            let left = identity.expires_at.duration_since(now).unwrap();
+            let wanted = args.expires.as_secs();
+            assert!(
+                (wanted - 1..=wanted + 1).contains(&left.as_secs()),
+                "{left:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_secret_on_the_line_goes_before_the_settings() {
+        let secret = "another secret of thirty-two bytes";
+        let args = parse(&["--user", "u", "--workspace", "w", "--secret", secret]).unwrap();
+        assert!(!format!("{args:?}").contains(secret));
+        let public_key = Config {
+            auth: AuthConfig {
+                public_key_file: Some("key.pem".into()),
+                ..AuthConfig::default()
+            },
+            ..Config::default()
+        };
+        let verifier = Verifier::from_config(&AuthConfig {
+            hmac_secret: Some(Secret::from(secret)),
+            ..AuthConfig::default()
+        })
+        .unwrap();
+        let now = SystemTime::now();
+        for config in [config(), public_key, Config::default()] {
+            let token = make(&args, &config, now).unwrap();
+            assert!(verifier.verify(&token, now).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_wrong_line_is_told_what_is_wrong_with_it() {
+        for (line, expected) in [
+            (vec!["--workspace", "acme"], "--user"),
+            (vec!["--user", "ada"], "--workspace"),
+            (vec!["--user", "", "--workspace", "acme"], "--user"),
+            (
+                vec!["--user", "ada", "--workspace", "Acme"],
+                "1 to 63 characters",
+            ),
+            (
+                vec!["--user", "ada", "--workspace", "acme,globex"],
+                "1 to 63 characters",
+            ),
+            (
+                vec!["--user", "ada", "--workspace", "a", "--expires", "soon"],
+                "not a duration",
+            ),
+            (
+                vec!["--user", "ada", "--workspace", "a", "--expires", "60"],
+                "not a duration",
+            ),
+            (
+                vec!["--user", "ada", "--workspace", "a", "--expires=-1h"],
+                "not a duration",
+            ),
+            (
+                vec!["--user", "ada", "--workspace", "a", "--expires", "0s"],
+                "good for a while",
+            ),
+        ] {
+            let error = parse(&line).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(expected), "{line:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn without_a_usable_secret_it_is_said_which_setting_lacks_it() {
+        let with = |auth| Config {
+            auth,
+            ..Config::default()
+        };
+        let key = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys/rsa.public.pem");
+        let mut both = config();
+        both.auth.public_key_file = Some(key.clone());
+        let short = AuthConfig {
+            hmac_secret: Some(Secret::from("short")),
+            ..AuthConfig::default()
+        };
+        let public = AuthConfig {
+            public_key_file: Some(key),
+            ..AuthConfig::default()
+        };
+        let absent = AuthConfig {
+            hmac_secret_file: Some("/absent".into()),
+            ..AuthConfig::default()
+        };
+        let plain = ["--user", "u", "--workspace", "w"];
+        let short_secret = ["--user", "u", "--workspace", "w", "--secret", "short"];
+        for (config, line, expected) in [
+            (
+                config(),
+                short_secret.as_slice(),
+                "--secret is shorter than 32 bytes",
+            ),
+            (
+                with(short),
+                &plain,
+                "auth.hmac_secret is shorter than 32 bytes",
+            ),
+            (
+                with(public),
+                &plain,
+                "auth.public_key_file holds public keys",
+            ),
+            (
+                with(absent),
+                &plain,
+                "auth.hmac_secret_file /absent cannot be read",
+            ),
+            (Config::default(), &plain, "auth.hmac_secret"),
+            (both, &plain, "only one key source"),
+        ] {
+            let error = make(&parse(line).unwrap(), &config, SystemTime::now()).unwrap_err();
+            assert!(matches!(error, CliError::Usage(_)), "{error}");
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
 }

@@ -1,0 +1,131 @@
+//! `herald check`: whether `herald serve` would run with these settings and, with `--nats`, at this
+//! server. Every part is looked at, whatever is wrong with the others. It changes nothing, and may run
+//! beside a gateway.
+
+mod server;
+mod settings;
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::{CliError, output};
+use crate::config::Reading;
+use crate::projection::DEFAULT_RULES;
+
+/// Arguments of `herald check`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit code: 0 where all is well, 2 where the settings or a file they name are wrong, 1 where \
+    only the NATS server is."
+)]
+pub(super) struct Args {
+    /// Look at the NATS server, too: connection, version, permissions, migrations. Writes nothing.
+    #[arg(long)]
+    nats: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Print the built-in rules, to be copied and named in projection.rules, and check nothing.
+    #[arg(long, conflicts_with_all = ["nats", "json"])]
+    print_rules: bool,
+}
+
+/// What one look at one part found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    /// Worth knowing; `serve` runs all the same.
+    Note,
+    Wrong,
+}
+
+/// One line of the report.
+#[derive(Debug, Clone, Serialize)]
+struct Finding {
+    part: &'static str,
+    state: State,
+    detail: String,
+}
+
+impl Finding {
+    fn ok(part: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(part, State::Ok, detail)
+    }
+
+    fn note(part: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(part, State::Note, detail)
+    }
+
+    fn wrong(part: &'static str, detail: &impl std::fmt::Display) -> Self {
+        Self::new(part, State::Wrong, detail.to_string())
+    }
+
+    fn new(part: &'static str, state: State, detail: impl Into<String>) -> Self {
+        Self {
+            part,
+            state,
+            detail: detail.into(),
+        }
+    }
+
+    fn is_wrong(&self) -> bool {
+        self.state == State::Wrong
+    }
+}
+
+pub(super) async fn run(args: Args, reading: Reading, file: Option<&Path>) -> Result<(), CliError> {
+    if args.print_rules {
+        return output::line(DEFAULT_RULES.trim_end()).map(drop);
+    }
+    let mut findings = settings::check(&reading, file).await;
+    let settings_wrong = findings.iter().any(Finding::is_wrong);
+    let connects = !findings
+        .iter()
+        .any(|finding| finding.is_wrong() && finding.part == settings::NATS);
+    if args.nats && connects {
+        findings.extend(server::check(&reading.config).await);
+    }
+    if args.json {
+        let ok = !findings.iter().any(Finding::is_wrong);
+        output::line(&format!("{:#}", json!({ "ok": ok, "findings": &findings })))?;
+    } else {
+        print(&findings)?;
+    }
+    let problems = wrong(&findings);
+    match problems.as_slice() {
+        [] => Ok(()),
+        problems if settings_wrong => Err(CliError::Usage(problems.join("\n"))),
+        problems => Err(CliError::Failure(problems.join("\n"))),
+    }
+}
+
+/// Everything that is wrong with the settings and the files they name, one sentence each.
+pub(super) async fn wrong_settings(reading: &Reading) -> Vec<String> {
+    wrong(&settings::check(reading, None).await)
+}
+
+fn wrong(findings: &[Finding]) -> Vec<String> {
+    findings
+        .iter()
+        .filter(|finding| finding.is_wrong())
+        .map(|finding| format!("{}: {}", finding.part, finding.detail))
+        .collect()
+}
+
+/// The good news; what is wrong goes to standard error with the exit code.
+fn print(findings: &[Finding]) -> Result<(), CliError> {
+    for finding in findings {
+        let word = match finding.state {
+            State::Ok => "ok",
+            State::Note => "note",
+            State::Wrong => continue,
+        };
+        if !output::line(&format!("{word:4} {}: {}", finding.part, finding.detail))? {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,306 @@
+//! `herald dev`: a nats-server and a gateway of their own, and the commands for a first notification.
+//! [`find`] looks for a nats-server, [`server`] is the running one, [`guide`] is what is printed.
+
+mod find;
+mod guide;
+mod server;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::SignalKind;
+use uuid::Uuid;
+
+use self::guide::Guide;
+use self::server::{Port, Server};
+use super::serve::{init_logs, next_stop, stops};
+use super::{CliError, output};
+use crate::auth::{HmacSecret, NewToken, Workspaces, sign};
+use crate::config::{AuthConfig, Config, NatsConfig, Secret, ServerConfig};
+use crate::event::WorkspaceSlug;
+use crate::ops::{Gateway, ServeError};
+
+/// The port that NATS has everywhere.
+const NATS_PORT: u16 = 4222;
+/// Who the printed token is for.
+const USER: &str = "ada";
+const WORKSPACE: &str = "acme";
+/// How long the printed token is good for, should nobody press Ctrl-C: its key ends with the process.
+const TOKEN_EXPIRES: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Arguments of `herald dev`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The nats-server is looked for on PATH, in .tools/ and .tools/bin/ of the current folder; without \
+    one that is new enough, Docker runs nats:2.15-alpine. Ports that are taken (4222, 8080, 9090) are replaced by \
+    free ones, unless they were asked for. All settings hold but for those of the NATS connection, the keys, and TLS, \
+    which are its own. Logs go to standard error, the commands to standard output."
+)]
+pub(super) struct Args {
+    /// The nats-server to start.
+    #[arg(long, value_name = "PATH")]
+    nats_server: Option<PathBuf>,
+    /// Port of the sockets, instead of server.listen's.
+    #[arg(long)]
+    port: Option<u16>,
+    /// Port of the nats-server, on 127.0.0.1.
+    #[arg(long)]
+    nats_port: Option<u16>,
+}
+
+pub(super) async fn run(args: Args, config: Config, file: Option<&Path>) -> Result<(), CliError> {
+    init_logs(&config)?;
+    let stops = stops(&[
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        // The terminal was closed.
+        SignalKind::hangup(),
+    ])?;
+    let wish = args
+        .nats_port
+        .map_or(Port::Preferably(NATS_PORT), Port::Exactly);
+    let starting = async {
+        let source = find::find(args.nats_server.as_deref()).await?;
+        Server::start(&source, wish).await
+    };
+    let mut server = tokio::select! {
+        server = starting => server?,
+        () = next_stop(stops.clone()) => return Ok(()),
+    };
+    let served = serve(&args, &config, file, &mut server, || {
+        next_stop(stops.clone())
+    });
+    let served = Box::pin(served).await;
+    server.end().await;
+    served
+}
+
+/// Serves until `stop`, or the server's own end, which is a failure.
+async fn serve<S: Future<Output = ()>>(
+    args: &Args,
+    config: &Config,
+    file: Option<&Path>,
+    server: &mut Server,
+    stop: impl Fn() -> S,
+) -> Result<(), CliError> {
+    let secret = Uuid::new_v4().simple().to_string() + &Uuid::new_v4().simple().to_string();
+    for name in unused(config) {
+        eprintln!("herald: {name} is not used: herald dev has its own");
+    }
+    let settings = settings(args, config, &server.url(), &secret);
+    let token = token(&settings, &secret)?;
+    let gateway = bind(settings, args.port.is_none())?;
+    let addresses = gateway.address().and_then(|listen| {
+        let admin = gateway.admin_address()?;
+        Ok((listen, admin, guide::program()?))
+    });
+    let (listen, admin, program) =
+        addresses.map_err(|error| CliError::Failure(format!("cannot tell the way: {error}")))?;
+    let nats_url = server.url();
+    let text = Guide {
+        program: &program,
+        config: file.filter(|path| *path != Path::new(super::CONFIG_FILE)),
+        settings: &for_publishers(config, &nats_url),
+        listen,
+        admin,
+        nats_url: &nats_url,
+        nats_version: server.version(),
+        user: USER,
+        workspace: WORKSPACE,
+        token: &token,
+        secret: &secret,
+    }
+    .to_string();
+    let ready = gateway.ready();
+    let running = gateway.run(stop);
+    tokio::pin!(running, ready);
+    tokio::select! {
+        ended = &mut running => return Ok(ended?),
+        died = server.died() => return Err(died),
+        () = &mut ready => {}
+    }
+    output::line(&text)?;
+    tokio::select! {
+        ended = &mut running => Ok(ended?),
+        died = server.died() => Err(died),
+    }
+}
+
+/// Binds the gateway. A default port that is taken is replaced by a free one, that of the sockets only
+/// where `may_move`.
+fn bind(mut config: Config, may_move: bool) -> Result<Gateway, ServeError> {
+    loop {
+        match Gateway::bind(config.clone()) {
+            Err(error) if moved(&mut config.server, &error, may_move) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Whether `error` is that of a taken port which was nobody's wish; `server` then asks for any port.
+fn moved(server: &mut ServerConfig, error: &ServeError, may_move: bool) -> bool {
+    let ServeError::Bind {
+        setting, source, ..
+    } = error
+    else {
+        return false;
+    };
+    let default = ServerConfig::default();
+    let (address, wanted, may_move) = match *setting {
+        "server.listen" => (&mut server.listen, default.listen, may_move),
+        _ => (&mut server.admin_listen, default.admin_listen, true),
+    };
+    let moves = may_move && *address == wanted && source.kind() == std::io::ErrorKind::AddrInUse;
+    if moves {
+        address.set_port(0);
+    }
+    moves
+}
+
+/// What was set and does not hold here, by name.
+fn unused(config: &Config) -> Vec<&'static str> {
+    let (nats, auth, server) = (&config.nats, &config.auth, &config.server);
+    let default = NatsConfig::default();
+    [
+        ("nats.url", nats.url != default.url),
+        ("nats.credentials_file", nats.credentials_file.is_some()),
+        ("nats.ca_file", nats.ca_file.is_some()),
+        (
+            "nats.inbox_prefix",
+            nats.inbox_prefix != default.inbox_prefix,
+        ),
+        ("nats.replicas", nats.replicas != default.replicas),
+        ("nats.migrate", nats.migrate != default.migrate),
+        ("auth.hmac_secret", auth.hmac_secret.is_some()),
+        ("auth.hmac_secret_file", auth.hmac_secret_file.is_some()),
+        ("auth.public_key_file", auth.public_key_file.is_some()),
+        ("auth.jwks_file", auth.jwks_file.is_some()),
+        ("server.tls_cert", server.tls_cert.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_set)| is_set.then_some(name))
+    .collect()
+}
+
+/// The gateway's settings: the user's, with a server and a key of its own.
+fn settings(args: &Args, config: &Config, nats_url: &str, secret: &str) -> Config {
+    let config = config.clone();
+    let mut server = ServerConfig {
+        tls_cert: None,
+        tls_key: None,
+        ..config.server
+    };
+    if let Some(port) = args.port {
+        server.listen.set_port(port);
+    }
+    if server.drain == ServerConfig::default().drain {
+        // Whoever presses Ctrl-C here does not wait for a rollout.
+        server.drain = Duration::ZERO;
+    }
+    let default = NatsConfig::default();
+    Config {
+        server,
+        nats: NatsConfig {
+            url: Secret::from(nats_url),
+            stream: config.nats.stream,
+            max_age: config.nats.max_age,
+            ..default
+        },
+        auth: AuthConfig {
+            hmac_secret: Some(Secret::from(secret)),
+            hmac_secret_file: None,
+            public_key_file: None,
+            jwks_file: None,
+            ..config.auth
+        },
+        ..config
+    }
+}
+
+/// The settings that `herald publish` needs in another terminal, which may have the same file and not
+/// the same environment.
+fn for_publishers<'a>(config: &'a Config, nats_url: &'a str) -> Vec<(&'static str, &'a str)> {
+    let default = NatsConfig::default();
+    let mut settings = Vec::new();
+    if nats_url != default.url.expose() || config.nats.url != default.url {
+        settings.push(("HERALD_NATS__URL", nats_url));
+    }
+    if config.nats.stream != default.stream {
+        settings.push(("HERALD_NATS__STREAM", config.nats.stream.as_str()));
+    }
+    settings
+}
+
+fn token(config: &Config, secret: &str) -> Result<String, CliError> {
+    let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
+    let secret = HmacSecret::new(secret.as_bytes()).map_err(|error| failed(&error))?;
+    let workspace = WorkspaceSlug::parse(WORKSPACE).map_err(|error| failed(&error))?;
+    let token = NewToken {
+        subject: USER,
+        workspaces: &Workspaces::Some(vec![workspace]),
+        workspaces_claim: &config.auth.workspaces_claim,
+        issuer: config.auth.issuer.as_deref(),
+        audience: config.auth.audience.as_deref(),
+        issued_at: SystemTime::now(),
+        expires_in: TOKEN_EXPIRES,
+    };
+    sign(&secret, &token).map_err(|error| failed(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_url(url: &str) -> Config {
+        let mut config = Config::default();
+        config.nats.url = Secret::from(url);
+        config
+    }
+
+    #[test]
+    fn a_publisher_is_told_the_address_unless_it_is_what_it_would_take_anyway() {
+        let (usual, other) = ("nats://127.0.0.1:4222", "nats://127.0.0.1:4333");
+        for (config, url, told) in [
+            (Config::default(), usual, false),
+            (Config::default(), other, true),
+            // Also where it is the usual one: a file would lead elsewhere.
+            (with_url("nats://production:4222"), usual, true),
+        ] {
+            let settings = for_publishers(&config, url);
+            let want: &[_] = if told {
+                &[("HERALD_NATS__URL", url)]
+            } else {
+                &[]
+            };
+            assert_eq!(settings, want);
+        }
+    }
+
+    #[test]
+    fn no_setting_leads_to_another_nats_or_takes_another_key() {
+        let mut config = with_url("nats://production:4222");
+        config.nats.credentials_file = Some("production.creds".into());
+        config.nats.migrate = false;
+        config.auth.jwks_file = Some("keys.json".into());
+        config.server.tls_cert = Some("tls.crt".into());
+        assert_eq!(
+            unused(&config),
+            [
+                "nats.url",
+                "nats.credentials_file",
+                "nats.migrate",
+                "auth.jwks_file",
+                "server.tls_cert"
+            ]
+        );
+        let args = Args {
+            nats_server: None,
+            port: None,
+            nats_port: None,
+        };
+        let secret = "0123456789abcdef0123456789abcdef";
+        let settings = settings(&args, &config, "nats://127.0.0.1:4222", secret);
+        assert_eq!(unused(&settings), ["auth.hmac_secret"]);
+        assert!(token(&settings, secret).is_ok());
+    }
+}

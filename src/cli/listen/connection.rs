@@ -1,0 +1,279 @@
+//! One connection of `herald listen`: the upgrade, then the pump that prints. Says how it ended and
+//! decides nothing about what follows.
+
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+
+use chrono::DateTime;
+use futures_util::{SinkExt, StreamExt};
+use serde::de::IgnoredAny;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_rustls::rustls;
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
+use tokio_tungstenite::tungstenite::http::{HeaderMap, header::RETRY_AFTER};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
+use tokio_util::sync::CancellationToken;
+
+use super::policy::Outcome;
+
+/// Name resolution, connection, TLS and upgrade together. A gateway answers an upgrade within a few
+/// seconds or with 503.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long to wait for the other half of a close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longest message taken, in bytes: sixteen times what the contract allows a notification.
+const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+const HEARTBEAT: &str = r#"{"type":"heartbeat"}"#;
+
+pub(super) type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// How an open connection ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// By the other side, or by a fault.
+    Connection(Outcome),
+    /// By the user: an interrupt, or nobody reads the output any more.
+    Asked,
+    /// The output cannot be written.
+    OutputFailed(io::Error),
+}
+
+/// Connects and upgrades.
+///
+/// # Errors
+/// What came instead of the open. Holds nothing of `url`.
+pub(super) async fn connect(url: &str, connector: Option<Connector>) -> Result<Stream, Outcome> {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(16 * 1024)
+        .max_message_size(Some(MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(MESSAGE_BYTES_MAX));
+    let connecting =
+        tokio_tungstenite::connect_async_tls_with_config(url, Some(config), true, connector);
+    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(Ok((stream, _))) => Ok(stream),
+        Ok(Err(Error::Http(response))) => Err(Outcome::Refused {
+            status: response.status().as_u16(),
+            retry_after: retry_after(response.headers(), SystemTime::now()),
+        }),
+        Ok(Err(Error::Io(error))) => Err(match certificate_error(&error) {
+            Some(why) => Outcome::Untrusted(why),
+            None => Outcome::Unreachable(error.to_string()),
+        }),
+        // What answers is no WebSocket server; the error may quote the address.
+        Ok(Err(_)) => Err(Outcome::Unreachable("no WebSocket answer".to_owned())),
+        Err(_) => Err(Outcome::Unreachable(format!(
+            "no answer within {} s",
+            CONNECT_TIMEOUT.as_secs()
+        ))),
+    }
+}
+
+/// Prints what comes until the connection ends or `cancel`. Pings are answered while reading.
+pub(super) async fn follow(
+    mut stream: Stream,
+    out: &mut impl Write,
+    status: &impl Fn(&str),
+    heartbeat: Option<Duration>,
+    cancel: &CancellationToken,
+) -> Ended {
+    let interval = heartbeat.unwrap_or(Duration::MAX);
+    let first = Instant::now().checked_add(interval);
+    let mut beats = first.map(|first| tokio::time::interval_at(first, interval));
+    if let Some(beats) = &mut beats {
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
+    let mut heard = true;
+    loop {
+        let beat = async {
+            match &mut beats {
+                Some(beats) => beats.tick().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => {
+                leave(stream).await;
+                return Ended::Asked;
+            }
+            // Before the messages: a flood of them must not keep the connection from proving that
+            // its client lives.
+            _ = beat => {
+                // The ping of the last beat was not answered: the gateway is gone, and TCP would
+                // take a quarter of an hour to notice.
+                if !std::mem::take(&mut heard) {
+                    return Ended::Connection(Outcome::Lost);
+                }
+                if let Err(error) = send_heartbeat(&mut stream).await {
+                    return Ended::Connection(outcome_of(&error));
+                }
+            }
+            message = stream.next() => {
+                heard = true;
+                match message {
+                    Some(Ok(Message::Text(text))) => match print(out, status, &text) {
+                        Ok(()) => {}
+                        Err(error) => {
+                            leave(stream).await;
+                            return match error.kind() {
+                                io::ErrorKind::BrokenPipe => Ended::Asked,
+                                _ => Ended::OutputFailed(error),
+                            };
+                        }
+                    },
+                    Some(Ok(Message::Close(frame))) => {
+                        finish(stream).await;
+                        return Ended::Connection(closed(frame));
+                    }
+                    Some(Ok(Message::Binary(_))) => status("ignored a binary message"),
+                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                    Some(Err(error)) => return Ended::Connection(outcome_of(&error)),
+                    None => return Ended::Connection(Outcome::Lost),
+                }
+            }
+        }
+    }
+}
+
+async fn send_heartbeat(stream: &mut Stream) -> Result<(), Error> {
+    stream.feed(Message::text(HEARTBEAT)).await?;
+    stream.send(Message::Ping(Bytes::new())).await
+}
+
+/// One notification, one line. A line break between the tokens of the JSON (there can be none
+/// within a string, RFC 8259 section 7) becomes a space.
+fn print(out: &mut impl Write, status: &impl Fn(&str), text: &str) -> io::Result<()> {
+    if serde_json::from_str::<IgnoredAny>(text).is_err() {
+        status("ignored a message that is not JSON");
+        return Ok(());
+    }
+    let line = text.trim().replace(['\n', '\r'], " ");
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// Closes from this side and waits a moment for the answer.
+async fn leave(mut stream: Stream) {
+    let frame = CloseFrame {
+        code: CloseCode::Normal,
+        reason: "".into(),
+    };
+    // The connection is given up either way.
+    if let Ok(Ok(())) = tokio::time::timeout(CLOSE_TIMEOUT, stream.close(Some(frame))).await {
+        finish(stream).await;
+    }
+}
+
+/// Reads to the end, which also sends the answer to a close.
+async fn finish(mut stream: Stream) {
+    let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+    // The outcome is known already.
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, rest).await;
+}
+
+fn closed(frame: Option<CloseFrame>) -> Outcome {
+    match frame {
+        Some(frame) => Outcome::Closed {
+            code: frame.code.into(),
+            reason: frame.reason.to_string(),
+        },
+        // RFC 6455 section 7.1.5: a close without a code.
+        None => Outcome::Closed {
+            code: 1005,
+            reason: String::new(),
+        },
+    }
+}
+
+/// A fault that this side found counts as the close it would send for it.
+fn outcome_of(error: &Error) -> Outcome {
+    let code = match error {
+        Error::Utf8(_) => 1007,
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => 1009,
+        Error::Protocol(
+            ProtocolError::ResetWithoutClosingHandshake | ProtocolError::SendAfterClosing,
+        ) => return Outcome::Lost,
+        Error::Protocol(_) => 1002,
+        _ => return Outcome::Lost,
+    };
+    Outcome::Closed {
+        code,
+        reason: String::new(),
+    }
+}
+
+fn certificate_error(error: &io::Error) -> Option<String> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    matches!(error, rustls::Error::InvalidCertificate(_)).then(|| error.to_string())
+}
+
+/// Retry-After, RFC 9110 section 10.2.3: seconds, or a date.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date: SystemTime = DateTime::parse_from_rfc2822(value).ok()?.into();
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_tungstenite::tungstenite::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        // 2015-10-21T07:28:00Z, the RFC's own example.
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_480 - 90);
+        for (value, expected) in [
+            ("0", Some(0)),
+            (" 60 ", Some(60)),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", Some(90)),
+            ("Wed, 21 Oct 2015 07:00:00 GMT", Some(0)),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
+            let expected = expected.map(Duration::from_secs);
+            assert_eq!(retry_after(&headers, now), expected, "{value}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn a_notification_is_one_line() {
+        for (text, expected) in [
+            (r#"{"id":"1"}"#, "{\"id\":\"1\"}\n"),
+            (
+                "{\n  \"id\": \"a\\nb\"\r\n}\n",
+                "{   \"id\": \"a\\nb\"  }\n",
+            ),
+            ("not json", ""),
+            ("", ""),
+        ] {
+            let mut out = Vec::new();
+            print(&mut out, &|_| {}, text).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+
+    /// Whoever reads a pipe sees a notification when it comes, not when a buffer is full.
+    #[test]
+    fn each_line_is_flushed() {
+        let mut out = std::io::BufWriter::new(Vec::new());
+        print(&mut out, &|_| {}, "{}").unwrap();
+        assert_eq!(out.get_ref(), b"{}\n");
+    }
+}

@@ -1,0 +1,169 @@
+//! `herald listen`: prints each notification as one line of JSON, and reconnects as the contract
+//! says. What follows from how a connection ended is decided in `policy`; `connection` is one
+//! connection; `target` is the address. The token is never printed, whatever the server says.
+
+mod connection;
+mod policy;
+mod target;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod token;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tokio_tungstenite::Connector;
+use tokio_util::sync::CancellationToken;
+
+use self::connection::Ended;
+use self::policy::{Next, Outcome, Pace, Reconnect};
+use self::target::Target;
+use self::token::TokenSource;
+use super::CliError;
+use crate::config::{Config, Secret};
+
+/// Interval of the heartbeats: well within the 5 minutes of inactivity after which a gateway closes
+/// a socket (4008).
+const HEARTBEAT: Duration = Duration::from_secs(120);
+
+/// Arguments of `herald listen`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Address of the gateway: ws://host:8080/ or wss://host/. May hold the query parameters
+    /// `token` and `workspaceSlug`, which then count.
+    #[arg(long, value_name = "URL")]
+    url: Secret,
+    /// The token. From the environment it stands in no list of processes.
+    #[arg(
+        long,
+        env = "HERALD_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
+    token: Option<Secret>,
+    /// A shell command that prints a token: run where there is none, and when it has expired.
+    #[arg(long, value_name = "COMMAND")]
+    token_command: Option<String>,
+    /// The workspace to listen to.
+    #[arg(long, value_name = "SLUG")]
+    workspace: Option<String>,
+    /// PEM file with CA certificates to trust, beside the system's.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Send no heartbeats: a gateway then closes a quiet connection after its inactivity.
+    #[arg(long)]
+    no_heartbeat: bool,
+}
+
+pub(super) async fn run(args: Args, _config: Config) -> Result<(), CliError> {
+    let target = Target::parse(args.url.expose(), args.workspace.as_deref())
+        .map_err(|error| CliError::Usage(error.to_string()))?;
+    let given = target.token().or(args.token.as_ref()).cloned();
+    if given.is_none() && args.token_command.is_none() {
+        return Err(CliError::Usage(
+            "no token: give --token, HERALD_TOKEN or --token-command".to_owned(),
+        ));
+    }
+    let connector = if target.is_tls() {
+        Some(tls::connector(args.ca).await?)
+    } else if args.ca.is_some() {
+        return Err(CliError::Usage(
+            "--ca goes with a wss:// address".to_owned(),
+        ));
+    } else {
+        None
+    };
+    let cancel = CancellationToken::new();
+    let interrupted = cancel.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            interrupted.cancel();
+        }
+    });
+    let mut listener = Listener {
+        target,
+        tokens: TokenSource::new(given, args.token_command),
+        connector,
+        heartbeat: (!args.no_heartbeat).then_some(HEARTBEAT),
+        pace: Pace::CONTRACT,
+    };
+    let status = |line: &str| eprintln!("herald: {line}");
+    listener.run(&mut std::io::stdout(), status, &cancel).await
+}
+
+/// Everything that stays the same from one connection to the next, and the token.
+struct Listener {
+    target: Target,
+    tokens: TokenSource,
+    connector: Option<Connector>,
+    heartbeat: Option<Duration>,
+    pace: Pace,
+}
+
+impl Listener {
+    /// Listens until the output is closed or `cancel`, which are good ends.
+    ///
+    /// # Errors
+    /// [`CliError::Failure`] where there is no use in reconnecting (any more).
+    async fn run(
+        &mut self,
+        out: &mut impl Write,
+        status: impl Fn(&str),
+        cancel: &CancellationToken,
+    ) -> Result<(), CliError> {
+        let mut reconnect = Reconnect::new(self.pace, self.tokens.can_renew());
+        loop {
+            let connected = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Ok(()),
+                connected = self.connect() => connected,
+            };
+            let (outcome, open_for) = match connected {
+                Err(outcome) => (outcome, None),
+                Ok(stream) => {
+                    status(&format!("connected to {}", self.target.host()));
+                    let since = Instant::now();
+                    match connection::follow(stream, out, &status, self.heartbeat, cancel).await {
+                        Ended::Asked => return Ok(()),
+                        Ended::OutputFailed(error) => {
+                            return Err(CliError::Failure(format!("cannot write: {error}")));
+                        }
+                        Ended::Connection(outcome) => (outcome, Some(since.elapsed())),
+                    }
+                }
+            };
+            match reconnect.next(&outcome, open_for, jitter()) {
+                Next::Stop(why) => return Err(CliError::Failure(self.tokens.redact(&why))),
+                Next::Wait {
+                    delay,
+                    renew_token,
+                    why,
+                } => {
+                    status(&self.tokens.redact(&why));
+                    if renew_token {
+                        self.tokens.forget_current();
+                    }
+                    tokio::select! {
+                        biased;
+                        () = cancel.cancelled() => return Ok(()),
+                        () = tokio::time::sleep(delay) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Result<connection::Stream, Outcome> {
+        let token = self.tokens.current().await.map_err(Outcome::NoToken)?;
+        let url = self.target.url_with(token);
+        connection::connect(&url, self.connector.clone()).await
+    }
+}
+
+/// A random number from 0 to 1.
+fn jitter() -> f64 {
+    let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
+    u32::try_from(high >> 32).map_or(0.0, |bits| f64::from(bits) / f64::from(u32::MAX))
+}

@@ -1,0 +1,389 @@
+//! What follows from how a connection ended. Pure: an outcome in, the next step out. The numbers
+//! are those of the contract's NotificationManager; the codes are its close-code table's.
+
+use std::time::Duration;
+
+/// Retry-After is honoured up to this; what asks for longer is as good as gone.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+
+/// A delay is lengthened by up to this share of it, so that the clients of a gateway that restarts
+/// do not come back in the same moment. Never shortened: the contract's delays are the least.
+const JITTER: f64 = 0.5;
+
+/// A close with 4003 sooner than this after the open is a refusal, which only looks like an open
+/// because a browser sees nothing of a failed handshake. It does not start the attempts anew: a
+/// token command that gives out expired tokens must come to an end.
+const REFUSAL_WITHIN: Duration = Duration::from_secs(5);
+
+/// How a connection, or the try to make one, ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// A close frame, or what would be its code.
+    Closed { code: u16, reason: String },
+    /// No close frame: what a browser calls 1006.
+    Lost,
+    /// An HTTP answer instead of the upgrade.
+    Refused {
+        status: u16,
+        retry_after: Option<Duration>,
+    },
+    /// No answer at all.
+    Unreachable(String),
+    /// The gateway's certificate does not stand.
+    Untrusted(String),
+    /// The token command gave no token.
+    NoToken(String),
+}
+
+/// What to do about it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Next {
+    Stop(String),
+    Wait {
+        delay: Duration,
+        renew_token: bool,
+        why: String,
+    },
+}
+
+/// How fast and how often to reconnect.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    pub first: Duration,
+    pub longest: Duration,
+    pub attempts: u32,
+}
+
+impl Pace {
+    /// "Start with 1 second", "Max 30 seconds", `maxReconnectAttempts = 5`.
+    pub(super) const CONTRACT: Self = Self {
+        first: Duration::from_secs(1),
+        longest: Duration::from_secs(30),
+        attempts: 5,
+    };
+}
+
+/// The back-off from one outcome to the next.
+#[derive(Debug)]
+pub(super) struct Reconnect {
+    pace: Pace,
+    can_renew_token: bool,
+    attempts: u32,
+    delay: Duration,
+}
+
+impl Reconnect {
+    pub(super) fn new(pace: Pace, can_renew_token: bool) -> Self {
+        Self {
+            pace,
+            can_renew_token,
+            attempts: 0,
+            delay: pace.first,
+        }
+    }
+
+    /// The next step after `outcome`. `open_for` is how long the connection was open, if it ever
+    /// was; `jitter` is a random number from 0 to 1.
+    pub(super) fn next(
+        &mut self,
+        outcome: &Outcome,
+        open_for: Option<Duration>,
+        jitter: f64,
+    ) -> Next {
+        let expired = matches!(outcome, Outcome::Closed { code: 4003, .. });
+        if open_for.is_some_and(|open_for| !expired || open_for >= REFUSAL_WITHIN) {
+            self.attempts = 0;
+            self.delay = self.pace.first;
+        }
+        let what = describe(outcome);
+        let at_least = match judge(outcome, self.can_renew_token) {
+            Err(advice) => return Next::Stop(format!("{what}: {advice}")),
+            Ok(at_least) => at_least,
+        };
+        if self.attempts >= self.pace.attempts {
+            let attempts = self.pace.attempts;
+            return Next::Stop(format!("{what}: gave up after {attempts} attempts"));
+        }
+        self.attempts += 1;
+        let delay = self.delay.max(at_least).mul_f64(1.0 + JITTER * jitter);
+        self.delay = (self.delay * 2).min(self.pace.longest);
+        let Pace { attempts, .. } = self.pace;
+        Next::Wait {
+            delay,
+            renew_token: expired,
+            why: format!(
+                "{what}; attempt {} of {attempts} in {:.1} s",
+                self.attempts,
+                delay.as_secs_f64()
+            ),
+        }
+    }
+}
+
+/// The least delay before a reconnect, or what to tell where reconnecting is of no use.
+fn judge(outcome: &Outcome, can_renew_token: bool) -> Result<Duration, &'static str> {
+    match outcome {
+        Outcome::Closed { code, .. } => match code {
+            4001 => Err("check the token and its workspaces"),
+            4002 => Err("give --workspace with the workspace's slug"),
+            4003 if can_renew_token => Ok(Duration::ZERO),
+            4003 => Err("give a new token, or --token-command to have one made"),
+            4009 => Err("one connection per user and workspace, and the newest stays"),
+            1002 | 1003 | 1007 | 1009 => Err("the two sides do not speak the same protocol"),
+            _ => Ok(Duration::ZERO),
+        },
+        Outcome::Refused {
+            status,
+            retry_after,
+        } => match status {
+            409 | 429 | 500 | 502..=504 => Ok(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX)),
+            _ => Err("check that the address is a Herald gateway's"),
+        },
+        Outcome::Untrusted(_) => Err("check the address, or give the authority with --ca"),
+        Outcome::Lost | Outcome::Unreachable(_) | Outcome::NoToken(_) => Ok(Duration::ZERO),
+    }
+}
+
+fn describe(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Closed { code, reason } if reason.is_empty() => {
+            format!("closed with {code} ({})", meaning(*code))
+        }
+        // The reason is another's text: shown, but not able to steer a terminal.
+        Outcome::Closed { code, reason } => {
+            format!("closed with {code} ({})", reason.escape_debug())
+        }
+        Outcome::Lost => "connection lost (1006)".to_owned(),
+        Outcome::Refused { status, .. } => format!("refused with HTTP {status}"),
+        Outcome::Unreachable(error) => format!("cannot connect: {error}"),
+        Outcome::Untrusted(error) => format!("no trust: {error}"),
+        Outcome::NoToken(error) => format!("no token: {error}"),
+    }
+}
+
+fn meaning(code: u16) -> &'static str {
+    match code {
+        4001 => "token missing or invalid, or no access to the workspace",
+        4002 => "workspace missing or malformed",
+        4003 => "token expired",
+        4008 => "inactive",
+        4009 => "replaced by a newer connection",
+        4010 => "too slow",
+        4029 => "too many messages",
+        1000 => "normal",
+        1001 => "going away",
+        1002 => "protocol error",
+        1003 => "unsupported data",
+        1005 => "no code",
+        1007 => "invalid UTF-8",
+        1009 => "message too long",
+        1011 => "fault of the gateway",
+        1012 => "gateway restarts",
+        _ => "no reason given",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed(code: u16) -> Outcome {
+        Outcome::Closed {
+            code,
+            reason: String::new(),
+        }
+    }
+
+    fn refused(status: u16) -> Outcome {
+        Outcome::Refused {
+            status,
+            retry_after: None,
+        }
+    }
+
+    fn first_step(outcome: &Outcome, can_renew: bool) -> Next {
+        let open_for = matches!(outcome, Outcome::Closed { .. } | Outcome::Lost)
+            .then_some(Duration::from_secs(60));
+        Reconnect::new(Pace::CONTRACT, can_renew).next(outcome, open_for, 0.0)
+    }
+
+    #[test]
+    fn some_ends_are_final() {
+        for (outcome, expected) in [
+            (closed(4001), "check the token"),
+            (closed(4002), "--workspace"),
+            (closed(4003), "token expired"),
+            (closed(4009), "the newest stays"),
+            (closed(1002), "protocol"),
+            (closed(1003), "protocol"),
+            (closed(1007), "protocol"),
+            (closed(1009), "protocol"),
+            (refused(200), "address"),
+            (refused(301), "address"),
+            (refused(400), "address"),
+            (refused(401), "address"),
+            (refused(404), "address"),
+            (refused(426), "address"),
+            (refused(501), "address"),
+            (Outcome::Untrusted("UnknownIssuer".to_owned()), "--ca"),
+        ] {
+            match first_step(&outcome, false) {
+                Next::Stop(why) => assert!(why.contains(expected), "{outcome:?}: {why}"),
+                next @ Next::Wait { .. } => panic!("{outcome:?}: {next:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn other_ends_are_waited_out() {
+        for outcome in [
+            closed(4008),
+            closed(4010),
+            closed(4029),
+            closed(1000),
+            closed(1001),
+            closed(1005),
+            closed(1011),
+            closed(1012),
+            closed(1013),
+            closed(4999),
+            Outcome::Lost,
+            refused(409),
+            refused(429),
+            refused(500),
+            refused(502),
+            refused(503),
+            refused(504),
+            Outcome::Unreachable("refused".to_owned()),
+            Outcome::NoToken("it failed".to_owned()),
+        ] {
+            match first_step(&outcome, false) {
+                Next::Wait {
+                    delay, renew_token, ..
+                } => {
+                    assert_eq!(delay, Duration::from_secs(1), "{outcome:?}");
+                    assert!(!renew_token, "{outcome:?}");
+                }
+                next @ Next::Stop(_) => panic!("{outcome:?}: {next:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_expired_token_is_renewed_where_there_is_a_command() {
+        let next = first_step(&closed(4003), true);
+        assert!(
+            matches!(
+                next,
+                Next::Wait {
+                    renew_token: true,
+                    ..
+                }
+            ),
+            "{next:?}"
+        );
+    }
+
+    fn delays(
+        reconnect: &mut Reconnect,
+        outcome: &Outcome,
+        open_for: Option<Duration>,
+    ) -> Vec<u64> {
+        let mut delays = Vec::new();
+        while let Next::Wait { delay, .. } = reconnect.next(outcome, open_for, 0.0) {
+            delays.push(delay.as_secs());
+            assert!(delays.len() < 10, "it never stops");
+        }
+        delays
+    }
+
+    #[test]
+    fn the_delay_doubles_and_the_fifth_attempt_is_the_last() {
+        let mut reconnect = Reconnect::new(Pace::CONTRACT, false);
+        assert_eq!(
+            delays(&mut reconnect, &Outcome::Lost, None),
+            [1, 2, 4, 8, 16]
+        );
+        let long = Pace {
+            attempts: 8,
+            ..Pace::CONTRACT
+        };
+        let mut reconnect = Reconnect::new(long, false);
+        assert_eq!(
+            delays(&mut reconnect, &Outcome::Lost, None),
+            [1, 2, 4, 8, 16, 30, 30, 30]
+        );
+        let Next::Stop(why) = reconnect.next(&Outcome::Lost, None, 0.0) else {
+            panic!("it goes on");
+        };
+        assert!(why.contains("gave up after 8 attempts"), "{why}");
+    }
+
+    #[test]
+    fn an_open_starts_the_attempts_anew() {
+        let mut reconnect = Reconnect::new(Pace::CONTRACT, true);
+        let unreachable = Outcome::Unreachable(String::new());
+        let mut delay_after =
+            |outcome: &Outcome, open_for| match reconnect.next(outcome, open_for, 0.0) {
+                Next::Wait { delay, .. } => delay.as_secs(),
+                next @ Next::Stop(_) => panic!("{next:?}"),
+            };
+        for _ in 0..3 {
+            // However short it was.
+            assert_eq!(delay_after(&closed(1012), Some(Duration::ZERO)), 1);
+            for expected in [2, 4, 8, 16] {
+                assert_eq!(delay_after(&unreachable, None), expected);
+            }
+            // A connection that was open until its token expired was open, too.
+            assert_eq!(delay_after(&closed(4003), Some(REFUSAL_WITHIN)), 1);
+            assert_eq!(delay_after(&unreachable, None), 2);
+        }
+    }
+
+    /// A token command that gives out expired tokens: each is refused right after the upgrade.
+    #[test]
+    fn tokens_that_are_expired_from_the_start_come_to_an_end() {
+        let mut reconnect = Reconnect::new(Pace::CONTRACT, true);
+        let soon = Some(Duration::from_millis(20));
+        assert_eq!(
+            delays(&mut reconnect, &closed(4003), soon),
+            [1, 2, 4, 8, 16]
+        );
+    }
+
+    #[test]
+    fn retry_after_is_the_least_delay() {
+        for (asked, expected) in [(0, 1), (1, 1), (60, 60), (600, 600), (86_400, 600)] {
+            let outcome = Outcome::Refused {
+                status: 503,
+                retry_after: Some(Duration::from_secs(asked)),
+            };
+            let next = first_step(&outcome, false);
+            let Next::Wait { delay, .. } = next else {
+                panic!("{next:?}");
+            };
+            assert_eq!(delay.as_secs(), expected);
+        }
+    }
+
+    #[test]
+    fn jitter_lengthens_a_delay_and_never_shortens_it() {
+        for (jitter, expected) in [(0.0, 1000), (0.5, 1250), (1.0, 1500)] {
+            let mut reconnect = Reconnect::new(Pace::CONTRACT, false);
+            let next = reconnect.next(&Outcome::Lost, None, jitter);
+            let Next::Wait { delay, .. } = next else {
+                panic!("{next:?}");
+            };
+            assert_eq!(delay.as_millis(), expected);
+        }
+    }
+
+    #[test]
+    fn a_close_reason_cannot_steer_the_terminal() {
+        let outcome = Outcome::Closed {
+            code: 4001,
+            reason: "\u{1b}[2Jgone\n".to_owned(),
+        };
+        assert!(!describe(&outcome).contains(['\u{1b}', '\n']));
+    }
+}
