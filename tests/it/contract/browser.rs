@@ -1,0 +1,156 @@
+//! The contract's snippets in a browser, which handles close frames and the end of a connection in
+//! its own way, and shows a page less than Node does.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{NOTIFICATIONS, OPEN, WORKSPACE, assert_notification, one_of_each_category, refusals};
+use crate::support::browser::{self, Browser};
+use crate::support::client::Client;
+use crate::support::clients::script::Script;
+use crate::support::contract::{Snippet, Text};
+use crate::support::stage::Stage;
+use crate::support::token::{expiring, token};
+
+/// A browser takes its time to start.
+const BROWSER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the frames of the page tell.
+struct Page {
+    script: Script,
+    _browser: Browser,
+}
+
+impl Page {
+    /// Runs each text in a frame; `None` where there is no browser.
+    async fn open(stage: &Stage, texts: &[Text], tokens: &[String]) -> Option<Self> {
+        let command = browser::command()?;
+        let mut script = stage.page(texts, tokens);
+        let page = script
+            .until("the page", |line| line["page"].is_string())
+            .await;
+        let url = page["page"].as_str().expect("just looked at");
+        let browser = Browser::open(&command, url, &stage.certificates);
+        Some(Self {
+            script,
+            _browser: browser,
+        })
+    }
+
+    /// Waits for a line of `frame` that `wanted` takes, whatever was looked at before.
+    async fn tells(&mut self, frame: usize, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.script.rewind();
+        let wanted = |line: &Value| line["frame"] == frame && wanted(line);
+        self.script
+            .within(
+                BROWSER_PATIENCE,
+                &format!("{what} of frame {frame}"),
+                wanted,
+            )
+            .await
+    }
+
+    /// Waits until a frame's console shows `first`.
+    async fn shows(&mut self, frame: usize, first: &str) {
+        self.tells(frame, first, |line| line["args"][0] == first)
+            .await;
+    }
+
+    /// Waits until a frame's WebSocket ends like this, in good order.
+    async fn closes(&mut self, frame: usize, code: u64, reason: &str) {
+        let line = self
+            .tells(frame, "a close", |line| line["closed"]["code"] == code)
+            .await;
+        assert_eq!(line["closed"]["reason"], reason, "{line}");
+        assert_eq!(line["closed"]["wasClean"], true, "{line}");
+    }
+
+    /// How many lines of a frame's console begin with `first`.
+    fn count(&self, frame: usize, first: &str) -> usize {
+        self.script
+            .count_where(|line| line["frame"] == frame && line["args"][0] == first)
+    }
+}
+
+#[tokio::test]
+async fn a_browser_sees_notifications_codes_and_reasons() {
+    let stage = Stage::with(|gateway| gateway.set("server.drain", "1s")).await;
+    let native = |token: &str| Snippet::Native.for_gateway(stage.gateway.port(), token);
+    // A subprotocol instead of the query, as docs/tokens.md has it.
+    let subprotocol = Text(format!(
+        "const ws = new WebSocket('{}/?workspaceSlug={WORKSPACE}', ['herald.v1', 'bearer.' + '{}']);
+         ws.onopen = () => console.log(ws.protocol);",
+        stage.gateway.url(),
+        token("cid", WORKSPACE)
+    ));
+    let mut texts = vec![
+        native(&token("ann", WORKSPACE)),
+        native(&token("bob", WORKSPACE)),
+        subprotocol,
+        native(&expiring("dan", WORKSPACE, 20)),
+    ];
+    let first_refused = texts.len();
+    for (token, slug, _) in refusals() {
+        texts.push(native(&token).in_workspace(slug));
+    }
+    let Some(mut page) = Page::open(&stage, &texts, &[]).await else {
+        return;
+    };
+    for frame in [0, 1] {
+        page.shows(frame, OPEN).await;
+    }
+    page.shows(2, "herald.v1").await;
+    for (at, (_, _, (code, reason))) in refusals().into_iter().enumerate() {
+        page.closes(first_refused + at, code, reason).await;
+    }
+    stage.publish(&one_of_each_category()).await;
+    for expected in NOTIFICATIONS {
+        let received = |line: &Value| {
+            line["args"][0] == "Received notification:"
+                && line["args"][1]["metadata"]["event"] == expected[0]
+        };
+        let line = page.tells(0, "a notification", received).await;
+        assert_notification(&line["args"][1], expected);
+    }
+    // It expires while connected.
+    page.closes(3, 4003, "token expired").await;
+    // Ann connects from elsewhere.
+    let elsewhere = Client::join(&stage.gateway, "ann", WORKSPACE).await;
+    page.closes(0, 4009, "replaced by a newer connection").await;
+    drop(elsewhere);
+    stage.gateway.terminate();
+    for frame in [1, 2] {
+        page.closes(frame, 1012, "gateway restarting").await;
+    }
+}
+
+#[tokio::test]
+async fn two_tabs_with_managers_come_to_rest_in_a_browser() {
+    let stage = Stage::new().await;
+    let manager = Snippet::Manager.for_gateway(stage.gateway.port(), "");
+    let tokens = [token("ann", WORKSPACE)];
+    let tabs = [manager.clone(), manager];
+    let Some(mut page) = Page::open(&stage, &tabs, &tokens).await else {
+        return;
+    };
+    for tab in [0, 1] {
+        page.shows(tab, OPEN).await;
+    }
+    let gives_up = |line: &Value| line["args"][0] == super::manager::GIVES_UP;
+    let rest = page
+        .script
+        .within(super::manager::REST, "a tab that gives up", gives_up)
+        .await;
+    let standing = if rest["frame"] == 0 { 1 } else { 0 };
+    stage
+        .gateway
+        .metric_becomes("herald_sockets", "", 1.0)
+        .await;
+    assert_eq!(
+        page.count(standing, OPEN),
+        page.count(standing, super::manager::CLOSED) + 1
+    );
+    stage.publish(&one_of_each_category()).await;
+    page.shows(standing, "Notification received:").await;
+}

@@ -1,0 +1,36 @@
+//! Herald's integration tests: one binary, one file per promise, real servers.
+//!
+//! Each test starts what it needs with [`support`] and leaves nothing behind.
+
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it sees and fails by panicking; clippy's own exception for tests covers only functions marked #[test]"
+)]
+
+mod bad_events;
+mod bad_tokens;
+mod check;
+mod close_codes;
+mod commands;
+mod configuration;
+mod contract;
+mod dead_letters;
+mod delivery;
+mod dev;
+mod direct_get;
+mod frames;
+mod guide;
+mod harness;
+mod hostile_headers;
+mod migration_faults;
+mod migrations;
+mod nats_away;
+mod nats_unfit;
+mod order;
+mod permissions;
+mod support;

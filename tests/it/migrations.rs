@@ -1,0 +1,495 @@
+//! Migrations: each is applied once, by however many processes, and what is applied is what the
+//! design says.
+
+use std::time::Duration;
+
+use async_nats::{Client, jetstream};
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use herald::config::{NatsConfig, Secret};
+use herald::migrate::{self, Applied, MigrationSet, Migrator};
+use serde_json::{Map, Value, json};
+
+use crate::support::command::herald;
+use crate::support::nats::Nats;
+use crate::support::proxy::Proxy;
+use crate::support::{PATIENCE, eventually, soon};
+
+/// Nobody who is alive stands still for this long here, and waiting for it is short.
+const TAKEOVER: Duration = Duration::from_millis(600);
+
+/// A later migration that lengthens the life of claims.
+pub(crate) const LONGER: &str = "description = \"Keep claims for longer\"\nbreaks_older_gateways = false\n\
+     [[update]]\nstream = \"SESSIONS\"\nset = { max_age = \"48h\" }\n";
+
+const HOUR: u64 = 3_600_000_000_000;
+
+pub(crate) fn config(nats: &Nats) -> NatsConfig {
+    NatsConfig {
+        url: Secret::from(nats.url()),
+        ..NatsConfig::default()
+    }
+}
+
+/// The set of the binary and [`LONGER`].
+pub(crate) fn extended() -> MigrationSet {
+    MigrationSet::embedded().with("0004_longer", LONGER)
+}
+
+/// Asks the JetStream API as it is, so that nothing between could leave a field out.
+pub(crate) async fn api(client: &Client, request: &str, body: &Value) -> Value {
+    let body = match body {
+        Value::Null => String::new(),
+        body => body.to_string(),
+    };
+    let subject = format!("$JS.API.{request}");
+    let answer = client.request(subject, body.into()).await.unwrap();
+    serde_json::from_slice(&answer.payload).unwrap()
+}
+
+/// The configuration of a stream; empty where there is none.
+pub(crate) async fn stream(client: &Client, name: &str) -> Map<String, Value> {
+    let info = api(client, &format!("STREAM.INFO.{name}"), &Value::Null).await;
+    info["config"].as_object().cloned().unwrap_or_default()
+}
+
+/// Changes fields of a stream by hand.
+pub(crate) async fn edit(client: &Client, name: &str, fields: Value) {
+    let mut config = stream(client, name).await;
+    config.extend(fields.as_object().unwrap().clone());
+    let answer = api(client, &format!("STREAM.UPDATE.{name}"), &json!(config)).await;
+    assert_eq!(answer["error"], Value::Null);
+}
+
+pub(crate) async fn bucket(client: &Client) -> jetstream::kv::Store {
+    let context = jetstream::new(client.clone());
+    context.get_key_value("HERALD_MIGRATIONS").await.unwrap()
+}
+
+pub(crate) async fn entry(client: &Client, name: &str) -> Applied {
+    let bytes = bucket(client).await.get(name).await.unwrap().unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+#[tokio::test]
+async fn a_fresh_server_gets_the_objects_of_the_design() {
+    let nats = Nats::jetstream().await;
+    let client = nats.connect().await;
+    let report = migrate::apply(&client, &config(&nats)).await.unwrap();
+    assert_eq!(
+        report.applied,
+        ["0001_events", "0002_sessions", "0003_dead"]
+    );
+    assert!(report.differences.is_empty() && report.unknown.is_empty());
+
+    let events = stream(&client, "EVENTS").await;
+    assert_eq!(events["subjects"], json!(["ws.>"]));
+    assert_eq!(events["storage"], "file");
+    assert_eq!(events["retention"], "limits");
+    assert_eq!(events["discard"], "old");
+    assert_eq!(events["num_replicas"], 1);
+    assert_eq!(events["max_age"], HOUR);
+    assert_eq!(events["duplicate_window"], HOUR / 30);
+    assert_eq!(events["max_msg_size"], 131_072);
+    assert_eq!(
+        events["republish"],
+        json!({"src": "ws.>", "dest": "live.ws.>"})
+    );
+    assert_eq!(events["allow_direct"], true);
+    assert_eq!(events["allow_rollup_hdrs"], false);
+    assert_eq!(events["allow_msg_ttl"], false);
+
+    let sessions = stream(&client, "SESSIONS").await;
+    assert_eq!(sessions["subjects"], json!(["session.>"]));
+    assert_eq!(sessions["storage"], "file");
+    assert_eq!(sessions["max_msgs_per_subject"], 1);
+    assert_eq!(sessions["max_age"], 24 * HOUR);
+    assert_eq!(
+        sessions["republish"],
+        json!({"src": "session.>", "dest": "live.session.>"})
+    );
+    assert_eq!(sessions["allow_direct"], true);
+
+    let dead = stream(&client, "DEAD").await;
+    assert_eq!(dead["subjects"], json!(["dead.>"]));
+    assert_eq!(dead["max_msgs_per_subject"], 1);
+    assert_eq!(dead["discard"], "new");
+    assert_eq!(dead["discard_new_per_subject"], true);
+    assert!(dead["max_msgs"].as_i64() > Some(0) && dead["max_bytes"].as_i64() > Some(0));
+
+    let applied = entry(&client, "0002_sessions").await;
+    assert_eq!(applied.name, "0002_sessions");
+    assert_eq!(applied.checksum.len(), 64);
+    assert_eq!(applied.applied_by, env!("CARGO_PKG_VERSION"));
+    assert!(!applied.breaks_older_gateways);
+    chrono::DateTime::parse_from_rfc3339(&applied.applied_at).unwrap();
+}
+
+#[tokio::test]
+async fn the_objects_do_what_they_are_for() {
+    let nats = Nats::jetstream().await;
+    let client = nats.connect().await;
+    migrate::apply(&client, &config(&nats)).await.unwrap();
+    let context = jetstream::new(client.clone());
+    let mut live = client.subscribe("live.>").await.unwrap();
+    for (subject, live_subject) in [
+        ("ws.acme.record.created", "live.ws.acme.record.created"),
+        ("session.acme.user", "live.session.acme.user"),
+    ] {
+        context
+            .publish(subject, "1".into())
+            .await
+            .unwrap()
+            .await
+            .unwrap();
+        assert_eq!(live.next().await.unwrap().subject.as_str(), live_subject);
+    }
+    context
+        .publish("dead.acme.1", "first".into())
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    let second = context
+        .publish("dead.acme.1", "second".into())
+        .await
+        .unwrap()
+        .await;
+    assert!(second.is_err(), "a second letter of one event: {second:?}");
+    let too_large = vec![b'x'; 131_073];
+    let refused = context
+        .publish("ws.acme.record.created", too_large.into())
+        .await
+        .unwrap()
+        .await;
+    assert!(
+        refused.is_err(),
+        "an event over the stream's limit: {refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_applied_is_not_applied_again_also_after_a_restart() {
+    let mut nats = Nats::jetstream().await;
+    let client = nats.connect().await;
+    migrate::apply(&client, &config(&nats)).await.unwrap();
+    let before = entry(&client, "0001_events").await;
+    nats.restart().await;
+    let client = nats.connect().await;
+    assert!(
+        migrate::status(&client, &config(&nats))
+            .await
+            .unwrap()
+            .is_applied()
+    );
+    let report = migrate::apply(&client, &config(&nats)).await.unwrap();
+    assert!(report.applied.is_empty());
+    assert_eq!(entry(&client, "0001_events").await, before);
+}
+
+#[tokio::test]
+async fn eight_at_once_apply_each_migration_once() {
+    let nats = Nats::jetstream().await;
+    let config = config(&nats);
+    let one = async || {
+        let client = nats.connect().await;
+        migrate::apply(&client, &config).await.unwrap().applied
+    };
+    let mut applied: Vec<String> = join_all((0..8).map(|_| one())).await.concat();
+    applied.sort();
+    assert_eq!(applied, ["0001_events", "0002_sessions", "0003_dead"]);
+    let client = nats.connect().await;
+    let lock = bucket(&client).await.entry("lock").await.unwrap().unwrap();
+    assert_eq!(
+        lock.operation,
+        jetstream::kv::Operation::Delete,
+        "it is released"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_of_another_name_and_a_short_age_work() {
+    let nats = Nats::jetstream().await;
+    let client = nats.connect().await;
+    let config = NatsConfig {
+        stream: "MINE".to_owned(),
+        max_age: Duration::from_secs(1),
+        ..config(&nats)
+    };
+    migrate::apply(&client, &config).await.unwrap();
+    let events = stream(&client, "MINE").await;
+    assert_eq!(events["subjects"], json!(["ws.>"]));
+    assert_eq!(events["max_age"], 1_000_000_000);
+    assert_eq!(
+        events["duplicate_window"], 1_000_000_000,
+        "no longer than the age"
+    );
+    assert!(stream(&client, "EVENTS").await.is_empty());
+    assert!(
+        migrate::status(&client, &config)
+            .await
+            .unwrap()
+            .is_applied()
+    );
+}
+
+#[tokio::test]
+async fn an_update_changes_its_fields_and_no_others() {
+    let nats = Nats::jetstream().await;
+    let client = nats.connect().await;
+    let config = config(&nats);
+    migrate::apply(&client, &config).await.unwrap();
+    let mut expected = stream(&client, "SESSIONS").await;
+    let migrator = Migrator::new(&client, &config, &extended()).unwrap();
+    let status = migrator.status().await.unwrap();
+    assert_eq!(status.pending().collect::<Vec<_>>(), ["0004_longer"]);
+    assert_eq!(migrator.apply().await.unwrap().applied, ["0004_longer"]);
+    expected.insert("max_age".to_owned(), json!(48 * HOUR));
+    assert_eq!(stream(&client, "SESSIONS").await, expected);
+    assert!(migrator.status().await.unwrap().is_applied());
+}
+
+#[tokio::test]
+async fn a_migration_cut_short_is_finished() {
+    let nats = Nats::jetstream().await;
+    let client = nats.connect().await;
+    let config = config(&nats);
+    // Streams made and not yet in the ledger, one field changed and not yet in the ledger.
+    migrate::apply(&client, &config).await.unwrap();
+    bucket(&client).await.delete("0003_dead").await.unwrap();
+    let report = migrate::apply(&client, &config).await.unwrap();
+    assert_eq!(report.applied, ["0003_dead"]);
+    edit(&client, "SESSIONS", json!({"max_age": 48 * HOUR})).await;
+    let migrator = Migrator::new(&client, &config, &extended()).unwrap();
+    assert_eq!(migrator.apply().await.unwrap().applied, ["0004_longer"]);
+}
+
+#[tokio::test]
+async fn a_lock_left_behind_is_taken_over_and_a_held_one_is_not() {
+    let nats = Nats::jetstream().await;
+    let client = nats.connect().await;
+    let config = config(&nats);
+    migrate::apply(&client, &config).await.unwrap();
+    let bucket = bucket(&client).await;
+    bucket.put("lock", "another process".into()).await.unwrap();
+    let set = extended();
+    let migrator = Migrator::new(&client, &config, &set)
+        .unwrap()
+        .takeover_after(TAKEOVER);
+    {
+        let apply = migrator.apply();
+        tokio::pin!(apply);
+        let alive = async {
+            // Far longer than the takeover takes, but never unchanged for that long.
+            for _ in 0..16 {
+                bucket.put("lock", "still here".into()).await.unwrap();
+                tokio::time::sleep(TAKEOVER / 6).await;
+            }
+        };
+        tokio::select! {
+            report = &mut apply => panic!("took over a lock that is held: {report:?}"),
+            () = alive => {}
+        }
+        // Now it is left behind.
+        assert_eq!(soon(apply).await.unwrap().applied, ["0004_longer"]);
+    }
+    assert_eq!(stream(&client, "SESSIONS").await["max_age"], 48 * HOUR);
+}
+
+#[tokio::test]
+async fn a_slow_process_does_not_repeat_what_a_fast_one_did() {
+    let nats = Nats::jetstream().await;
+    let proxy = Proxy::holding_at(nats.port(), "STREAM.CREATE.SESSIONS").await;
+    let (slow_config, fast_config) = (
+        NatsConfig {
+            url: Secret::from(proxy.url()),
+            ..config(&nats)
+        },
+        config(&nats),
+    );
+    let slow_client = async_nats::connect(proxy.url()).await.unwrap();
+    let fast_client = nats.connect().await;
+    let set = extended();
+    let slow = Migrator::new(&slow_client, &slow_config, &set)
+        .unwrap()
+        .takeover_after(TAKEOVER);
+    let fast = Migrator::new(&fast_client, &fast_config, &set)
+        .unwrap()
+        .takeover_after(TAKEOVER);
+    // The slow one stands still with the lock in its hand and an operation on its way.
+    let (slow_report, ()) = tokio::join!(soon(slow.apply()), async {
+        proxy.held().await;
+        let report = fast.apply().await.unwrap();
+        assert_eq!(
+            report.applied,
+            ["0002_sessions", "0003_dead", "0004_longer"]
+        );
+        proxy.release();
+    });
+    assert_eq!(slow_report.unwrap().applied, ["0001_events"]);
+    assert_eq!(stream(&fast_client, "SESSIONS").await["max_age"], 48 * HOUR);
+    assert!(fast.status().await.unwrap().is_applied());
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_costs_nothing() {
+    for text in [
+        // The lock's, the bucket's, a stream's, and the ledger's: the fourth message of the bucket.
+        r#"{"stream":"KV_HERALD_MIGRATIONS""#,
+        r#""name":"KV_HERALD_MIGRATIONS""#,
+        r#"stream_create_response","config":{"name":"EVENTS""#,
+        r#"{"stream":"KV_HERALD_MIGRATIONS","seq":4}"#,
+    ] {
+        let nats = Nats::jetstream().await;
+        let proxy = Proxy::losing_answer(nats.port(), text).await;
+        let config = NatsConfig {
+            url: Secret::from(proxy.url()),
+            ..config(&nats)
+        };
+        let client = async_nats::connect(proxy.url()).await.unwrap();
+        // Nobody takes a lock over, also not we from ourselves.
+        let migrator = Migrator::new(&client, &config, &MigrationSet::embedded())
+            .unwrap()
+            .patience(Duration::from_secs(2))
+            .takeover_after(Duration::from_secs(3600));
+        let report = soon(migrator.apply()).await.unwrap();
+        assert_eq!(report.applied.len(), 3, "{text}");
+        assert!(proxy.has_lost(), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn applying_waits_for_a_server_that_stands_still() {
+    let mut nats = Nats::jetstream().await;
+    let client = nats.connect().await;
+    let config = config(&nats);
+    nats.pause().await;
+    let apply = migrate::apply(&client, &config);
+    let (report, ()) = tokio::join!(apply, async {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        nats.resume().await;
+    });
+    assert_eq!(report.unwrap().applied.len(), 3);
+}
+
+#[tokio::test]
+async fn differences_from_the_settings_are_reported_and_reconciled_by_the_command_alone() {
+    let nats = Nats::jetstream().await;
+    let client = nats.connect().await;
+    migrate::apply(&client, &config(&nats)).await.unwrap();
+    // What no migration declares is nobody's business but the operator's.
+    edit(
+        &client,
+        "EVENTS",
+        json!({"description": "by hand", "compression": "s2"}),
+    )
+    .await;
+    let mut expected = stream(&client, "EVENTS").await;
+    let changed = NatsConfig {
+        max_age: Duration::from_secs(60),
+        ..config(&nats)
+    };
+    let report = migrate::apply(&client, &changed).await.unwrap();
+    let texts: Vec<String> = report.differences.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "stream EVENTS: duplicate_window is 2m, wanted 1m",
+            "stream EVENTS: max_age is 1h, wanted 1m"
+        ]
+    );
+    assert_eq!(
+        stream(&client, "EVENTS").await,
+        expected,
+        "apply leaves them"
+    );
+    assert!(
+        migrate::status(&client, &changed)
+            .await
+            .unwrap()
+            .is_applied()
+    );
+
+    let output = herald(
+        &nats,
+        &[("HERALD_NATS__MAX_AGE", "60s")],
+        &["migrate", "--json"],
+    )
+    .await
+    .ok();
+    assert_eq!(output.json()["reconciled"], json!(report.differences));
+    expected.insert("max_age".to_owned(), json!(60_000_000_000_u64));
+    expected.insert("duplicate_window".to_owned(), json!(60_000_000_000_u64));
+    assert_eq!(
+        stream(&client, "EVENTS").await,
+        expected,
+        "and nothing else"
+    );
+    assert!(
+        migrate::reconcile(&client, &changed)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn dry_run_and_status_write_nothing() {
+    let nats = Nats::jetstream().await;
+    let client = nats.connect().await;
+    let dry = herald(&nats, &[], &["migrate", "--dry-run"]).await.ok();
+    assert!(dry.stdout.contains("would apply 0001_events"), "{dry:?}");
+    assert!(dry.stdout.contains("create stream SESSIONS"), "{dry:?}");
+    let dry = herald(&nats, &[], &["migrate", "--dry-run", "--json"])
+        .await
+        .ok();
+    assert_eq!(dry.json()["apply"][2]["operations"][0]["stream"], "DEAD");
+    let status = herald(&nats, &[], &["migrate", "--status"]).await.ok();
+    assert!(
+        status
+            .stdout
+            .lines()
+            .any(|line| { line.starts_with("0003_dead") && line.contains("pending") })
+    );
+    let names = api(&client, "STREAM.NAMES", &Value::Null).await;
+    assert_eq!(names["total"], 0, "{names}");
+
+    let done = herald(&nats, &[], &["migrate"]).await.ok();
+    assert_eq!(
+        done.stdout,
+        "applied 0001_events\napplied 0002_sessions\napplied 0003_dead\n"
+    );
+    assert_eq!(done.stderr, "");
+    let again = herald(&nats, &[], &["migrate"]).await.ok();
+    assert_eq!(again.stdout, "nothing to do\n");
+    let status = herald(&nats, &[], &["migrate", "--status", "--json"])
+        .await
+        .ok()
+        .json();
+    assert_eq!(status["is_applied"], true);
+    assert_eq!(status["migrations"][0]["state"], "applied");
+    let usage = herald(&nats, &[], &["migrate", "--status", "--dry-run"]).await;
+    assert_eq!(usage.code, Some(2));
+}
+
+#[tokio::test]
+async fn the_ledger_is_a_bucket_like_any_other() {
+    let nats = Nats::jetstream().await;
+    let client = nats.connect().await;
+    migrate::apply(&client, &config(&nats)).await.unwrap();
+    let bucket = bucket(&client).await;
+    let status = bucket.status().await.unwrap();
+    assert_eq!(status.history(), 1);
+    // Keys come by a consumer, which needs the bucket to be one.
+    let found = eventually(PATIENCE, async || {
+        let keys: Vec<String> = bucket
+            .keys()
+            .await
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
+            .await;
+        keys.len() == 3
+    });
+    assert!(found.await);
+}

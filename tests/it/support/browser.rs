@@ -1,0 +1,105 @@
+//! A browser (Chromium, without a window) that belongs to one test.
+//!
+//! It is the command that `HERALD_TEST_BROWSER` names, or the first of [`COMMANDS`] on `PATH`.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustix::process::{Pid, Signal, kill_process_group};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use super::nats::Guard;
+use super::tls::Certificates;
+
+/// What Chromium is called.
+const COMMANDS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+
+/// Nothing but the page: no window, no sandbox (which needs rights that containers lack), and none of
+/// what a browser otherwise fetches by itself.
+const FLAGS: [&str; 12] = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--no-default-browser-check",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-breakpad",
+    "--disable-dev-shm-usage",
+    "--no-proxy-server",
+];
+
+/// The browser's command; `None`, and a line that says so, where there is none to be had.
+pub(crate) fn command() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("HERALD_TEST_BROWSER") {
+        return Some(PathBuf::from(named));
+    }
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&search)
+        .flat_map(|folder| COMMANDS.map(|command| folder.join(command)))
+        .find(|path| path.is_file());
+    if found.is_none() {
+        eprintln!("SKIPPED: no Chromium on PATH, and HERALD_TEST_BROWSER is not set");
+    }
+    found
+}
+
+/// A running browser. It ends with the value, and all its processes with it.
+#[derive(Debug)]
+pub(crate) struct Browser {
+    child: Child,
+    /// Dropped before the browser is killed: a freed process id may be another's.
+    guard: Option<Guard>,
+    _profile: TempDir,
+}
+
+impl Browser {
+    /// Opens `url`. It trusts the system's authorities, and the one certificate of `certificates`.
+    pub(crate) fn open(command: &Path, url: &str, certificates: &Certificates) -> Self {
+        let profile = tempfile::Builder::new()
+            .prefix("herald-test-browser-")
+            .tempdir()
+            .expect("a temporary folder");
+        let hash = STANDARD.encode(Sha256::digest(certificates.public_key()));
+        let child = Command::new(command)
+            .args(FLAGS)
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg(format!("--ignore-certificate-errors-spki-list={hash}"))
+            .arg(url)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // A group of its own, since it is many processes.
+            .process_group(0)
+            .spawn();
+        let child = match child {
+            Ok(child) => child,
+            Err(error) => panic!("{} cannot be run: {error}", command.display()),
+        };
+        let remains = profile.path().display();
+        let clean = format!("kill -9 -{}; rm -rf '{remains}'", child.id());
+        Self {
+            child,
+            guard: Some(Guard::new(&clean)),
+            _profile: profile,
+        }
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        drop(self.guard.take());
+        // Not yet waited for, so that the group is still its own.
+        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(group) = group {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = self.child.wait();
+    }
+}

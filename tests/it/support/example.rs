@@ -1,0 +1,75 @@
+//! The examples in docs/: code blocks that a comment before them names.
+
+use std::path::Path;
+
+use super::clients::{node, python};
+use super::command::{Output, finish};
+
+/// A code block that can be run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Example {
+    /// Its file name; the extension says who runs it.
+    pub(crate) name: &'static str,
+    pub(crate) text: &'static str,
+}
+
+/// Every block of JavaScript or Python in `guide`.
+pub(crate) fn examples(guide: &'static str) -> Vec<Example> {
+    let mut blocks = guide.split("\n```");
+    let mut before = blocks.next().unwrap_or_default();
+    let mut examples = Vec::new();
+    // A block's text and what stands between it and the next one alternate.
+    while let (Some(block), Some(after)) = (blocks.next(), blocks.next()) {
+        let (language, text) = block.split_once('\n').expect("a block has lines");
+        if matches!(language, "js" | "javascript" | "python") {
+            let name = before
+                .lines()
+                .next_back()
+                .and_then(|line| line.strip_prefix("<!-- example: ")?.strip_suffix(" -->"));
+            let Some(name) = name else {
+                panic!("no comment `<!-- example: NAME -->` before the block\n{text}");
+            };
+            examples.push(Example { name, text });
+        }
+        before = after;
+    }
+    examples
+}
+
+impl Example {
+    /// The one called `name`.
+    pub(crate) fn named(guide: &'static str, name: &str) -> Self {
+        let found = examples(guide)
+            .into_iter()
+            .find(|example| example.name == name);
+        found.unwrap_or_else(|| panic!("no example {name}"))
+    }
+
+    /// Runs it to its end in `folder`, in which Node finds the packages.
+    pub(crate) async fn run(&self, folder: &Path, environment: &[(&str, String)]) -> Output {
+        self.run_within("", "", folder, environment).await
+    }
+
+    /// The same with code around it.
+    pub(crate) async fn run_within(
+        &self,
+        before: &str,
+        after: &str,
+        folder: &Path,
+        environment: &[(&str, String)],
+    ) -> Output {
+        let file = folder.join(self.name);
+        std::fs::write(&file, format!("{before}{}\n{after}", self.text)).expect("a file");
+        let command = match file.extension().and_then(|extension| extension.to_str()) {
+            Some("mjs") => node(),
+            Some("py") => python(),
+            _ => panic!("{} is neither .mjs nor .py", self.name),
+        };
+        let mut command = tokio::process::Command::from(command);
+        command
+            .arg(&file)
+            .current_dir(folder)
+            .envs(environment.iter().map(|(name, value)| (name, value)));
+        finish(command).await.ok()
+    }
+}

@@ -1,0 +1,58 @@
+//! What the tests share: servers of their own, and waiting without sleeping for a fixed time.
+
+#![allow(
+    dead_code,
+    reason = "a helper is here for any test to use, also when none does at the moment"
+)]
+
+pub(crate) mod browser;
+pub(crate) mod cable;
+pub(crate) mod client;
+pub(crate) mod clients;
+pub(crate) mod command;
+pub(crate) mod contract;
+pub(crate) mod example;
+pub(crate) mod gateway;
+pub(crate) mod nats;
+pub(crate) mod production;
+pub(crate) mod proxy;
+pub(crate) mod publisher;
+pub(crate) mod raw;
+pub(crate) mod stage;
+pub(crate) mod tls;
+pub(crate) mod token;
+
+use std::time::{Duration, Instant};
+
+/// How often a condition is looked at while it does not hold.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Long enough for anything local that works at all, also on a machine with two busy cores. A test
+/// that passes never waits for it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether `condition` came to hold within `patience`. The last look begins after the patience is
+/// over, so that a machine that stood still does not decide.
+#[must_use = "assert that it came to hold"]
+pub(crate) async fn eventually(
+    patience: Duration,
+    mut condition: impl AsyncFnMut() -> bool,
+) -> bool {
+    let start = Instant::now();
+    loop {
+        let over = start.elapsed() >= patience;
+        if condition().await {
+            return true;
+        }
+        if over {
+            return false;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What `future` comes to, which must be within [`PATIENCE`].
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    let result = tokio::time::timeout(PATIENCE, future).await;
+    result.expect("it ends while anybody waits for it")
+}

@@ -1,0 +1,151 @@
+//! A WebSocket client by hand: bytes on TCP after a handshake, for what no library would send.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::PATIENCE;
+use super::gateway::Gateway;
+use super::token::token;
+
+/// The first byte of a frame: FIN, and the opcode (RFC 6455 section 5.2).
+pub(crate) const FIN: u8 = 0x80;
+pub(crate) const CONTINUATION: u8 = 0x0;
+pub(crate) const TEXT: u8 = 0x1;
+pub(crate) const BINARY: u8 = 0x2;
+pub(crate) const CLOSE: u8 = 0x8;
+pub(crate) const PING: u8 = 0x9;
+pub(crate) const PONG: u8 = 0xA;
+
+/// The key that frames are masked with; any would do.
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// An upgraded connection.
+#[derive(Debug)]
+pub(crate) struct RawSocket {
+    stream: TcpStream,
+}
+
+/// A frame as a client must send it: masked. `first` is its first byte.
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = header(first, payload.len(), true);
+    bytes.extend(MASK);
+    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(a, b)| a ^ b));
+    bytes
+}
+
+/// A frame without a mask.
+pub(crate) fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = header(first, payload.len(), false);
+    bytes.extend(payload);
+    bytes
+}
+
+/// The payload of a close frame.
+pub(crate) fn close_payload(code: u16, reason: &[u8]) -> Vec<u8> {
+    [&code.to_be_bytes(), reason].concat()
+}
+
+/// A frame's first bytes, up to its length.
+pub(crate) fn header(first: u8, length: usize, masked: bool) -> Vec<u8> {
+    let mask_bit = if masked { 0x80 } else { 0 };
+    let mut bytes = vec![first];
+    if let Ok(short @ 0..126) = u8::try_from(length) {
+        bytes.push(mask_bit | short);
+    } else if let Ok(medium) = u16::try_from(length) {
+        bytes.push(mask_bit | 126);
+        bytes.extend(medium.to_be_bytes());
+    } else {
+        bytes.push(mask_bit | 127);
+        bytes.extend((length as u64).to_be_bytes());
+    }
+    bytes
+}
+
+/// A handshake's request, whole.
+pub(crate) fn handshake(user: &str, workspace: &str) -> String {
+    let token = token(user, workspace);
+    format!(
+        "GET /?token={token}&workspaceSlug={workspace} HTTP/1.1\r\nHost: x\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+impl RawSocket {
+    /// Joins as `user`.
+    pub(crate) async fn join(gateway: &Gateway, user: &str, workspace: &str) -> Self {
+        Self::join_with(gateway, user, workspace, b"").await
+    }
+
+    /// Joins as `user`, with `more` in the same write as the request.
+    pub(crate) async fn join_with(
+        gateway: &Gateway,
+        user: &str,
+        workspace: &str,
+        more: &[u8],
+    ) -> Self {
+        let mut stream = TcpStream::connect(&gateway.address).await.expect("a peer");
+        let request = [handshake(user, workspace).as_bytes(), more].concat();
+        stream.write_all(&request).await.expect("it is sent");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let byte = timeout(PATIENCE, stream.read_u8()).await;
+            head.push(byte.expect("an answer in time").expect("a whole answer"));
+        }
+        let head = String::from_utf8_lossy(&head);
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        Self { stream }
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        let sent = timeout(PATIENCE, self.stream.write_all(bytes)).await;
+        sent.expect("it is taken in time").expect("it is sent");
+    }
+
+    /// The next frame that is no ping: its first byte and its payload. `None` at the end of the
+    /// connection.
+    pub(crate) async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+        loop {
+            let (first, payload) = timeout(PATIENCE, self.read()).await.expect("in time")?;
+            if first != FIN | PING {
+                return Some((first, payload));
+            }
+        }
+    }
+
+    /// The close code and reason that the gateway sends, after which it must end the connection.
+    pub(crate) async fn closed(&mut self) -> (u16, String) {
+        let (first, payload) = loop {
+            match self.next().await {
+                Some((first, payload)) if first == FIN | CLOSE => break (first, payload),
+                Some(_) => {}
+                None => return (1006, String::new()),
+            }
+        };
+        assert_eq!(first, FIN | CLOSE);
+        assert_eq!(self.next().await, None, "something after the close frame");
+        match payload.split_at_checked(2) {
+            Some((code, reason)) => (
+                u16::from_be_bytes([code[0], code[1]]),
+                String::from_utf8(reason.to_vec()).expect("a reason in UTF-8"),
+            ),
+            None => (1005, String::new()),
+        }
+    }
+
+    /// A frame of the server's, which must not be masked.
+    async fn read(&mut self) -> Option<(u8, Vec<u8>)> {
+        let first = self.stream.read_u8().await.ok()?;
+        let length = match self.stream.read_u8().await.ok()? {
+            126 => usize::from(self.stream.read_u16().await.ok()?),
+            127 => usize::try_from(self.stream.read_u64().await.ok()?).expect("a length"),
+            short @ 0..126 => usize::from(short),
+            masked => panic!("a masked frame from the server: {masked}"),
+        };
+        let mut payload = vec![0; length];
+        self.stream.read_exact(&mut payload).await.ok()?;
+        Some((first, payload))
+    }
+}
