@@ -1,0 +1,48 @@
+# What a contributor runs. `make help` lists it; CI runs the same targets.
+
+CARGO ?= cargo
+# Cargo's own variable, so that what is built is also found.
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+HERALD := $(TARGET_DIR)/debug/herald
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## Build, get a nats-server, and serve: prints the commands for a first notification.
+	@scripts/nats-server.sh
+	@exec $(HERALD) dev
+
+.PHONY: build
+build: need-cargo ## Build the debug binary.
+	$(CARGO) build --locked
+
+.PHONY: test
+test: prerequisites ## Run every test, with nats-server in Docker where an engine answers, else the binary.
+	@scripts/test.sh
+
+.PHONY: lint
+lint: need-cargo ## Formatting, clippy, rustdoc and (where cargo-deny is installed) dependencies.
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
+	echo "cargo-deny is not installed: dependencies are not checked (cargo install --locked cargo-deny)"; \
+	else $(CARGO) deny --locked check bans licenses sources && { \
+	$(CARGO) deny --locked check advisories || \
+	echo "Advisories are not checked, or not ok: the line above says which."; }; fi
+
+.PHONY: check
+check: lint test ## All of lint and test: what CI runs.
+
+.PHONY: need-cargo
+need-cargo:
+	@command -v $(CARGO) >/dev/null || { \
+	echo "Rust is missing: install it from https://rustup.rs (1.90 or newer)." >&2; exit 1; }
+
+.PHONY: prerequisites
+prerequisites: need-cargo
+	@scripts/prerequisites.sh
