@@ -26,7 +26,13 @@ if ! docker version >/dev/null 2>&1; then
     echo "$engine"
 fi
 
-if docker image inspect "$image" >/dev/null 2>&1; then
+# Whether the image is there and is a server: one around a launcher script, say, is none.
+runs() {
+    docker image inspect "$image" >/dev/null 2>&1 &&
+        docker run --rm --network none "$image" --version 2>/dev/null | grep -q 'v2\.15\.'
+}
+
+if runs; then
     exit 0
 fi
 if docker pull --quiet "$image" >/dev/null 2>&1; then
@@ -55,3 +61,7 @@ ENTRYPOINT ["/usr/local/bin/nats-server"]
 END
 # The old builder needs no other image.
 DOCKER_BUILDKIT=0 docker build --quiet --tag "$image" "$context" >&2
+if ! runs; then
+    echo "The image built around $binary does not run." >&2
+    exit 1
+fi
