@@ -41,7 +41,7 @@ check: lint test ## All of lint and test: what CI runs.
 .PHONY: need-cargo
 need-cargo:
 	@command -v $(CARGO) >/dev/null || { \
-	echo "Rust is missing: install it from https://rustup.rs (1.90 or newer)." >&2; exit 1; }
+	echo "Rust is missing: install it from https://rustup.rs (1.91.1 or newer)." >&2; exit 1; }
 
 .PHONY: prerequisites
 prerequisites: need-cargo

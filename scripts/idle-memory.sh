@@ -63,5 +63,5 @@ for _ in $(seq 1200); do [ -s "$dir/all" ] && break; sleep 0.1; done
 # Claims still come back and are answered for a moment.
 sleep 5
 after=$(rss)
-open=$(curl -fs "http://127.0.0.1:$admin/metrics" | awk '/^herald_sockets /{ print $2 }')
+open=$(curl -fs "http://127.0.0.1:$admin/metrics" | awk '/^herald_connections /{ print $2 }')
 echo "sockets=$open before=${before}KiB after=${after}KiB per_socket=$(((after - before) * 1024 / count))B"

@@ -8,7 +8,7 @@ lacks() {
     missing=1
 }
 
-command -v cargo >/dev/null || lacks "Rust is missing: install it from https://rustup.rs (1.90 or newer)."
+command -v cargo >/dev/null || lacks "Rust is missing: install it from https://rustup.rs (1.91.1 or newer)."
 # Also where Docker runs nats-server: some of the tests' clients are Python.
 if ! python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; then
     lacks "Python 3.9 or newer with venv is missing (Debian: apt install python3-venv python3-pip)."

@@ -14,7 +14,8 @@ use super::nats::Connection;
 use super::{CliError, output};
 use crate::config::Config;
 use crate::event::{EventName, PAYLOAD_MAX, StoredMessage, WorkspaceSlug, decode};
-use crate::ingest::{PublishError, publish};
+use crate::ingest::{PubAck, PublishError, publish};
+use crate::telemetry::{CommandTraces, trace_of};
 
 /// How long the acknowledgement may take: an election of a new stream leader, and more.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -86,14 +87,33 @@ fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 
 pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     let payload = payload(&args.payload)?;
-    let headers = headers(&args);
     let subject = format!("ws.{}.{}", args.workspace, args.event);
+    let mut headers = headers(&args);
     check(&args, &subject, &headers, &payload)?;
-    let mut nats = Connection::open(&config, "herald publish").await?;
-    let client = nats.client.clone();
-    let publishing = publish(&client, subject.clone(), headers, payload, TIMEOUT);
-    let ack = nats.allowed(publishing).await?;
-    let ack = ack.map_err(|error| failure(&error, &config, &subject))?;
+    let traces = CommandTraces::start("herald-publish");
+    for warning in traces.warnings() {
+        eprintln!("herald: {warning}");
+    }
+    let publication = if gives_traceparent(&args) {
+        None
+    } else {
+        Some(traces.publish(&subject, payload.len(), &mut headers))
+    };
+    let trace = trace_of(&headers);
+    let ack = store(&config, &subject, headers, payload).await;
+    if let Some(publication) = publication {
+        match &ack {
+            Ok(ack) => publication.stored(&ack.stream, ack.sequence),
+            Err(error) => publication.failed(&error.to_string()),
+        }
+    }
+    if let Err(error) = traces.end().await {
+        eprintln!("herald: the trace is not exported: {error}");
+    }
+    let ack = ack?;
+    if let Some(trace) = &trace {
+        eprintln!("herald: trace {trace}");
+    }
     if ack.stream != config.nats.stream {
         return Err(CliError::Failure(format!(
             "the stream {} stored this as {}, and nats.stream is {}: no gateway will see it",
@@ -110,6 +130,19 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
         (false, true) => format!("{} {} duplicate", ack.stream, ack.sequence),
     };
     output::line(&line).map(drop)
+}
+
+async fn store(
+    config: &Config,
+    subject: &str,
+    headers: HeaderMap,
+    payload: Bytes,
+) -> Result<PubAck, CliError> {
+    let mut nats = Connection::open(config, "herald publish").await?;
+    let client = nats.client.clone();
+    let publishing = publish(&client, subject.to_owned(), headers, payload, TIMEOUT);
+    let ack = nats.allowed(publishing).await?;
+    ack.map_err(|error| failure(&error, config, subject))
 }
 
 /// The payload as given, or standard input as far as it can be taken.
@@ -132,13 +165,6 @@ fn headers(args: &Args) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in &args.headers {
         headers.append(name.clone(), value.clone());
-    }
-    let has_traceparent = args
-        .headers
-        .iter()
-        .any(|(name, _)| AsRef::<str>::as_ref(name).eq_ignore_ascii_case("traceparent"));
-    if !has_traceparent {
-        headers.insert("traceparent", new_traceparent());
     }
     if let Some(id) = &args.id {
         // Streams deduplicate across all their subjects, so that an id needs its workspace.
@@ -164,11 +190,10 @@ fn headers(args: &Args) -> HeaderMap {
     headers
 }
 
-/// A new trace, marked as sampled.
-fn new_traceparent() -> String {
-    let trace = Uuid::new_v4().simple();
-    let (span, _) = Uuid::new_v4().as_u64_pair();
-    format!("00-{trace}-{span:016x}-01")
+fn gives_traceparent(args: &Args) -> bool {
+    args.headers
+        .iter()
+        .any(|(name, _)| AsRef::<str>::as_ref(name).eq_ignore_ascii_case("traceparent"))
 }
 
 /// Decodes the event as a gateway would, so that a mistake is told here and is no dead letter there.
@@ -280,11 +305,9 @@ mod tests {
         let args = parsed(&["acme", "custom.x", "--id", "ö 1", "--cloudevent"]).unwrap();
         assert_eq!(header(&args, "Nats-Msg-Id").unwrap(), "acme:ö 1");
         assert_eq!(header(&args, "ce-id").unwrap(), "%C3%B6%201");
-        let traceparent = header(&args, "traceparent").unwrap();
-        assert!(crate::event::is_traceparent(&traceparent), "{traceparent}");
-        assert_ne!(header(&args, "traceparent").unwrap(), traceparent);
+        assert!(!gives_traceparent(&args));
         let args = parsed(&["acme", "custom.x", "--header", "Traceparent: mine"]).unwrap();
-        assert_eq!(header(&args, "traceparent"), None);
+        assert!(gives_traceparent(&args));
         assert_eq!(header(&args, "Nats-Msg-Id"), None);
     }
 }

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use super::{CliError, check};
 use crate::config::{Config, Reading};
 use crate::ops::{self, ServeError};
-use crate::telemetry;
+use crate::telemetry::Telemetry;
 
 /// Arguments of `herald serve`.
 #[derive(Debug, clap::Args)]
@@ -32,16 +32,18 @@ pub(super) async fn run(_args: Args, reading: Reading) -> Result<(), CliError> {
         return Err(CliError::Usage(wrong.join("\n")));
     }
     let config = reading.config;
-    init_logs(&config)?;
+    let telemetry = telemetry(&config)?;
     let stops = stops(&[SignalKind::terminate(), SignalKind::interrupt()])?;
-    Box::pin(ops::serve(config, || next_stop(stops.clone()))).await?;
-    Ok(())
+    let serve = ops::serve(config, telemetry.clone(), || next_stop(stops.clone()));
+    let served = Box::pin(serve).await;
+    telemetry.end().await;
+    Ok(served?)
 }
 
-/// Starts logging; every long-running command does it first.
-pub(super) fn init_logs(config: &Config) -> Result<(), CliError> {
-    telemetry::init(&config.log)
-        .map_err(|error| CliError::Usage(format!("log.level (or RUST_LOG) is no filter: {error}")))
+/// Starts telemetry; every long-running command does it first.
+pub(super) fn telemetry(config: &Config) -> Result<Telemetry, CliError> {
+    Telemetry::start(&config.log, &config.telemetry)
+        .map_err(|error| CliError::Usage(error.to_string()))
 }
 
 /// Changes with every signal of `kinds`.

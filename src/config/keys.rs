@@ -57,6 +57,10 @@ pub const KEYS: &[Key] = &[
     key("projection.rules", ""),
     key("projection.type", "severity"),
     key("projection.traceparent", "false"),
+    key("telemetry.send_spans", "2"),
+    key("telemetry.workspaces", "20"),
+    key("telemetry.baggage", ""),
+    key("telemetry.shutdown", "5s"),
     key("log.level", "info"),
     key("log.format", "auto"),
 ];

@@ -10,6 +10,11 @@ use serde::{Deserialize, Deserializer};
 use super::Config;
 use super::keys::{KEYS, nearest};
 
+/// Most `send` spans of one event: each costs as much as a delivery.
+const SEND_SPANS_MAX: usize = 1000;
+/// Most workspaces with series of their own; the SDK takes 2,000 of one instrument.
+const WORKSPACES_MAX: usize = 1000;
+
 /// Why a configuration was refused. `Display` has one line per problem and no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -169,6 +174,14 @@ impl Config {
         check(
             self.nats.urls().next().is_some(),
             "nats.url must not be empty",
+        );
+        check(
+            self.telemetry.send_spans <= SEND_SPANS_MAX,
+            &format!("telemetry.send_spans must be at most {SEND_SPANS_MAX}"),
+        );
+        check(
+            self.telemetry.workspaces <= WORKSPACES_MAX,
+            &format!("telemetry.workspaces must be at most {WORKSPACES_MAX}"),
         );
         check(
             !self.auth.workspaces_claim.is_empty(),

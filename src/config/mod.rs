@@ -31,6 +31,7 @@ pub struct Config {
     pub auth: AuthConfig,
     pub sockets: SocketsConfig,
     pub projection: ProjectionConfig,
+    pub telemetry: TelemetryConfig,
     pub log: LogConfig,
 }
 
@@ -223,6 +224,34 @@ pub enum TypeMode {
     Severity,
     /// The event's own name: `record_created`, `function_complete`, `alert`, …
     Event,
+}
+
+/// How much telemetry there is. Where it goes, the standard `OTEL_*` variables say.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetryConfig {
+    /// Sockets of each recorded event that get a `send` span. 0: none.
+    pub send_spans: usize,
+    /// The busiest workspaces, so many, have metrics of their own. 0: none has.
+    pub workspaces: usize,
+    /// Keys of a publisher's baggage that become attributes of its events' spans.
+    #[serde(deserialize_with = "load::string_or_list")]
+    pub baggage: Vec<String>,
+    /// How long the end of the process may take to export what waits. 0: not at all.
+    #[serde(with = "duration")]
+    pub shutdown: Duration,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self {
+            // Two tell a slow socket from a slow gateway, and cost little beside a fan-out of 100.
+            send_spans: 2,
+            workspaces: 20,
+            baggage: Vec::new(),
+            shutdown: Duration::from_secs(5),
+        }
+    }
 }
 
 /// Logs on standard error.

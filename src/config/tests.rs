@@ -156,6 +156,7 @@ fn every_key_sets_a_field_of_its_own_and_there_are_no_other_fields() {
     for key in KEYS {
         let other = match (key.name, key.default) {
             ("nats.replicas", _) => "3",
+            ("telemetry.send_spans" | "telemetry.workspaces", _) => "7",
             ("projection.type", _) => "event",
             ("log.format", _) => "json",
             (_, "true") => "false",

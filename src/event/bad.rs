@@ -32,6 +32,22 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Subject,
+        Self::UnknownCategory,
+        Self::UnknownName,
+        Self::TooLarge,
+        Self::Utf8,
+        Self::Json,
+        Self::NotAnObject,
+        Self::Field,
+        Self::Recipients,
+        Self::CloudEvent,
+        Self::Template,
+        Self::NotificationTooLarge,
+    ];
+
     /// The reason as one lower-case word, stable across versions.
     pub const fn as_str(self) -> &'static str {
         match self {

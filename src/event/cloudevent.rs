@@ -21,6 +21,8 @@ pub(super) struct Attributes {
     pub(super) id: Option<String>,
     /// The distributed-tracing extension, not yet checked.
     pub(super) traceparent: Option<String>,
+    /// The same extension's `tracestate`, not yet checked.
+    pub(super) tracestate: Option<String>,
 }
 
 /// How a message carries its event.
@@ -87,6 +89,7 @@ fn binary(headers: &BTreeMap<String, Vec<&str>>) -> Result<Attributes, BadEvent>
     Ok(Attributes {
         id: take("id"),
         traceparent: take("traceparent"),
+        tracestate: take("tracestate"),
     })
 }
 
@@ -118,6 +121,7 @@ pub(super) fn structured(
     let attributes = Attributes {
         id: take("id"),
         traceparent: take("traceparent"),
+        tracestate: take("tracestate"),
     };
     Ok((attributes, data))
 }

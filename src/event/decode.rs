@@ -78,6 +78,8 @@ pub struct Event {
     pub event_id: Option<String>,
     /// A valid W3C `traceparent`: the header's, else that of the CloudEvents extension.
     pub traceparent: Option<String>,
+    /// The `tracestate` of the same CloudEvents extension. That of the headers is read by who wants it.
+    pub tracestate: Option<String>,
     /// The rest of the payload. Only a rule's allow-list lets any of it out.
     pub fields: Map<String, Value>,
 }
@@ -105,6 +107,9 @@ pub fn decode(message: &StoredMessage) -> Result<Event, BadEvent> {
     let extension = attributes
         .traceparent
         .filter(|text| trace::is_traceparent(text));
+    let tracestate = attributes
+        .tracestate
+        .filter(|text| text.len() <= trace::TRACESTATE_MAX);
     Ok(Event {
         name,
         title: text(&mut fields, "title")?,
@@ -114,6 +119,7 @@ pub fn decode(message: &StoredMessage) -> Result<Event, BadEvent> {
         recipients: recipients(&mut fields)?,
         event_id: attributes.id,
         traceparent: header.map(str::to_owned).or(extension),
+        tracestate,
         fields,
     })
 }

@@ -15,8 +15,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::publish::{PublishError, publish};
-use crate::event::{BadEvent, StoredMessage};
+use super::publish::{PubAck, PublishError, publish};
+use crate::event::{BadEvent, StoredMessage, baggage, traceparent, tracestate};
+use crate::telemetry::{DeadLetterTrace, EventTrace};
 
 /// Letters that may wait: as many as are sent in a second.
 const QUEUE_ENTRIES: usize = 1024;
@@ -84,6 +85,8 @@ struct Letter {
     subject: String,
     headers: HeaderMap,
     payload: Bytes,
+    /// Where the event's trace is recorded.
+    trace: Option<DeadLetterTrace>,
 }
 
 impl DeadLetters {
@@ -118,27 +121,32 @@ impl DeadLetters {
     /// Hands a bad event over. Never waits: where the queue is full, the letter is dropped and
     /// counted.
     pub fn report(&self, message: &StoredMessage, bad: &BadEvent) {
-        tracing::debug!(
-            workspace = %message.workspace,
-            sequence = message.sequence,
-            reason = bad.reason.as_str(),
-            detail = %bad.detail,
-            "bad event"
-        );
+        self.report_traced(message, bad, None);
+    }
+
+    /// The same of an event whose trace is recorded; it ends when it is known what became of the
+    /// letter.
+    pub(crate) fn report_traced(
+        &self,
+        message: &StoredMessage,
+        bad: &BadEvent,
+        trace: Option<EventTrace>,
+    ) {
         let length = message.payload.len().min(PAYLOAD_MAX);
         let before = self.queued_bytes.fetch_add(length, Ordering::Relaxed);
-        let is_taken = before + length <= QUEUE_BYTES
-            && match self.letters.try_reserve() {
-                Ok(slot) => {
-                    slot.send(Letter::new(message, bad, length));
-                    true
-                }
-                Err(TrySendError::Full(()) | TrySendError::Closed(())) => false,
-            };
-        if !is_taken {
+        let slot = match self.letters.try_reserve() {
+            Ok(slot) if before + length <= QUEUE_BYTES => Some(slot),
+            Ok(_) | Err(TrySendError::Full(()) | TrySendError::Closed(())) => None,
+        };
+        let Some(slot) = slot else {
             self.queued_bytes.fetch_sub(length, Ordering::Relaxed);
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+            if let Some(trace) = trace {
+                trace.letter_dropped();
+            }
+            return;
+        };
+        slot.send(Letter::new(message, bad, length, trace));
     }
 
     /// The counters, which live as long as anybody holds them.
@@ -148,7 +156,12 @@ impl DeadLetters {
 }
 
 impl Letter {
-    fn new(message: &StoredMessage, bad: &BadEvent, length: usize) -> Self {
+    fn new(
+        message: &StoredMessage,
+        bad: &BadEvent,
+        length: usize,
+        trace: Option<EventTrace>,
+    ) -> Self {
         let mut headers = HeaderMap::new();
         let mut insert = |name: &str, value: &str| {
             // Only a line break is no header value; none of these has one.
@@ -161,15 +174,46 @@ impl Letter {
         insert("Herald-Subject", &message.subject);
         let time = message.time.to_rfc3339_opts(SecondsFormat::Millis, true);
         insert("Herald-Time", &time);
+        // The stream keeps one letter of a subject whatever its id; the id has the answer to a second
+        // one say where the first stands.
+        let subject = format!("dead.{}.{}", message.workspace, message.sequence);
+        insert("Nats-Msg-Id", &subject);
+        let trace = pass_context_on(message, trace, &subject, &mut headers);
         let payload = message.payload.get(..length).unwrap_or_default();
         Self {
-            subject: format!("dead.{}.{}", message.workspace, message.sequence),
+            subject,
             headers,
+            trace,
             // A copy, because a payload of the client's holds on to the whole buffer that was read
             // with it, which no limit here would count.
             payload: Bytes::copy_from_slice(payload),
         }
     }
+}
+
+/// The letter goes on with the event's trace: the gateway's span where it is recorded, else the
+/// publisher's context as it came.
+fn pass_context_on(
+    message: &StoredMessage,
+    trace: Option<EventTrace>,
+    subject: &str,
+    headers: &mut HeaderMap,
+) -> Option<DeadLetterTrace> {
+    let given = message.headers.as_ref();
+    let mut pass = |name: &str, value: Option<&str>| {
+        // What is no header value, a line break, cannot have come as one.
+        if let Some(Ok(value)) = value.map(str::parse::<HeaderValue>) {
+            headers.insert(name, value);
+        }
+    };
+    pass("baggage", given.and_then(baggage).as_deref());
+    if trace.is_none()
+        && let Some((given, traceparent)) = given.zip(given.and_then(traceparent))
+    {
+        pass("traceparent", Some(traceparent));
+        pass("tracestate", tracestate(given).as_deref());
+    }
+    trace.map(|trace| trace.dead_letter(std::time::Instant::now(), headers, subject))
 }
 
 impl Publisher {
@@ -192,28 +236,42 @@ impl Publisher {
                     self.queued_bytes.fetch_sub(letter.payload.len(), Ordering::Relaxed);
                     let sent = async {
                         pace.tick().await;
-                        self.send(letter).await;
+                        self.send(&letter).await
                     };
-                    tokio::select! {
-                        () = &mut flush => {
-                            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
-                            break;
-                        }
-                        () = sent => {}
+                    let outcome = tokio::select! {
+                        () = &mut flush => None,
+                        outcome = sent => Some(outcome),
+                    };
+                    self.settle(letter, outcome.unwrap_or(Outcome::Dropped));
+                    if outcome.is_none() {
+                        break;
                     }
                 }
             }
             log.tell(&self.counters);
         }
         self.letters.close();
-        while self.letters.try_recv().is_ok() {
-            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+        while let Ok(letter) = self.letters.try_recv() {
+            self.settle(letter, Outcome::Dropped);
         }
         log.tell_now(&self.counters);
     }
 
+    /// Counts what became of a letter, and ends its trace.
+    fn settle(&self, letter: Letter, outcome: Outcome) {
+        let (counter, label, sequence) = match outcome {
+            Outcome::Published(sequence) => (&self.counters.published, "published", Some(sequence)),
+            Outcome::Duplicate(sequence) => (&self.counters.duplicate, "duplicate", sequence),
+            Outcome::Dropped => (&self.counters.dropped, "dropped", None),
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if let Some(trace) = letter.trace {
+            trace.end(label, sequence);
+        }
+    }
+
     /// Tries one letter until it is stored or given up.
-    async fn send(&self, letter: Letter) {
+    async fn send(&self, letter: &Letter) -> Outcome {
         let mut retries = RETRIES.into_iter();
         loop {
             let result = publish(
@@ -224,23 +282,35 @@ impl Publisher {
                 ACK_TIMEOUT,
             )
             .await;
-            let counter = match result {
-                Ok(_) => &self.counters.published,
+            match (result, retries.next()) {
                 // Another gateway's, or an attempt of ours whose acknowledgement was lost.
-                Err(PublishError::SubjectTaken) => &self.counters.duplicate,
-                Err(error) => match (retries.next(), error) {
-                    // It will not get smaller.
-                    (_, PublishError::MaxPayload) | (None, _) => &self.counters.dropped,
-                    (Some(delay), _) => {
-                        tokio::time::sleep(delay).await;
-                        continue;
-                    }
-                },
-            };
-            counter.fetch_add(1, Ordering::Relaxed);
-            return;
+                (
+                    Ok(PubAck {
+                        duplicate: true,
+                        sequence,
+                        ..
+                    }),
+                    _,
+                ) => {
+                    return Outcome::Duplicate(Some(sequence));
+                }
+                (Ok(ack), _) => return Outcome::Published(ack.sequence),
+                (Err(PublishError::SubjectTaken), _) => return Outcome::Duplicate(None),
+                // It will not get smaller.
+                (Err(PublishError::MaxPayload), _) | (Err(_), None) => return Outcome::Dropped,
+                (Err(_), Some(delay)) => tokio::time::sleep(delay).await,
+            }
         }
     }
+}
+
+/// What became of a letter, and where it stands.
+#[derive(Debug, Clone, Copy)]
+enum Outcome {
+    Published(u64),
+    /// Where the first one stands, as long as the stream remembers its id.
+    Duplicate(Option<u64>),
+    Dropped,
 }
 
 /// The next letter; `None` where there is none left and none will come.

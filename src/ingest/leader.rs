@@ -1,6 +1,7 @@
 //! Reads that only a stream's leader answers: what they say is final.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use async_nats::jetstream::{self, stream::Stream};
@@ -12,6 +13,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::raw::{RawStored, read_headers};
+use crate::telemetry::Metrics;
 
 /// A leader answers in well under a millisecond; during an election nobody does.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -51,6 +53,8 @@ pub struct Leader {
     name: String,
     subjects: &'static str,
     stream: Stream<()>,
+    /// Where the time of each read goes.
+    metrics: Option<Arc<Metrics>>,
 }
 
 /// The answer to `$JS.API.STREAM.MSG.GET` (ADR-8). Read here and not by the client, which fails on a
@@ -105,7 +109,15 @@ impl Leader {
             name: name.to_owned(),
             subjects,
             stream,
+            metrics: None,
         })
+    }
+
+    /// The same, with the time of each read in `metrics`.
+    #[must_use]
+    pub fn observed(mut self, metrics: &Arc<Metrics>) -> Self {
+        self.metrics = Some(Arc::clone(metrics));
+        self
     }
 
     /// The stream's name.
@@ -169,11 +181,15 @@ impl Leader {
 
     async fn get(&self, request: &serde_json::Value) -> Result<Option<Message>, ReadError> {
         let subject = format!("$JS.API.STREAM.MSG.GET.{}", self.name);
+        let asked_at = Instant::now();
         let asked = self.client.request(subject, request.to_string().into());
         let answer = timeout(TIMEOUT, asked)
             .await
             .map_err(|_| self.error("no answer in time"))?
             .map_err(|error| self.error(error))?;
+        if let Some(metrics) = &self.metrics {
+            metrics.nats_round_trip(asked_at.elapsed());
+        }
         let answer: Answer =
             serde_json::from_slice(&answer.payload).map_err(|error| self.error(error))?;
         match answer.error {

@@ -128,7 +128,9 @@ async fn follow(
     disturbances: mpsc::UnboundedSender<Disturbance>,
 ) {
     let mut first = true;
+    metrics.nats_connected(true);
     let turn = |connected| {
+        metrics.nats_connected(connected);
         presence.send_if_modified(|now| {
             let changed = now.connected != connected;
             if changed {
@@ -146,6 +148,7 @@ async fn follow(
                 turn(true);
                 let again = !std::mem::take(&mut first);
                 if again {
+                    metrics.nats_reconnected();
                     info!("reconnected to nats");
                 }
                 ("connected", again.then_some(Disturbance::Reconnected))
@@ -155,7 +158,11 @@ async fn follow(
                 warn!("disconnected from nats");
                 ("disconnected", None)
             }
-            Event::SlowConsumer(_) => ("slow_consumer", Some(Disturbance::SlowConsumer)),
+            Event::SlowConsumer(_) => {
+                metrics.nats_slow_consumer();
+                warn!("messages dropped, a subscription was full");
+                ("slow_consumer", Some(Disturbance::SlowConsumer))
+            }
             Event::ServerError(error) => {
                 warn!(%error, "nats server error");
                 ("server_error", None)

@@ -6,16 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::admin;
 use super::health::{self, Health};
 use super::tls::Tls;
 use super::{drain, listener};
@@ -27,13 +25,15 @@ use crate::ingest::{
 };
 use crate::migrate;
 use crate::projection::Projector;
-use crate::room::{Resync, RoomContext, Rooms, SessionId};
+use crate::room::{Resync, RoomContext, Rooms};
 use crate::socket::{Doorway, upgrade};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Telemetry};
 
 /// How long sockets may take to end after the last close of a drain: the close frame's 5 s and the
 /// peer's 5 s.
 const LAST_SOCKETS: Duration = Duration::from_secs(11);
+/// How often the lag behind the stream is measured: a read at its leader each time.
+const LAG_EVERY: Duration = Duration::from_secs(15);
 /// Pause between looks at migrations that another process is to apply.
 const MIGRATIONS_PAUSE: Duration = Duration::from_secs(1);
 
@@ -70,7 +70,7 @@ pub struct Gateway {
     config: Config,
     projector: Projector,
     tls: Option<Tls>,
-    metrics: Arc<Metrics>,
+    telemetry: Telemetry,
     doorway: Arc<Doorway>,
     health: Arc<Health>,
     public: tokio::net::TcpListener,
@@ -83,9 +83,10 @@ pub struct Gateway {
 /// [`ServeError`].
 pub async fn serve<S: Future<Output = ()>>(
     config: Config,
+    telemetry: Telemetry,
     stop: impl Fn() -> S,
 ) -> Result<(), ServeError> {
-    Gateway::bind(config)?.run(stop).await
+    Gateway::bind(config, telemetry)?.run(stop).await
 }
 
 impl Gateway {
@@ -93,7 +94,7 @@ impl Gateway {
     ///
     /// # Errors
     /// [`ServeError::Configuration`] and [`ServeError::Bind`].
-    pub fn bind(config: Config) -> Result<Self, ServeError> {
+    pub fn bind(config: Config, telemetry: Telemetry) -> Result<Self, ServeError> {
         let wrong = |error: &dyn std::fmt::Display| ServeError::Configuration(error.to_string());
         let verifier = Verifier::from_config(&config.auth).map_err(|error| wrong(&error))?;
         let projector = Projector::from_config(&config.projection, &config.nats.stream)
@@ -102,8 +103,7 @@ impl Gateway {
             (Some(cert), Some(key)) => Some(Tls::load(cert, key).map_err(|error| wrong(&error))?),
             _ => None,
         };
-        let metrics = Arc::new(Metrics::new().map_err(|error| wrong(&error))?);
-        let doorway = Arc::new(Doorway::new(&config, verifier, Arc::clone(&metrics)));
+        let doorway = Arc::new(Doorway::new(&config, verifier, &telemetry));
         let public = bind(
             "server.listen",
             config.server.listen,
@@ -115,7 +115,7 @@ impl Gateway {
             config,
             projector,
             tls,
-            metrics,
+            telemetry,
             doorway,
             public,
             admin,
@@ -152,7 +152,7 @@ impl Gateway {
         let cancel = CancellationToken::new();
         let connections = TaskTracker::new();
         let public = self.public_router();
-        let admin = admin_router(Arc::clone(&self.metrics), &self.health);
+        let admin = admin::router(&self.telemetry).merge(health_router(&self.health));
         info!(
             listen = %local(&self.public),
             admin_listen = %local(&self.admin),
@@ -177,7 +177,7 @@ impl Gateway {
         let open = open(
             &self.config,
             self.projector,
-            self.metrics,
+            &self.telemetry,
             &self.doorway,
             &self.health,
             &cancel,
@@ -234,40 +234,21 @@ fn health_router(health: &Arc<Health>) -> Router {
         .with_state(Arc::clone(health))
 }
 
-fn admin_router(metrics: Arc<Metrics>, health: &Arc<Health>) -> Router {
-    Router::new()
-        .route("/metrics", get(exposition))
-        .with_state(metrics)
-        .merge(health_router(health))
-}
-
-async fn exposition(State(metrics): State<Arc<Metrics>>) -> Response {
-    match metrics.render() {
-        Ok(text) => {
-            let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-            (kind, text).into_response()
-        }
-        Err(error) => {
-            error!(%error, "metrics cannot be rendered");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
-}
-
 /// Connects, waits for the migrations, and opens the doorway.
 async fn open(
     config: &Config,
     projector: Projector,
-    metrics: Arc<Metrics>,
+    telemetry: &Telemetry,
     doorway: &Doorway,
     health: &Health,
     cancel: &CancellationToken,
 ) -> Result<Rooms, ServeError> {
     let (disturbances_in, disturbances) = mpsc::unbounded_channel();
-    let link = Link::establish(&config.nats, Arc::clone(&metrics), disturbances_in).await?;
+    let metrics = Arc::clone(telemetry.metrics());
+    let link = Link::establish(&config.nats, metrics, disturbances_in).await?;
     migrated(&link, config).await?;
     permitted(config).await?;
-    let context = context(config, link.clone(), projector, metrics, cancel).await?;
+    let (context, events) = context(config, link.clone(), projector, telemetry, cancel).await?;
     let rooms = Rooms::new(Arc::new(context), cancel.clone());
     tokio::spawn(
         cancel
@@ -276,6 +257,8 @@ async fn open(
     );
     let advisories = advisories(link.clone(), config.nats.stream.clone(), rooms.clone());
     tokio::spawn(cancel.clone().run_until_cancelled_owned(advisories));
+    let lag = watch_lag(events, rooms.clone(), Arc::clone(telemetry.metrics()));
+    tokio::spawn(cancel.clone().run_until_cancelled_owned(lag));
     doorway.open(rooms.clone());
     health.opened(link);
     Ok(rooms)
@@ -350,17 +333,20 @@ async fn context(
     config: &Config,
     link: Link,
     projector: Projector,
-    metrics: Arc<Metrics>,
+    telemetry: &Telemetry,
     cancel: &CancellationToken,
-) -> Result<RoomContext, ReadError> {
+) -> Result<(RoomContext, Leader), ReadError> {
+    let metrics = Arc::clone(telemetry.metrics());
     let client = link.client().clone();
     let stream = config.nats.stream.clone();
-    let events = Leader::new(&client, &stream, "ws.>").await?;
+    let events = Leader::new(&client, &stream, "ws.>")
+        .await?
+        .observed(&metrics);
     let events_direct = DirectGet::new(client.clone(), &stream);
     let floor = FloorReader::start(events.clone(), cancel.clone());
     // The instance's name in its claims; new with each start, so that a claim of an earlier run is
     // another's.
-    let claims = ClaimWriter::new(client.clone(), &SessionId::random().to_string());
+    let claims = ClaimWriter::new(client.clone(), &telemetry.instance().to_string());
     let sweeper = Sweeper {
         events: events.clone(),
         events_direct: events_direct.clone(),
@@ -370,8 +356,8 @@ async fn context(
     };
     let dead_letters = DeadLetters::start(client, cancel.clone());
     metrics.observe_dead_letters(dead_letters.counters());
-    Ok(RoomContext {
-        repairer: Repairer::new(events_direct, events, floor.clone()),
+    let context = RoomContext {
+        repairer: Repairer::new(events_direct, events.clone(), floor.clone()),
         sweeps: sweeper.start(cancel.clone()),
         dead_letters,
         floor,
@@ -380,7 +366,23 @@ async fn context(
         stream,
         link,
         metrics,
-    })
+        tracing: telemetry.tracing().cloned(),
+    };
+    Ok((context, events))
+}
+
+/// Measures, for ever, how far the stream is ahead of the rooms.
+async fn watch_lag(events: Leader, rooms: Rooms, metrics: Arc<Metrics>) {
+    loop {
+        tokio::time::sleep(LAG_EVERY).await;
+        let lowest = rooms.lowest_watermark();
+        match (events.tail().await, lowest) {
+            (Ok(tail), Some(lowest)) => metrics.stream_lag(tail.sequence.saturating_sub(lowest)),
+            (Ok(_), None) => metrics.stream_lag(0),
+            // The last value stands; that NATS is away is told elsewhere.
+            (Err(error), _) => debug!(%error, "lag not measured"),
+        }
+    }
 }
 
 /// Tells the rooms of every disturbance of the connection.

@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,6 +24,7 @@ use tracing::{debug, warn};
 
 use super::Conn;
 use super::tls::Tls;
+use crate::telemetry::Clock;
 
 /// How long a client may take for a TLS handshake, and again for its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,6 +86,7 @@ pub(super) async fn accept(
 }
 
 async fn connection(tcp: TcpStream, tls: Option<Tls>, router: Router, cancel: CancellationToken) {
+    let accepted = Clock::now();
     if let Err(error) = SockRef::from(&tcp).set_tcp_nodelay(true) {
         debug!(%error, "no TCP_NODELAY");
     }
@@ -98,7 +102,11 @@ async fn connection(tcp: TcpStream, tls: Option<Tls>, router: Router, cancel: Ca
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES);
-    let service = TowerToHyperService::new(WithBody(router));
+    let service = TowerToHyperService::new(WithBody {
+        router,
+        accepted,
+        is_first: Arc::new(AtomicBool::new(true)),
+    });
     let serve = http
         .serve_connection(TokioIo::new(conn), service)
         .with_upgrades();
@@ -111,9 +119,14 @@ async fn connection(tcp: TcpStream, tls: Option<Tls>, router: Router, cancel: Ca
     }
 }
 
-/// Gives axum's router the body type that it expects.
+/// Gives axum's router the body type that it expects, and the first request of a connection the time
+/// at which that was accepted.
 #[derive(Clone)]
-struct WithBody(Router);
+struct WithBody {
+    router: Router,
+    accepted: Clock,
+    is_first: Arc<AtomicBool>,
+}
 
 impl Service<hyper::Request<Incoming>> for WithBody {
     type Response = Response;
@@ -124,10 +137,13 @@ impl Service<hyper::Request<Incoming>> for WithBody {
         &mut self,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Result<(), Self::Error>> {
-        <Router as Service<Request>>::poll_ready(&mut self.0, cx)
+        <Router as Service<Request>>::poll_ready(&mut self.router, cx)
     }
 
-    fn call(&mut self, request: hyper::Request<Incoming>) -> Self::Future {
-        self.0.call(request.map(axum::body::Body::new))
+    fn call(&mut self, mut request: hyper::Request<Incoming>) -> Self::Future {
+        if self.is_first.swap(false, Ordering::Relaxed) {
+            request.extensions_mut().insert(self.accepted);
+        }
+        self.router.call(request.map(axum::body::Body::new))
     }
 }

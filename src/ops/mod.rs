@@ -1,5 +1,6 @@
 //! The running process: listeners, health, drain.
 
+mod admin;
 mod conn;
 mod drain;
 mod gateway;

@@ -7,7 +7,7 @@ use uuid::{Builder, Uuid};
 
 /// The id and the trace of one stored event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     uuid: Uuid,
     span: u64,
 }
@@ -15,7 +15,7 @@ pub(super) struct Identity {
 impl Identity {
     /// Computes both. The id is a UUIDv7 (RFC 9562, section 5.7): the store time in milliseconds,
     /// then 74 bits of SHA-256 over the stream's name, a zero byte and the sequence, big-endian.
-    pub(super) fn new(stream: &str, sequence: u64, time: DateTime<Utc>) -> Self {
+    pub(crate) fn new(stream: &str, sequence: u64, time: DateTime<Utc>) -> Self {
         let mut hasher = Sha256::new();
         hasher.update(stream.as_bytes());
         // No stream name holds a zero byte, so that no two inputs run into each other.
@@ -35,8 +35,13 @@ impl Identity {
     }
 
     /// `notif_<uuid>`.
-    pub(super) fn notification_id(&self) -> String {
+    pub(crate) fn notification_id(&self) -> String {
         format!("notif_{}", self.uuid.hyphenated())
+    }
+
+    /// The trace id of an event whose publisher sent no `traceparent`: the notification id's UUID.
+    pub(crate) fn trace(&self) -> u128 {
+        self.uuid.as_u128()
     }
 
     /// The `traceparent` of an event whose publisher sent none. Its trace id is the id's UUID, so

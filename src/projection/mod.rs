@@ -16,7 +16,7 @@ use std::sync::Arc;
 use chrono::SecondsFormat;
 
 use self::encode::{Encoded, Metadata};
-use self::identity::Identity;
+pub(crate) use self::identity::Identity;
 use self::rules::{Rule, Rules, SeverityRule};
 use self::template::{Context, Template};
 use crate::config::{ProjectionConfig, TypeMode};
@@ -90,14 +90,23 @@ impl Projector {
     /// # Errors
     /// [`BadEvent`] for the dead-letter stream.
     pub fn project(&self, message: &StoredMessage) -> Result<Notification, BadEvent> {
-        self.notification(message, decode(message)?)
+        self.notification(message, decode(message)?, self.identity(message))
+    }
+
+    /// The id and the derived trace of what `message` becomes, good or bad.
+    pub(crate) fn identity(&self, message: &StoredMessage) -> Identity {
+        Identity::new(&self.stream, message.sequence, message.time)
     }
 
     /// Maps an event that [`decode`] read from `message`.
-    fn notification(
+    ///
+    /// # Errors
+    /// [`BadEvent`] for the dead-letter stream.
+    pub(crate) fn notification(
         &self,
         message: &StoredMessage,
         event: Event,
+        identity: Identity,
     ) -> Result<Notification, BadEvent> {
         let rule = self.rules.find(&event.name);
         let fields = Arc::new(rule.fields.filter(event.fields));
@@ -114,7 +123,6 @@ impl Projector {
             Some(text) => text,
             None => self.render(rule, "message", &rule.message, &context)?,
         };
-        let identity = Identity::new(&self.stream, message.sequence, message.time);
         let traceparent = event.traceparent.unwrap_or_else(|| identity.traceparent());
         let id = identity.notification_id();
         let encoded = encoded(&Encoded {

@@ -1,8 +1,9 @@
 //! The room's task: its state, its loop, and what begins and ends it. What the inputs do stands in
-//! [`super::delivery`] (events) and [`super::claiming`] (sessions).
+//! [`super::delivery`] and [`super::process`] (events) and [`super::claiming`] (sessions).
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use async_nats::Subscriber;
@@ -20,6 +21,7 @@ use super::registry::{RoomContext, Rooms};
 use crate::event::WorkspaceSlug;
 use crate::ingest::Repaired;
 use crate::socket::CloseReason;
+use crate::telemetry::Traffic;
 
 /// How long a room stays after its last socket: a reload or a reconnect finds it still there.
 const LINGER: Duration = Duration::from_secs(60);
@@ -50,6 +52,8 @@ pub(super) struct Room {
     pub(super) claims: Claims,
     pub(super) sweep: SweepState,
     pub(super) barriers: Vec<(u64, oneshot::Sender<()>)>,
+    /// What the metrics by workspace count.
+    pub(super) traffic: Arc<Traffic>,
     empty_since: Option<Instant>,
 }
 
@@ -66,7 +70,14 @@ pub(super) enum Phase {
     /// Held until a sweep says whether something was missed.
     Suspect,
     /// Held until what was missed has been read.
-    Repairing(mpsc::Receiver<Repaired>),
+    Repairing(Repair),
+}
+
+/// A repair under way.
+pub(super) struct Repair {
+    pub(super) told: mpsc::Receiver<Repaired>,
+    /// What it was begun for.
+    pub(super) reason: &'static str,
 }
 
 /// When the room is swept.
@@ -105,7 +116,6 @@ pub(super) fn room(
         let handle = handle.clone();
         async move {
             if let Some(room) = Room::activate(handle, context, rooms, shared, commands).await {
-                room.context.metrics.room_opened();
                 // Joins that wait hold the receiver; without any there is nobody to tell.
                 activate.send_replace(true);
                 room.run().await;
@@ -130,7 +140,9 @@ impl Room {
             match listen(&context, &workspace).await {
                 Some((ears, floor)) => {
                     let now = Instant::now();
+                    let traffic = context.metrics.room_opened(&workspace);
                     return Some(Self {
+                        traffic,
                         incarnation: None,
                         cursor: Cursor::new(floor),
                         hold: Hold::default(),
@@ -170,12 +182,24 @@ impl Room {
             if !self.on_time() {
                 break;
             }
+            self.show_watermark();
         }
         for outbox in self.members.outboxes() {
             outbox.end_after(CloseReason::Internal);
         }
-        self.context.metrics.room_closed();
+        self.context
+            .metrics
+            .room_closed(&self.workspace, &self.traffic);
         debug!(workspace = %self.workspace, "room closed");
+    }
+
+    fn show_watermark(&self) {
+        let watermark = if self.members.is_empty() {
+            0
+        } else {
+            self.cursor.watermark()
+        };
+        self.shared.watermark.store(watermark, Ordering::Relaxed);
     }
 
     /// The next input. `None` when the connection or the gateway is ending.
@@ -304,7 +328,7 @@ enum Input {
 /// The next of the repair under way; waits for ever if there is none.
 async fn repaired(phase: &mut Phase) -> Option<Repaired> {
     match phase {
-        Phase::Repairing(repair) => repair.recv().await,
+        Phase::Repairing(repair) => repair.told.recv().await,
         Phase::Live | Phase::Suspect => std::future::pending().await,
     }
 }

@@ -1,18 +1,16 @@
-//! What a room does about events: deliver, hold, repair, and prove that nothing is missing.
+//! Which events a room delivers, and when: it judges, holds, repairs, and proves that nothing is
+//! missing. What becomes of one that is to be delivered stands in [`super::process`].
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use async_nats::Message;
 use chrono::Utc;
 use tokio::sync::oneshot;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tracing::{debug, info, warn};
 
-use super::actor::{Asked, Phase, Room, SweepState};
+use super::actor::{Asked, Phase, Repair, Room, SweepState};
 use super::cursor::{Cursor, Offer};
 use super::handle::Resync;
-use crate::event::StoredMessage;
 use crate::ingest::{Last, Live, Repaired, StreamState, SweepAsk, Swept, live_event};
 use crate::telemetry::LiveDrop;
 
@@ -22,10 +20,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// When to look again at what may be on its way.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// Subjects tracked above the watermark that ask for a sweep, which forgets them.
-const TRACKED_MAX: usize = 4096;
-/// Events above the watermark that ask for a sweep: a repair would read them all again.
-const EVENTS_MAX: u64 = 10_000;
 /// Live messages taken before a sweep's answer is judged: they may be what it finds missing.
 const BEFORE_JUDGING: usize = 100_000;
 
@@ -84,50 +78,12 @@ impl Room {
             .cursor
             .offer(subject, live.message.sequence, live.previous)
         {
-            Offer::Deliver => self.deliver(&live.message),
-            Offer::Duplicate => {}
+            Offer::Deliver => self.deliver(&live.message, None),
+            Offer::Duplicate => self.context.metrics.event_duplicate(),
             Offer::Gap => {
                 self.hold.put_back(live);
                 self.repair("gap");
             }
-        }
-    }
-
-    fn deliver(&mut self, message: &StoredMessage) {
-        let metrics = &self.context.metrics;
-        metrics.event();
-        self.shared.traffic.fetch_add(1, Ordering::Relaxed);
-        if self.cursor.is_late(message.sequence) {
-            metrics.event_late();
-            warn!(
-                workspace = %self.workspace,
-                sequence = message.sequence,
-                "event delivered late"
-            );
-        }
-        self.cursor.delivered(&message.subject, message.sequence);
-        self.sweep.events += 1;
-        if self.sweep.events >= EVENTS_MAX || self.cursor.tracked() > TRACKED_MAX {
-            self.sweep.next = Instant::now();
-        }
-        let notification = match self.context.projector.project(message) {
-            Ok(notification) => notification,
-            Err(bad) => {
-                self.context.metrics.event_bad(bad.reason);
-                self.context.dead_letters.report(message, &bad);
-                return;
-            }
-        };
-        let text = Utf8Bytes::from(notification.encoded);
-        let out = self
-            .members
-            .fan_out(message.sequence, &notification.recipients, &text);
-        self.context
-            .metrics
-            .delivered(out.delivered, text.len() as u64);
-        for (session, member) in out.slow {
-            debug!(%session, "socket too slow");
-            self.claims.left(member.user, session);
         }
     }
 
@@ -136,19 +92,23 @@ impl Room {
         debug!(workspace = %self.workspace, reason, "repair begun");
         self.context.metrics.repair(reason);
         let watermark = self.cursor.watermark();
-        self.phase = Phase::Repairing(
-            self.context
-                .repairer
-                .start(self.workspace.clone(), watermark),
-        );
+        let told = self
+            .context
+            .repairer
+            .start(self.workspace.clone(), watermark);
+        self.phase = Phase::Repairing(Repair { told, reason });
     }
 
     pub(super) fn repaired(&mut self, repaired: Option<Repaired>) {
         match repaired {
             Some(Repaired::Message(message)) => {
                 if self.cursor.is_new(&message.subject, message.sequence) {
-                    self.context.metrics.event_repaired();
-                    self.deliver(&message);
+                    let reason = match &self.phase {
+                        Phase::Repairing(repair) => repair.reason,
+                        // Only a repair tells of messages.
+                        Phase::Live | Phase::Suspect => "gap",
+                    };
+                    self.deliver(&message, Some(reason));
                 }
             }
             Some(Repaired::UpTo(sequence)) => {

@@ -31,6 +31,8 @@ pub(super) struct Shared {
     pub(super) traffic: AtomicU64,
     /// Joins under way: the room does not end meanwhile.
     pub(super) entrants: AtomicUsize,
+    /// The cursor's watermark; 0 while the room has no sockets.
+    pub(super) watermark: AtomicU64,
 }
 
 /// Why a room looks whether it missed something.
@@ -111,6 +113,11 @@ impl RoomHandle {
     /// Events taken so far.
     pub fn traffic(&self) -> u64 {
         self.shared.traffic.load(Ordering::Relaxed)
+    }
+
+    /// The stream's sequence up to which nothing is missing; `None` where nobody would miss it.
+    pub fn watermark(&self) -> Option<u64> {
+        Some(self.shared.watermark.load(Ordering::Relaxed)).filter(|watermark| *watermark > 0)
     }
 
     /// Gives the room a sweep's answer.

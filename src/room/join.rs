@@ -11,6 +11,7 @@ use crate::auth::UserKey;
 use crate::event::WorkspaceSlug;
 use crate::ingest::ClaimError;
 use crate::socket::Outbox;
+use crate::telemetry::{Step, Steps};
 
 /// A join that is not done by then is refused with a 503: long enough for a leader election's usual
 /// course, short enough that a browser does not hang.
@@ -71,11 +72,16 @@ impl Drop for Membership {
 impl Rooms {
     /// Joins: room active and floor read, then the claim, then attached. From the return on, the
     /// outbox gets every event stored for the user. Dropping the future at any point leaves nothing
-    /// behind but, at worst, a claim that the user's next connection replaces.
+    /// behind but, at worst, a claim that the user's next connection replaces. `steps` says how far it
+    /// came.
     ///
     /// # Errors
     /// [`JoinError`].
-    pub async fn join(&self, request: JoinRequest) -> Result<Membership, JoinError> {
+    pub(crate) async fn join(
+        &self,
+        request: JoinRequest,
+        steps: &mut Steps,
+    ) -> Result<Membership, JoinError> {
         let deadline = Instant::now() + DEADLINE;
         let entrance = self.enter(&request.workspace);
         let room = entrance.room();
@@ -87,6 +93,7 @@ impl Rooms {
         let (Some(floor), true) = (floor, active) else {
             return Err(JoinError::Unavailable);
         };
+        steps.begin(Step::Claim);
         // From here on the room knows of the session, and Drop tells it of the end.
         let membership = Membership {
             room: room.clone(),
@@ -110,6 +117,7 @@ impl Rooms {
             .map_err(|error| match error {
                 ClaimError::Unacknowledged | ClaimError::Overtaken => JoinError::Unavailable,
             })?;
+        steps.begin(Step::Open);
         room.ask(|answer| Command::Attach {
             session,
             attach: Attach {

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tokio_tungstenite::tungstenite::Utf8Bytes;
-
 use super::SessionId;
 use super::patience::Patience;
 use crate::auth::UserKey;
 use crate::projection::Recipients;
-use crate::socket::{CloseReason, Outbox, Push};
+use crate::socket::{CloseReason, Outbox, Parcel, Push};
 
 /// One socket as its room knows it.
 #[derive(Debug)]
@@ -68,21 +66,30 @@ impl Members {
         Some(member)
     }
 
-    /// Puts `text` in the queue of each member that it is for and whose floor is below `sequence`.
+    /// Puts `parcel` in the queue of each member that it is for and whose floor is below `sequence`.
+    /// The deliveries to `traced` of them have spans: not always to the same ones, so that each socket
+    /// of a busy room is seen now and then.
     pub(super) fn fan_out(
         &mut self,
         sequence: u64,
         recipients: &Recipients,
-        text: &Utf8Bytes,
+        parcel: &Arc<Parcel>,
+        traced: usize,
     ) -> FanOut {
-        self.unseen = self.unseen.saturating_add(text.len());
+        self.unseen = self.unseen.saturating_add(parcel.text.len());
         let mut out = FanOut::default();
         let mut slow = Vec::new();
+        let reached = if traced == 0 {
+            0
+        } else {
+            self.reached(recipients)
+        };
+        let mut sample = Sample::new(sequence, reached, traced);
         let mut push = |session: SessionId, member: &Member| {
             if member.floor >= sequence {
                 return;
             }
-            match member.outbox.push(text) {
+            match member.outbox.push(parcel, sample.next()) {
                 Push::Queued => out.delivered += 1,
                 Push::Overflow => slow.push(session),
                 // Its pump is closing and will say that it left.
@@ -113,6 +120,18 @@ impl Members {
             }
         }
         out
+    }
+
+    /// How many members a notification for `recipients` goes to, if none has joined since.
+    fn reached(&self, recipients: &Recipients) -> usize {
+        match recipients {
+            Recipients::Everyone => self.by_session.len(),
+            Recipients::Users(users) => users
+                .iter()
+                .filter_map(|user| self.by_subject.get(user.as_str()))
+                .map(Vec::len)
+                .sum(),
+        }
     }
 
     /// Until when the fan-out should pause for a queue that is half full; `None`: it goes on.
@@ -184,6 +203,33 @@ impl Members {
     }
 }
 
+/// Which of the members, in the order in which they are met, are traced: some neighbours, from a
+/// place that moves with each event.
+struct Sample {
+    before: usize,
+    left: usize,
+}
+
+impl Sample {
+    fn new(sequence: u64, members: usize, traced: usize) -> Self {
+        let places = members.saturating_sub(traced) as u64 + 1;
+        Self {
+            before: usize::try_from(sequence % places).unwrap_or(0),
+            left: traced,
+        }
+    }
+
+    fn next(&mut self) -> bool {
+        if self.left == 0 {
+            return false;
+        }
+        let is_in = self.before == 0;
+        self.before = self.before.saturating_sub(1);
+        self.left -= usize::from(is_in);
+        is_in
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -191,7 +237,7 @@ mod tests {
     use super::*;
 
     fn join(members: &mut Members, number: u128, subject: &str, floor: u64) -> Outbox {
-        let outbox = Outbox::new(1024);
+        let outbox = Outbox::new(1024, Arc::default());
         members.insert(
             SessionId::from_u128(number),
             Member {
@@ -210,7 +256,7 @@ mod tests {
         let mut members = Members::default();
         join(&mut members, 1, "ann", 5);
         join(&mut members, 2, "bob", 7);
-        let text = Utf8Bytes::from_static("x");
+        let parcel = Parcel::of_length(1);
         let to = |users: &[&str]| {
             Recipients::Users(
                 users
@@ -220,17 +266,26 @@ mod tests {
             )
         };
         assert_eq!(
-            members.fan_out(6, &Recipients::Everyone, &text).delivered,
+            members
+                .fan_out(6, &Recipients::Everyone, &parcel, 0)
+                .delivered,
             1
         );
         assert_eq!(
-            members.fan_out(8, &Recipients::Everyone, &text).delivered,
+            members
+                .fan_out(8, &Recipients::Everyone, &parcel, 0)
+                .delivered,
             2
         );
-        assert_eq!(members.fan_out(8, &to(&["ann", "eve"]), &text).delivered, 1);
-        assert_eq!(members.fan_out(8, &to(&[]), &text).delivered, 0);
+        assert_eq!(
+            members
+                .fan_out(8, &to(&["ann", "eve"]), &parcel, 0)
+                .delivered,
+            1
+        );
+        assert_eq!(members.fan_out(8, &to(&[]), &parcel, 0).delivered, 0);
         members.remove(SessionId::from_u128(1));
-        assert_eq!(members.fan_out(8, &to(&["ann"]), &text).delivered, 0);
+        assert_eq!(members.fan_out(8, &to(&["ann"]), &parcel, 0).delivered, 0);
     }
 
     #[test]
@@ -238,13 +293,15 @@ mod tests {
         let mut members = Members::default();
         join(&mut members, 1, "ann", 0);
         join(&mut members, 2, "bob", 0);
-        let text = Utf8Bytes::from("x".repeat(500));
+        let parcel = Parcel::of_length(500);
         let recipients = Recipients::Users(BTreeSet::from(["ann".to_owned()]));
-        assert_eq!(members.fan_out(1, &recipients, &text).delivered, 1);
-        let out = members.fan_out(2, &recipients, &text);
+        assert_eq!(members.fan_out(1, &recipients, &parcel, 0).delivered, 1);
+        let out = members.fan_out(2, &recipients, &parcel, 0);
         assert_eq!(out.slow.len(), 1);
         assert_eq!(
-            members.fan_out(4, &Recipients::Everyone, &text).delivered,
+            members
+                .fan_out(4, &Recipients::Everyone, &parcel, 0)
+                .delivered,
             1
         );
     }
@@ -254,12 +311,12 @@ mod tests {
         let mut members = Members::default();
         let outbox = join(&mut members, 1, "ann", 0);
         let start = Instant::now();
-        let text = Utf8Bytes::from("x".repeat(600));
+        let parcel = Parcel::of_length(600);
         assert_eq!(members.pressed(start, false), None);
-        members.fan_out(1, &Recipients::Everyone, &text);
+        members.fan_out(1, &Recipients::Everyone, &parcel, 0);
         let until = members.pressed(start, false).expect("a pause");
         assert!(members.pressed(until, false).is_none());
-        assert_eq!(outbox.push(&text), Push::Overflow);
+        assert_eq!(outbox.push(&parcel, false), Push::Overflow);
     }
 
     #[test]
@@ -267,10 +324,35 @@ mod tests {
         let mut members = Members::default();
         let outbox = join(&mut members, 1, "ann", 0);
         let start = Instant::now();
-        let text = Utf8Bytes::from("x".repeat(600));
-        members.fan_out(1, &Recipients::Everyone, &text);
+        let parcel = Parcel::of_length(600);
+        members.fan_out(1, &Recipients::Everyone, &parcel, 0);
         let until = members.pressed(start, true).expect("a pause");
         assert!(members.pressed(until, true).is_none());
-        assert_eq!(outbox.push(&text), Push::Ended);
+        assert_eq!(outbox.push(&parcel, false), Push::Ended);
+    }
+
+    #[test]
+    fn every_member_is_traced_now_and_then_and_never_more_than_asked() {
+        for (members, traced) in [(1, 2), (2, 2), (5, 2), (100, 3), (7, 0), (0, 2)] {
+            let mut seen = BTreeSet::new();
+            for sequence in 0..200 {
+                let mut sample = Sample::new(sequence, members, traced);
+                let picked: Vec<usize> = (0..members).filter(|_| sample.next()).collect();
+                assert_eq!(picked.len(), traced.min(members));
+                seen.extend(picked);
+            }
+            assert_eq!(seen.len(), if traced == 0 { 0 } else { members });
+        }
+    }
+
+    #[test]
+    fn of_recipients_only_those_who_are_there_are_counted_for_the_sample() {
+        let mut members = Members::default();
+        for number in 0..50 {
+            join(&mut members, number, &format!("u{number}"), 0);
+        }
+        let users = (40..90).map(|number| format!("u{number}")).collect();
+        assert_eq!(members.reached(&Recipients::Users(users)), 10);
+        assert_eq!(members.reached(&Recipients::Everyone), 50);
     }
 }

@@ -13,6 +13,7 @@ mod hold;
 mod join;
 mod members;
 mod patience;
+mod process;
 mod registry;
 mod session_id;
 

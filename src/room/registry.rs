@@ -12,7 +12,7 @@ use super::handle::{Resync, RoomHandle, Shared};
 use crate::event::WorkspaceSlug;
 use crate::ingest::{ClaimWriter, DeadLetters, FloorReader, Link, Repairer, SweepHandle};
 use crate::projection::Projector;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Tracing};
 
 /// What every room works with.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct RoomContext {
     pub projector: Projector,
     pub dead_letters: DeadLetters,
     pub metrics: Arc<Metrics>,
+    /// `None` where traces are not exported.
+    pub(crate) tracing: Option<Arc<Tracing>>,
 }
 
 /// A cheap handle on all rooms.
@@ -67,6 +69,11 @@ impl Rooms {
     /// All rooms there are now.
     pub fn all(&self) -> Vec<RoomHandle> {
         self.lock().values().cloned().collect()
+    }
+
+    /// The lowest watermark of the rooms with sockets.
+    pub fn lowest_watermark(&self) -> Option<u64> {
+        self.lock().values().filter_map(RoomHandle::watermark).min()
     }
 
     /// What the rooms work with.

@@ -8,13 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -22,16 +19,18 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::in_flight::InFlight;
 use super::pump::Pump;
 use super::session::{Session, SessionLimits};
 use super::transport::Transport;
+use super::upgrade::{switching, upgrade_required, websocket_key};
 use super::{CloseReason, Outbox, code_label, request};
 use crate::auth::{Identity, UserKey, Verifier, presented_token};
 use crate::config::Config;
 use crate::event::WorkspaceSlug;
 use crate::ops::Conn;
 use crate::room::{JoinError, JoinRequest, Membership, RoomHandle, Rooms};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Clock, ConnectionTrace, Metrics, Outcome, Step, Steps, Telemetry, Tracing};
 
 /// What a client is told to wait where nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -46,6 +45,7 @@ pub struct Doorway {
     allowed_origins: Vec<String>,
     permits: Arc<Semaphore>,
     metrics: Arc<Metrics>,
+    tracing: Option<Arc<Tracing>>,
     /// There once NATS is.
     rooms: OnceLock<Rooms>,
     sockets: TaskTracker,
@@ -67,7 +67,7 @@ enum Refusal {
 
 impl Doorway {
     /// A doorway that lets nobody in until [`Doorway::open`].
-    pub fn new(config: &Config, verifier: Verifier, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &Config, verifier: Verifier, telemetry: &Telemetry) -> Self {
         Self {
             verifier,
             limits: SessionLimits::from(&config.sockets),
@@ -77,7 +77,8 @@ impl Doorway {
             permits: Arc::new(Semaphore::new(
                 config.sockets.max_connections.min(Semaphore::MAX_PERMITS),
             )),
-            metrics,
+            metrics: Arc::clone(telemetry.metrics()),
+            tracing: telemetry.tracing().cloned(),
             rooms: OnceLock::new(),
             sockets: TaskTracker::new(),
             draining: AtomicBool::new(false),
@@ -103,6 +104,10 @@ impl Doorway {
         &self.metrics
     }
 
+    pub(super) fn tracing(&self) -> Option<&Arc<Tracing>> {
+        self.tracing.as_ref()
+    }
+
     /// Verifies a fresh token for an open socket.
     pub(super) fn refresh(
         &self,
@@ -111,14 +116,31 @@ impl Doorway {
         workspace: &WorkspaceSlug,
         now: SystemTime,
     ) -> Result<SystemTime, CloseReason> {
-        let identity = self.verifier.verify(token, now)?;
-        if identity.user != user {
-            return Err(CloseReason::OtherUser);
-        }
-        if !identity.workspaces.allow(workspace) {
-            return Err(CloseReason::NoAccess);
-        }
-        Ok(identity.expires_at)
+        let checked = (|| {
+            let identity = self.verifier.verify(token, now)?;
+            if identity.user != user {
+                return Err(CloseReason::OtherUser);
+            }
+            if !identity.workspaces.allow(workspace) {
+                return Err(CloseReason::NoAccess);
+            }
+            Ok(identity.expires_at)
+        })();
+        self.count_check("refresh", checked.as_ref().err());
+        checked
+    }
+
+    fn count_check(&self, usage: &'static str, wrong: Option<&CloseReason>) {
+        let result = match wrong {
+            Some(CloseReason::NoToken) => "missing",
+            Some(CloseReason::BadToken) => "invalid",
+            Some(CloseReason::TokenExpired) => "expired",
+            Some(CloseReason::NoAccess) => "no_access",
+            Some(CloseReason::OtherUser) => "other_user",
+            // The token was good; the rest of the request may not be.
+            Some(_) | None => "ok",
+        };
+        self.metrics.token_check(usage, result);
     }
 
     /// Waits until everything stored before now is queued for the members of `room`.
@@ -131,7 +153,8 @@ impl Doorway {
     }
 
     /// The checks in their order; what passes them all is a member of its room.
-    async fn admit(&self, request: &Parts) -> Result<Admitted, Refusal> {
+    async fn admit(&self, request: &Parts, steps: &mut Steps) -> Result<Admitted, Refusal> {
+        steps.begin(Step::Authenticate);
         if !request::origin_allowed(&request.headers, &self.allowed_origins) {
             return Err(Refusal::http(
                 StatusCode::FORBIDDEN,
@@ -142,7 +165,10 @@ impl Doorway {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Refusal::later("draining", "the gateway is restarting\n"));
         }
-        let (identity, workspace) = self.authorize(request)?;
+        let authorized = self.authorize(request);
+        self.count_check("join", authorized.as_ref().err());
+        let (identity, workspace) = authorized?;
+        steps.begin(Step::Activate);
         let permit = Arc::clone(&self.permits)
             .try_acquire_owned()
             .map_err(|_| Refusal::later("capacity", "the gateway is full\n"))?;
@@ -150,15 +176,14 @@ impl Doorway {
             .rooms
             .get()
             .ok_or_else(|| Refusal::later("nats", "NATS is away\n"))?;
-        let outbox = Outbox::new(self.queue_bytes);
-        let membership = rooms
-            .join(JoinRequest {
-                workspace: workspace.clone(),
-                user: identity.user,
-                subject: Arc::clone(&identity.subject),
-                outbox: outbox.clone(),
-            })
-            .await?;
+        let outbox = Outbox::new(self.queue_bytes, Arc::clone(self.metrics.depth()));
+        let join = JoinRequest {
+            workspace: workspace.clone(),
+            user: identity.user,
+            subject: Arc::clone(&identity.subject),
+            outbox: outbox.clone(),
+        };
+        let membership = rooms.join(join, steps).await?;
         Ok(Admitted {
             user: identity.user,
             expires_at: identity.expires_at,
@@ -167,6 +192,33 @@ impl Doorway {
             membership,
             permit,
         })
+    }
+
+    /// The spans of a join that has ended, if it is recorded.
+    fn trace(&self, steps: &Steps, outcome: &Outcome<'_>) -> Option<Box<ConnectionTrace>> {
+        let tracing = self.tracing.as_ref()?;
+        tracing.connection(steps, outcome).map(Box::new)
+    }
+
+    /// Tells of a socket that is open.
+    fn opened(
+        &self,
+        steps: &Steps,
+        workspace: &WorkspaceSlug,
+        membership: &Membership,
+    ) -> Option<Box<ConnectionTrace>> {
+        for (step, took) in steps.took() {
+            self.metrics.join_step(step, took);
+        }
+        let session = membership.session();
+        let open = Outcome::Open {
+            workspace: workspace.as_str(),
+            session: session.to_string(),
+        };
+        let trace = self.trace(steps, &open);
+        let _current = trace.as_ref().map(|trace| trace.enter());
+        debug!(%session, %workspace, "socket opened");
+        trace
     }
 
     /// Token, then slug, then access.
@@ -202,21 +254,24 @@ pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> R
     let Some(upgrade) = request.extensions.remove::<OnUpgrade>() else {
         return upgrade_required();
     };
-    match doorway.admit(&request).await {
+    let accepted = request.extensions.remove::<Clock>();
+    let mut steps = Steps::new(&request.headers, accepted);
+    match doorway.admit(&request, &mut steps).await {
         Ok(admitted) => {
             let sockets = doorway.sockets.clone();
-            sockets.spawn(serve(Arc::clone(&doorway), upgrade, admitted));
+            sockets.spawn(serve(
+                Arc::clone(&doorway),
+                upgrade,
+                admitted,
+                Box::new(steps),
+            ));
             switching(&accept, &request.headers)
         }
         Err(Refusal::Close(reason)) => {
             debug!(code = reason.code(), reason = reason.text(), "refused");
             doorway.metrics.count_close(code_label(reason.code()));
-            let limit = doorway.max_message_bytes;
-            doorway.sockets.spawn(async move {
-                if let Some((conn, read)) = upgraded(upgrade).await {
-                    Transport::new(conn, read, limit).await.close(reason).await;
-                }
-            });
+            let refused = refuse(Arc::clone(&doorway), upgrade, reason, steps);
+            doorway.sockets.spawn(refused);
             switching(&accept, &request.headers)
         }
         Err(Refusal::Http {
@@ -226,6 +281,15 @@ pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> R
             retry_after,
         }) => {
             doorway.metrics.join_refused(reason);
+            steps.end();
+            let status_code = status.as_u16();
+            let refused = Outcome::Refused {
+                status: status_code,
+                reason,
+            };
+            let trace = doorway.trace(&steps, &refused);
+            let _current = trace.as_ref().map(|trace| trace.enter());
+            debug!(status = status_code, reason, "join refused");
             let mut response = (status, text).into_response();
             if let Some(after) = retry_after {
                 let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
@@ -238,7 +302,33 @@ pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> R
     }
 }
 
-async fn serve(doorway: Arc<Doorway>, upgrade: OnUpgrade, admitted: Admitted) {
+/// Upgrades and closes at once.
+async fn refuse(doorway: Arc<Doorway>, upgrade: OnUpgrade, reason: CloseReason, mut steps: Steps) {
+    steps.begin(Step::Open);
+    if let Some((conn, read)) = upgraded(upgrade).await {
+        let mut transport = Transport::new(conn, read, doorway.max_message_bytes).await;
+        let is_written = transport.close(reason).await;
+        steps.end();
+        let closed = Outcome::Closed {
+            code: reason.code(),
+            reason: reason.text(),
+        };
+        // Nothing follows that would link to it.
+        let _trace = doorway.trace(&steps, &closed);
+        if is_written {
+            transport.finish().await;
+        } else {
+            transport.reset();
+        }
+    }
+}
+
+async fn serve(
+    doorway: Arc<Doorway>,
+    upgrade: OnUpgrade,
+    admitted: Admitted,
+    mut steps: Box<Steps>,
+) {
     let Admitted {
         user,
         expires_at,
@@ -250,6 +340,9 @@ async fn serve(doorway: Arc<Doorway>, upgrade: OnUpgrade, admitted: Admitted) {
     let Some((conn, read)) = upgraded(upgrade).await else {
         return;
     };
+    steps.end();
+    let trace = doorway.opened(&steps, &workspace, &membership);
+    drop(steps);
     let transport = Transport::new(conn, read, doorway.max_message_bytes).await;
     let session = Session::new(
         doorway.limits,
@@ -265,6 +358,9 @@ async fn serve(doorway: Arc<Doorway>, upgrade: OnUpgrade, admitted: Admitted) {
         doorway,
         user,
         workspace,
+        in_flight: InFlight::default(),
+        trace,
+        opened: Instant::now(),
     };
     let end = pump.run().await;
     pump.finish(end).await;
@@ -292,70 +388,6 @@ async fn upgraded(upgrade: OnUpgrade) -> Option<(Conn, bytes::Bytes)> {
 fn first_ping(interval: Duration, membership: &Membership) -> Duration {
     let share = u32::from(membership.session().low_byte());
     interval / 2 + interval / 510 * share
-}
-
-/// The key of a request that is a WebSocket handshake (RFC 6455 4.2.1).
-fn websocket_key(request: &Parts) -> Result<String, Box<Response>> {
-    let headers = &request.headers;
-    let is_upgrade = request.method == Method::GET
-        && has_token(headers, header::CONNECTION, "upgrade")
-        && has_token(headers, header::UPGRADE, "websocket");
-    if !is_upgrade {
-        return Err(Box::new(upgrade_required()));
-    }
-    if headers
-        .get(header::SEC_WEBSOCKET_VERSION)
-        .is_none_or(|version| version != "13")
-    {
-        return Err(Box::new(upgrade_required()));
-    }
-    headers
-        .get(header::SEC_WEBSOCKET_KEY)
-        .and_then(|key| key.to_str().ok())
-        .filter(|key| STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16))
-        .map(str::to_owned)
-        .ok_or_else(|| {
-            let text = "Sec-WebSocket-Key is not 16 bytes in base64\n";
-            Box::new((StatusCode::BAD_REQUEST, text).into_response())
-        })
-}
-
-fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .into_iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|value| value.trim().eq_ignore_ascii_case(token))
-}
-
-fn upgrade_required() -> Response {
-    let text = "This is a WebSocket endpoint. Connect with a WebSocket client (version 13): \
-        wss://<host>/?token=<JWT>&workspaceSlug=<workspace>\n";
-    let headers = [
-        (header::UPGRADE, "websocket"),
-        (header::CONNECTION, "Upgrade"),
-        (header::SEC_WEBSOCKET_VERSION, "13"),
-    ];
-    (StatusCode::UPGRADE_REQUIRED, headers, text).into_response()
-}
-
-fn switching(accept: &str, request: &HeaderMap) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accept) = HeaderValue::from_str(accept) {
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    }
-    if request::offers_subprotocol(request) {
-        headers.insert(
-            header::SEC_WEBSOCKET_PROTOCOL,
-            HeaderValue::from_static(request::SUBPROTOCOL),
-        );
-    }
-    response
 }
 
 impl Refusal {
@@ -401,7 +433,7 @@ impl From<JoinError> for Refusal {
 mod tests {
     use super::*;
 
-    fn size_of_future<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+    fn size_of_future<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
 

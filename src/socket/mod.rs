@@ -6,13 +6,17 @@
 
 mod close;
 mod handshake;
+mod in_flight;
 mod outbox;
+mod parcel;
 mod pump;
 mod request;
 mod session;
 mod transport;
+mod upgrade;
 
 pub use self::close::{CloseReason, code_label};
 pub use self::handshake::{Doorway, upgrade};
 pub use self::outbox::{Outbox, Push};
+pub use self::parcel::Parcel;
 pub use self::session::{Action, Input, Session, SessionLimits};

@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tracing::debug;
 
 use super::handshake::Doorway;
+use super::in_flight::InFlight;
 use super::outbox::Take;
 use super::session::{Action, Input, Session};
 use super::transport::{Incoming, Transport};
@@ -21,9 +22,12 @@ use super::{CloseReason, Outbox, code_label};
 use crate::auth::UserKey;
 use crate::event::WorkspaceSlug;
 use crate::room::Membership;
+use crate::telemetry::{Clock, Closed, ConnectionTrace, Undelivered};
 
-/// Texts handed to the connection before it is flushed.
+/// Texts handed to the connection before it is looked at what came in.
 const BATCH: usize = 64;
+/// Texts handed to the connection before it is flushed.
+const UNFLUSHED: usize = 256;
 /// How long a close of Herald's own waits for what was stored before it. With NATS away it cannot be
 /// known what that is.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -38,6 +42,10 @@ pub(super) struct Pump {
     /// Whose socket it is: what a fresh token must say again.
     pub(super) user: UserKey,
     pub(super) workspace: WorkspaceSlug,
+    pub(super) in_flight: InFlight,
+    /// The spans of its end, where it is recorded.
+    pub(super) trace: Option<Box<ConnectionTrace>>,
+    pub(super) opened: Instant,
 }
 
 /// How a socket ended.
@@ -62,6 +70,24 @@ impl End {
             Self::Dead => "dead_peer",
         }
     }
+
+    /// Why what was on its way is not known to be written.
+    fn undelivered(self) -> Undelivered {
+        match self {
+            Self::Ours(CloseReason::TooSlow) => Undelivered::Slow,
+            _ => Undelivered::Closed,
+        }
+    }
+
+    /// The code and what it is for, for the span; 1006 is no code that was sent (RFC 6455 7.4.1).
+    fn told(self) -> (u16, &'static str) {
+        match self {
+            Self::Ours(reason) => (reason.code(), reason.text()),
+            Self::Peer(code) => (code, "closed by the client"),
+            Self::Gone => (1006, "connection gone"),
+            Self::Dead => (1006, "pings not answered"),
+        }
+    }
 }
 
 /// What woke the pump.
@@ -80,7 +106,7 @@ type CatchUp = Pin<Box<dyn Future<Output = CloseReason> + Send>>;
 impl Pump {
     /// Runs the socket until it is to end.
     pub(super) async fn run(&mut self) -> End {
-        self.doorway.metrics().socket_opened();
+        self.doorway.metrics().connection_opened();
         self.pump().await
     }
 
@@ -90,17 +116,51 @@ impl Pump {
         let session = self.membership.session();
         // Out of the room before anything slow.
         drop(self.membership);
-        self.doorway.metrics().socket_closed(end.label());
-        debug!(%session, end = end.label(), "socket closed");
-        let transport = self.transport;
-        match end {
-            End::Ours(reason) => Box::pin(transport.close(reason)),
-            End::Peer(_) => Box::pin(transport.closed_by_peer()),
-            End::Gone | End::Dead => {
-                transport.reset();
-                Box::pin(std::future::ready(()))
-            }
+        let began = Clock::now();
+        let Self {
+            mut transport,
+            mut in_flight,
+            doorway,
+            trace,
+            opened,
+            ..
+        } = self;
+        doorway.metrics().connection_closed(end.label());
+        {
+            let _current = trace.as_ref().map(|trace| trace.enter());
+            debug!(%session, end = end.label(), "socket closed");
         }
+        Box::pin(async move {
+            let is_written = match end {
+                End::Ours(reason) => transport.close(reason).await,
+                End::Peer(_) => transport.answer_close().await,
+                End::Gone | End::Dead => false,
+            };
+            let connection = trace.as_ref().map(|trace| trace.span());
+            if is_written {
+                in_flight.written(doorway.metrics(), session, connection);
+            } else {
+                in_flight.lost(doorway.metrics(), end.undelivered());
+            }
+            if let (Some(trace), Some(tracing)) = (&trace, doorway.tracing()) {
+                let (code, reason) = end.told();
+                tracing.closed(
+                    trace,
+                    &Closed {
+                        code,
+                        reason,
+                        session: session.to_string(),
+                        opened,
+                        began,
+                    },
+                );
+            }
+            if is_written {
+                transport.finish().await;
+            } else {
+                transport.reset();
+            }
+        })
     }
 
     async fn pump(&mut self) -> End {
@@ -172,33 +232,58 @@ impl Pump {
     }
 
     /// Hands what waits to the connection, or flushes it. [`Event::Written`] after each batch: there
-    /// may be more, and the flush comes when there is not.
+    /// may be more, and the flush comes when there is not, or when much is on its way.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        let mut written = false;
-        for _ in 0..BATCH {
-            match self.transport.poll_ready(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Event::End(End::Gone)),
-                Poll::Pending => break,
-            }
-            match self.outbox.take() {
-                Some(Take::Text(text)) => {
-                    if self.transport.text(text).is_err() {
-                        return Poll::Ready(Event::End(End::Gone));
-                    }
-                    written = true;
-                }
-                Some(Take::End(reason)) => return Poll::Ready(Event::End(End::Ours(reason))),
-                None => break,
-            }
-        }
-        if written {
-            return Poll::Ready(Event::Written);
+        if self.in_flight.len() < UNFLUSHED
+            && let Some(event) = self.take_batch(cx)
+        {
+            return Poll::Ready(event);
         }
         match self.transport.poll_flush(cx) {
             Poll::Ready(Err(_)) => Poll::Ready(Event::End(End::Gone)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) if self.in_flight.len() >= UNFLUSHED => {
+                self.flushed();
+                Poll::Ready(Event::Written)
+            }
+            Poll::Ready(Ok(())) => {
+                self.flushed();
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Hands up to [`BATCH`] texts to the connection; `None` if there are none, or it takes none.
+    fn take_batch(&mut self, cx: &mut Context<'_>) -> Option<Event> {
+        let mut taken = None;
+        for _ in 0..BATCH {
+            match self.transport.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Some(Event::End(End::Gone)),
+                Poll::Pending => break,
+            }
+            match self.outbox.take() {
+                Some(Take::Entry(entry)) => {
+                    let at = *taken.get_or_insert_with(Instant::now);
+                    let text = entry.parcel.text.clone();
+                    self.in_flight.push(entry, at);
+                    if self.transport.text(text).is_err() {
+                        return Some(Event::End(End::Gone));
+                    }
+                }
+                Some(Take::End(reason)) => return Some(Event::End(End::Ours(reason))),
+                None => break,
+            }
+        }
+        taken.map(|_| Event::Written)
+    }
+
+    /// The kernel has all that was handed over.
+    fn flushed(&mut self) {
+        let connection = self.trace.as_ref().map(|trace| trace.span());
+        let session = self.membership.session();
+        self.in_flight
+            .written(self.doorway.metrics(), session, connection);
     }
 
     fn incoming(&mut self, incoming: Incoming) -> Result<Action, End> {

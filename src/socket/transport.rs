@@ -111,22 +111,19 @@ impl Transport {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes a close frame behind what was taken, and ends the connection: in good order if the
-    /// peer follows, else by a reset.
-    pub(super) async fn close(mut self, reason: CloseReason) {
+    /// Writes a close frame behind what was taken; whether the kernel has all of it. To be followed
+    /// by [`Transport::finish`] or [`Transport::reset`].
+    pub(super) async fn close(&mut self, reason: CloseReason) -> bool {
         let close = self.stream.send(Message::Close(Some(reason.frame())));
-        match timeout(CLOSE_FRAME, close).await {
-            Ok(Ok(())) => self.finish().await,
-            Ok(Err(_)) | Err(_) => self.reset(),
-        }
+        matches!(timeout(CLOSE_FRAME, close).await, Ok(Ok(())))
     }
 
-    /// Answers the peer's close frame and ends the connection.
-    pub(super) async fn closed_by_peer(mut self) {
-        // The library has queued the answer.
+    /// Answers the peer's close frame; whether the kernel has the answer and all before it.
+    pub(super) async fn answer_close(&mut self) -> bool {
+        // The library has queued the answer; that it then reports the close is no failure.
         match timeout(CLOSE_FRAME, self.stream.flush()).await {
-            Ok(_) => self.finish().await,
-            Err(_) => self.reset(),
+            Ok(Ok(()) | Err(Error::ConnectionClosed)) => true,
+            Ok(Err(_)) | Err(_) => false,
         }
     }
 
@@ -139,7 +136,7 @@ impl Transport {
 
     /// Half-closes and reads until the peer does too. Closing with unread data would make the kernel
     /// send a reset, which can overtake the close frame.
-    async fn finish(mut self) {
+    pub(super) async fn finish(mut self) {
         let conn = self.stream.get_mut();
         let finish = async {
             conn.shutdown().await?;

@@ -1,7 +1,203 @@
-//! Logs and metrics.
+//! What an operator sees: traces ([`spans`]), metrics ([`metrics`]) and logs ([`logging`]), on
+//! standard error, at `/metrics` and, where `OTEL_*` variables say so ([`environment`]), over OTLP
+//! ([`otlp`]), which [`exports`] puts together.
 
+mod command;
+mod environment;
+mod exports;
 mod logging;
 mod metrics;
+mod otlp;
+mod sampler;
+mod spans;
 
-pub use self::logging::{check, init};
-pub use self::metrics::{LiveDrop, Metrics};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_sdk::error::OTelSdkError;
+use opentelemetry_sdk::logs::SdkLoggerProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+use tracing_subscriber::filter::ParseError;
+use uuid::Uuid;
+
+pub use self::command::CommandTraces;
+pub(crate) use self::command::trace_of;
+use self::environment::Environment;
+use self::exports::Exports;
+pub use self::logging::{FILTER_BYTES_MAX, LevelError, LogLevel, check};
+use self::metrics::SelfObserved;
+pub use self::metrics::{Format, LiveDrop, Metrics, QueueDepth};
+pub(crate) use self::metrics::{Stage, Traffic, Undelivered};
+use self::otlp::Runtime;
+use self::spans::Budget;
+pub(crate) use self::spans::{
+    Clock, Closed, ConnectionTrace, DeadLetterTrace, EventFacts, EventTrace, Outcome, SendTrace,
+    Sent, Step, Steps, Tracing,
+};
+use crate::config::{LogConfig, TelemetryConfig};
+
+/// What the `OTEL_*` variables of this process come to: a sentence, and one for each that is wrong.
+pub fn check_environment() -> (String, Vec<String>) {
+    let environment = Environment::of_process();
+    let wanted: Vec<&str> = [
+        ("traces", environment.traces.is_some()),
+        ("metrics", environment.metrics.is_some()),
+        ("logs", environment.logs.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(signal, is_wanted)| is_wanted.then_some(signal))
+    .collect();
+    let sentence = if wanted.is_empty() {
+        "nothing is exported over OTLP".to_owned()
+    } else {
+        format!("over OTLP go {}", wanted.join(", "))
+    };
+    (sentence, environment.warnings)
+}
+
+/// All telemetry of one process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    metrics: Arc<Metrics>,
+    tracing: Option<Arc<Tracing>>,
+    tracer: Option<SdkTracerProvider>,
+    logger: Option<SdkLoggerProvider>,
+    level: LogLevel,
+    /// This start of this process.
+    instance: Uuid,
+    observed: SelfObserved,
+    shutdown: Duration,
+    /// Where the exporters' I/O runs, as long as there are any.
+    _runtime: Option<Runtime>,
+}
+
+/// What cannot go on without telemetry.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// `log.level` or `RUST_LOG`.
+    #[error("log.level (or RUST_LOG) is no filter: {0}")]
+    Level(#[from] ParseError),
+    /// The instruments cannot be read, or spans not be exported.
+    #[error("{0}")]
+    Sdk(#[from] OTelSdkError),
+}
+
+impl Telemetry {
+    /// Starts logging, metrics and, as far as the `OTEL_*` variables ask for it, the exporters. What is
+    /// wrong with those is warned of, and their defaults hold.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Level`].
+    pub fn start(log: &LogConfig, config: &TelemetryConfig) -> Result<Self, TelemetryError> {
+        let instance = Uuid::new_v4();
+        let mut exports = Exports::new(Environment::of_process(), "herald", instance);
+        let tracer = exports.tracer();
+        let logger = exports.logger();
+        let metrics = exports.metrics(config.workspaces);
+        let Exports {
+            environment,
+            observed,
+            warnings,
+            runtime,
+            ..
+        } = exports;
+        let level = logging::init(log, Arc::clone(&observed.suppressed), logger.as_ref())?;
+        for warning in environment.warnings.iter().chain(&warnings) {
+            warn!(target: logging::UNLIMITED, warning, "telemetry setting not taken");
+        }
+        let tracing = tracer.as_ref().map(|provider| {
+            Arc::new(Tracing {
+                tracer: provider.tracer("herald"),
+                sampler: environment.sampler,
+                propagation: environment.propagation,
+                send_spans: config.send_spans,
+                baggage: config.baggage.clone(),
+                refusals: Budget::default(),
+            })
+        });
+        info!(
+            traces = tracing.is_some(),
+            metrics = environment.metrics.is_some(),
+            logs = logger.is_some(),
+            instance = %instance,
+            "telemetry started"
+        );
+        Ok(Self {
+            metrics: Arc::new(metrics),
+            tracing,
+            tracer,
+            logger,
+            level,
+            instance,
+            observed,
+            shutdown: config.shutdown,
+            _runtime: runtime,
+        })
+    }
+
+    /// The instruments.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What makes spans; `None` where traces are not exported.
+    pub(crate) fn tracing(&self) -> Option<&Arc<Tracing>> {
+        self.tracing.as_ref()
+    }
+
+    /// What is logged.
+    pub fn level(&self) -> &LogLevel {
+        &self.level
+    }
+
+    /// This start of this process: `service.instance.id`, unless that is set.
+    pub fn instance(&self) -> Uuid {
+        self.instance
+    }
+
+    /// Exports what waits, for `telemetry.shutdown` at the most; what is left then is lost, and told.
+    pub async fn end(&self) {
+        let (tell, ended) = oneshot::channel();
+        let this = self.clone();
+        // A thread of its own: the SDK blocks, and the runtime would wait for it at its end.
+        let spawned = std::thread::Builder::new()
+            .name("herald-telemetry-end".to_owned())
+            .spawn(move || {
+                this.flush();
+                // Nobody waits any more after the time-out.
+                let _ = tell.send(());
+            });
+        if let Err(error) = spawned {
+            return warn!(%error, "telemetry not exported at the end");
+        }
+        let is_late = tokio::time::timeout(self.shutdown, ended).await.is_err();
+        let left = self.observed.spans.queued.load(Ordering::Relaxed)
+            + self.observed.logs.queued.load(Ordering::Relaxed);
+        if is_late && left > 0 {
+            warn!(left, "telemetry not all exported at the end");
+        }
+    }
+
+    /// All signals at a time, so that one that hangs takes nothing from the others.
+    fn flush(&self) {
+        let limit = self.shutdown;
+        std::thread::scope(|scope| {
+            // What fails has been counted and, by the SDK, logged.
+            scope.spawn(|| {
+                self.tracer
+                    .as_ref()
+                    .map(|tracer| tracer.shutdown_with_timeout(limit).ok())
+            });
+            scope.spawn(|| {
+                self.logger
+                    .as_ref()
+                    .map(|logger| logger.shutdown_with_timeout(limit).ok())
+            });
+            scope.spawn(|| self.metrics.provider().shutdown_with_timeout(limit).ok());
+        });
+    }
+}

@@ -277,19 +277,23 @@ async fn check(gateway: &Gateway, cases: &[Case]) {
                 opened += 1.0;
                 // Gone before the next one comes, which would replace it and count as flapping.
                 drop(client);
-                gateway.metric_becomes("herald_sockets", "", 0.0).await;
+                gateway.metric_becomes("herald_connections", "", 0.0).await;
             }
         }
     }
     gateway
-        .metric_becomes("herald_sockets_opened_total", "", opened)
+        .metric_becomes("herald_connections_opened_total", "", opened)
         .await;
     for code in ["4001", "4003"] {
         let refused = cases
             .iter()
             .filter(|case| case.2.is_some_and(|close| close.0.to_string() == code));
         gateway
-            .metric_becomes("herald_sockets_closed_total", code, refused.count() as f64)
+            .metric_becomes(
+                "herald_connections_closed_total",
+                code,
+                refused.count() as f64,
+            )
             .await;
     }
 }

@@ -78,7 +78,12 @@ async fn tokens_and_workspaces_that_are_refused_close_with_their_codes() {
         )
         .await;
     }
-    assert!(gateway.metric("herald_sockets_closed_total", "4001").await > 4.5);
+    assert!(
+        gateway
+            .metric("herald_connections_closed_total", "4001")
+            .await
+            > 4.5
+    );
 }
 
 #[tokio::test]
@@ -194,9 +199,9 @@ async fn a_peer_that_answers_no_ping_is_dead() {
     // Nobody reads this client, so that nothing answers.
     let client = Client::join(&gateway, "ann", "acme").await;
     gateway
-        .metric_becomes("herald_sockets_closed_total", "dead_peer", 1.0)
+        .metric_becomes("herald_connections_closed_total", "dead_peer", 1.0)
         .await;
-    gateway.metric_becomes("herald_sockets", "", 0.0).await;
+    gateway.metric_becomes("herald_connections", "", 0.0).await;
     drop(client);
 }
 
@@ -225,7 +230,7 @@ async fn a_newer_connection_of_the_same_user_and_workspace_replaces_the_older() 
     assert_eq!(newer.notification().await["title"], "acme");
     assert_eq!(namesake.notification().await["title"], "acme");
     assert_eq!(elsewhere.notification().await["title"], "globex");
-    gateway.metric_becomes("herald_sockets", "", 3.0).await;
+    gateway.metric_becomes("herald_connections", "", 3.0).await;
 }
 
 #[tokio::test]
@@ -286,7 +291,7 @@ async fn a_full_gateway_answers_503_and_has_room_again_later() {
     assert_eq!(refused.status, 503);
     assert!(refused.retry_after.is_some());
     drop(ann);
-    gateway.metric_becomes("herald_sockets", "", 0.0).await;
+    gateway.metric_becomes("herald_connections", "", 0.0).await;
     let joined = crate::support::eventually(crate::support::PATIENCE, async || {
         Client::attempt(&gateway, &query).await.is_ok()
     });

@@ -197,10 +197,10 @@ async fn each_broken_frame_closes_its_socket_with_its_code_and_no_other() {
     }
     for (code, count) in closed {
         gateway
-            .metric_becomes("herald_sockets_closed_total", &code.to_string(), count)
+            .metric_becomes("herald_connections_closed_total", &code.to_string(), count)
             .await;
     }
-    gateway.metric_becomes("herald_sockets", "", 1.0).await;
+    gateway.metric_becomes("herald_connections", "", 1.0).await;
 }
 
 #[tokio::test]
@@ -283,10 +283,10 @@ async fn unusual_frames_that_keep_to_the_protocol_are_fine() {
     assert_eq!(dan.closed().await, (1005, String::new()));
     for (label, count) in [("1000", 1.0), ("1001", 1.0), ("other", 1.0), ("1005", 1.0)] {
         gateway
-            .metric_becomes("herald_sockets_closed_total", label, count)
+            .metric_becomes("herald_connections_closed_total", label, count)
             .await;
     }
-    gateway.metric_becomes("herald_sockets", "", 0.0).await;
+    gateway.metric_becomes("herald_connections", "", 0.0).await;
 }
 
 /// How long a connection lasts on which `head` is sent, and then a byte every second, without ever

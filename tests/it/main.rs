@@ -34,3 +34,4 @@ mod nats_unfit;
 mod order;
 mod permissions;
 mod support;
+mod telemetry;

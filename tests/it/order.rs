@@ -67,12 +67,7 @@ async fn each_socket_gets_each_event_once_and_in_order_while_nats_restarts() {
             .collect();
         judge(&workspace, &user, &expected, &seen);
     }
-    assert!(
-        gateway
-            .metric("herald_events_possibly_lost_total", "")
-            .await
-            < 0.5
-    );
+    assert!(gateway.metric("herald_events_lost_total", "").await < 0.5);
     assert!(gateway.metric("herald_events_late_total", "").await < 0.5);
 }
 
@@ -232,7 +227,7 @@ async fn a_stopped_client_is_closed_with_4010_and_delays_nobody() {
     for user in ["ann", "bob"] {
         others.insert(user, Client::join(&gateway, user, "acme").await);
     }
-    gateway.metric_becomes("herald_sockets", "", 3.0).await;
+    gateway.metric_becomes("herald_connections", "", 3.0).await;
     signal(stopped.child.id(), "-STOP");
     let message = "x".repeat(32 * 1024);
     let reading: Vec<_> = others
@@ -259,7 +254,7 @@ async fn a_stopped_client_is_closed_with_4010_and_delays_nobody() {
         assert_eq!(numbers, expected);
     }
     gateway
-        .metric_becomes("herald_sockets_closed_total", "4010", 1.0)
+        .metric_becomes("herald_connections_closed_total", "4010", 1.0)
         .await;
     signal(stopped.child.id(), "-CONT");
     let said = stopped.says("4010", "1006").await;
@@ -290,7 +285,7 @@ impl Listener {
             .spawn()
             .expect("herald listen starts");
         let listener = Self { child, log };
-        gateway.metric_becomes("herald_sockets", "", 1.0).await;
+        gateway.metric_becomes("herald_connections", "", 1.0).await;
         listener
     }
 

@@ -34,6 +34,14 @@ pub(super) async fn check(reading: &Reading, file: Option<&Path>) -> Vec<Finding
         log(config),
         nats(config).await,
     ]);
+    let (exported, wrong) = telemetry::check_environment();
+    findings.push(Finding::ok("telemetry", exported));
+    // `serve` warns of them and takes their defaults.
+    findings.extend(
+        wrong
+            .into_iter()
+            .map(|wrong| Finding::note("telemetry", wrong)),
+    );
     findings
 }
 

@@ -13,12 +13,13 @@ use uuid::Uuid;
 
 use self::guide::Guide;
 use self::server::{Port, Server};
-use super::serve::{init_logs, next_stop, stops};
+use super::serve::{next_stop, stops, telemetry};
 use super::{CliError, output};
 use crate::auth::{HmacSecret, NewToken, Workspaces, sign};
-use crate::config::{AuthConfig, Config, NatsConfig, Secret, ServerConfig};
+use crate::config::{AuthConfig, Config, NatsConfig, ProjectionConfig, Secret, ServerConfig};
 use crate::event::WorkspaceSlug;
 use crate::ops::{Gateway, ServeError};
+use crate::telemetry::Telemetry;
 
 /// The port that NATS has everywhere.
 const NATS_PORT: u16 = 4222;
@@ -49,7 +50,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, config: Config, file: Option<&Path>) -> Result<(), CliError> {
-    init_logs(&config)?;
+    let telemetry = telemetry(&config)?;
     let stops = stops(&[
         SignalKind::terminate(),
         SignalKind::interrupt(),
@@ -67,11 +68,12 @@ pub(super) async fn run(args: Args, config: Config, file: Option<&Path>) -> Resu
         server = starting => server?,
         () = next_stop(stops.clone()) => return Ok(()),
     };
-    let served = serve(&args, &config, file, &mut server, || {
+    let served = serve(&args, &config, file, &mut server, &telemetry, || {
         next_stop(stops.clone())
     });
     let served = Box::pin(served).await;
     server.end().await;
+    telemetry.end().await;
     served
 }
 
@@ -81,6 +83,7 @@ async fn serve<S: Future<Output = ()>>(
     config: &Config,
     file: Option<&Path>,
     server: &mut Server,
+    telemetry: &Telemetry,
     stop: impl Fn() -> S,
 ) -> Result<(), CliError> {
     let secret = Uuid::new_v4().simple().to_string() + &Uuid::new_v4().simple().to_string();
@@ -89,7 +92,7 @@ async fn serve<S: Future<Output = ()>>(
     }
     let settings = settings(args, config, &server.url(), &secret);
     let token = token(&settings, &secret)?;
-    let gateway = bind(settings, args.port.is_none())?;
+    let gateway = bind(settings, telemetry, args.port.is_none())?;
     let addresses = gateway.address().and_then(|listen| {
         let admin = gateway.admin_address()?;
         Ok((listen, admin, guide::program()?))
@@ -128,9 +131,9 @@ async fn serve<S: Future<Output = ()>>(
 
 /// Binds the gateway. A default port that is taken is replaced by a free one, that of the sockets only
 /// where `may_move`.
-fn bind(mut config: Config, may_move: bool) -> Result<Gateway, ServeError> {
+fn bind(mut config: Config, telemetry: &Telemetry, may_move: bool) -> Result<Gateway, ServeError> {
     loop {
-        match Gateway::bind(config.clone()) {
+        match Gateway::bind(config.clone(), telemetry.clone()) {
             Err(error) if moved(&mut config.server, &error, may_move) => {}
             result => return result,
         }
@@ -199,6 +202,11 @@ fn settings(args: &Args, config: &Config, nats_url: &str, secret: &str) -> Confi
     }
     let default = NatsConfig::default();
     Config {
+        projection: ProjectionConfig {
+            // Whoever develops wants to see where an event went.
+            traceparent: true,
+            ..config.projection
+        },
         server,
         nats: NatsConfig {
             url: Secret::from(nats_url),

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use chrono::DateTime;
 use futures_util::{SinkExt, StreamExt};
+use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -19,6 +20,8 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 
 use super::policy::Outcome;
+use crate::event::Traceparent;
+use crate::telemetry::CommandTraces;
 
 /// Name resolution, connection, TLS and upgrade together. A gateway answers an upgrade within a few
 /// seconds or with 503.
@@ -79,7 +82,7 @@ pub(super) async fn connect(url: &str, connector: Option<Connector>) -> Result<S
 pub(super) async fn follow(
     mut stream: Stream,
     out: &mut impl Write,
-    status: &impl Fn(&str),
+    (status, traces): (&impl Fn(&str), &CommandTraces),
     heartbeat: Option<Duration>,
     cancel: &CancellationToken,
 ) -> Ended {
@@ -119,7 +122,7 @@ pub(super) async fn follow(
                 heard = true;
                 match message {
                     Some(Ok(Message::Text(text))) => match print(out, status, &text) {
-                        Ok(()) => {}
+                        Ok(()) => tell_trace(status, traces, &text),
                         Err(error) => {
                             leave(stream).await;
                             return match error.kind() {
@@ -157,6 +160,30 @@ fn print(out: &mut impl Write, status: &impl Fn(&str), text: &str) -> io::Result
     let line = text.trim().replace(['\n', '\r'], " ");
     writeln!(out, "{line}")?;
     out.flush()
+}
+
+/// What of a notification leads to its trace.
+#[derive(Deserialize)]
+struct Traced {
+    id: String,
+    metadata: TracedMetadata,
+}
+
+#[derive(Deserialize)]
+struct TracedMetadata {
+    traceparent: String,
+}
+
+/// Says which trace a notification is of, and goes on with it. It says nothing where the gateway does
+/// not write `metadata.traceparent`.
+fn tell_trace(status: &impl Fn(&str), traces: &CommandTraces, text: &str) {
+    let Ok(Traced { id, metadata }) = serde_json::from_str(text) else {
+        return;
+    };
+    if let Some(traceparent) = Traceparent::parse(&metadata.traceparent) {
+        status(&format!("trace {:032x} of {id}", traceparent.trace));
+        traces.receive(&id, traceparent, text.len());
+    }
 }
 
 /// Closes from this side and waits a moment for the answer.

@@ -1,5 +1,5 @@
 //! `herald listen`: prints each notification as one line of JSON, and reconnects as the contract
-//! says. What follows from how a connection ended is decided in `policy`; `connection` is one
+//! says. Of a notification that brings its `traceparent` the trace id goes to standard error. What follows from how a connection ended is decided in `policy`; `connection` is one
 //! connection; `target` is the address. The token is never printed, whatever the server says.
 
 mod connection;
@@ -23,6 +23,7 @@ use self::target::Target;
 use self::token::TokenSource;
 use super::CliError;
 use crate::config::{Config, Secret};
+use crate::telemetry::CommandTraces;
 
 /// Interval of the heartbeats: well within the 5 minutes of inactivity after which a gateway closes
 /// a socket (4008).
@@ -82,7 +83,12 @@ pub(super) async fn run(args: Args, _config: Config) -> Result<(), CliError> {
             interrupted.cancel();
         }
     });
+    let traces = CommandTraces::start("herald-listen");
+    for warning in traces.warnings() {
+        eprintln!("herald: {warning}");
+    }
     let mut listener = Listener {
+        traces,
         target,
         tokens: TokenSource::new(given, args.token_command),
         connector,
@@ -90,11 +96,16 @@ pub(super) async fn run(args: Args, _config: Config) -> Result<(), CliError> {
         pace: Pace::CONTRACT,
     };
     let status = |line: &str| eprintln!("herald: {line}");
-    listener.run(&mut std::io::stdout(), status, &cancel).await
+    let result = listener.run(&mut std::io::stdout(), status, &cancel).await;
+    if let Err(error) = listener.traces.end().await {
+        eprintln!("herald: the last spans are not exported: {error}");
+    }
+    result
 }
 
 /// Everything that stays the same from one connection to the next, and the token.
 struct Listener {
+    traces: CommandTraces,
     target: Target,
     tokens: TokenSource,
     connector: Option<Connector>,
@@ -125,7 +136,14 @@ impl Listener {
                 Ok(stream) => {
                     status(&format!("connected to {}", self.target.host()));
                     let since = Instant::now();
-                    match connection::follow(stream, out, &status, self.heartbeat, cancel).await {
+                    let follow = connection::follow(
+                        stream,
+                        out,
+                        (&status, &self.traces),
+                        self.heartbeat,
+                        cancel,
+                    );
+                    match follow.await {
                         Ended::Asked => return Ok(()),
                         Ended::OutputFailed(error) => {
                             return Err(CliError::Failure(format!("cannot write: {error}")));

@@ -140,6 +140,7 @@ struct Run {
 
 fn listener(server: &Server, token: Option<&str>, command: Option<&str>) -> Listener {
     Listener {
+        traces: CommandTraces::start("test"),
         target: Target::parse(&server.url, Some("acme")).unwrap(),
         tokens: TokenSource::new(token.map(Secret::from), command.map(str::to_owned)),
         connector: None,

@@ -266,7 +266,7 @@ async fn an_event_that_nobody_was_connected_for_is_not_judged_but_replay_judges_
     let first = publisher.raw("acme.custom.x", HeaderMap::new(), "{").await;
     let ann = Client::join(&gateway, "ann", "acme").await;
     drop(ann);
-    gateway.metric_becomes("herald_sockets", "", 0.0).await;
+    gateway.metric_becomes("herald_connections", "", 0.0).await;
     let second = publisher.raw("acme.custom.x", HeaderMap::new(), "[]").await;
     publisher
         .event("acme.custom.x", &json!({ "title": "unheard" }))

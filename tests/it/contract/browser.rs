@@ -145,7 +145,7 @@ async fn two_tabs_with_managers_come_to_rest_in_a_browser() {
     let standing = if rest["frame"] == 0 { 1 } else { 0 };
     stage
         .gateway
-        .metric_becomes("herald_sockets", "", 1.0)
+        .metric_becomes("herald_connections", "", 1.0)
         .await;
     assert_eq!(
         page.count(standing, OPEN),

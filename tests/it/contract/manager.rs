@@ -108,7 +108,7 @@ async fn two_tabs_with_managers_of_one_user_come_to_rest_with_one_connected() {
     );
     stage
         .gateway
-        .metric_becomes("herald_sockets", "", 1.0)
+        .metric_becomes("herald_connections", "", 1.0)
         .await;
     stage.publish(&one_of_each_category()).await;
     for expected in NOTIFICATIONS {
@@ -118,7 +118,7 @@ async fn two_tabs_with_managers_of_one_user_come_to_rest_with_one_connected() {
     // The flap rule, and not chance, brought them to rest.
     let refused = stage
         .gateway
-        .metric("herald_joins_refused_total", "flapping")
+        .metric("herald_connections_refused_total", "flapping")
         .await;
     assert!(refused > 4.5, "{refused}");
 }

@@ -41,14 +41,14 @@ async fn the_react_panel_shows_every_category_and_leaves_nothing_behind() {
     shows(&mut panel, CONNECTED, &items).await;
     stage
         .gateway
-        .metric_becomes("herald_sockets", "", 1.0)
+        .metric_becomes("herald_connections", "", 1.0)
         .await;
     panel.command(&json!({ "unmount": true }));
     // The panel calls `close()` without a code, which the gateway's answer has to follow.
     assert_eq!(panel.closed().await, (1005, String::new()));
     stage
         .gateway
-        .metric_becomes("herald_sockets", "", 0.0)
+        .metric_becomes("herald_connections", "", 0.0)
         .await;
     assert!(panel.ended().await);
 }
@@ -105,7 +105,7 @@ async fn the_react_panel_goes_on_with_a_fresh_token() {
     );
     stage
         .gateway
-        .metric_becomes("herald_sockets", "", 1.0)
+        .metric_becomes("herald_connections", "", 1.0)
         .await;
 }
 
@@ -129,7 +129,7 @@ async fn the_react_panel_connects_once_in_strict_mode() {
     );
     stage
         .gateway
-        .metric_becomes("herald_sockets", "", 1.0)
+        .metric_becomes("herald_connections", "", 1.0)
         .await;
     let replaced = |line: &Value| line["closed"]["code"] == 4009;
     assert_eq!(panel.count_where(replaced), 0, "{}", panel.told());

@@ -26,6 +26,8 @@ pub(crate) const HERALD: &str = env!("CARGO_BIN_EXE_herald");
 #[derive(Debug, Clone)]
 pub(crate) struct Builder {
     settings: BTreeMap<String, String>,
+    /// Variables that are not Herald's own settings.
+    variables: BTreeMap<String, String>,
     /// The authority of its certificate, if it speaks TLS.
     authority: Option<PathBuf>,
 }
@@ -53,6 +55,12 @@ impl Builder {
         self
     }
 
+    /// Sets an environment variable as it is.
+    pub(crate) fn variable(mut self, name: &str, value: impl std::fmt::Display) -> Self {
+        self.variables.insert(name.to_owned(), value.to_string());
+        self
+    }
+
     /// Unsets `table.key`.
     pub(crate) fn unset(mut self, key: &str) -> Self {
         self.settings.remove(key);
@@ -71,10 +79,12 @@ impl Builder {
         let mut command = Command::new(HERALD);
         command.args(arguments).current_dir(std::env::temp_dir());
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("HERALD_") || name == "RUST_LOG" {
+            let text = name.to_string_lossy();
+            if text.starts_with("HERALD_") || text.starts_with("OTEL_") || name == "RUST_LOG" {
                 command.env_remove(name);
             }
         }
+        command.envs(&self.variables);
         for (key, value) in &self.settings {
             let variable = key.replace('.', "__").to_uppercase();
             command.env(format!("HERALD_{variable}"), value);
@@ -136,6 +146,7 @@ impl Gateway {
     pub(crate) fn without_nats() -> Builder {
         Builder {
             settings: BTreeMap::new(),
+            variables: BTreeMap::new(),
             authority: None,
         }
         .set("server.listen", "127.0.0.1:0")
@@ -197,6 +208,27 @@ impl Gateway {
     pub(crate) fn port(&self) -> u16 {
         let (_, port) = self.address.rsplit_once(':').expect("an address");
         port.parse().expect("a port")
+    }
+
+    /// The exposition in the text format, or as `accept` prefers.
+    pub(crate) async fn metrics(&self, accept: &str) -> String {
+        let request = format!(
+            "GET /metrics HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n",
+            self.admin
+        );
+        let (status, body) = answer(exchange(&self.admin, request.as_bytes())).await;
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    /// Sends a request to the admin port: status and body.
+    pub(crate) async fn admin(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            self.admin,
+            body.len()
+        );
+        answer(exchange(&self.admin, request.as_bytes())).await
     }
 
     /// The value of a metric, summed over its labels that contain `label`; 0 if it is not there.

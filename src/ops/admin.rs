@@ -1,0 +1,125 @@
+//! What the admin listener serves beside health: `/metrics` and the log level.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use crate::telemetry::{FILTER_BYTES_MAX, Format, LevelError, LogLevel, Metrics, Telemetry};
+
+/// The routes.
+pub(super) fn router(telemetry: &Telemetry) -> Router {
+    let level = get(level).put(set_level).delete(reset_level);
+    Router::new()
+        .route("/metrics", get(exposition))
+        .with_state(Scrapes::start(Arc::clone(telemetry.metrics())))
+        .route("/log-level", level)
+        .layer(DefaultBodyLimit::max(FILTER_BYTES_MAX))
+        .with_state(telemetry.level().clone())
+}
+
+/// One renderer for all scrapes: those that wait share what is rendered next, so that a storm of them
+/// costs no more than a few. Cheap to clone.
+#[derive(Debug, Clone)]
+struct Scrapes {
+    /// The other end is the renderer's task. A waiting scrape is a connection, and these are bounded by
+    /// the process' files.
+    asks: mpsc::UnboundedSender<Ask>,
+}
+
+type Ask = (Format, oneshot::Sender<Option<Bytes>>);
+
+impl Scrapes {
+    fn start(metrics: Arc<Metrics>) -> Self {
+        let (asks, inbox) = mpsc::unbounded_channel();
+        tokio::spawn(render(metrics, inbox));
+        Self { asks }
+    }
+
+    /// The exposition, begun after this call.
+    async fn scrape(&self, format: Format) -> Option<Bytes> {
+        let (ask, answer) = oneshot::channel();
+        self.asks.send((format, ask)).ok()?;
+        answer.await.ok()?
+    }
+}
+
+async fn render(metrics: Arc<Metrics>, mut inbox: mpsc::UnboundedReceiver<Ask>) {
+    while let Some(first) = inbox.recv().await {
+        let mut asking = vec![first];
+        while let Ok(more) = inbox.try_recv() {
+            asking.push(more);
+        }
+        for format in [Format::Text, Format::OpenMetrics] {
+            let waiting = asking.extract_if(.., |(wanted, _)| *wanted == format);
+            let waiting: Vec<Ask> = waiting.collect();
+            if waiting.is_empty() {
+                continue;
+            }
+            let metrics = Arc::clone(&metrics);
+            // It reads files, and takes longer than a socket should wait for its thread.
+            let rendered = tokio::task::spawn_blocking(move || metrics.render(format)).await;
+            let text = match rendered {
+                Ok(Ok(text)) => Some(Bytes::from(text)),
+                Ok(Err(error)) => {
+                    error!(%error, "metrics cannot be rendered");
+                    None
+                }
+                Err(error) => {
+                    error!(%error, "metrics cannot be rendered");
+                    None
+                }
+            };
+            for (_, answer) in waiting {
+                // A scrape that gave up meanwhile does not want it any more.
+                let _ = answer.send(text.clone());
+            }
+        }
+    }
+}
+
+/// `GET /metrics`.
+async fn exposition(State(scrapes): State<Scrapes>, headers: HeaderMap) -> Response {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let format = Format::accepted(accept);
+    match scrapes.scrape(format).await {
+        Some(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// `GET /log-level`: the filter that holds.
+async fn level(State(level): State<LogLevel>) -> String {
+    level.current() + "\n"
+}
+
+/// `PUT /log-level`: another filter, until the next start.
+async fn set_level(State(level): State<LogLevel>, body: String) -> Response {
+    answer(&level, level.set(&body))
+}
+
+/// `DELETE /log-level`: the configured one.
+async fn reset_level(State(level): State<LogLevel>) -> Response {
+    answer(&level, level.reset())
+}
+
+fn answer(level: &LogLevel, result: Result<(), LevelError>) -> Response {
+    match result {
+        Ok(()) => (StatusCode::OK, level.current() + "\n").into_response(),
+        Err(error @ (LevelError::Parse(_) | LevelError::TooLong)) => {
+            (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response()
+        }
+        Err(error @ LevelError::Fixed) => {
+            (StatusCode::CONFLICT, format!("{error}\n")).into_response()
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The words that are labels, each from an enum or a fixed list, so that the number of series is
+//! bounded.
+
+/// Why a live message was dropped before its room looked at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LiveDrop {
+    /// Without the server's valid Nats-Stream, Nats-Subject, Nats-Sequence.
+    Forged,
+    /// A claim that is not one.
+    BadClaim,
+}
+
+impl LiveDrop {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Forged => "forged",
+            Self::BadClaim => "bad_claim",
+        }
+    }
+}
+
+/// The stages on the way of an event, each with its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// From the store to the room.
+    Receive,
+    Decode,
+    Project,
+    FanOut,
+    /// From the room to the pump.
+    Queue,
+    /// From the pump to the kernel.
+    Write,
+}
+
+impl Stage {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Receive,
+        Self::Decode,
+        Self::Project,
+        Self::FanOut,
+        Self::Queue,
+        Self::Write,
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Receive => "receive",
+            Self::Decode => "decode",
+            Self::Project => "project",
+            Self::FanOut => "fan_out",
+            Self::Queue => "queue",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// Why a queued notification was not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Undelivered {
+    /// Its socket was too slow to keep up.
+    Slow,
+    /// Its socket ended before.
+    Closed,
+}
+
+/// The close codes that come without a fault of the network's or of ours; others begin with their
+/// first.
+pub(super) const CLOSES: &[&str] = &[
+    "1000",
+    "1001",
+    "1005",
+    "1006",
+    "1009",
+    "1011",
+    "1012",
+    "4001",
+    "4002",
+    "4003",
+    "4008",
+    "4009",
+    "4010",
+    "4029",
+    "dead_peer",
+];
+/// Why a join is refused with an HTTP error.
+pub(super) const REFUSALS: &[&str] = &["origin", "draining", "capacity", "nats", "flapping"];
+/// What a look at a token can find.
+pub(super) const CHECKS: &[&str] = &[
+    "ok",
+    "missing",
+    "invalid",
+    "expired",
+    "no_access",
+    "other_user",
+];

@@ -1,0 +1,184 @@
+//! Every instrument, declared once, and what reads them: `/metrics` and, where it is asked for, OTLP.
+//!
+//! Labels come from enums and fixed words, so that the number of series is bounded: no user and no
+//! session is ever a label, and a workspace only if it is one of the busiest. What each instrument is
+//! for stands in `docs/observability.md`, which a test compares with what is here.
+
+mod busiest;
+mod exemplars;
+mod exposition;
+mod instruments;
+mod labels;
+mod observed;
+#[cfg(target_os = "linux")]
+mod process;
+mod queue_depth;
+mod record;
+mod self_observed;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use opentelemetry::metrics::{
+    BoundCounter, BoundHistogram, Counter, Histogram, Meter, MeterProvider, UpDownCounter,
+};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::reader::MetricReader;
+use opentelemetry_sdk::metrics::{
+    InstrumentKind, ManualReader, PeriodicReader, Pipeline, SdkMeterProvider, Temporality,
+};
+
+use self::busiest::Busiest;
+pub(crate) use self::busiest::Traffic;
+pub(super) use self::exemplars::Exemplars;
+pub use self::exposition::Format;
+use self::instruments::LATENCY_BOUNDS;
+pub use self::labels::LiveDrop;
+pub(crate) use self::labels::{Stage, Undelivered};
+pub use self::queue_depth::QueueDepth;
+pub(super) use self::self_observed::SelfObserved;
+use super::TelemetryError;
+use super::otlp::MetricsExporter;
+
+/// The histogram that has exemplars.
+pub(super) const LATENCY: &str = "herald.delivery.latency";
+
+/// The instruments of one gateway and their reader.
+#[derive(Debug)]
+pub struct Metrics {
+    reader: SharedReader,
+    provider: SdkMeterProvider,
+    meter: Meter,
+    exemplars: Arc<Exemplars>,
+    busiest: Arc<Busiest>,
+    depth: Arc<QueueDepth>,
+    nats: Arc<NatsState>,
+    connections: UpDownCounter<i64>,
+    connections_opened: Counter<u64>,
+    connections_closed: Counter<u64>,
+    connections_refused: Counter<u64>,
+    rooms: UpDownCounter<i64>,
+    joins: Histogram<f64>,
+    token_checks: Counter<u64>,
+    received_live: BoundCounter<u64>,
+    received_repair: BoundCounter<u64>,
+    projected: BoundCounter<u64>,
+    bad: Counter<u64>,
+    repaired: Counter<u64>,
+    late: Counter<u64>,
+    duplicate: BoundCounter<u64>,
+    lost: Counter<u64>,
+    live_dropped: Counter<u64>,
+    repairs: Counter<u64>,
+    sweeps: Counter<u64>,
+    queued: BoundCounter<u64>,
+    deliveries: BoundCounter<u64>,
+    delivery_bytes: BoundCounter<u64>,
+    latency: BoundHistogram<f64>,
+    stages: [BoundHistogram<f64>; Stage::ALL.len()],
+    nats_events: Counter<u64>,
+    nats_reconnects: Counter<u64>,
+    nats_slow_consumers: Counter<u64>,
+    nats_round_trip: BoundHistogram<f64>,
+}
+
+#[derive(Debug, Default)]
+struct NatsState {
+    connected: AtomicBool,
+    lag: AtomicU64,
+}
+
+/// A reader that is both the provider's and ours.
+#[derive(Debug, Clone)]
+struct SharedReader(Arc<ManualReader>);
+
+impl MetricReader for SharedReader {
+    fn register_pipeline(&self, pipeline: std::sync::Weak<Pipeline>) {
+        self.0.register_pipeline(pipeline);
+    }
+
+    fn collect(&self, metrics: &mut ResourceMetrics) -> OTelSdkResult {
+        self.0.collect(metrics)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.0.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.0.shutdown_with_timeout(timeout)
+    }
+
+    fn temporality(&self, kind: InstrumentKind) -> Temporality {
+        self.0.temporality(kind)
+    }
+}
+
+/// What the metrics of a process are made with.
+pub(super) struct Parts {
+    pub(super) resource: opentelemetry_sdk::Resource,
+    /// `telemetry.workspaces`.
+    pub(super) workspaces: usize,
+    pub(super) exemplars: bool,
+    pub(super) observed: SelfObserved,
+}
+
+impl Metrics {
+    /// New instruments, read by `/metrics` and by what `periodic` makes.
+    pub(super) fn new(
+        parts: Parts,
+        periodic: impl FnOnce(&Arc<Exemplars>) -> Option<PeriodicReader<MetricsExporter>>,
+    ) -> Self {
+        let exemplars = Arc::new(Exemplars::new(LATENCY_BOUNDS, parts.exemplars));
+        let reader = SharedReader(Arc::new(ManualReader::builder().build()));
+        let mut provider = SdkMeterProvider::builder()
+            .with_resource(parts.resource)
+            .with_reader(reader.clone());
+        if let Some(periodic) = periodic(&exemplars) {
+            provider = provider.with_reader(periodic);
+        }
+        let provider = provider.build();
+        let meter = provider.meter("herald");
+        let metrics = Self::declare(
+            reader,
+            provider,
+            meter,
+            exemplars,
+            Arc::new(Busiest::new(parts.workspaces)),
+        );
+        metrics.begin_at_zero();
+        metrics.observe_queues();
+        metrics.observe_workspaces();
+        metrics.observe_nats();
+        #[cfg(target_os = "linux")]
+        process::observe(&metrics.meter);
+        parts.observed.observe(&metrics.meter);
+        metrics
+    }
+
+    /// The exposition in `format`. Takes some 100 µs: not for the threads of the gateway's sockets.
+    ///
+    /// # Errors
+    /// Where the instruments cannot be read any more.
+    pub fn render(&self, format: Format) -> Result<String, TelemetryError> {
+        let mut metrics = ResourceMetrics::default();
+        self.reader.collect(&mut metrics)?;
+        Ok(exposition::write(
+            &metrics,
+            format,
+            LATENCY,
+            &self.exemplars.all(),
+        ))
+    }
+
+    pub(super) fn provider(&self) -> &SdkMeterProvider {
+        &self.provider
+    }
+
+    /// What the queues of sockets keep.
+    pub(crate) fn depth(&self) -> &Arc<QueueDepth> {
+        &self.depth
+    }
+}

@@ -1,0 +1,146 @@
+//! The instruments that are read where their values are kept, when somebody looks.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use opentelemetry::KeyValue;
+
+use super::{Metrics, busiest};
+use crate::ingest::DeadLetterCounters;
+
+/// The name that all workspaces without a series of their own share; no slug begins with `_`.
+const OTHERS: &str = "_other";
+
+impl Metrics {
+    pub(super) fn observe_queues(&self) {
+        // The instruments live in the provider; their handles are not needed again, here and below.
+        for (name, unit, about) in [
+            (
+                "herald.queue.notifications",
+                "{notification}",
+                "Notifications waiting for all sockets",
+            ),
+            (
+                "herald.queue.bytes",
+                "By",
+                "Bytes waiting for all sockets, as sockets.queue_bytes counts them",
+            ),
+        ] {
+            let depth = Arc::clone(&self.depth);
+            let _instrument = self
+                .meter
+                .i64_observable_gauge(name)
+                .with_unit(unit)
+                .with_description(about)
+                .with_callback(move |observer| {
+                    let (notifications, bytes) = depth.now();
+                    observer.observe(if unit == "By" { bytes } else { notifications }, &[]);
+                })
+                .build();
+        }
+        let depth = Arc::clone(&self.depth);
+        let _instrument = self
+            .meter
+            .u64_observable_counter("herald.deliveries.dropped")
+            .with_unit("{notification}")
+            .with_description("Notifications queued and not written, by reason")
+            .with_callback(move |observer| {
+                for (reason, counter) in [
+                    ("slow", &depth.dropped_slow),
+                    ("closed", &depth.dropped_closed),
+                ] {
+                    let value = counter.load(Ordering::Relaxed);
+                    observer.observe(value, &[KeyValue::new("reason", reason)]);
+                }
+            })
+            .build();
+    }
+
+    pub(super) fn observe_workspaces(&self) {
+        type Pick = fn(&busiest::Counts) -> u64;
+        let both: [(_, _, _, Pick); 2] = [
+            (
+                "herald.workspace.events",
+                "{event}",
+                "Events of the busiest workspaces",
+                |counts| counts.events,
+            ),
+            (
+                "herald.workspace.deliveries",
+                "{notification}",
+                "Notifications queued in the busiest workspaces",
+                |counts| counts.deliveries,
+            ),
+        ];
+        for (name, unit, about, pick) in both {
+            let busiest = Arc::clone(&self.busiest);
+            let _instrument = self
+                .meter
+                .u64_observable_counter(name)
+                .with_unit(unit)
+                .with_description(about)
+                .with_callback(move |observer| {
+                    let (shown, others) = busiest.collect(Instant::now());
+                    for (workspace, counts) in shown {
+                        observer.observe(
+                            pick(&counts),
+                            &[KeyValue::new("workspace", workspace.to_string())],
+                        );
+                    }
+                    observer.observe(pick(&others), &[KeyValue::new("workspace", OTHERS)]);
+                })
+                .build();
+        }
+    }
+
+    pub(super) fn observe_nats(&self) {
+        let nats = Arc::clone(&self.nats);
+        let _instrument = self
+            .meter
+            .u64_observable_gauge("herald.nats.connected")
+            .with_description("Whether NATS is connected: 1 or 0")
+            .with_callback(move |observer| {
+                observer.observe(nats.connected.load(Ordering::Relaxed).into(), &[]);
+            })
+            .build();
+        let nats = Arc::clone(&self.nats);
+        let _instrument = self
+            .meter
+            .u64_observable_gauge("herald.stream.lag")
+            .with_unit("{message}")
+            .with_description(
+                "The stream's last sequence minus the lowest watermark of the rooms with sockets",
+            )
+            .with_callback(move |observer| observer.observe(nats.lag.load(Ordering::Relaxed), &[]))
+            .build();
+        let _instrument = self
+            .meter
+            .u64_observable_gauge("herald.build.info")
+            .with_description("The version that runs: always 1")
+            .with_callback(|observer| {
+                observer.observe(1, &[KeyValue::new("version", env!("CARGO_PKG_VERSION"))]);
+            })
+            .build();
+    }
+
+    /// Shows the dead letters' own counters.
+    pub(crate) fn observe_dead_letters(&self, counters: Arc<DeadLetterCounters>) {
+        let _instrument = self
+            .meter
+            .u64_observable_counter("herald.dead_letters")
+            .with_unit("{event}")
+            .with_description("Dead letters, by outcome")
+            .with_callback(move |observer| {
+                for (outcome, counter) in [
+                    ("published", &counters.published),
+                    ("duplicate", &counters.duplicate),
+                    ("dropped", &counters.dropped),
+                ] {
+                    let value = counter.load(Ordering::Relaxed);
+                    observer.observe(value, &[KeyValue::new("outcome", outcome)]);
+                }
+            })
+            .build();
+    }
+}

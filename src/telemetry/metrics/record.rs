@@ -1,0 +1,153 @@
+//! What the gateway tells of itself: one method for each thing that happens, so that no other module
+//! knows a name or a label.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use opentelemetry::KeyValue;
+use opentelemetry::trace::SpanContext;
+
+use super::exemplars::Exemplar;
+use super::{LiveDrop, Metrics, Stage, Traffic};
+use crate::event::{Reason, WorkspaceSlug};
+
+impl Metrics {
+    pub(crate) fn connection_opened(&self) {
+        self.connections.add(1, &[]);
+        self.connections_opened.add(1, &[]);
+    }
+
+    pub(crate) fn connection_closed(&self, code: &'static str) {
+        self.connections.add(-1, &[]);
+        self.count_close(code);
+    }
+
+    /// A close that ended a handshake: the socket never counted as open.
+    pub(crate) fn count_close(&self, code: &'static str) {
+        self.connections_closed
+            .add(1, &[KeyValue::new("code", code)]);
+    }
+
+    pub(crate) fn join_refused(&self, reason: &'static str) {
+        self.connections_refused
+            .add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    pub(crate) fn join_step(&self, step: &'static str, took: Duration) {
+        self.joins
+            .record(took.as_secs_f64(), &[KeyValue::new("step", step)]);
+    }
+
+    pub(crate) fn token_check(&self, usage: &'static str, result: &'static str) {
+        let labels = [KeyValue::new("use", usage), KeyValue::new("result", result)];
+        self.token_checks.add(1, &labels);
+    }
+
+    pub(crate) fn room_opened(&self, workspace: &WorkspaceSlug) -> Arc<Traffic> {
+        self.rooms.add(1, &[]);
+        self.busiest.open(workspace)
+    }
+
+    pub(crate) fn room_closed(&self, workspace: &WorkspaceSlug, traffic: &Arc<Traffic>) {
+        self.rooms.add(-1, &[]);
+        self.busiest.close(workspace, traffic);
+    }
+
+    pub(crate) fn received(&self, repair: Option<&'static str>) {
+        match repair {
+            None => self.received_live.add(1),
+            Some(reason) => {
+                self.received_repair.add(1);
+                self.repaired.add(1, &[KeyValue::new("reason", reason)]);
+            }
+        }
+    }
+
+    pub(crate) fn event_projected(&self) {
+        self.projected.add(1);
+    }
+
+    pub(crate) fn event_bad(&self, reason: Reason) {
+        self.bad.add(1, &[KeyValue::new("reason", reason.as_str())]);
+    }
+
+    pub(crate) fn event_late(&self) {
+        self.late.add(1, &[]);
+    }
+
+    pub(crate) fn event_duplicate(&self) {
+        self.duplicate.add(1);
+    }
+
+    pub(crate) fn possibly_lost(&self, sequences: u64) {
+        self.lost.add(sequences, &[]);
+    }
+
+    pub(crate) fn live_dropped(&self, reason: LiveDrop) {
+        self.live_dropped
+            .add(1, &[KeyValue::new("reason", reason.as_str())]);
+    }
+
+    pub(crate) fn repair(&self, reason: &'static str) {
+        self.repairs.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    pub(crate) fn swept(&self, rooms: u64) {
+        self.sweeps.add(rooms, &[]);
+    }
+
+    pub(crate) fn queued(&self, sockets: u64) {
+        self.queued.add(sockets);
+    }
+
+    pub(crate) fn stage(&self, stage: Stage, took: Duration) {
+        if let Some(histogram) = self.stages.get(stage as usize) {
+            histogram.record(took.as_secs_f64());
+        }
+    }
+
+    /// Notifications whose bytes the kernel has.
+    pub(crate) fn written(&self, notifications: u64, bytes: u64) {
+        self.deliveries.add(notifications);
+        self.delivery_bytes.add(bytes);
+    }
+
+    pub(crate) fn latency(&self, latency: Duration) {
+        self.latency.record(latency.as_secs_f64());
+    }
+
+    /// Remembers `span` as an example of this latency.
+    pub(crate) fn exemplar(&self, latency: Duration, span: &SpanContext) {
+        self.exemplars.record(Exemplar {
+            value: latency.as_secs_f64(),
+            time: SystemTime::now(),
+            trace: span.trace_id(),
+            span: span.span_id(),
+        });
+    }
+
+    pub(crate) fn nats_event(&self, event: &'static str) {
+        self.nats_events.add(1, &[KeyValue::new("event", event)]);
+    }
+
+    pub(crate) fn nats_connected(&self, connected: bool) {
+        self.nats.connected.store(connected, Ordering::Relaxed);
+    }
+
+    pub(crate) fn nats_reconnected(&self) {
+        self.nats_reconnects.add(1, &[]);
+    }
+
+    pub(crate) fn nats_slow_consumer(&self) {
+        self.nats_slow_consumers.add(1, &[]);
+    }
+
+    pub(crate) fn nats_round_trip(&self, took: Duration) {
+        self.nats_round_trip.record(took.as_secs_f64());
+    }
+
+    pub(crate) fn stream_lag(&self, messages: u64) {
+        self.nats.lag.store(messages, Ordering::Relaxed);
+    }
+}

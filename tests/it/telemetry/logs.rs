@@ -1,0 +1,124 @@
+//! Logs: exported with their trace, a level that changes at run time, and no flood of one warning.
+
+use opentelemetry_proto::tonic::common::v1::any_value;
+use serde_json::{Value, json};
+
+use crate::support::client::Client;
+use crate::support::gateway::Gateway;
+use crate::support::nats::Nats;
+use crate::support::otlp::{Collector, attribute, hex};
+use crate::support::publisher::Publisher;
+use crate::support::{PATIENCE, eventually};
+
+#[tokio::test]
+async fn exported_log_records_carry_the_trace_and_are_only_heralds_own() {
+    let nats = Nats::jetstream().await;
+    let collector = Collector::start().await;
+    let gateway = collector
+        .exported(Gateway::builder(&nats), "http/protobuf")
+        .ready()
+        .await;
+    let mut ann = Client::join(&gateway, "ann", "acme").await;
+    let publisher = Publisher::on(&nats).await;
+    publisher.event("acme.custom.x", &json!({})).await;
+    let id = ann.notification().await["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let process = collector
+        .span("process", |seen| seen.span.name.starts_with("process"))
+        .await;
+    let mut record = None;
+    let came = eventually(PATIENCE, async || {
+        let logs = collector.logs().await;
+        record = logs.into_iter().find(|log| {
+            let body = log.body.as_ref().and_then(|body| body.value.clone());
+            body == Some(any_value::Value::StringValue("event fanned out".to_owned()))
+        });
+        record.is_some()
+    });
+    assert!(came.await);
+    let record = record.expect("just found");
+    assert_eq!(hex(&record.trace_id), process.trace());
+    assert_eq!(hex(&record.span_id), process.id());
+    assert_eq!(attribute(&record.attributes, "notification"), id);
+    assert_eq!(record.severity_text, "DEBUG");
+}
+
+#[tokio::test]
+async fn the_level_is_changed_at_run_time_and_a_wrong_one_is_refused() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats)
+        .set("log.level", "info")
+        .ready()
+        .await;
+    let mut ann = Client::join(&gateway, "ann", "acme").await;
+    let publisher = Publisher::on(&nats).await;
+    let mut lines_of_an_event = async || {
+        publisher.event("acme.custom.x", &json!({})).await;
+        ann.notification().await;
+        gateway.output().matches("event fanned out").count()
+    };
+    assert_eq!(lines_of_an_event().await, 0);
+    assert_eq!(
+        gateway.admin("GET", "/log-level", "").await,
+        (200, "info\n".to_owned())
+    );
+    let set = gateway
+        .admin("PUT", "/log-level", "info,herald::room=debug")
+        .await;
+    assert_eq!(set, (200, "info,herald::room=debug\n".to_owned()));
+    assert_eq!(lines_of_an_event().await, 1);
+    for wrong in ["herald=loud", "a=b=c", &"x".repeat(5000)] {
+        let (status, _) = gateway.admin("PUT", "/log-level", wrong).await;
+        assert!(matches!(status, 400 | 413), "{status}");
+    }
+    assert_eq!(lines_of_an_event().await, 2);
+    let reset = gateway.admin("DELETE", "/log-level", "").await;
+    assert_eq!(reset, (200, "info\n".to_owned()));
+    assert_eq!(lines_of_an_event().await, 2);
+}
+
+#[tokio::test]
+async fn a_warning_that_repeats_is_counted_and_not_printed() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats)
+        .set("log.level", "info")
+        .ready()
+        .await;
+    let mut ann = Client::join(&gateway, "ann", "acme").await;
+    let publisher = Publisher::on(&nats).await;
+    // Each is found after a later event of another subject: a warning every time.
+    for number in 0..20 {
+        let lost = format!("acme.custom.a{number}");
+        publisher
+            .unheard(async || {
+                publisher.event(&lost, &json!({})).await;
+            })
+            .await;
+        publisher.event("acme.custom.b", &json!({})).await;
+        publisher.event(&lost, &json!({})).await;
+        ann.notifications(3).await;
+    }
+    gateway
+        .metric_becomes("herald_events_late_total", "", 20.0)
+        .await;
+    let suppressed = gateway.metric("herald_log_suppressed_total", "").await;
+    let printed = gateway.output().matches("event delivered late").count();
+    assert!(suppressed >= 1.0);
+    assert_eq!(printed as f64 + suppressed, 20.0);
+    let told = eventually(PATIENCE, async || {
+        let counts = gateway.output();
+        let counts = counts
+            .lines()
+            .filter(|line| line.contains("repeated messages suppressed"));
+        let sum: f64 = counts
+            .map(|line| {
+                let line: Value = serde_json::from_str(line).expect("JSON");
+                line["count"].as_f64().expect("a number")
+            })
+            .sum();
+        (sum - suppressed).abs() < 0.5
+    });
+    assert!(told.await, "{}", gateway.output());
+}
