@@ -55,6 +55,8 @@ pub(super) struct Room {
     /// What the metrics by workspace count.
     pub(super) traffic: Arc<Traffic>,
     empty_since: Option<Instant>,
+    /// The registry knows that the room has, or had, no sockets.
+    is_lingering: bool,
 }
 
 /// The room's subscriptions.
@@ -153,6 +155,7 @@ impl Room {
                         sweep: SweepState::new(now),
                         barriers: Vec::new(),
                         empty_since: Some(now),
+                        is_lingering: false,
                         workspace,
                         context,
                         rooms,
@@ -273,6 +276,12 @@ impl Room {
             Command::Barrier { sequence, answer } => self.barrier(sequence, answer),
             Command::Resync(why) => self.resync(why),
             Command::Swept(swept) => self.swept(swept),
+            Command::EndIfEmpty => {
+                self.is_lingering = false;
+                if self.members.is_empty() {
+                    self.empty_since = Instant::now().checked_sub(LINGER);
+                }
+            }
             Command::Outboxes(answer) => {
                 // The drain that asked may have run out of time.
                 let _ = answer.send(self.members.outboxes());
@@ -295,6 +304,9 @@ impl Room {
         }
         let since = *self.empty_since.get_or_insert(now);
         if now < since + LINGER {
+            if !std::mem::replace(&mut self.is_lingering, true) {
+                self.rooms.linger(&self.handle);
+            }
             return true;
         }
         if self.rooms.close(&self.workspace, &self.shared) {

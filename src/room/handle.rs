@@ -76,6 +76,8 @@ pub(super) enum Command {
     Resync(Resync),
     /// A sweep's answer.
     Swept(Swept),
+    /// Too many rooms linger: end now, if there are no sockets.
+    EndIfEmpty,
     /// All queues, for a drain.
     Outboxes(oneshot::Sender<Vec<Outbox>>),
 }

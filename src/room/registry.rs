@@ -1,6 +1,6 @@
 //! All rooms of a gateway: opened by the first join, ended some time after the last socket.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,11 +8,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::actor;
-use super::handle::{Resync, RoomHandle, Shared};
+use super::handle::{Command, Resync, RoomHandle, Shared};
 use crate::event::WorkspaceSlug;
 use crate::ingest::{ClaimWriter, DeadLetters, FloorReader, Link, Repairer, SweepHandle};
 use crate::projection::Projector;
 use crate::telemetry::{Metrics, Tracing};
+
+/// Rooms that linger without sockets, at most: each has some 20 KiB, and a client that goes through
+/// workspace after workspace would else have the gateway keep a minute's worth of them.
+const LINGERING_MAX: usize = 1000;
 
 /// What every room works with.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ struct Inner {
     context: Arc<RoomContext>,
     /// A lock, held for a look-up only: joins come from many tasks and must agree on one room.
     rooms: Mutex<HashMap<WorkspaceSlug, RoomHandle>>,
+    /// Rooms without sockets, the longest first. Some may have ended, or have sockets again.
+    lingering: Mutex<VecDeque<RoomHandle>>,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -54,6 +60,7 @@ impl Rooms {
         Self(Arc::new(Inner {
             context,
             rooms: Mutex::default(),
+            lingering: Mutex::default(),
             tasks: TaskTracker::new(),
             cancel,
         }))
@@ -102,6 +109,21 @@ impl Rooms {
             rooms.remove(workspace);
         }
         true
+    }
+
+    /// A room has no sockets. Where too many linger, the one that did so the longest is told to end.
+    pub(super) fn linger(&self, room: &RoomHandle) {
+        let mut lingering = self
+            .0
+            .lingering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        lingering.push_back(room.clone());
+        if lingering.len() > LINGERING_MAX
+            && let Some(longest) = lingering.pop_front()
+        {
+            longest.tell(Command::EndIfEmpty);
+        }
     }
 
     fn open(&self, workspace: WorkspaceSlug) -> RoomHandle {

@@ -372,6 +372,35 @@ async fn many_workspaces_make_no_more_series() {
     assert!(sum <= 200.0, "{sum}");
 }
 
+/// A client that goes through workspace after workspace leaves no room for each: memory stays where it
+/// was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rooms_without_sockets_do_not_pile_up() {
+    const ROOMS_MAX: f64 = 1000.0;
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats)
+        .set("log.level", "info")
+        .ready()
+        .await;
+    let any = crate::support::token::signed(&json!({
+        "sub": "ann", "workspaces": "*", "exp": crate::support::token::at(600)
+    }));
+    for number in 0..1200 {
+        let query = format!("token={any}&workspaceSlug=w{number}");
+        drop(Client::connect(&gateway, &query).await);
+    }
+    let few = eventually(PATIENCE, async || {
+        gateway.metric("herald_rooms", "").await <= ROOMS_MAX
+    });
+    assert!(
+        few.await,
+        "{} rooms",
+        gateway.metric("herald_rooms", "").await
+    );
+    // The latest is still there, for who reloads.
+    assert!(gateway.metric("herald_rooms", "").await >= 1.0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_scrapes_is_answered_and_delays_no_event() {
     let nats = Nats::jetstream().await;
