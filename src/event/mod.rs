@@ -15,6 +15,7 @@ pub use self::decode::{Event, PAYLOAD_MAX, Recipients, Severity, decode};
 pub use self::slug::{SlugError, WorkspaceSlug};
 pub use self::stored::StoredMessage;
 pub use self::subject::{Category, EventName, NAME_MAX};
+pub(crate) use self::trace::key_value;
 pub use self::trace::{
     TRACESTATE_MAX, Traceparent, baggage, baggage_members, ce_traceparent, is_traceparent,
     traceparent, tracestate,

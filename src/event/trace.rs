@@ -90,13 +90,18 @@ pub fn baggage_members(baggage: &str) -> Vec<(String, String)> {
         .take(BAGGAGE_MEMBERS)
         .filter_map(|member| {
             let (member, _properties) = member.split_once(';').unwrap_or((member, ""));
-            let (key, value) = member.split_once('=')?;
-            let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
-            let key = key.trim();
-            let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
-            is_key.then(|| (key.to_owned(), value.into_owned()))
+            key_value(member)
         })
         .collect()
+}
+
+/// One `key=value` of W3C Baggage (section 3.3.1), its value percent-decoded; `None` if it is none.
+pub(crate) fn key_value(text: &str) -> Option<(String, String)> {
+    let (key, value) = text.split_once('=')?;
+    let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+    let key = key.trim();
+    let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+    is_key.then(|| (key.to_owned(), value.into_owned()))
 }
 
 fn joined(headers: &HeaderMap, name: &str, most: usize) -> Option<String> {

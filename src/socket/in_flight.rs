@@ -70,22 +70,19 @@ impl InFlight {
                 Stage::Write,
                 written.saturating_duration_since(handed.taken),
             );
-            let Some(trace) = handed.traced.as_ref().and_then(|parcel| {
-                let trace = parcel.trace.as_ref()?;
-                Some((trace, parcel.queued))
-            }) else {
-                continue;
-            };
-            let (trace, queued) = trace;
-            let span = trace.sent(Sent {
-                session: session.to_string(),
-                connection,
-                size: handed.size,
-                queued,
-                taken: handed.taken,
-                written,
-            });
-            metrics.exemplar(latency, &span);
+            if let Some(parcel) = &handed.traced
+                && let Some(trace) = &parcel.trace
+            {
+                let span = trace.sent(Sent {
+                    session: session.to_string(),
+                    connection,
+                    size: handed.size,
+                    queued: parcel.queued,
+                    taken: handed.taken,
+                    written,
+                });
+                metrics.exemplar(latency, &span);
+            }
         }
         metrics.written(all.len() as u64, bytes);
     }

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use opentelemetry::KeyValue;
-use opentelemetry::trace::{Span as _, SpanKind, Status, TracerProvider as _};
+use opentelemetry::trace::{Span as _, SpanKind, Status};
+use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracerProvider};
 
 use super::TelemetryError;
 use super::environment::Environment;
-use super::exports::Exports;
+use super::exports::{Exports, within};
 use super::otlp::Runtime;
-use super::spans::{Budget, Clock, EVENT_TEMPLATE, Tracing, builder, count, inject};
+use super::spans::{Clock, EVENT_TEMPLATE, Tracing, builder, count, inject};
 use crate::event::{Traceparent, traceparent};
 
 /// How long the end of a command may take to export its spans.
@@ -40,14 +41,7 @@ impl CommandTraces {
         (environment.metrics, environment.logs) = (None, None);
         let mut exports = Exports::new(environment, name, uuid::Uuid::new_v4());
         let tracing = exports.tracer().map(|provider| {
-            let tracing = Tracing {
-                tracer: provider.tracer("herald"),
-                sampler: exports.environment.sampler,
-                propagation: exports.environment.propagation,
-                send_spans: 0,
-                baggage: Vec::new(),
-                refusals: Budget::default(),
-            };
+            let tracing = exports.tracing(&provider, 0, Vec::new());
             (Arc::new(tracing), provider)
         });
         let mut warnings = exports.environment.warnings;
@@ -94,15 +88,11 @@ impl CommandTraces {
                 inject(span.span_context(), headers);
                 Publication(Some(span))
             }
-            // Exported, but not sampled: everybody who follows leaves it out, too.
-            Some((_, None)) => {
+            unrecorded => {
+                // Exported, but not sampled: everybody who follows leaves it out, too.
+                let flags = if unrecorded.is_some() { "00" } else { "01" };
                 let span = ids.new_span_id();
-                headers.insert("traceparent", format!("00-{trace}-{span}-00"));
-                Publication(None)
-            }
-            None => {
-                let span = ids.new_span_id();
-                headers.insert("traceparent", format!("00-{trace}-{span}-01"));
+                headers.insert("traceparent", format!("00-{trace}-{span}-{flags}"));
                 Publication(None)
             }
         }
@@ -136,17 +126,8 @@ impl CommandTraces {
         let Some((_, provider)) = self.tracing.clone() else {
             return Ok(());
         };
-        // A thread of its own: the SDK blocks, and the runtime would wait for it at its end.
-        let (tell, told) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
-            // Nobody waits any more after the time-out.
-            let _ = tell.send(provider.shutdown_with_timeout(SHUTDOWN));
-        });
-        let timed_out = || opentelemetry_sdk::error::OTelSdkError::Timeout(SHUTDOWN);
-        match tokio::time::timeout(SHUTDOWN, told).await {
-            Ok(Ok(result)) => Ok(result?),
-            Ok(Err(_)) | Err(_) => Err(timed_out().into()),
-        }
+        let ended = within(SHUTDOWN, move || provider.shutdown_with_timeout(SHUTDOWN)).await;
+        Ok(ended.unwrap_or(Err(OTelSdkError::Timeout(SHUTDOWN)))?)
     }
 }
 

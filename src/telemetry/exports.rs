@@ -2,8 +2,10 @@
 //! and what is counted of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{
     BatchConfigBuilder as LogBatchConfig, BatchLogProcessor, SdkLoggerProvider,
@@ -13,6 +15,9 @@ use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder as SpanBatchConfig, BatchSpanProcessor, SdkTracerProvider,
 };
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tracing::warn;
 use uuid::Uuid;
 
 use super::Metrics;
@@ -21,7 +26,7 @@ use super::metrics::{Parts, SelfObserved};
 use super::otlp::{
     self, CountedLogs, CountedSpans, MetricsExporter, QueuedLogs, QueuedSpans, Runtime,
 };
-use super::spans::Ids;
+use super::spans::{Budget, Ids, Tracing};
 
 /// What makes the exporters, where some are wanted.
 pub(super) struct Exports {
@@ -36,9 +41,7 @@ impl Exports {
     pub(super) fn new(environment: Environment, service: &'static str, instance: Uuid) -> Self {
         let resource = resource(&environment, service, instance);
         let mut warnings = Vec::new();
-        let is_wanted = environment.traces.is_some()
-            || environment.metrics.is_some()
-            || environment.logs.is_some();
+        let is_wanted = !environment.exported().is_empty();
         let runtime = is_wanted.then(Runtime::start).transpose();
         let runtime = runtime.unwrap_or_else(|error| {
             warnings.push(format!("nothing is exported: {error}"));
@@ -96,6 +99,23 @@ impl Exports {
             provider = provider.with_max_links_per_span(links);
         }
         Some(provider.build())
+    }
+
+    /// What makes spans with the provider that [`Exports::tracer`] made.
+    pub(super) fn tracing(
+        &self,
+        provider: &SdkTracerProvider,
+        send_spans: usize,
+        baggage: Vec<String>,
+    ) -> Tracing {
+        Tracing {
+            tracer: provider.tracer("herald"),
+            sampler: self.environment.sampler,
+            propagation: self.environment.propagation,
+            send_spans,
+            baggage,
+            refusals: Budget::default(),
+        }
     }
 
     pub(super) fn logger(&mut self) -> Option<SdkLoggerProvider> {
@@ -156,6 +176,26 @@ impl Exports {
             Some(reader.build())
         })
     }
+}
+
+/// What `work` comes to, if it does within `limit`. It has a thread of its own, since the SDK blocks when
+/// it ends, and the runtime would wait for that at its own end.
+pub(super) async fn within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (tell, told) = oneshot::channel();
+    let spawned = std::thread::Builder::new()
+        .name("herald-otlp-end".to_owned())
+        .spawn(move || {
+            // Nobody waits any more after the limit.
+            let _ = tell.send(work());
+        });
+    if let Err(error) = spawned {
+        warn!(%error, "telemetry not exported at the end");
+        return None;
+    }
+    timeout(limit, told).await.ok()?.ok()
 }
 
 /// Who exports: `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` win.

@@ -15,11 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use tokio::sync::oneshot;
 use tracing::{info, warn};
 use tracing_subscriber::filter::ParseError;
 use uuid::Uuid;
@@ -33,7 +31,6 @@ use self::metrics::SelfObserved;
 pub use self::metrics::{Format, LiveDrop, Metrics, QueueDepth};
 pub(crate) use self::metrics::{Stage, Traffic, Undelivered};
 use self::otlp::Runtime;
-use self::spans::Budget;
 pub(crate) use self::spans::{
     Clock, Closed, ConnectionTrace, DeadLetterTrace, EventFacts, EventTrace, Outcome, SendTrace,
     Sent, Step, Steps, Tracing,
@@ -43,18 +40,11 @@ use crate::config::{LogConfig, TelemetryConfig};
 /// What the `OTEL_*` variables of this process come to: a sentence, and one for each that is wrong.
 pub fn check_environment() -> (String, Vec<String>) {
     let environment = Environment::of_process();
-    let wanted: Vec<&str> = [
-        ("traces", environment.traces.is_some()),
-        ("metrics", environment.metrics.is_some()),
-        ("logs", environment.logs.is_some()),
-    ]
-    .into_iter()
-    .filter_map(|(signal, is_wanted)| is_wanted.then_some(signal))
-    .collect();
-    let sentence = if wanted.is_empty() {
+    let exported = environment.exported();
+    let sentence = if exported.is_empty() {
         "nothing is exported over OTLP".to_owned()
     } else {
-        format!("over OTLP go {}", wanted.join(", "))
+        format!("over OTLP go {}", exported.join(", "))
     };
     (sentence, environment.warnings)
 }
@@ -98,6 +88,10 @@ impl Telemetry {
         let tracer = exports.tracer();
         let logger = exports.logger();
         let metrics = exports.metrics(config.workspaces);
+        let tracing = tracer.as_ref().map(|provider| {
+            let baggage = config.baggage.clone();
+            Arc::new(exports.tracing(provider, config.send_spans, baggage))
+        });
         let Exports {
             environment,
             observed,
@@ -109,16 +103,6 @@ impl Telemetry {
         for warning in environment.warnings.iter().chain(&warnings) {
             warn!(target: logging::UNLIMITED, warning, "telemetry setting not taken");
         }
-        let tracing = tracer.as_ref().map(|provider| {
-            Arc::new(Tracing {
-                tracer: provider.tracer("herald"),
-                sampler: environment.sampler,
-                propagation: environment.propagation,
-                send_spans: config.send_spans,
-                baggage: config.baggage.clone(),
-                refusals: Budget::default(),
-            })
-        });
         info!(
             traces = tracing.is_some(),
             metrics = environment.metrics.is_some(),
@@ -161,23 +145,11 @@ impl Telemetry {
 
     /// Exports what waits, for `telemetry.shutdown` at the most; what is left then is lost, and told.
     pub async fn end(&self) {
-        let (tell, ended) = oneshot::channel();
         let this = self.clone();
-        // A thread of its own: the SDK blocks, and the runtime would wait for it at its end.
-        let spawned = std::thread::Builder::new()
-            .name("herald-telemetry-end".to_owned())
-            .spawn(move || {
-                this.flush();
-                // Nobody waits any more after the time-out.
-                let _ = tell.send(());
-            });
-        if let Err(error) = spawned {
-            return warn!(%error, "telemetry not exported at the end");
-        }
-        let is_late = tokio::time::timeout(self.shutdown, ended).await.is_err();
+        let ended = exports::within(self.shutdown, move || this.flush()).await;
         let left = self.observed.spans.queued.load(Ordering::Relaxed)
             + self.observed.logs.queued.load(Ordering::Relaxed);
-        if is_late && left > 0 {
+        if ended.is_none() && left > 0 {
             warn!(left, "telemetry not all exported at the end");
         }
     }

@@ -73,6 +73,18 @@ impl Environment {
         }))
     }
 
+    /// The signals that are exported, by name.
+    pub(super) fn exported(&self) -> Vec<&'static str> {
+        [
+            ("traces", self.traces.is_some()),
+            ("metrics", self.metrics.is_some()),
+            ("logs", self.logs.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(signal, is_wanted)| is_wanted.then_some(signal))
+        .collect()
+    }
+
     /// Reads the given variables. An empty one counts as unset.
     pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut vars = Variables::new(variables);

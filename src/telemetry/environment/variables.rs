@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
+use crate::event::key_value;
 
 /// The variables and what was wrong with those looked at.
 #[derive(Debug)]
@@ -101,13 +101,7 @@ impl Variables {
             .map(str::trim)
             .filter(|pair| !pair.is_empty())
         {
-            let decoded = pair.split_once('=').and_then(|(key, value)| {
-                let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
-                let key = key.trim();
-                let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
-                is_key.then(|| (key.to_owned(), value.into_owned()))
-            });
-            match decoded {
+            match key_value(pair) {
                 Some(pair) => pairs.push(pair),
                 None => self.wrong(
                     name,
