@@ -3,11 +3,7 @@
 
 use async_nats::HeaderMap;
 
-use crate::support::client::Client;
-use crate::support::gateway::Gateway;
-use crate::support::nats::Nats;
-use crate::support::otlp::Collector;
-use crate::support::publisher::Publisher;
+use super::Scene;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -84,14 +80,18 @@ fn followed() -> Vec<Case> {
 
 #[tokio::test]
 async fn a_context_that_is_none_begins_a_new_trace_and_harms_nothing() {
-    let nats = Nats::jetstream().await;
-    let collector = Collector::start().await;
-    let settings = Gateway::builder(&nats)
-        .set("projection.traceparent", true)
-        .set("telemetry.baggage", "tenant");
-    let gateway = collector.exported(settings, "http/protobuf").ready().await;
-    let mut ann = Client::join(&gateway, "ann", "acme").await;
-    let publisher = Publisher::on(&nats).await;
+    let Scene {
+        nats: _nats,
+        collector,
+        gateway: _gateway,
+        publisher,
+        mut ann,
+    } = Scene::with("http/protobuf", |gateway| {
+        gateway
+            .set("projection.traceparent", true)
+            .set("telemetry.baggage", "tenant")
+    })
+    .await;
     for (index, case) in none().into_iter().chain(followed()).enumerate() {
         let mut headers = HeaderMap::new();
         for (name, value) in &case.headers {

@@ -3,6 +3,7 @@
 use serde_json::json;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
+use super::Scene;
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
 use crate::support::nats::Nats;
@@ -12,13 +13,13 @@ use crate::support::token::{assert_no_part_of_a_token, token};
 
 #[tokio::test]
 async fn a_connection_has_spans_from_accept_to_close() {
-    let nats = Nats::jetstream().await;
-    let collector = Collector::start().await;
-    let gateway = collector
-        .exported(Gateway::builder(&nats), "http/protobuf")
-        .ready()
-        .await;
-    let mut ann = Client::join(&gateway, "ann", "acme").await;
+    let Scene {
+        nats: _nats,
+        collector,
+        gateway,
+        publisher: _publisher,
+        mut ann,
+    } = Scene::exporting("http/protobuf").await;
     let connection = collector
         .span("connection", |seen| seen.span.name == "connection")
         .await;

@@ -3,23 +3,23 @@
 use opentelemetry_proto::tonic::common::v1::any_value;
 use serde_json::{Value, json};
 
+use super::Scene;
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
 use crate::support::nats::Nats;
-use crate::support::otlp::{Collector, attribute, hex};
+use crate::support::otlp::{attribute, hex};
 use crate::support::publisher::Publisher;
 use crate::support::{PATIENCE, eventually};
 
 #[tokio::test]
 async fn exported_log_records_carry_the_trace_and_are_only_heralds_own() {
-    let nats = Nats::jetstream().await;
-    let collector = Collector::start().await;
-    let gateway = collector
-        .exported(Gateway::builder(&nats), "http/protobuf")
-        .ready()
-        .await;
-    let mut ann = Client::join(&gateway, "ann", "acme").await;
-    let publisher = Publisher::on(&nats).await;
+    let Scene {
+        nats: _nats,
+        collector,
+        gateway: _gateway,
+        publisher,
+        mut ann,
+    } = Scene::exporting("http/protobuf").await;
     publisher.event("acme.custom.x", &json!({})).await;
     let id = ann.notification().await["id"]
         .as_str()

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
+use super::Scene;
 use crate::support::client::Client;
 use crate::support::gateway::{self, Gateway};
 use crate::support::nats::Nats;
@@ -259,14 +260,13 @@ async fn closes_and_refusals_are_counted_as_clients_see_them() {
 
 #[tokio::test]
 async fn openmetrics_has_exemplars_that_lead_to_the_trace_and_plain_text_has_none() {
-    let nats = Nats::jetstream().await;
-    let collector = Collector::start().await;
-    let gateway = collector
-        .exported(Gateway::builder(&nats), "http/protobuf")
-        .ready()
-        .await;
-    let mut ann = Client::join(&gateway, "ann", "acme").await;
-    let publisher = Publisher::on(&nats).await;
+    let Scene {
+        nats: _nats,
+        collector,
+        gateway,
+        publisher,
+        mut ann,
+    } = Scene::exporting("http/protobuf").await;
     publisher.event("acme.custom.x", &json!({})).await;
     ann.notification().await;
     let send = collector

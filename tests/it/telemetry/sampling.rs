@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use async_nats::HeaderMap;
 use serde_json::json;
 
+use super::Scene;
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
 use crate::support::nats::Nats;
@@ -26,14 +27,18 @@ async fn processed(collector: &Collector) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn a_ratio_records_the_traces_that_every_other_sampler_of_that_ratio_would() {
-    let nats = Nats::jetstream().await;
-    let collector = Collector::start().await;
-    let settings = Gateway::builder(&nats)
-        .variable("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
-        .variable("OTEL_TRACES_SAMPLER_ARG", "0.25");
-    let gateway = collector.exported(settings, "http/protobuf").ready().await;
-    let mut ann = Client::join(&gateway, "ann", "acme").await;
-    let publisher = Publisher::on(&nats).await;
+    let Scene {
+        nats: _nats,
+        collector,
+        gateway: _gateway,
+        publisher,
+        mut ann,
+    } = Scene::with("http/protobuf", |gateway| {
+        gateway
+            .variable("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+            .variable("OTEL_TRACES_SAMPLER_ARG", "0.25")
+    })
+    .await;
     let publishing = async {
         for _ in 0..EVENTS {
             publisher.event("acme.custom.x", &json!({})).await;

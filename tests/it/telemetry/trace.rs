@@ -7,6 +7,7 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use serde_json::{Value, json};
 
+use super::Scene;
 use crate::support::client::Client;
 use crate::support::clients::{CLIENTS, python};
 use crate::support::command::{Output, finish, herald};
@@ -21,12 +22,12 @@ const PROCESS: &str = "process ws.{workspace}.{category}.{name}";
 
 #[tokio::test]
 async fn a_trace_goes_from_a_python_publisher_to_the_socket_over_http() {
-    from_a_python_publisher_to_the_socket("http/protobuf").await;
+    Box::pin(from_a_python_publisher_to_the_socket("http/protobuf")).await;
 }
 
 #[tokio::test]
 async fn a_trace_goes_from_a_python_publisher_to_the_socket_over_grpc() {
-    from_a_python_publisher_to_the_socket("grpc").await;
+    Box::pin(from_a_python_publisher_to_the_socket("grpc")).await;
 }
 
 /// The spans of one event and of the socket that it went to.
@@ -127,17 +128,22 @@ impl Whole {
 }
 
 async fn from_a_python_publisher_to_the_socket(protocol: &str) {
-    let nats = Nats::jetstream().await;
-    let collector = Collector::start().await;
-    let settings = Gateway::builder(&nats)
-        .set("projection.traceparent", true)
-        .set("telemetry.baggage", "tenant")
-        .variable(
-            "OTEL_RESOURCE_ATTRIBUTES",
-            "deployment.environment.name=test",
-        );
-    let gateway = collector.exported(settings, protocol).ready().await;
-    let mut ann = Client::join(&gateway, "ann", "acme").await;
+    let Scene {
+        nats,
+        collector,
+        gateway,
+        publisher: _publisher,
+        mut ann,
+    } = Scene::with(protocol, |gateway| {
+        gateway
+            .set("projection.traceparent", true)
+            .set("telemetry.baggage", "tenant")
+            .variable(
+                "OTEL_RESOURCE_ATTRIBUTES",
+                "deployment.environment.name=test",
+            )
+    })
+    .await;
     let payload = json!({ "title": "hello" });
     let published = publish_traced(&nats, &collector, "ws.acme.record.created", &payload).await;
     let notification = ann.notification().await;
@@ -227,14 +233,13 @@ async fn gateways_share_the_trace_of_an_event_without_a_header_and_its_id_leads_
 
 #[tokio::test]
 async fn a_repaired_event_says_so_and_why() {
-    let nats = Nats::jetstream().await;
-    let collector = Collector::start().await;
-    let gateway = collector
-        .exported(Gateway::builder(&nats), "grpc")
-        .ready()
-        .await;
-    let mut ann = Client::join(&gateway, "ann", "acme").await;
-    let publisher = Publisher::on(&nats).await;
+    let Scene {
+        nats: _nats,
+        collector,
+        gateway,
+        publisher,
+        mut ann,
+    } = Scene::exporting("grpc").await;
     let mut lost = 0;
     publisher
         .unheard(async || lost = publisher.event("acme.custom.a", &json!({})).await)
@@ -256,14 +261,13 @@ async fn a_repaired_event_says_so_and_why() {
 
 #[tokio::test]
 async fn a_bad_events_span_has_an_error_and_where_its_dead_letter_stands() {
-    let nats = Nats::jetstream().await;
-    let collector = Collector::start().await;
-    let gateway = collector
-        .exported(Gateway::builder(&nats), "http/protobuf")
-        .ready()
-        .await;
-    let _ann = Client::join(&gateway, "ann", "acme").await;
-    let publisher = Publisher::on(&nats).await;
+    let Scene {
+        nats: _nats,
+        collector,
+        gateway: _gateway,
+        publisher,
+        ann: _ann,
+    } = Scene::exporting("http/protobuf").await;
     let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let mut headers = HeaderMap::new();
     headers.insert("traceparent", traceparent);
@@ -395,14 +399,13 @@ async fn of_a_fan_out_only_as_many_sends_are_traced_as_asked() {
 
 #[tokio::test]
 async fn a_cloudevents_extension_is_the_parent_where_there_is_no_header() {
-    let nats = Nats::jetstream().await;
-    let collector = Collector::start().await;
-    let gateway = collector
-        .exported(Gateway::builder(&nats), "http/protobuf")
-        .ready()
-        .await;
-    let mut ann = Client::join(&gateway, "ann", "acme").await;
-    let publisher = Publisher::on(&nats).await;
+    let Scene {
+        nats: _nats,
+        collector,
+        gateway: _gateway,
+        publisher,
+        mut ann,
+    } = Scene::exporting("http/protobuf").await;
     let attributes = [
         ("specversion", "1.0"),
         ("id", "1"),
