@@ -13,7 +13,7 @@ mod trace;
 pub use self::bad::{BadEvent, Reason};
 pub use self::decode::{Event, PAYLOAD_MAX, Recipients, Severity, decode};
 pub use self::slug::{SlugError, WorkspaceSlug};
-pub use self::stored::StoredMessage;
+pub use self::stored::{Mark, StoredMessage};
 pub use self::subject::{Category, EventName, NAME_MAX};
 pub(crate) use self::trace::key_value;
 pub use self::trace::{

@@ -23,3 +23,21 @@ pub struct StoredMessage {
     /// The body.
     pub payload: Bytes,
 }
+
+/// A place in the stream: a sequence, and when the server stored what has it. The time tells apart
+/// what a stream that was restored from a backup stores under a sequence that was given before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    pub sequence: u64,
+    pub time: DateTime<Utc>,
+}
+
+impl StoredMessage {
+    /// Where it stands.
+    pub fn mark(&self) -> Mark {
+        Mark {
+            sequence: self.sequence,
+            time: self.time,
+        }
+    }
+}

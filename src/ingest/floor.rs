@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::leader::{Leader, ReadError};
+use crate::event::Mark;
 
 /// A cheap handle on the reader's task.
 #[derive(Debug, Clone)]
@@ -15,7 +16,7 @@ pub struct FloorReader {
     asks: mpsc::UnboundedSender<Ask>,
 }
 
-type Ask = oneshot::Sender<Result<u64, ReadError>>;
+type Ask = oneshot::Sender<Result<Mark, ReadError>>;
 
 impl FloorReader {
     /// Starts the task.
@@ -27,11 +28,11 @@ impl FloorReader {
         Self { asks }
     }
 
-    /// The stream's last sequence, from a read begun after this call.
+    /// The stream's end, from a read begun after this call.
     ///
     /// # Errors
     /// `None` where the gateway is ending, else why the leader did not answer.
-    pub async fn read(&self) -> Result<u64, Option<ReadError>> {
+    pub async fn read(&self) -> Result<Mark, Option<ReadError>> {
         let (ask, answer) = oneshot::channel();
         self.asks.send(ask).map_err(|_| None)?;
         answer.await.map_err(|_| None)?.map_err(Some)
@@ -44,7 +45,7 @@ async fn answer(leader: Leader, mut inbox: mpsc::UnboundedReceiver<Ask>) {
         while let Ok(more) = inbox.try_recv() {
             asking.push(more);
         }
-        let floor = leader.tail().await.map(|tail| tail.sequence);
+        let floor = leader.tail().await.map(|tail| tail.mark);
         for ask in asking {
             // A join that gave up meanwhile does not want it any more.
             let _ = ask.send(floor.clone());

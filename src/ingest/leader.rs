@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
-use async_nats::jetstream::{self, stream::Stream};
+use async_nats::jetstream::{
+    self,
+    stream::{Info, Stream},
+};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
@@ -13,6 +16,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::raw::{RawStored, read_headers};
+use crate::event::Mark;
 use crate::telemetry::Metrics;
 
 /// A leader answers in well under a millisecond; during an election nobody does.
@@ -40,10 +44,22 @@ pub struct StreamState {
 /// A stream's end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tail {
-    /// The last sequence, 0 of a stream that never had a message.
-    pub sequence: u64,
+    /// The last sequence, 0 of a stream that never had a message; and when it was stored, or the stream
+    /// made.
+    pub mark: Mark,
     /// The subject of the last message; `None` of a stream that holds none.
     pub subject: Option<String>,
+}
+
+/// What a stream has where an event was seen before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// That event.
+    Same,
+    /// Another: the stream is not what it was.
+    Other,
+    /// Nothing: it was purged, is too old, or was never given.
+    Gone,
 }
 
 /// Reads from one stream's leader.
@@ -132,13 +148,23 @@ impl Leader {
     pub async fn tail(&self) -> Result<Tail, ReadError> {
         match self.get(&json!({ "last_by_subj": self.subjects })).await? {
             Some(message) => Ok(Tail {
-                sequence: message.seq,
+                mark: Mark {
+                    sequence: message.seq,
+                    time: message.time,
+                },
                 subject: Some(message.subject),
             }),
-            None => Ok(Tail {
-                sequence: self.state().await?.last_sequence,
-                subject: None,
-            }),
+            None => {
+                let info = self.info().await?;
+                let last = info.state.last_timestamp;
+                Ok(Tail {
+                    mark: Mark {
+                        sequence: info.state.last_sequence,
+                        time: last.max(info.created),
+                    },
+                    subject: None,
+                })
+            }
         }
     }
 
@@ -147,16 +173,32 @@ impl Leader {
     /// # Errors
     /// [`ReadError`].
     pub async fn state(&self) -> Result<StreamState, ReadError> {
-        let info = self
-            .stream
-            .get_info()
-            .await
-            .map_err(|error| self.error(error))?;
+        let info = self.info().await?;
         Ok(StreamState {
             created: info.created,
             first_sequence: info.state.first_sequence,
             last_sequence: info.state.last_sequence,
         })
+    }
+
+    /// Whether the stream has at `known.sequence` what was stored there at `known.time`.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn seen(&self, known: Mark) -> Result<Seen, ReadError> {
+        let message = self.get(&json!({ "seq": known.sequence })).await?;
+        Ok(match message {
+            Some(message) if message.time == known.time => Seen::Same,
+            Some(_) => Seen::Other,
+            None => Seen::Gone,
+        })
+    }
+
+    async fn info(&self) -> Result<Info, ReadError> {
+        self.stream
+            .get_info()
+            .await
+            .map_err(|error| self.error(error))
     }
 
     /// The first message at or above `sequence` under `subject`, if there is one.

@@ -20,11 +20,11 @@ pub use self::direct_get::{
     ANSWER_TIMEOUT, BATCH_MAX, Batch, DirectGet, DirectGetError, End, LastOf,
 };
 pub use self::floor::FloorReader;
-pub use self::leader::{Leader, ReadError, StreamState, Tail};
+pub use self::leader::{Leader, ReadError, Seen, StreamState, Tail};
 pub use self::link::{Disturbance, Link, Presence};
 pub use self::live::{Live, event as live_event};
 pub use self::publish::{PubAck, PublishError, publish};
 pub use self::raw::{NotStored, RawStored};
-pub use self::repair::{Repaired, Repairer};
+pub use self::repair::{Position, Repair, RepairedBatch, Repairer};
 pub use self::sessions::{ClaimError, ClaimWriter};
 pub use self::sweep::{CheckedClaim, Last, SweepAsk, SweepHandle, Sweeper, Swept};

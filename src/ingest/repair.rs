@@ -1,10 +1,14 @@
 //! Gap repair: what the live path lost is read from the stream, in order, up to a leader's last
 //! sequence.
+//!
+//! A room takes batch by batch, and asks for the next one when its sockets have room. Between two
+//! batches a repair holds nothing that another room's repair might wait for.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use chrono::{DateTime, Utc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{debug, warn};
 
 use super::direct_get::{DirectGet, DirectGetError};
@@ -18,20 +22,39 @@ use crate::event::{StoredMessage, WorkspaceSlug};
 const CONCURRENT: usize = 8;
 /// Messages asked for at once.
 const BATCH: usize = 256;
-/// Bytes asked for at once.
-const BATCH_BYTES: usize = 1024 * 1024;
-/// Messages that wait for the room. It takes the next one only when its sockets have room.
-const WAITING: usize = 16;
+/// Bytes asked for at once: the server adds one message more at most, of 128 KiB.
+const BATCH_BYTES: usize = 64 * 1024;
+/// Batches that rooms may have before their sockets have taken them: 64 of at most 192 KiB. The next
+/// one waits for the first of these that is taken.
+const BATCHES: usize = 64;
 /// Pause before a read that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// What a repair tells its room.
+/// Where a repair begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// Above this sequence.
+    Above(u64),
+    /// With the first message that was stored at this time or later.
+    Since(DateTime<Utc>),
+}
+
+/// What a repair has read.
 #[derive(Debug)]
-pub enum Repaired {
-    /// A stored message at or below the repair's end, in stream order. May be a duplicate.
-    Message(StoredMessage),
-    /// Everything up to this sequence has been told.
-    UpTo(u64),
+pub struct RepairedBatch {
+    /// Stored messages in stream order, none above the repair's end. Some may be known.
+    pub messages: Vec<StoredMessage>,
+    /// Everything up to this sequence has been told with this batch, which is the last.
+    pub end: Option<u64>,
+}
+
+/// A repair under way. Dropping it ends it.
+#[derive(Debug)]
+pub struct Repair {
+    more: mpsc::Sender<()>,
+    told: mpsc::Receiver<(RepairedBatch, OwnedSemaphorePermit)>,
+    /// Held until the next batch is asked for: this one is taken then.
+    taken: Option<OwnedSemaphorePermit>,
 }
 
 /// What all repairs of a gateway share.
@@ -41,6 +64,7 @@ pub struct Repairer {
     leader: Leader,
     floor: FloorReader,
     slots: Arc<Semaphore>,
+    batches: Arc<Semaphore>,
 }
 
 /// A read that failed and is worth trying again.
@@ -52,6 +76,22 @@ enum RepairError {
     Leader(#[from] ReadError),
 }
 
+impl Repair {
+    /// The next batch; `None` when the gateway is ending. Cancel safe.
+    pub async fn batch(&mut self) -> Option<RepairedBatch> {
+        let (batch, permit) = self.told.recv().await?;
+        self.taken = Some(permit);
+        Some(batch)
+    }
+
+    /// The last batch is taken: asks for the next one.
+    pub fn ask(&mut self) {
+        self.taken = None;
+        // Full: it is asked already. Closed: the gateway is ending.
+        let _ = self.more.try_send(());
+    }
+}
+
 impl Repairer {
     /// Repairs from the stream of `leader`.
     pub fn new(direct: DirectGet, leader: Leader, floor: FloorReader) -> Self {
@@ -60,108 +100,140 @@ impl Repairer {
             leader,
             floor,
             slots: Arc::new(Semaphore::new(CONCURRENT)),
+            batches: Arc::new(Semaphore::new(BATCHES)),
         }
     }
 
-    /// Begins to read all of `workspace` above `watermark`. Ends after [`Repaired::UpTo`], or when
-    /// the receiver is dropped; until then it does not give up.
-    pub fn start(&self, workspace: WorkspaceSlug, watermark: u64) -> mpsc::Receiver<Repaired> {
-        let (tell, told) = mpsc::channel(WAITING);
+    /// Begins to read all of `workspace` from `from`; the first batch comes without being asked for.
+    /// It does not give up before the batch with the end.
+    pub fn start(&self, workspace: WorkspaceSlug, from: Position) -> Repair {
+        let (more, asked) = mpsc::channel(1);
+        let (tell, told) = mpsc::channel(1);
         let this = self.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = this.run(&workspace, watermark, &tell) => {}
+                () = this.run(&workspace, from, &tell, asked) => {}
                 () = tell.closed() => {}
             }
         });
-        told
+        Repair {
+            more,
+            told,
+            taken: None,
+        }
     }
 
-    async fn run(&self, workspace: &WorkspaceSlug, watermark: u64, tell: &mpsc::Sender<Repaired>) {
-        // The semaphore is never closed.
-        let Ok(_slot) = self.slots.acquire().await else {
-            return;
-        };
-        let end = loop {
-            match self.floor.read().await {
-                Ok(end) => break end,
-                Err(None) => return,
-                Err(Some(error)) => debug!(%error, "repair waits for the leader"),
-            }
-            tokio::time::sleep(RETRY).await;
-        };
-        let mut done = watermark;
-        while done < end {
-            match self.advance(workspace, done, end, tell).await {
-                Ok(Some(upto)) => done = upto,
-                Ok(None) => return,
+    async fn run(
+        &self,
+        workspace: &WorkspaceSlug,
+        mut from: Position,
+        tell: &mpsc::Sender<(RepairedBatch, OwnedSemaphorePermit)>,
+        mut asked: mpsc::Receiver<()>,
+    ) {
+        let mut end = None;
+        loop {
+            let permit = Arc::clone(&self.batches).acquire_owned().await;
+            let slot = self.slots.acquire().await;
+            // The semaphores are never closed.
+            let (Ok(permit), Ok(_slot)) = (permit, slot) else {
+                return;
+            };
+            let Some(end) = self.end(&mut end).await else {
+                return;
+            };
+            let batch = match self.read(workspace, from, end).await {
+                Ok((messages, upto)) => {
+                    from = Position::Above(upto);
+                    let stored = |raw: RawStored| raw.into_stored(workspace.clone());
+                    RepairedBatch {
+                        messages: messages.into_iter().map(stored).collect(),
+                        end: (upto >= end).then_some(end),
+                    }
+                }
                 Err(error) => {
                     warn!(%error, %workspace, "repair interrupted");
+                    drop((permit, _slot));
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            };
+            drop(_slot);
+            let is_last = batch.end.is_some();
+            // The room dropped its end: it is gone and wants nothing more.
+            if tell.send((batch, permit)).await.is_err() || is_last {
+                return;
+            }
+            if asked.recv().await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Where the repair ends: the stream's end when it began. `None` if the gateway is ending.
+    async fn end(&self, known: &mut Option<u64>) -> Option<u64> {
+        loop {
+            if let Some(end) = *known {
+                return Some(end);
+            }
+            match self.floor.read().await {
+                Ok(mark) => *known = Some(mark.sequence),
+                Err(None) => return None,
+                Err(Some(error)) => {
+                    debug!(%error, "repair waits for the leader");
                     tokio::time::sleep(RETRY).await;
                 }
             }
         }
-        // The room dropped its end: it is gone and wants nothing more.
-        let _ = tell.send(Repaired::UpTo(end)).await;
     }
 
-    /// Tells one batch above `done`; returns up to where all has been told, `None` if the room went.
-    async fn advance(
+    /// Reads one batch; returns it and up to where all has been read.
+    async fn read(
         &self,
         workspace: &WorkspaceSlug,
-        done: u64,
+        from: Position,
         end: u64,
-        tell: &mpsc::Sender<Repaired>,
-    ) -> Result<Option<u64>, RepairError> {
+    ) -> Result<(Vec<RawStored>, u64), RepairError> {
         let subject = format!("ws.{workspace}.>");
-        let mut batch = self
-            .direct
-            .next_by_subject(done + 1, BATCH, BATCH_BYTES, &subject)
-            .await?;
-        let mut upto = done;
-        let mut interrupted = None;
+        let (mut upto, mut batch) = match from {
+            Position::Above(done) if done >= end => return Ok((Vec::new(), end)),
+            Position::Above(done) => {
+                let next = self
+                    .direct
+                    .next_by_subject(done + 1, BATCH, BATCH_BYTES, &subject);
+                (done, next.await?)
+            }
+            Position::Since(time) => {
+                let next = self.direct.next_since(time, BATCH, BATCH_BYTES, &subject);
+                (0, next.await?)
+            }
+        };
+        let mut messages = Vec::new();
         loop {
             match batch.next().await {
-                Ok(Some(raw)) if raw.sequence > end => return Ok(Some(end)),
+                Ok(Some(raw)) if raw.sequence > end => return Ok((messages, end)),
                 // A replica's answer rises; one that does not is not used.
                 Ok(Some(raw)) if raw.sequence <= upto => {}
                 Ok(Some(raw)) => {
                     upto = raw.sequence;
-                    if !told(tell, workspace, raw).await {
-                        return Ok(None);
-                    }
+                    messages.push(raw);
                 }
                 Ok(None) => break,
-                Err(error) => {
-                    interrupted = Some(error);
-                    break;
-                }
+                // What was read stands; the rest is asked for again from there.
+                Err(error) if messages.is_empty() => return Err(error.into()),
+                Err(_) => return Ok((messages, upto)),
             }
         }
-        if let Some(error) = interrupted {
-            // What was told stands; the rest is asked for again from there.
-            return if upto > done {
-                Ok(Some(upto))
-            } else {
-                Err(error.into())
-            };
-        }
-        if upto >= end || batch.end().pending > 0 && upto > done {
-            return Ok(Some(upto));
+        if upto >= end || batch.end().pending > 0 && !messages.is_empty() {
+            return Ok((messages, upto));
         }
         // The replica has no more, but it may lag: only the leader's word is final.
         match self.leader.next(upto + 1, &subject).await? {
             Some(raw) if raw.sequence <= end => {
                 upto = raw.sequence;
-                Ok(told(tell, workspace, raw).await.then_some(upto))
+                messages.push(raw);
+                Ok((messages, upto))
             }
-            _ => Ok(Some(end)),
+            _ => Ok((messages, end)),
         }
     }
-}
-
-async fn told(tell: &mpsc::Sender<Repaired>, workspace: &WorkspaceSlug, raw: RawStored) -> bool {
-    tell.send(Repaired::Message(raw.into_stored(workspace.clone())))
-        .await
-        .is_ok()
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 use async_nats::Client;
 use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
 use async_nats::jetstream::{Context, message::PublishMessage};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
 
 use super::live;
 use crate::auth::UserKey;
@@ -36,7 +38,11 @@ pub enum ClaimError {
 #[derive(Debug, Serialize, Deserialize)]
 struct Body {
     session: String,
+    /// The instance's id, for people who read claims. Two gateways may have the same by mistake.
     gateway: String,
+    /// The process. Gateways of before this field leave it out.
+    #[serde(default)]
+    process: String,
 }
 
 /// Publishes this gateway's claims.
@@ -44,6 +50,8 @@ struct Body {
 pub struct ClaimWriter {
     context: Context,
     gateway: String,
+    /// Names this process, new with each start: which claims are its own.
+    process: String,
 }
 
 impl ClaimWriter {
@@ -56,6 +64,7 @@ impl ClaimWriter {
         Self {
             context,
             gateway: gateway.to_owned(),
+            process: Uuid::new_v4().simple().to_string(),
         }
     }
 
@@ -75,6 +84,7 @@ impl ClaimWriter {
         let body = serde_json::to_vec(&Body {
             session: session.to_string(),
             gateway: self.gateway.clone(),
+            process: self.process.clone(),
         })
         .map_err(|_| ClaimError::Unacknowledged)?;
         loop {
@@ -114,7 +124,12 @@ impl ClaimWriter {
         workspace: &WorkspaceSlug,
     ) -> Option<(UserKey, Claim)> {
         let raw = live::republished(message, STREAM)?;
-        self.parse(&raw.subject, workspace, raw.sequence, &raw.payload)
+        self.parse(
+            &raw.subject,
+            workspace,
+            (raw.sequence, raw.time),
+            &raw.payload,
+        )
     }
 
     /// Reads a stored claim.
@@ -122,7 +137,7 @@ impl ClaimWriter {
         &self,
         stored: &str,
         workspace: &WorkspaceSlug,
-        sequence: u64,
+        (sequence, time): (u64, DateTime<Utc>),
         payload: &[u8],
     ) -> Option<(UserKey, Claim)> {
         let user = stored
@@ -135,7 +150,8 @@ impl ClaimWriter {
             Claim {
                 session: SessionId::parse(&body.session)?,
                 sequence,
-                own: body.gateway == self.gateway,
+                time: Some(time),
+                own: body.process == self.process,
             },
         ))
     }

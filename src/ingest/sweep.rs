@@ -7,16 +7,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::direct_get::{DirectGet, DirectGetError, LastOf};
-use super::leader::{Leader, ReadError, StreamState, Tail};
+use super::leader::{Leader, ReadError, Seen, StreamState, Tail};
 use super::sessions::{self, ClaimWriter};
 use crate::auth::UserKey;
-use crate::event::WorkspaceSlug;
+use crate::event::{Mark, WorkspaceSlug};
 use crate::room::{Claim, RoomHandle, SessionId};
 
 /// Rooms asked about in one request. The answer brings the last message of each of their subjects
@@ -40,6 +39,8 @@ pub struct SweepAsk {
     pub held: Vec<(UserKey, SessionId, u64)>,
     /// Somebody waits for it.
     pub urgent: bool,
+    /// An event that the room knows: whether the stream still has it is to be seen.
+    pub known: Option<Mark>,
 }
 
 /// What a sweep found for one room.
@@ -48,6 +49,8 @@ pub struct Swept {
     /// The stream, from a leader's read begun after the room asked. V becomes its last sequence if
     /// nothing is missing.
     pub stream: StreamState,
+    /// Whether the stream has the event that the room knows; `None` if it did not ask.
+    pub seen: Option<Seen>,
     /// The last message of each subject of the workspace; `None` where only a repair can tell.
     pub lasts: Option<Vec<Last>>,
     /// What SESSIONS holds for the sessions that were asked about; `None` if it did not answer.
@@ -58,8 +61,7 @@ pub struct Swept {
 #[derive(Debug)]
 pub struct Last {
     pub subject: String,
-    pub sequence: u64,
-    pub time: DateTime<Utc>,
+    pub mark: Mark,
 }
 
 /// What SESSIONS holds for a session's user.
@@ -151,7 +153,7 @@ impl Sweeper {
     async fn stream_now(&self) -> Result<(StreamState, Tail), ReadError> {
         let mut stream = self.events.state().await?;
         let tail = self.events.tail().await?;
-        stream.last_sequence = stream.last_sequence.max(tail.sequence);
+        stream.last_sequence = stream.last_sequence.max(tail.mark.sequence);
         Ok((stream, tail))
     }
 
@@ -177,18 +179,31 @@ impl Sweeper {
                 return asking;
             }
         };
+        let mut failed = Vec::new();
         for ask in asking {
+            let seen = match ask.known {
+                None => None,
+                Some(known) => match self.events.seen(known).await {
+                    Ok(seen) => Some(seen),
+                    Err(error) => {
+                        debug!(%error, "sweep interrupted");
+                        failed.push(ask);
+                        continue;
+                    }
+                },
+            };
             let claims = claims
                 .as_mut()
                 .map(|claims| claims.remove(ask.room.workspace()).unwrap_or_default());
             let lasts = lasts.remove(ask.room.workspace());
             ask.room.swept(Swept {
                 stream,
+                seen,
                 lasts,
                 claims,
             });
         }
-        Vec::new()
+        failed
     }
 
     async fn sweep_halves(
@@ -227,8 +242,10 @@ impl Sweeper {
             if let Some(lasts) = workspace.and_then(|workspace| by_workspace.get_mut(&workspace)) {
                 lasts.push(Last {
                     subject: entry.subject.to_string(),
-                    sequence: entry.sequence,
-                    time: entry.time,
+                    mark: Mark {
+                        sequence: entry.sequence,
+                        time: entry.time,
+                    },
                 });
             }
         }
@@ -279,7 +296,7 @@ impl Sweeper {
                     let (_, claim) = self.claims.parse(
                         &entry.subject,
                         workspace,
-                        entry.sequence,
+                        (entry.sequence, entry.time),
                         &entry.payload,
                     )?;
                     Some(claim)
@@ -335,7 +352,10 @@ async fn proven(
     }
     for attempt in 0..LAG_RETRIES {
         let (found, end) = direct.multi_last(&asked).await?;
-        if end.up_to_sequence.is_some_and(|upto| upto >= tail.sequence) {
+        if end
+            .up_to_sequence
+            .is_some_and(|upto| upto >= tail.mark.sequence)
+        {
             return Ok(found);
         }
         tokio::time::sleep(Duration::from_millis(20 << attempt)).await;

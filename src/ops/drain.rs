@@ -18,7 +18,7 @@ pub(super) async fn close_all(rooms: &Rooms, window: Duration) {
     let caught_up = timeout(CATCH_UP, async {
         if let Some(end) = rooms.floor().await {
             let all = rooms.all();
-            join_all(all.iter().map(|room| room.barrier(end))).await;
+            join_all(all.iter().map(|room| room.barrier(end.sequence))).await;
         }
     });
     if caught_up.await.is_err() {

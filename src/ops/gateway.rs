@@ -25,7 +25,7 @@ use crate::ingest::{
 };
 use crate::migrate;
 use crate::projection::Projector;
-use crate::room::{Resync, RoomContext, Rooms};
+use crate::room::{HoldBudget, Resync, RoomContext, Rooms};
 use crate::socket::{Doorway, upgrade};
 use crate::telemetry::{Metrics, Telemetry};
 
@@ -344,8 +344,6 @@ async fn context(
         .observed(&metrics);
     let events_direct = DirectGet::new(client.clone(), &stream);
     let floor = FloorReader::start(events.clone(), cancel.clone());
-    // The instance's name in its claims; new with each start, so that a claim of an earlier run is
-    // another's.
     let claims = ClaimWriter::new(client.clone(), &telemetry.instance().to_string());
     let sweeper = Sweeper {
         events: events.clone(),
@@ -358,6 +356,7 @@ async fn context(
     metrics.observe_dead_letters(dead_letters.counters());
     let context = RoomContext {
         repairer: Repairer::new(events_direct, events.clone(), floor.clone()),
+        holds: HoldBudget::default(),
         sweeps: sweeper.start(cancel.clone()),
         dead_letters,
         floor,
@@ -377,7 +376,9 @@ async fn watch_lag(events: Leader, rooms: Rooms, metrics: Arc<Metrics>) {
         tokio::time::sleep(LAG_EVERY).await;
         let lowest = rooms.lowest_watermark();
         match (events.tail().await, lowest) {
-            (Ok(tail), Some(lowest)) => metrics.stream_lag(tail.sequence.saturating_sub(lowest)),
+            (Ok(tail), Some(lowest)) => {
+                metrics.stream_lag(tail.mark.sequence.saturating_sub(lowest))
+            }
             (Ok(_), None) => metrics.stream_lag(0),
             // The last value stands; that NATS is away is told elsewhere.
             (Err(error), _) => debug!(%error, "lag not measured"),

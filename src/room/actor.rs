@@ -7,19 +7,17 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use async_nats::Subscriber;
-use chrono::{DateTime, Utc};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::debug;
 
 use super::claims::Claims;
-use super::cursor::Cursor;
+use super::follower::Follower;
 use super::handle::{Command, RoomHandle, Shared};
-use super::hold::Hold;
 use super::members::Members;
 use super::registry::{RoomContext, Rooms};
-use crate::event::WorkspaceSlug;
-use crate::ingest::Repaired;
+use crate::event::{Mark, WorkspaceSlug};
+use crate::ingest::{Repair, RepairedBatch};
 use crate::socket::CloseReason;
 use crate::telemetry::Traffic;
 
@@ -27,6 +25,8 @@ use crate::telemetry::Traffic;
 const LINGER: Duration = Duration::from_secs(60);
 /// Pause before an activation that failed is tried again.
 const RETRY: Duration = Duration::from_millis(100);
+/// How often claims that no longer matter are forgotten.
+const PRUNE: Duration = Duration::from_secs(60);
 /// Live messages taken in one go before commands get their turn.
 const BURST: usize = 64;
 
@@ -38,70 +38,25 @@ pub(super) struct Room {
     pub(super) shared: Arc<Shared>,
     pub(super) handle: RoomHandle,
     commands: mpsc::UnboundedReceiver<Command>,
-    ears: Ears,
-    /// The connection that [`Room::cursor`] follows without a break.
-    pub(super) epoch: u64,
-    pub(super) phase: Phase,
-    /// The connection broke during the repair under way.
-    pub(super) suspect_after_repair: bool,
-    pub(super) cursor: Cursor,
-    /// The incarnation of the stream that the cursor's sequences belong to.
-    pub(super) incarnation: Option<DateTime<Utc>>,
-    pub(super) hold: Hold,
+    pub(super) ears: Ears,
+    pub(super) follower: Follower,
+    /// The repair under way.
+    pub(super) repair: Option<Repair>,
     pub(super) members: Members,
     pub(super) claims: Claims,
-    pub(super) sweep: SweepState,
     pub(super) barriers: Vec<(u64, oneshot::Sender<()>)>,
     /// What the metrics by workspace count.
     pub(super) traffic: Arc<Traffic>,
     empty_since: Option<Instant>,
+    prune_at: Instant,
     /// The registry knows that the room has, or had, no sockets.
     is_lingering: bool,
 }
 
 /// The room's subscriptions.
-struct Ears {
-    events: Subscriber,
+pub(super) struct Ears {
+    pub(super) events: Subscriber,
     claims: Subscriber,
-}
-
-/// How live messages are treated.
-pub(super) enum Phase {
-    /// Delivered as they come.
-    Live,
-    /// Held until a sweep says whether something was missed.
-    Suspect,
-    /// Held until what was missed has been read.
-    Repairing(Repair),
-}
-
-/// A repair under way.
-pub(super) struct Repair {
-    pub(super) told: mpsc::Receiver<Repaired>,
-    /// What it was begun for.
-    pub(super) reason: &'static str,
-}
-
-/// When the room is swept.
-#[derive(Debug)]
-pub(super) struct SweepState {
-    /// Asked and not yet answered.
-    pub(super) under_way: Option<Asked>,
-    /// Ask once more after the answer.
-    pub(super) again: bool,
-    /// Ask again then.
-    pub(super) next: Instant,
-    /// When something was first found missing that might still be on its way.
-    pub(super) missing_since: Option<Instant>,
-    /// Events delivered since the watermark moved.
-    pub(super) events: u64,
-}
-
-/// What held when a sweep was asked for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
-    pub(super) epoch: u64,
-    pub(super) watermark: u64,
 }
 
 /// A room of `workspace` and the task that has to be run for it.
@@ -145,16 +100,13 @@ impl Room {
                     let traffic = context.metrics.room_opened(&workspace);
                     return Some(Self {
                         traffic,
-                        incarnation: None,
-                        cursor: Cursor::new(floor),
-                        hold: Hold::default(),
+                        follower: Follower::new(floor, epoch, context.holds.clone(), share(), now),
+                        repair: None,
                         members: Members::default(),
                         claims: Claims::default(),
-                        phase: Phase::Live,
-                        suspect_after_repair: false,
-                        sweep: SweepState::new(now),
                         barriers: Vec::new(),
                         empty_since: Some(now),
+                        prune_at: now + PRUNE,
                         is_lingering: false,
                         workspace,
                         context,
@@ -163,7 +115,6 @@ impl Room {
                         handle,
                         commands,
                         ears,
-                        epoch,
                     });
                 }
                 None if rooms.close(&workspace, &shared) => return None,
@@ -175,7 +126,7 @@ impl Room {
     async fn run(mut self) {
         debug!(workspace = %self.workspace, "room opened");
         loop {
-            self.release();
+            self.proceed();
             let pressed = self.pressed();
             let wake = self.wake(pressed);
             let Some(input) = self.next(wake, pressed.is_some()).await else {
@@ -200,7 +151,7 @@ impl Room {
         let watermark = if self.members.is_empty() {
             0
         } else {
-            self.cursor.watermark()
+            self.follower.watermark()
         };
         self.shared.watermark.store(watermark, Ordering::Relaxed);
     }
@@ -208,14 +159,14 @@ impl Room {
     /// The next input. `None` when the connection or the gateway is ending.
     async fn next(&mut self, wake: Instant, pressed: bool) -> Option<Input> {
         // What is held is bounded, so it may always come; what is delivered may not outrun the sockets.
-        let events = !pressed || !matches!(self.phase, Phase::Live);
+        let events = !pressed || !self.follower.is_live();
         tokio::select! {
             // Commands first: a session that leaves or is replaced gets nothing more. Then claims,
             // for the same reason. Then a repair, which live messages wait for anyway.
             biased;
             command = self.commands.recv() => command.map(Input::Command),
             claim = self.ears.claims.next() => claim.map(Input::Claim),
-            repaired = repaired(&mut self.phase), if !pressed => Some(Input::Repaired(repaired)),
+            batch = batch(&mut self.repair) => Some(Input::Repaired(batch)),
             event = self.ears.events.next(), if events => event.map(Input::Event),
             () = poll_fn(|cx| self.members.poll_relief(cx)), if pressed => Some(Input::Time),
             () = tokio::time::sleep_until(wake.into()) => Some(Input::Time),
@@ -227,9 +178,10 @@ impl Room {
         match input {
             Input::Command(command) => self.command(command),
             Input::Claim(message) => self.heard(message),
-            Input::Repaired(repaired) => self.repaired(repaired),
+            Input::Repaired(batch) => self.repaired(batch),
             Input::Event(message) => {
                 self.event(message);
+                self.proceed();
                 self.take_waiting_events(BURST);
             }
             Input::Time => {}
@@ -238,21 +190,8 @@ impl Room {
 
     /// Until when delivering pauses for a socket; `None`: it goes on.
     pub(super) fn pressed(&mut self) -> Option<Instant> {
-        let repairing = matches!(self.phase, Phase::Repairing(_));
+        let repairing = self.follower.is_repairing();
         self.members.pressed(Instant::now(), repairing)
-    }
-
-    /// Takes up to `most` live messages that have already come, as long as no socket is pressed.
-    pub(super) fn take_waiting_events(&mut self, most: usize) {
-        for _ in 0..most {
-            if !self.members.is_unpressed() {
-                break;
-            }
-            match self.ears.events.next().now_or_never() {
-                Some(Some(message)) => self.event(message),
-                Some(None) | None => break,
-            }
-        }
     }
 
     fn command(&mut self, command: Command) {
@@ -292,11 +231,10 @@ impl Room {
     /// Does what the time asks for. `false` if the room ends.
     fn on_time(&mut self) -> bool {
         let now = Instant::now();
-        if now >= self.sweep.next && self.sweep.under_way.is_none() {
-            self.ask_sweep(
-                !matches!(self.phase, Phase::Live) || self.sweep.missing_since.is_some(),
-            );
+        self.follower.time(now);
+        if now >= self.prune_at {
             self.claims.prune(now);
+            self.prune_at = now + PRUNE;
         }
         if !self.members.is_empty() {
             self.empty_since = None;
@@ -317,14 +255,14 @@ impl Room {
     }
 
     fn wake(&self, pressed: Option<Instant>) -> Instant {
-        let sweep = match self.sweep.under_way {
-            None => self.sweep.next,
-            Some(_) => Instant::now() + LINGER,
-        };
-        [self.empty_since.map(|since| since + LINGER), pressed]
-            .into_iter()
-            .flatten()
-            .fold(sweep, Instant::min)
+        [
+            self.follower.deadline(),
+            self.empty_since.map(|since| since + LINGER),
+            pressed,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.prune_at, Instant::min)
     }
 }
 
@@ -332,21 +270,26 @@ impl Room {
 enum Input {
     Command(Command),
     Claim(async_nats::Message),
-    Repaired(Option<Repaired>),
+    Repaired(Option<RepairedBatch>),
     Event(async_nats::Message),
     Time,
 }
 
-/// The next of the repair under way; waits for ever if there is none.
-async fn repaired(phase: &mut Phase) -> Option<Repaired> {
-    match phase {
-        Phase::Repairing(repair) => repair.told.recv().await,
-        Phase::Live | Phase::Suspect => std::future::pending().await,
+/// The low bits of a random UUID: nothing here needs a better generator.
+fn share() -> u16 {
+    (uuid::Uuid::new_v4().as_u128() & 0xffff) as u16
+}
+
+/// The next batch of the repair under way; waits for ever if there is none.
+async fn batch(repair: &mut Option<Repair>) -> Option<RepairedBatch> {
+    match repair {
+        Some(repair) => repair.batch().await,
+        None => std::future::pending().await,
     }
 }
 
 /// Subscribes, and proves by a read sent afterwards on the same connection that it is in force.
-async fn listen(context: &RoomContext, workspace: &WorkspaceSlug) -> Option<(Ears, u64)> {
+async fn listen(context: &RoomContext, workspace: &WorkspaceSlug) -> Option<(Ears, Mark)> {
     if !context.link.connected().await {
         return None;
     }

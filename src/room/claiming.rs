@@ -50,6 +50,7 @@ impl Room {
             floor,
             claim,
         } = attach;
+        let floor = self.members.floor(floor, Instant::now());
         self.members.insert(
             session,
             Member {
@@ -112,7 +113,7 @@ impl Room {
             }
             Err(error) => {
                 warn!(%error, %session, "claim not made again");
-                self.ask_sweep(true);
+                self.follower.ask_sweep(true, Instant::now());
             }
         }
     }
@@ -127,7 +128,7 @@ impl Room {
                     self.claims.left(user, session);
                 }
                 Verdict::ClaimAgain { session, last } => self.claim_again(user, session, last),
-                Verdict::Check => self.ask_sweep(true),
+                Verdict::Check => self.follower.ask_sweep(true, Instant::now()),
             }
         }
     }

@@ -3,9 +3,16 @@
 //! The last message that SESSIONS holds for a user's subject decides, by its sequence; no clock is
 //! compared between gateways. A session is registered before its claim is published, so that another
 //! gateway's later claim always finds it, and is judged only once its own sequence is known.
+//!
+//! A SESSIONS that was made anew or restored gives sequences a second time. It shows: a claim is stored at or below one
+//! that was known before it was published; or SESSIONS holds another's claim below one that was
+//! acknowledged. Which of two such claims is the newer is known from causes first, and from the server's store times
+//! where causes say nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
 
 use crate::auth::UserKey;
 use crate::room::SessionId;
@@ -26,6 +33,8 @@ pub struct Claim {
     pub session: SessionId,
     /// Its sequence in SESSIONS.
     pub sequence: u64,
+    /// When the server stored it; an acknowledgement does not say.
+    pub time: Option<DateTime<Utc>>,
     /// Whether this gateway published it.
     pub own: bool,
 }
@@ -53,6 +62,8 @@ pub(super) struct Claims {
 #[derive(Debug, Default)]
 struct Held {
     sessions: Vec<Session>,
+    /// Another's claim that was heard live and is below an acknowledged one of these.
+    lower: Option<SessionId>,
 }
 
 #[derive(Debug)]
@@ -60,6 +71,10 @@ struct Session {
     id: SessionId,
     /// Unknown until the claim is acknowledged.
     sequence: Option<u64>,
+    /// When the server stored the claim, once that is known.
+    time: Option<DateTime<Utc>>,
+    /// The highest claim of the user that was known before this one was published.
+    known: u64,
 }
 
 /// What is remembered of a user for judging flaps, and claims that arrive before an own ack.
@@ -69,6 +84,16 @@ struct Recent {
     heard: Instant,
     replacements: VecDeque<Instant>,
     blocked_until: Option<Instant>,
+}
+
+impl Session {
+    /// Whether its claim is from before `claim`, which has a lower sequence. `lower` was heard live.
+    fn is_older_than(&self, claim: Claim, lower: Option<SessionId>) -> bool {
+        match (self.time, claim.time) {
+            (Some(own), Some(other)) => own < other,
+            _ => lower == Some(claim.session),
+        }
+    }
 }
 
 impl Claims {
@@ -82,9 +107,15 @@ impl Claims {
 
     /// Registers a session whose claim is about to be published.
     pub(super) fn pending(&mut self, user: UserKey, session: SessionId) {
-        self.held.entry(user).or_default().sessions.push(Session {
+        let heard = self.recent.get(&user).map(|recent| recent.last.sequence);
+        let held = self.held.entry(user).or_default();
+        let acknowledged = held.sessions.iter().filter_map(|known| known.sequence);
+        let known = acknowledged.chain(heard).max().unwrap_or(0);
+        held.sessions.push(Session {
             id: session,
             sequence: None,
+            time: None,
+            known,
         });
     }
 
@@ -96,30 +127,43 @@ impl Claims {
         sequence: u64,
         now: Instant,
     ) -> Vec<Verdict> {
-        if let Some(held) = self.held.get_mut(&user)
-            && let Some(known) = held.sessions.iter_mut().find(|known| known.id == session)
-        {
-            known.sequence = Some(sequence);
-        }
         let claim = Claim {
             session,
             sequence,
+            time: None,
             own: true,
         };
+        let held = self.held.get_mut(&user);
+        let own = held.and_then(|held| held.sessions.iter_mut().find(|own| own.id == session));
+        if let Some(own) = own {
+            let known = std::mem::take(&mut own.known);
+            own.sequence = Some(sequence);
+            if sequence <= known {
+                return self.rewound(user, claim, now);
+            }
+        }
         self.heard(user, claim, now)
     }
 
     /// A claim was heard, live or as an own ack. The same claim may be heard twice.
     pub(super) fn heard(&mut self, user: UserKey, claim: Claim, now: Instant) -> Vec<Verdict> {
-        let fell_back = self.held.get(&user).is_some_and(|held| {
-            held.sessions.iter().any(|session| {
-                session.id != claim.session
-                    && session.sequence.is_some_and(|own| own > claim.sequence)
-            })
-        });
+        let mut fell_back = false;
+        if let Some(held) = self.held.get_mut(&user) {
+            for session in &mut held.sessions {
+                if session.id != claim.session {
+                    fell_back |= session.sequence.is_some_and(|own| own > claim.sequence);
+                } else if session.sequence.is_none_or(|own| own == claim.sequence) {
+                    session.time = session.time.or(claim.time);
+                }
+            }
+            fell_back &= !claim.own;
+            if fell_back {
+                held.lower = Some(claim.session);
+            }
+        }
         self.note(user, claim, now);
         let mut verdicts = self.judge(user);
-        if fell_back && !claim.own {
+        if fell_back {
             // Either this claim came late, or SESSIONS was made anew and counts from the start.
             verdicts.push(Verdict::Check);
         }
@@ -139,6 +183,7 @@ impl Claims {
         let Some(held) = self.held.get_mut(&user) else {
             return Vec::new();
         };
+        let lower = held.lower.take();
         let Some(own) = held.sessions.iter_mut().find(|own| own.id == session) else {
             return Vec::new();
         };
@@ -149,18 +194,39 @@ impl Claims {
         match last {
             Some(claim) if claim.session == session => {
                 own.sequence = Some(claim.sequence);
+                own.time = claim.time;
                 Vec::new()
             }
             Some(claim) if claim.sequence > asked => self.heard(user, claim, now),
-            missing_or_lower => {
+            // SESSIONS is another one than that which acknowledged the claim. This one is from after
+            // that, or was in the backup.
+            Some(claim) if own.is_older_than(claim, lower) => self.rewound(user, claim, now),
+            missing_or_older => {
                 // What was remembered belongs to a SESSIONS that is no more.
                 self.recent.remove(&user);
                 vec![Verdict::ClaimAgain {
                     session,
-                    last: missing_or_lower.map_or(0, |claim| claim.sequence),
+                    last: missing_or_older.map_or(0, |claim| claim.sequence),
                 }]
             }
         }
+    }
+
+    /// `claim` is the user's first known of a SESSIONS that counts anew: what was acknowledged before
+    /// is older.
+    fn rewound(&mut self, user: UserKey, claim: Claim, now: Instant) -> Vec<Verdict> {
+        let mut verdicts = Vec::new();
+        if let Some(held) = self.held.get_mut(&user) {
+            for session in &mut held.sessions {
+                session.known = 0;
+                if session.id != claim.session && session.sequence.is_some() {
+                    verdicts.push(Verdict::Replaced(session.id));
+                }
+            }
+        }
+        self.recent.remove(&user);
+        self.note(user, claim, now);
+        verdicts
     }
 
     /// The session has left, for whatever reason.
@@ -279,6 +345,7 @@ mod tests {
         Claim {
             session: id(session),
             sequence,
+            time: None,
             own: false,
         }
     }
@@ -338,6 +405,67 @@ mod tests {
             claims.heard(user(), other(3, 5), now),
             [Verdict::Replaced(id(1))]
         );
+    }
+
+    #[test]
+    fn a_newcomer_stays_whose_claim_is_the_first_of_sessions_made_anew() {
+        let now = Instant::now();
+        let mut claims = Claims::default();
+        claims.pending(user(), id(1));
+        claims.acknowledged(user(), id(1), 100, now);
+        claims.pending(user(), id(2));
+        claims.pending(user(), id(3));
+        assert_eq!(
+            claims.acknowledged(user(), id(3), 2, now),
+            [Verdict::Replaced(id(1))]
+        );
+        claims.left(user(), id(1));
+        // The other one of the two was stored before, and is acknowledged later.
+        assert_eq!(
+            claims.acknowledged(user(), id(2), 1, now),
+            [Verdict::Replaced(id(2))]
+        );
+    }
+
+    #[test]
+    fn another_gateways_newcomer_stays_whose_claim_is_in_sessions_made_anew() {
+        let now = Instant::now();
+        let mut claims = Claims::default();
+        claims.pending(user(), id(1));
+        claims.acknowledged(user(), id(1), 100, now);
+        assert_eq!(claims.heard(user(), other(2, 1), now), [Verdict::Check]);
+        assert_eq!(
+            claims.checked(user(), id(1), 100, Some(other(2, 1)), now),
+            [Verdict::Replaced(id(1))]
+        );
+        claims.left(user(), id(1));
+        assert_eq!(claims.heard(user(), other(3, 2), now), []);
+    }
+
+    #[test]
+    fn of_a_restored_sessions_the_store_times_say_what_is_newer() {
+        let now = Instant::now();
+        let at = |second| DateTime::from_timestamp(second, 0);
+        let timed = |session, sequence, second| Claim {
+            time: at(second),
+            ..other(session, sequence)
+        };
+        for (second, newer) in [(50, false), (150, true)] {
+            let mut claims = Claims::default();
+            claims.pending(user(), id(1));
+            claims.acknowledged(user(), id(1), 100, now);
+            claims.heard(user(), timed(1, 100, 100), now);
+            let got = claims.checked(user(), id(1), 100, Some(timed(2, 40, second)), now);
+            let want = if newer {
+                Verdict::Replaced(id(1))
+            } else {
+                Verdict::ClaimAgain {
+                    session: id(1),
+                    last: 40,
+                }
+            };
+            assert_eq!(got, [want], "{second}");
+        }
     }
 
     #[test]
@@ -427,7 +555,7 @@ mod tests {
                     let verdicts = if ack {
                         claims.acknowledged(user(), session, sequence, now)
                     } else {
-                        claims.heard(user(), Claim { session, sequence, own: owners[index] == gateway }, now)
+                        claims.heard(user(), Claim { session, sequence, time: None, own: owners[index] == gateway }, now)
                     };
                     for verdict in verdicts {
                         if let Verdict::Replaced(replaced) = verdict {

@@ -6,6 +6,10 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
+
+use crate::event::Mark;
+
 /// The watermark V and, for each subject seen above it, the last sequence delivered.
 ///
 /// Laws, each a property below:
@@ -17,8 +21,14 @@ use std::collections::HashMap;
 #[derive(Debug, Clone)]
 pub struct Cursor {
     watermark: u64,
-    last_by_subject: HashMap<Box<str>, u64>,
+    last_by_subject: HashMap<Box<str>, Mark>,
     highest: u64,
+    /// The latest store time seen; by the clocks of more than one leader.
+    latest: DateTime<Utc>,
+    /// The latest store time of what is at or below the watermark.
+    proven: DateTime<Utc>,
+    /// The stream is another one than before: times say what was delivered, until all of it is read.
+    by_time: bool,
 }
 
 /// What to do with a live message.
@@ -33,13 +43,28 @@ pub enum Offer {
 }
 
 impl Cursor {
-    /// A cursor that knows everything up to `watermark` as delivered or absent.
-    pub fn new(watermark: u64) -> Self {
+    /// A cursor that knows everything up to `floor` as delivered or absent.
+    pub fn new(floor: Mark) -> Self {
         Self {
-            watermark,
+            watermark: floor.sequence,
             last_by_subject: HashMap::new(),
-            highest: watermark,
+            highest: floor.sequence,
+            latest: floor.time,
+            proven: floor.time,
+            by_time: false,
         }
+    }
+
+    /// The stream was made anew or restored, and gives sequences a second time. What it holds is to be
+    /// read from the time that is returned on; what of that was delivered before, the times tell.
+    pub fn begin_anew(&mut self) -> DateTime<Utc> {
+        self.watermark = 0;
+        self.highest = 0;
+        self.by_time = true;
+        for last in self.last_by_subject.values_mut() {
+            last.sequence = 0;
+        }
+        self.proven
     }
 
     /// V: every event of the workspace up to it is delivered or known not to be there.
@@ -52,18 +77,31 @@ impl Cursor {
         self.last_by_subject.len()
     }
 
-    /// Whether a later event, of whatever subject, has been delivered: a delivery of `sequence` now
+    /// Whether a later event, of whatever subject, has been delivered: a delivery of `message` now
     /// would come late.
-    pub fn is_late(&self, sequence: u64) -> bool {
-        sequence < self.highest
+    pub fn is_late(&self, message: Mark) -> bool {
+        if self.by_time {
+            message.time < self.latest
+        } else {
+            message.sequence < self.highest
+        }
     }
 
-    /// Judges a live message by its own sequence and the previous one of its subject (0: none).
-    pub fn offer(&self, subject: &str, sequence: u64, previous: u64) -> Offer {
-        let seen = self.seen(subject);
-        if sequence <= seen {
+    /// The latest store time seen.
+    pub fn latest(&self) -> DateTime<Utc> {
+        self.latest
+    }
+
+    /// Something stored at `time` has been seen, though not delivered.
+    pub fn saw(&mut self, time: DateTime<Utc>) {
+        self.latest = self.latest.max(time);
+    }
+
+    /// Judges a live message by where it stands and the previous sequence of its subject (0: none).
+    pub fn offer(&self, subject: &str, message: Mark, previous: u64) -> Offer {
+        if !self.is_new(subject, message) {
             Offer::Duplicate
-        } else if previous > seen {
+        } else if previous > self.seen(subject) {
             Offer::Gap
         } else {
             Offer::Deliver
@@ -71,37 +109,55 @@ impl Cursor {
     }
 
     /// Whether a message that was read from the stream in order is still to be delivered.
-    pub fn is_new(&self, subject: &str, sequence: u64) -> bool {
-        sequence > self.seen(subject)
+    pub fn is_new(&self, subject: &str, message: Mark) -> bool {
+        if self.by_time {
+            let last = self.last_by_subject.get(subject);
+            let time = last.map_or(self.proven, |last| last.time);
+            if message.time <= time {
+                return false;
+            }
+        }
+        message.sequence > self.seen(subject)
     }
 
     /// Notes a delivery (or that nobody was there to deliver to).
-    pub fn delivered(&mut self, subject: &str, sequence: u64) {
-        self.highest = self.highest.max(sequence);
-        if sequence <= self.watermark {
+    pub fn delivered(&mut self, subject: &str, message: Mark) {
+        self.highest = self.highest.max(message.sequence);
+        self.saw(message.time);
+        if message.sequence <= self.watermark {
             return;
         }
         match self.last_by_subject.get_mut(subject) {
-            Some(last) => *last = sequence.max(*last),
+            Some(last) if message.sequence > last.sequence => *last = message,
+            Some(_) => {}
             None => {
-                self.last_by_subject.insert(subject.into(), sequence);
+                self.last_by_subject.insert(subject.into(), message);
             }
         }
     }
 
     /// Moves V up to `watermark`; a lower one changes nothing.
     pub fn advance(&mut self, watermark: u64) {
-        if watermark > self.watermark {
-            self.watermark = watermark;
-            self.highest = self.highest.max(watermark);
-            self.last_by_subject.retain(|_, last| *last > watermark);
+        if watermark < self.watermark || watermark == self.watermark && !self.by_time {
+            return;
         }
+        self.by_time = false;
+        self.watermark = watermark;
+        self.highest = self.highest.max(watermark);
+        let proven = &mut self.proven;
+        self.last_by_subject.retain(|_, last| {
+            let is_above = last.sequence > watermark;
+            if !is_above {
+                *proven = last.time.max(*proven);
+            }
+            is_above
+        });
     }
 
     fn seen(&self, subject: &str) -> u64 {
         self.last_by_subject
             .get(subject)
-            .map_or(self.watermark, |last| (*last).max(self.watermark))
+            .map_or(self.watermark, |last| last.sequence.max(self.watermark))
     }
 }
 
@@ -113,36 +169,69 @@ mod tests {
 
     use super::*;
 
+    /// An event's place; a later one is stored a moment later.
+    fn at(sequence: u64) -> Mark {
+        Mark {
+            sequence,
+            time: DateTime::from_timestamp_nanos(sequence.cast_signed()),
+        }
+    }
+
+    #[test]
+    fn in_a_stream_made_anew_the_times_tell_what_was_delivered() {
+        let mark = |sequence, time| Mark {
+            sequence,
+            time: DateTime::from_timestamp_nanos(time),
+        };
+        let mut cursor = Cursor::new(mark(10, 10));
+        // 11 of `a` is lost; 12 of `b` comes. Then the stream is restored, and stores more.
+        cursor.delivered("b", mark(12, 12));
+        assert_eq!(cursor.begin_anew(), mark(0, 10).time);
+        for (subject, message, new) in [
+            ("b", mark(10, 10), false),
+            ("a", mark(11, 11), true),
+            ("b", mark(12, 12), false),
+            ("b", mark(13, 15), true),
+        ] {
+            assert_eq!(cursor.is_new(subject, message), new, "{message:?}");
+            if new {
+                cursor.delivered(subject, message);
+            }
+        }
+        cursor.advance(13);
+        assert_eq!(cursor.offer("b", mark(14, 16), 13), Offer::Deliver);
+    }
+
     #[test]
     fn a_lost_message_of_one_subject_is_not_hidden_by_another_subject() {
-        let mut cursor = Cursor::new(10);
+        let mut cursor = Cursor::new(at(10));
         // 11 of `a` is lost; 12 of `b` arrives and is in order for `b`.
-        assert_eq!(cursor.offer("b", 12, 3), Offer::Deliver);
-        cursor.delivered("b", 12);
-        assert_eq!(cursor.offer("a", 13, 11), Offer::Gap);
-        assert!(cursor.is_new("a", 11));
-        assert!(cursor.is_late(11));
+        assert_eq!(cursor.offer("b", at(12), 3), Offer::Deliver);
+        cursor.delivered("b", at(12));
+        assert_eq!(cursor.offer("a", at(13), 11), Offer::Gap);
+        assert!(cursor.is_new("a", at(11)));
+        assert!(cursor.is_late(at(11)));
     }
 
     #[test]
     fn a_predecessor_from_before_the_room_is_no_gap() {
-        let cursor = Cursor::new(10);
-        assert_eq!(cursor.offer("a", 11, 10), Offer::Deliver);
-        assert_eq!(cursor.offer("a", 11, 0), Offer::Deliver);
-        assert_eq!(cursor.offer("a", 10, 0), Offer::Duplicate);
+        let cursor = Cursor::new(at(10));
+        assert_eq!(cursor.offer("a", at(11), 10), Offer::Deliver);
+        assert_eq!(cursor.offer("a", at(11), 0), Offer::Deliver);
+        assert_eq!(cursor.offer("a", at(10), 0), Offer::Duplicate);
     }
 
     #[test]
     fn advancing_forgets_entries_and_never_falls() {
-        let mut cursor = Cursor::new(0);
-        cursor.delivered("a", 1);
-        cursor.delivered("b", 2);
+        let mut cursor = Cursor::new(at(0));
+        cursor.delivered("a", at(1));
+        cursor.delivered("b", at(2));
         cursor.advance(1);
         assert_eq!((cursor.watermark(), cursor.tracked()), (1, 1));
         cursor.advance(0);
         assert_eq!(cursor.watermark(), 1);
-        assert_eq!(cursor.offer("a", 1, 0), Offer::Duplicate);
-        assert_eq!(cursor.offer("b", 2, 0), Offer::Duplicate);
+        assert_eq!(cursor.offer("a", at(1), 0), Offer::Duplicate);
+        assert_eq!(cursor.offer("b", at(2), 0), Offer::Duplicate);
     }
 
     /// A stream of messages over few subjects, and for each what the network does to its republish.
@@ -179,12 +268,12 @@ mod tests {
                 (subject.to_string(), sequence, previous.insert(*subject, sequence).unwrap_or(0))
             }).collect();
             let start = run.start as u64;
-            let mut cursor = Cursor::new(start);
+            let mut cursor = Cursor::new(at(start));
             let mut delivered: Vec<(String, u64)> = Vec::new();
             let repair = |cursor: &mut Cursor, delivered: &mut Vec<(String, u64)>, to: u64| {
                 for (subject, sequence, _) in &stream {
-                    if *sequence > cursor.watermark() && *sequence <= to && cursor.is_new(subject, *sequence) {
-                        cursor.delivered(subject, *sequence);
+                    if *sequence > cursor.watermark() && *sequence <= to && cursor.is_new(subject, at(*sequence)) {
+                        cursor.delivered(subject, at(*sequence));
                         delivered.push((subject.clone(), *sequence));
                     }
                 }
@@ -193,9 +282,9 @@ mod tests {
             for ((subject, sequence, before), fate) in stream.iter().zip(&run.fates) {
                 let copies = match fate { 0..=2 => 0, 3 => 2, _ => 1 };
                 for _ in 0..copies {
-                    match cursor.offer(subject, *sequence, *before) {
+                    match cursor.offer(subject, at(*sequence), *before) {
                         Offer::Deliver => {
-                            cursor.delivered(subject, *sequence);
+                            cursor.delivered(subject, at(*sequence));
                             delivered.push((subject.clone(), *sequence));
                         }
                         Offer::Duplicate => {}

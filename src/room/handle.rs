@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::SessionId;
 use crate::auth::UserKey;
-use crate::event::WorkspaceSlug;
+use crate::event::{Mark, WorkspaceSlug};
 use crate::ingest::{ClaimError, Swept};
 use crate::socket::Outbox;
 
@@ -88,7 +88,7 @@ pub(super) struct Attach {
     pub(super) user: UserKey,
     pub(super) subject: Arc<str>,
     pub(super) outbox: Outbox,
-    pub(super) floor: u64,
+    pub(super) floor: Mark,
     pub(super) claim: u64,
 }
 

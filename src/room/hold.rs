@@ -1,32 +1,67 @@
-//! Live messages that wait while their room repairs, bounded in bytes.
+//! Live messages that wait while their room repairs, bounded in bytes: for each room, and for all rooms
+//! of the gateway together.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::ingest::Live;
 
 /// Bytes that may wait in one room. What does not fit is read from the stream afterwards.
 const LIMIT_BYTES: usize = 1024 * 1024;
+/// Bytes that may wait in all rooms of a gateway: after a leader change every busy room holds.
+const LIMIT_BYTES_ALL: usize = 64 * 1024 * 1024;
 
 /// What a waiting message costs beyond its payload: itself and its headers, roughly.
 const ENTRY_BYTES: usize = 512;
 
+/// What all holds of a gateway share: the bytes that wait in them.
+#[derive(Debug, Clone, Default)]
+pub struct HoldBudget(Arc<AtomicUsize>);
+
 /// The buffer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Hold {
     waiting: VecDeque<Live>,
     bytes: usize,
     overflowed: bool,
+    budget: HoldBudget,
+}
+
+impl HoldBudget {
+    /// Takes `bytes` if there are so many left.
+    fn take(&self, bytes: usize) -> bool {
+        let taken = self.0.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if taken > LIMIT_BYTES_ALL {
+            self.give(bytes);
+        }
+        taken <= LIMIT_BYTES_ALL
+    }
+
+    fn give(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Hold {
+    /// Nothing waits; what will is counted in `budget`.
+    pub(super) fn new(budget: HoldBudget) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            bytes: 0,
+            overflowed: false,
+            budget,
+        }
+    }
+
     /// Keeps `live`, or, once full, drops all that waits and everything that comes: one repair more
     /// reads it all in order, which is simpler and no slower than keeping a part.
     pub(super) fn push(&mut self, live: Live) {
-        let cost = live.message.payload.len() + ENTRY_BYTES;
+        let cost = cost(&live);
         if self.overflowed {
             return;
         }
-        if self.bytes + cost > LIMIT_BYTES {
+        if self.bytes + cost > LIMIT_BYTES || !self.budget.take(cost) {
             self.clear();
             self.overflowed = true;
             return;
@@ -35,21 +70,21 @@ impl Hold {
         self.waiting.push_back(live);
     }
 
-    /// Whether nothing waits and nothing was dropped.
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && !self.overflowed
-    }
-
     /// Gives back what [`Hold::pop`] took, in its place.
     pub(super) fn put_back(&mut self, live: Live) {
-        self.bytes += live.message.payload.len() + ENTRY_BYTES;
+        let cost = cost(&live);
+        // It was here just now, so a little over the limit does no harm.
+        self.budget.0.fetch_add(cost, Ordering::Relaxed);
+        self.bytes += cost;
         self.waiting.push_front(live);
     }
 
     pub(super) fn pop(&mut self) -> Option<Live> {
         let live = self.waiting.pop_front()?;
-        self.bytes -= live.message.payload.len() + ENTRY_BYTES;
-        if self.waiting.is_empty() {
+        let cost = cost(&live);
+        self.bytes -= cost;
+        self.budget.give(cost);
+        if self.waiting.is_empty() && self.waiting.capacity() > KEPT_SLOTS {
             self.waiting = VecDeque::new();
         }
         Some(live)
@@ -62,7 +97,20 @@ impl Hold {
 
     pub(super) fn clear(&mut self) {
         self.waiting = VecDeque::new();
-        self.bytes = 0;
+        self.budget.give(std::mem::take(&mut self.bytes));
         self.overflowed = false;
     }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// Slots kept while nothing waits, so that a message that is taken at once costs no allocation.
+const KEPT_SLOTS: usize = 4;
+
+fn cost(live: &Live) -> usize {
+    live.message.payload.len() + ENTRY_BYTES
 }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::handle::{Attach, Command, RoomHandle};
 use super::{Rooms, SessionId};
 use crate::auth::UserKey;
-use crate::event::WorkspaceSlug;
+use crate::event::{Mark, WorkspaceSlug};
 use crate::ingest::ClaimError;
 use crate::socket::Outbox;
 use crate::telemetry::{Step, Steps};
@@ -134,9 +134,9 @@ impl Rooms {
         Ok(membership)
     }
 
-    /// The stream's last sequence, asked for until the leader answers. `None` if the gateway is
+    /// The stream's end, asked for until the leader answers. `None` if the gateway is
     /// ending.
-    pub async fn floor(&self) -> Option<u64> {
+    pub async fn floor(&self) -> Option<Mark> {
         loop {
             match self.context().floor.read().await {
                 Ok(floor) => return Some(floor),

@@ -3,13 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::SessionId;
 use super::patience::Patience;
 use crate::auth::UserKey;
+use crate::event::Mark;
 use crate::projection::Recipients;
 use crate::socket::{CloseReason, Outbox, Parcel, Push};
+
+/// A join that read its floor before the stream was found to be another one has ended by then.
+const JOINS_LAST: Duration = Duration::from_secs(30);
 
 /// One socket as its room knows it.
 #[derive(Debug)]
@@ -20,8 +24,26 @@ pub(super) struct Member {
     /// The pump has the other end.
     pub(super) outbox: Outbox,
     /// Only what is stored above it is for this socket.
-    pub(super) floor: u64,
+    pub(super) floor: Floor,
     pub(super) patience: Patience,
+}
+
+/// What separates, for one socket, the events from before it asked to join from those after.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Floor {
+    mark: Mark,
+    /// The stream may be another one than the floor was read from: its sequence says nothing.
+    by_time: bool,
+}
+
+impl Floor {
+    fn is_below(&self, event: Mark) -> bool {
+        if self.by_time {
+            self.mark.time < event.time
+        } else {
+            self.mark.sequence < event.sequence
+        }
+    }
 }
 
 /// Members by session, and by the subject that recipients name.
@@ -31,6 +53,8 @@ pub(super) struct Members {
     by_subject: HashMap<Arc<str>, Vec<SessionId>>,
     /// Bytes that each queue may have got since all were seen to have room.
     unseen: usize,
+    /// When the stream was last found to be another one.
+    anew: Option<Instant>,
 }
 
 /// What a fan-out did.
@@ -66,12 +90,22 @@ impl Members {
         Some(member)
     }
 
-    /// Puts `parcel` in the queue of each member that it is for and whose floor is below `sequence`.
+    /// The floor of a socket that joins `now`, as it was read.
+    pub(super) fn floor(&self, mark: Mark, now: Instant) -> Floor {
+        Floor {
+            mark,
+            by_time: self
+                .anew
+                .is_some_and(|anew| now.saturating_duration_since(anew) < JOINS_LAST),
+        }
+    }
+
+    /// Puts `parcel` in the queue of each member that it is for and whose floor is below `event`.
     /// The deliveries to `traced` of them have spans: not always to the same ones, so that each socket
     /// of a busy room is seen now and then.
     pub(super) fn fan_out(
         &mut self,
-        sequence: u64,
+        event: Mark,
         recipients: &Recipients,
         parcel: &Arc<Parcel>,
         traced: usize,
@@ -84,9 +118,9 @@ impl Members {
         } else {
             self.reached(recipients)
         };
-        let mut sample = Sample::new(sequence, reached, traced);
+        let mut sample = Sample::new(event.sequence, reached, traced);
         let mut push = |session: SessionId, member: &Member| {
-            if member.floor >= sequence {
+            if !member.floor.is_below(event) {
                 return;
             }
             match member.outbox.push(parcel, sample.next()) {
@@ -187,10 +221,11 @@ impl Members {
         }
     }
 
-    /// Moves every floor to `floor`: the stream's sequences have begun anew.
-    pub(super) fn refloor(&mut self, floor: u64) {
+    /// The stream is another one: of the sequences of all floors read so far nothing follows any more.
+    pub(super) fn refloor(&mut self, now: Instant) {
+        self.anew = Some(now);
         for member in self.by_session.values_mut() {
-            member.floor = floor;
+            member.floor.by_time = true;
         }
     }
 
@@ -234,7 +269,16 @@ impl Sample {
 mod tests {
     use std::collections::BTreeSet;
 
+    use chrono::DateTime;
+
     use super::*;
+
+    fn mark(sequence: u64) -> Mark {
+        Mark {
+            sequence,
+            time: DateTime::from_timestamp_nanos(sequence.cast_signed()),
+        }
+    }
 
     fn join(members: &mut Members, number: u128, subject: &str, floor: u64) -> Outbox {
         let outbox = Outbox::new(1024, Arc::default());
@@ -244,7 +288,10 @@ mod tests {
                 user: UserKey::new(None, subject),
                 subject: subject.into(),
                 outbox: outbox.clone(),
-                floor,
+                floor: Floor {
+                    mark: mark(floor),
+                    by_time: false,
+                },
                 patience: Patience::default(),
             },
         );
@@ -267,25 +314,30 @@ mod tests {
         };
         assert_eq!(
             members
-                .fan_out(6, &Recipients::Everyone, &parcel, 0)
+                .fan_out(mark(6), &Recipients::Everyone, &parcel, 0)
                 .delivered,
             1
         );
         assert_eq!(
             members
-                .fan_out(8, &Recipients::Everyone, &parcel, 0)
+                .fan_out(mark(8), &Recipients::Everyone, &parcel, 0)
                 .delivered,
             2
         );
         assert_eq!(
             members
-                .fan_out(8, &to(&["ann", "eve"]), &parcel, 0)
+                .fan_out(mark(8), &to(&["ann", "eve"]), &parcel, 0)
                 .delivered,
             1
         );
-        assert_eq!(members.fan_out(8, &to(&[]), &parcel, 0).delivered, 0);
+        assert_eq!(members.fan_out(mark(8), &to(&[]), &parcel, 0).delivered, 0);
         members.remove(SessionId::from_u128(1));
-        assert_eq!(members.fan_out(8, &to(&["ann"]), &parcel, 0).delivered, 0);
+        assert_eq!(
+            members
+                .fan_out(mark(8), &to(&["ann"]), &parcel, 0)
+                .delivered,
+            0
+        );
     }
 
     #[test]
@@ -295,12 +347,15 @@ mod tests {
         join(&mut members, 2, "bob", 0);
         let parcel = Parcel::of_length(500);
         let recipients = Recipients::Users(BTreeSet::from(["ann".to_owned()]));
-        assert_eq!(members.fan_out(1, &recipients, &parcel, 0).delivered, 1);
-        let out = members.fan_out(2, &recipients, &parcel, 0);
+        assert_eq!(
+            members.fan_out(mark(1), &recipients, &parcel, 0).delivered,
+            1
+        );
+        let out = members.fan_out(mark(2), &recipients, &parcel, 0);
         assert_eq!(out.slow.len(), 1);
         assert_eq!(
             members
-                .fan_out(4, &Recipients::Everyone, &parcel, 0)
+                .fan_out(mark(4), &Recipients::Everyone, &parcel, 0)
                 .delivered,
             1
         );
@@ -313,7 +368,7 @@ mod tests {
         let start = Instant::now();
         let parcel = Parcel::of_length(600);
         assert_eq!(members.pressed(start, false), None);
-        members.fan_out(1, &Recipients::Everyone, &parcel, 0);
+        members.fan_out(mark(1), &Recipients::Everyone, &parcel, 0);
         let until = members.pressed(start, false).expect("a pause");
         assert!(members.pressed(until, false).is_none());
         assert_eq!(outbox.push(&parcel, false), Push::Overflow);
@@ -325,7 +380,7 @@ mod tests {
         let outbox = join(&mut members, 1, "ann", 0);
         let start = Instant::now();
         let parcel = Parcel::of_length(600);
-        members.fan_out(1, &Recipients::Everyone, &parcel, 0);
+        members.fan_out(mark(1), &Recipients::Everyone, &parcel, 0);
         let until = members.pressed(start, true).expect("a pause");
         assert!(members.pressed(until, true).is_none());
         assert_eq!(outbox.push(&parcel, false), Push::Ended);

@@ -8,18 +8,23 @@ mod claiming;
 mod claims;
 mod cursor;
 mod delivery;
+mod follower;
 mod handle;
 mod hold;
 mod join;
+#[cfg(test)]
+mod laws;
 mod members;
 mod patience;
 mod process;
 mod registry;
+mod schedule;
 mod session_id;
 
 pub use self::claims::Claim;
 pub use self::cursor::{Cursor, Offer};
 pub use self::handle::{Resync, RoomHandle};
+pub use self::hold::HoldBudget;
 pub use self::join::{JoinError, JoinRequest, Membership};
 pub use self::registry::{RoomContext, Rooms};
 pub use self::session_id::SessionId;

@@ -9,15 +9,11 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tracing::{debug, warn};
 
 use super::actor::Room;
+use super::follower::Delivery;
 use crate::event::{BadEvent, Event, StoredMessage, decode};
 use crate::projection::{Identity, Notification};
 use crate::socket::Parcel;
 use crate::telemetry::{Clock, EventFacts, EventTrace, Stage};
-
-/// Events above the watermark that ask for a sweep: a repair would read them all again.
-const EVENTS_MAX: u64 = 10_000;
-/// Subjects tracked above the watermark that ask for a sweep, which forgets them.
-const TRACKED_MAX: usize = 4096;
 
 /// What is known of an event before it is decoded.
 struct Arrival<'a> {
@@ -31,13 +27,14 @@ struct Arrival<'a> {
 }
 
 impl Room {
-    /// Delivers `message`, which the cursor has not seen; `repair` is why it was read back.
-    pub(super) fn deliver(&mut self, message: &StoredMessage, repair: Option<&'static str>) {
+    /// Delivers an event to the members that it is for.
+    pub(super) fn deliver(&mut self, delivery: &Delivery) {
         let clock = Clock::now();
+        let message = &delivery.message;
         let arrival = Arrival {
             message,
-            repair,
-            is_late: self.cursor.is_late(message.sequence),
+            repair: delivery.repair,
+            is_late: delivery.is_late,
             clock,
             // Two clocks: a negative delay says that they differ.
             delay: clock
@@ -88,19 +85,13 @@ impl Room {
     }
 
     /// What the room keeps of every event, good or bad.
-    fn note(&mut self, arrival: &Arrival<'_>) {
+    fn note(&self, arrival: &Arrival<'_>) {
         let metrics = &self.context.metrics;
         metrics.received(arrival.repair);
         metrics.stage(Stage::Receive, arrival.delay);
         self.shared.traffic.fetch_add(1, Ordering::Relaxed);
         if arrival.is_late {
             metrics.event_late();
-        }
-        let message = arrival.message;
-        self.cursor.delivered(&message.subject, message.sequence);
-        self.sweep.events += 1;
-        if self.sweep.events >= EVENTS_MAX || self.cursor.tracked() > TRACKED_MAX {
-            self.sweep.next = Instant::now();
         }
     }
 
@@ -172,10 +163,10 @@ impl Room {
             age: arrival.delay + (began.at - arrival.clock.at),
             trace: span.as_ref().filter(|_| sample > 0).map(|span| span.send()),
         });
-        let sequence = arrival.message.sequence;
+        let mark = arrival.message.mark();
         let out = self
             .members
-            .fan_out(sequence, &notification.recipients, &parcel, sample);
+            .fan_out(mark, &notification.recipients, &parcel, sample);
         let ended = Instant::now();
         metrics.queued(out.delivered);
         metrics.stage(Stage::FanOut, ended - began.at);
@@ -186,7 +177,7 @@ impl Room {
         debug!(
             notification = notification.id,
             workspace = %self.workspace,
-            sequence,
+            sequence = mark.sequence,
             size,
             recipients = out.delivered,
             "event fanned out"

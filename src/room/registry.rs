@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::actor;
 use super::handle::{Command, Resync, RoomHandle, Shared};
+use super::hold::HoldBudget;
 use crate::event::WorkspaceSlug;
 use crate::ingest::{ClaimWriter, DeadLetters, FloorReader, Link, Repairer, SweepHandle};
 use crate::projection::Projector;
@@ -26,6 +27,8 @@ pub struct RoomContext {
     pub stream: String,
     pub floor: FloorReader,
     pub repairer: Repairer,
+    /// What may wait in all rooms while they repair.
+    pub holds: HoldBudget,
     pub sweeps: SweepHandle,
     pub claims: ClaimWriter,
     pub projector: Projector,

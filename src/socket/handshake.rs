@@ -148,7 +148,7 @@ impl Doorway {
         if let Some(rooms) = self.rooms.get()
             && let Some(end) = rooms.floor().await
         {
-            room.barrier(end).await;
+            room.barrier(end.sequence).await;
         }
     }
 

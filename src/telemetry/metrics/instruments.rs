@@ -240,7 +240,7 @@ impl Metrics {
                 self.token_checks.add(0, &labels);
             }
         }
-        for reason in ["gap", "sweep", "reconnect", "overflow"] {
+        for reason in ["gap", "sweep", "reconnect", "overflow", "anew"] {
             let label = [KeyValue::new("reason", reason)];
             self.repairs.add(0, &label);
             self.repaired.add(0, &label);
