@@ -24,6 +24,10 @@ build: need-cargo ## Build the debug binary.
 test: prerequisites ## Run every test, with nats-server in Docker where an engine answers, else the binary.
 	@scripts/test.sh
 
+.PHONY: faults
+faults: need-cargo ## Gateways and a cluster under seeded faults: SEEDS=1..20 SECONDS=60, BLIND=1 for the counter-proof.
+	@BLIND="$(BLIND)" scripts/faults.sh "$(or $(SEEDS),1..20)" "$(or $(SECONDS),60)"
+
 .PHONY: lint
 lint: need-cargo ## Formatting, clippy, rustdoc and (where cargo-deny is installed) dependencies.
 	$(CARGO) fmt --check

@@ -23,6 +23,7 @@ mod dead_letters;
 mod delivery;
 mod dev;
 mod direct_get;
+mod faults;
 mod frames;
 mod guide;
 mod harness;

@@ -16,6 +16,47 @@ pub(super) struct Container {
     guard: Option<Guard>,
 }
 
+/// A network in which containers know each other by name; it exists until the value is dropped.
+#[derive(Debug)]
+pub(super) struct Network {
+    name: String,
+    guard: Option<Guard>,
+}
+
+impl Network {
+    pub(super) async fn create() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("herald-test-{}-net-{count}", std::process::id());
+        let network = Self {
+            guard: Some(Guard::new(&format!("docker network rm {name}"))),
+            name: name.clone(),
+        };
+        let arguments = ["network", "create", "--label", LABEL, &name].map(str::to_owned);
+        if let Err(error) = docker(&arguments).await {
+            panic!("docker network create: {error}");
+        }
+        network
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        // Its containers are gone: they are dropped first.
+        let _ = Command::new("docker")
+            .args(["network", "rm", &self.name])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        drop(self.guard.take());
+    }
+}
+
 impl Container {
     /// Creates and starts the container and does not wait for the server in it.
     pub(super) async fn start(settings: &Settings, port: u16) -> Result<Self, String> {
@@ -31,6 +72,10 @@ impl Container {
             .to_vec();
         arguments.extend(["-p".to_owned(), publish]);
         arguments.extend(["-e".to_owned(), "NATS_STORE_DIR=/data".to_owned()]);
+        if let Some((network, alias)) = &settings.network {
+            let flags = ["--network", network, "--network-alias", alias];
+            arguments.extend(flags.map(str::to_owned));
+        }
         for (variable, value) in &settings.env {
             arguments.extend(["-e".to_owned(), format!("{variable}={value}")]);
         }

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use self::container::Container;
 use self::process::Process;
 
+pub(crate) mod cluster;
 mod container;
 mod process;
 
@@ -44,6 +45,8 @@ pub(crate) enum Choice {
 struct Settings {
     config: String,
     env: Vec<(String, String)>,
+    /// The Docker network and the server's name in it.
+    network: Option<(String, String)>,
 }
 
 /// One running, paused or stopped server.
@@ -106,7 +109,7 @@ impl Nats {
     pub(crate) fn builder(config: &str) -> Builder {
         Builder(Settings {
             config: config.to_owned(),
-            env: Vec::new(),
+            ..Settings::default()
         })
     }
 

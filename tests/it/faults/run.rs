@@ -1,0 +1,269 @@
+//! One run of the harness: world, sockets, load and faults at the same time, then the audit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::jetstream::{self, consumer::DeliverPolicy, consumer::pull};
+use chrono::Utc;
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use serde_json::Value;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::auditor::{Evidence, Stored, Verdict};
+use super::load::{Events, publish};
+use super::report::{Report, is_broken};
+use super::schedule::{Planned, schedule};
+use super::sockets::{Client as SocketClient, Connection, Connections, USERS_EACH};
+use super::world::{Happened, World};
+use crate::support::{PATIENCE, eventually};
+
+/// What is owed at the end has to be there by then.
+const QUIESCENCE: Duration = if cfg!(feature = "blind") {
+    Duration::from_secs(2)
+} else {
+    Duration::from_secs(20)
+};
+/// One client in so many comes and goes.
+const COMES_AND_GOES: usize = 5;
+
+/// What is to be run.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) length: Duration,
+    pub(super) quorum_loss: bool,
+    pub(super) workspaces: usize,
+    pub(super) events_per_second: u32,
+}
+
+/// Runs the plan and judges it.
+pub(super) async fn run(plan: &Plan) -> Report {
+    let faults = schedule(plan.seed, plan.length, plan.quorum_loss);
+    let world = World::start(|gateway| gateway).await;
+    let stop = CancellationToken::new();
+    let (clients, tasks) = clients(plan, &world, &stop);
+    wait_until_open(&clients).await;
+    let events = Events::default();
+    let start = Instant::now();
+    let happening = join_all(faults.iter().map(|planned| world.suffer(*planned, start)));
+    let load = publish(
+        &world.cluster,
+        plan.seed,
+        plan.workspaces,
+        plan.events_per_second,
+        plan.length,
+        &events,
+    );
+    let (happened, ()) = tokio::join!(happening, load);
+    let stored = stored(&world.client, "EVENTS").await;
+    quiesce(&clients, &events, &stored, &happened).await;
+    stop.cancel();
+    for task in tasks {
+        task.await.expect("no client panics");
+    }
+    let connections: Vec<Connection> = clients
+        .iter()
+        .flat_map(|client| client.connections.lock().expect("no one panics").clone())
+        .collect();
+    let events = events.lock().expect("no one panics").clone();
+    let verdict = Evidence {
+        events: &events,
+        stored: &stored,
+        faults: &happened,
+    }
+    .judge(&connections);
+    let uncounted = uncounted(&world, &verdict).await;
+    report(
+        plan,
+        &faults,
+        (events.len(), &connections),
+        verdict,
+        uncounted,
+        &world,
+    )
+}
+
+fn clients(
+    plan: &Plan,
+    world: &World,
+    stop: &CancellationToken,
+) -> (Vec<SocketClient>, Vec<tokio::task::JoinHandle<()>>) {
+    let addresses: Vec<String> = world
+        .gateways
+        .iter()
+        .map(|gateway| gateway.address.clone())
+        .collect();
+    let addresses = Arc::new(addresses);
+    let mut clients = Vec::new();
+    let mut tasks = Vec::new();
+    for workspace in 0..plan.workspaces {
+        for user in 0..USERS_EACH {
+            let client = SocketClient {
+                workspace,
+                user,
+                comes_and_goes: (workspace * USERS_EACH + user).is_multiple_of(COMES_AND_GOES),
+                addresses: Arc::clone(&addresses),
+                connections: Connections::default(),
+            };
+            let seed = plan.seed ^ (clients.len() as u64) << 32;
+            tasks.push(tokio::spawn(client.clone().run(seed, stop.clone())));
+            clients.push(client);
+        }
+    }
+    (clients, tasks)
+}
+
+async fn wait_until_open(clients: &[SocketClient]) {
+    let open = eventually(PATIENCE, async || {
+        clients
+            .iter()
+            .all(|client| !client.connections.lock().expect("no one panics").is_empty())
+    });
+    assert!(open.await, "some sockets do not open");
+}
+
+/// The events of the load that `stream` holds.
+pub(super) async fn stored(client: &Client, stream: &str) -> Vec<Stored> {
+    let context = jetstream::new(client.clone());
+    let mut stream = context
+        .get_stream(stream)
+        .await
+        .expect("the stream is there");
+    let last = stream.info().await.expect("it answers").state.last_sequence;
+    let config = pull::OrderedConfig {
+        deliver_policy: DeliverPolicy::All,
+        ..pull::OrderedConfig::default()
+    };
+    let consumer = stream.create_consumer(config).await.expect("a consumer");
+    let mut messages = consumer.messages().await.expect("its messages");
+    let reference = (Instant::now(), Utc::now());
+    let mut stored: Vec<Stored> = Vec::new();
+    while stored.last().is_none_or(|event| event.sequence < last) && last > 0 {
+        let message = tokio::time::timeout(PATIENCE, messages.next()).await;
+        let message = message
+            .expect("it comes")
+            .expect("the stream goes on")
+            .expect("a message");
+        let body: Value = serde_json::from_slice(&message.payload).expect("JSON");
+        let info = message.info().expect("its place");
+        let age = reference.1 - info.published;
+        stored.push(Stored {
+            number: body["title"]
+                .as_str()
+                .and_then(|title| title.parse().ok())
+                .expect("a number"),
+            subject: message.subject.to_string(),
+            sequence: info.stream_sequence,
+            // The servers' clock is this machine's.
+            at: reference.0 - age.to_std().unwrap_or_default(),
+        });
+    }
+    stored
+}
+
+/// Waits until every open connection has as much as it is owed, for a while.
+async fn quiesce(
+    clients: &[SocketClient],
+    events: &Events,
+    stored: &[Stored],
+    faults: &[Happened],
+) {
+    let events = events.lock().expect("no one panics").clone();
+    let evidence = Evidence {
+        events: &events,
+        stored,
+        faults,
+    };
+    let _is_whole = eventually(QUIESCENCE, async || {
+        clients.iter().all(|client| {
+            let connections = client.connections.lock().expect("no one panics");
+            connections.last().is_none_or(|connection| {
+                connection.ended.is_some() || connection.arrivals.len() >= evidence.owed(connection)
+            })
+        })
+    })
+    .await;
+}
+
+/// By how many the events seen late exceed those that each gateway counted as late.
+async fn uncounted(world: &World, verdict: &Verdict) -> usize {
+    let mut uncounted = 0;
+    for (gateway, late) in &verdict.late {
+        let counted = world.gateways[*gateway]
+            .metric("herald_events_late_total", "")
+            .await;
+        uncounted += (late.len() as f64 - counted).max(0.0) as usize;
+    }
+    uncounted
+}
+
+fn report(
+    plan: &Plan,
+    faults: &[Planned],
+    (events, connections): (usize, &[Connection]),
+    mut verdict: Verdict,
+    uncounted: usize,
+    world: &World,
+) -> Report {
+    verdict.lateness.sort_unstable();
+    verdict.latency.sort_unstable();
+    let kinds = [
+        ("missing", &verdict.missing),
+        ("twice", &verdict.twice),
+        ("foreign", &verdict.foreign),
+        ("out of order", &verdict.disordered),
+        ("too late", &verdict.too_late),
+    ];
+    let examples = kinds.iter().flat_map(|(kind, found)| {
+        found
+            .iter()
+            .take(5)
+            .map(move |text| format!("{kind}: {text}"))
+    });
+    let broken: Vec<&Connection> = connections.iter().filter(|one| is_broken(one)).collect();
+    let ends = broken
+        .iter()
+        .take(5)
+        .map(|one| format!("broken: {:?}", one.ended));
+    let report = Report {
+        seed: plan.seed,
+        seconds: plan.length.as_secs(),
+        faults: faults.to_vec(),
+        events,
+        connections: connections.len(),
+        deliveries: verdict.deliveries,
+        missing: verdict.missing.len(),
+        twice: verdict.twice.len(),
+        foreign: verdict.foreign.len(),
+        disordered: verdict.disordered.len(),
+        too_late: verdict.too_late.len(),
+        late: verdict
+            .late
+            .values()
+            .map(std::collections::BTreeSet::len)
+            .sum(),
+        uncounted,
+        broken: broken.len(),
+        examples: examples.chain(ends).collect(),
+        lateness: verdict.lateness,
+        latency: verdict.latency,
+    };
+    if !report.is_good() {
+        keep_logs(plan.seed, world);
+    }
+    report
+}
+
+/// Writes down what the gateways of a bad run printed.
+fn keep_logs(seed: u64, world: &World) {
+    for (number, gateway) in world.gateways.iter().enumerate() {
+        let path = std::env::temp_dir().join(format!("herald-faults-{seed}-{number}.log"));
+        match std::fs::write(&path, gateway.output()) {
+            Ok(()) => println!("log of gateway {number}: {}", path.display()),
+            Err(error) => println!("no log of gateway {number}: {error}"),
+        }
+    }
+}
