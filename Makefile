@@ -9,7 +9,7 @@ HERALD := $(TARGET_DIR)/debug/herald
 
 .PHONY: help
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build ## Build, get a nats-server, and serve: prints the commands for a first notification.
@@ -27,6 +27,10 @@ test: prerequisites ## Run every test, with nats-server in Docker where an engin
 .PHONY: faults
 faults: need-cargo ## Gateways and a cluster under seeded faults: SEEDS=1..20 SECONDS=60, BLIND=1 for the counter-proof.
 	@BLIND="$(BLIND)" scripts/faults.sh "$(or $(SEEDS),1..20)" "$(or $(SECONDS),60)"
+
+.PHONY: faults-more
+faults-more: need-cargo ## What else faults bring: a rolling restart, pairs, storms, thin lines, memory. Half an hour.
+	@scripts/faults.sh more
 
 .PHONY: lint
 lint: need-cargo ## Formatting, clippy, rustdoc and (where cargo-deny is installed) dependencies.

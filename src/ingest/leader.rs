@@ -39,6 +39,8 @@ pub struct StreamState {
     pub first_sequence: u64,
     /// The highest sequence it ever gave.
     pub last_sequence: u64,
+    /// When it stored the last message.
+    pub last_time: DateTime<Utc>,
 }
 
 /// A stream's end.
@@ -178,6 +180,7 @@ impl Leader {
             created: info.created,
             first_sequence: info.state.first_sequence,
             last_sequence: info.state.last_sequence,
+            last_time: info.state.last_timestamp.max(info.created),
         })
     }
 

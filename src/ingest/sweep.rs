@@ -154,6 +154,7 @@ impl Sweeper {
         let mut stream = self.events.state().await?;
         let tail = self.events.tail().await?;
         stream.last_sequence = stream.last_sequence.max(tail.mark.sequence);
+        stream.last_time = stream.last_time.max(tail.mark.time);
         Ok((stream, tail))
     }
 

@@ -56,13 +56,25 @@ impl Cursor {
     }
 
     /// The stream was made anew or restored, and gives sequences a second time. What it holds is to be
-    /// read from the time that is returned on; what of that was delivered before, the times tell.
-    pub fn begin_anew(&mut self) -> DateTime<Utc> {
+    /// read from the time that is returned on; what of that was delivered before, the times tell. When
+    /// `known` was the latest time seen, nothing was stored after `last_time`: what says so was no
+    /// message of this stream.
+    pub fn begin_anew(&mut self, known: DateTime<Utc>, last_time: DateTime<Utc>) -> DateTime<Utc> {
+        let bounded = |time: DateTime<Utc>| {
+            if time <= known {
+                time.min(last_time)
+            } else {
+                time
+            }
+        };
         self.watermark = 0;
         self.highest = 0;
         self.by_time = true;
+        self.latest = bounded(self.latest);
+        self.proven = bounded(self.proven);
         for last in self.last_by_subject.values_mut() {
             last.sequence = 0;
+            last.time = bounded(last.time);
         }
         self.proven
     }
@@ -186,7 +198,10 @@ mod tests {
         let mut cursor = Cursor::new(mark(10, 10));
         // 11 of `a` is lost; 12 of `b` comes. Then the stream is restored, and stores more.
         cursor.delivered("b", mark(12, 12));
-        assert_eq!(cursor.begin_anew(), mark(0, 10).time);
+        assert_eq!(
+            cursor.begin_anew(mark(0, 12).time, mark(0, 15).time),
+            mark(0, 10).time
+        );
         for (subject, message, new) in [
             ("b", mark(10, 10), false),
             ("a", mark(11, 11), true),

@@ -115,6 +115,7 @@ pub(super) struct Follower {
 struct Asked {
     epoch: u64,
     newest: u64,
+    latest: DateTime<Utc>,
     /// The newest event is compared.
     compares: bool,
 }
@@ -241,6 +242,7 @@ impl Follower {
         self.asked = Some(Asked {
             epoch: self.epoch,
             newest: self.newest.sequence,
+            latest: self.cursor.latest(),
             compares: self.is_rewound,
         });
         self.sweep.asked(now);
@@ -285,13 +287,13 @@ impl Follower {
                     self.sweep.again();
                 }
             }
-            Identity::Other => self.begin_anew(stream, now),
+            Identity::Other => self.begin_anew(asked, stream, now),
             Identity::Unclear => {
                 let since = *self.unclear_since.get_or_insert(now);
                 if now.saturating_duration_since(since) < BELIEVED_AFTER {
                     self.sweep.look_again(now);
                 } else {
-                    self.begin_anew(stream, now);
+                    self.begin_anew(asked, stream, now);
                 }
             }
             Identity::Outdated => self.sweep.again(),
@@ -526,8 +528,8 @@ impl Follower {
         }
     }
 
-    fn begin_anew(&mut self, stream: &StreamState, now: Instant) {
-        let since = self.cursor.begin_anew();
+    fn begin_anew(&mut self, asked: Asked, stream: &StreamState, now: Instant) {
+        let since = self.cursor.begin_anew(asked.latest, stream.last_time);
         self.incarnation = Some(stream.created);
         self.newest = Mark {
             sequence: 0,

@@ -218,6 +218,10 @@ impl Stream {
             created: self.created,
             first_sequence: 1,
             last_sequence: self.stored.len() as u64,
+            last_time: self
+                .stored
+                .last()
+                .map_or(self.created, |event| event.mark.time),
         };
         let seen = known.map(|known| {
             let there = self

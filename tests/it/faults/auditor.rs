@@ -48,6 +48,8 @@ pub(super) struct Evidence<'a> {
     pub(super) events: &'a [Published],
     pub(super) stored: &'a [Stored],
     pub(super) faults: &'a [Happened],
+    /// When each gateway that was drained got its SIGTERM.
+    pub(super) drains: &'a [(usize, Instant)],
 }
 
 impl Evidence<'_> {
@@ -145,7 +147,7 @@ impl Evidence<'_> {
         }
     }
 
-    /// What did not come: of a connection that is open, or that its gateway closed for its own reasons, all
+    /// What did not come: of a connection that is open, or that a drain closed, all
     /// it is owed; of any other, what a later event of the same subject has overtaken.
     fn miss(&self, connection: &Connection, stored: &[&Stored], verdict: &mut Verdict) {
         let came: BTreeSet<usize> = connection
@@ -184,9 +186,12 @@ impl Evidence<'_> {
         let event = &self.events[stored.number];
         let is_in_time = match connection.ended {
             None => true,
-            Some((at, End::Closed(1012 | 4003 | 4008))) => event
-                .acknowledged
-                .is_some_and(|acknowledged| acknowledged + CLOSING < at),
+            Some((at, End::Closed(1012))) => {
+                let mut drains = self.drains.iter().rev();
+                drains
+                    .find(|(gateway, began)| *gateway == connection.gateway && *began < at)
+                    .is_some_and(|(_, began)| stored.at < *began)
+            }
             Some(_) => false,
         };
         is_in_time && is_for(connection, event) && event.sent > connection.opened
@@ -202,9 +207,6 @@ impl Evidence<'_> {
         faults.fold(stored, Instant::max) + LATE_LIMIT
     }
 }
-
-/// A drain closes a socket so long after its decision: the closes are spread.
-const CLOSING: Duration = Duration::from_secs(11);
 
 fn is_for(connection: &Connection, event: &Published) -> bool {
     event.workspace == connection.workspace
@@ -272,10 +274,12 @@ mod tests {
         }
 
         fn judge(&self, faults: &[Happened]) -> Verdict {
+            let drain = self.start + Duration::from_millis(8500);
             let evidence = Evidence {
                 events: &self.events,
                 stored: &self.stored,
                 faults,
+                drains: &[(0, drain)],
             };
             evidence.judge(std::slice::from_ref(&self.connection))
         }

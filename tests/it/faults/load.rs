@@ -8,6 +8,7 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, interval, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::sockets::{USERS_EACH, user_name, workspace_name};
 use crate::support::nats::cluster::{Cluster, NODES};
@@ -48,14 +49,14 @@ pub(super) struct Published {
 /// All events published so far.
 pub(super) type Events = Arc<Mutex<Vec<Published>>>;
 
-/// Publishes `per_second` events for `length`, then waits until all are acknowledged.
+/// Publishes `per_second` events until `over`, then waits until all are acknowledged.
 pub(super) async fn publish(
     cluster: &Cluster,
     seed: u64,
     workspaces: usize,
     per_second: u32,
-    length: Duration,
     events: &Events,
+    over: &CancellationToken,
 ) {
     let mut clients = Vec::new();
     for node in 0..NODES {
@@ -66,7 +67,7 @@ pub(super) async fn publish(
     let mut tick = interval(TICK);
     let start = Instant::now();
     let mut sent = 0u32;
-    while start.elapsed() < length {
+    while !over.is_cancelled() {
         tick.tick().await;
         let due = start.elapsed().as_secs_f64() * f64::from(per_second);
         while f64::from(sent) < due {

@@ -1,9 +1,7 @@
 //! One run of the harness: world, sockets, load and faults at the same time, then the audit.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Client;
 use async_nats::jetstream::{self, consumer::DeliverPolicy, consumer::pull};
 use chrono::Utc;
 use futures_util::StreamExt;
@@ -16,16 +14,14 @@ use super::auditor::{Evidence, Stored, Verdict};
 use super::load::{Events, publish};
 use super::report::{Report, is_broken};
 use super::schedule::{Planned, schedule};
-use super::sockets::{Client as SocketClient, Connection, Connections, USERS_EACH};
+use super::sockets::{Balancer, Client, Connection, Swarm, USERS_EACH};
 use super::world::{Happened, World};
 use crate::support::{PATIENCE, eventually};
 
 /// What is owed at the end has to be there by then.
-const QUIESCENCE: Duration = if cfg!(feature = "blind") {
-    Duration::from_secs(2)
-} else {
-    Duration::from_secs(20)
-};
+const QUIESCENCE: Duration = Duration::from_secs(20);
+/// What blind gateways lose does not come: they are not waited for so long.
+const QUIESCENCE_BLIND: Duration = Duration::from_secs(2);
 /// One client in so many comes and goes.
 const COMES_AND_GOES: usize = 5;
 
@@ -43,36 +39,33 @@ pub(super) struct Plan {
 pub(super) async fn run(plan: &Plan) -> Report {
     let faults = schedule(plan.seed, plan.length, plan.quorum_loss);
     let world = World::start(|gateway| gateway).await;
-    let stop = CancellationToken::new();
-    let (clients, tasks) = clients(plan, &world, &stop);
-    wait_until_open(&clients).await;
+    let swarm = Swarm::open(clients(plan, &world), plan.seed).await;
     let events = Events::default();
     let start = Instant::now();
     let happening = join_all(faults.iter().map(|planned| world.suffer(*planned, start)));
+    let over = CancellationToken::new();
+    let end = async {
+        tokio::time::sleep(plan.length).await;
+        over.cancel();
+    };
     let load = publish(
         &world.cluster,
         plan.seed,
         plan.workspaces,
         plan.events_per_second,
-        plan.length,
         &events,
+        &over,
     );
-    let (happened, ()) = tokio::join!(happening, load);
+    let (happened, (), ()) = tokio::join!(happening, load, end);
     let stored = stored(&world.client, "EVENTS").await;
-    quiesce(&clients, &events, &stored, &happened).await;
-    stop.cancel();
-    for task in tasks {
-        task.await.expect("no client panics");
-    }
-    let connections: Vec<Connection> = clients
-        .iter()
-        .flat_map(|client| client.connections.lock().expect("no one panics").clone())
-        .collect();
+    quiesce(&swarm.clients, &events, &stored, &happened).await;
+    let connections = swarm.end().await;
     let events = events.lock().expect("no one panics").clone();
     let verdict = Evidence {
         events: &events,
         stored: &stored,
         faults: &happened,
+        drains: &[],
     }
     .judge(&connections);
     let uncounted = uncounted(&world, &verdict).await;
@@ -86,47 +79,20 @@ pub(super) async fn run(plan: &Plan) -> Report {
     )
 }
 
-fn clients(
-    plan: &Plan,
-    world: &World,
-    stop: &CancellationToken,
-) -> (Vec<SocketClient>, Vec<tokio::task::JoinHandle<()>>) {
-    let addresses: Vec<String> = world
-        .gateways
-        .iter()
-        .map(|gateway| gateway.address.clone())
-        .collect();
-    let addresses = Arc::new(addresses);
-    let mut clients = Vec::new();
-    let mut tasks = Vec::new();
-    for workspace in 0..plan.workspaces {
-        for user in 0..USERS_EACH {
-            let client = SocketClient {
-                workspace,
-                user,
-                comes_and_goes: (workspace * USERS_EACH + user).is_multiple_of(COMES_AND_GOES),
-                addresses: Arc::clone(&addresses),
-                connections: Connections::default(),
-            };
-            let seed = plan.seed ^ (clients.len() as u64) << 32;
-            tasks.push(tokio::spawn(client.clone().run(seed, stop.clone())));
-            clients.push(client);
-        }
-    }
-    (clients, tasks)
-}
-
-async fn wait_until_open(clients: &[SocketClient]) {
-    let open = eventually(PATIENCE, async || {
-        clients
-            .iter()
-            .all(|client| !client.connections.lock().expect("no one panics").is_empty())
-    });
-    assert!(open.await, "some sockets do not open");
+fn clients(plan: &Plan, world: &World) -> Vec<Client> {
+    let balancer = Balancer::new(&world.gateways);
+    let all = (0..plan.workspaces)
+        .flat_map(|workspace| (0..USERS_EACH).map(move |user| (workspace, user)));
+    all.zip(0usize..)
+        .map(|((workspace, user), number)| Client {
+            stays: number.is_multiple_of(COMES_AND_GOES).then_some(2000..9000),
+            ..Client::new(workspace, user, &balancer)
+        })
+        .collect()
 }
 
 /// The events of the load that `stream` holds.
-pub(super) async fn stored(client: &Client, stream: &str) -> Vec<Stored> {
+pub(super) async fn stored(client: &async_nats::Client, stream: &str) -> Vec<Stored> {
     let context = jetstream::new(client.clone());
     let mut stream = context
         .get_stream(stream)
@@ -165,19 +131,21 @@ pub(super) async fn stored(client: &Client, stream: &str) -> Vec<Stored> {
 }
 
 /// Waits until every open connection has as much as it is owed, for a while.
-async fn quiesce(
-    clients: &[SocketClient],
-    events: &Events,
-    stored: &[Stored],
-    faults: &[Happened],
-) {
+async fn quiesce(clients: &[Client], events: &Events, stored: &[Stored], faults: &[Happened]) {
     let events = events.lock().expect("no one panics").clone();
     let evidence = Evidence {
         events: &events,
         stored,
         faults,
+        drains: &[],
     };
-    let _is_whole = eventually(QUIESCENCE, async || {
+    let patience = if super::is_blind() {
+        QUIESCENCE_BLIND
+    } else {
+        QUIESCENCE
+    };
+    // What is still owed then, the audit names.
+    let _is_whole = eventually(patience, async || {
         clients.iter().all(|client| {
             let connections = client.connections.lock().expect("no one panics");
             connections.last().is_none_or(|connection| {

@@ -1,5 +1,6 @@
 //! A cluster, gateways that reach its nodes by cables of their own, and the faults that befall them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
@@ -16,7 +17,7 @@ pub(super) const GATEWAYS: usize = 3;
 /// What a test runs against.
 #[derive(Debug)]
 pub(super) struct World {
-    pub(super) cluster: Cluster,
+    pub(super) cluster: Arc<Cluster>,
     /// By gateway, then by node.
     pub(super) cables: Vec<Vec<Cable>>,
     pub(super) gateways: Vec<Gateway>,
@@ -52,7 +53,7 @@ impl World {
             cluster.is_whole(&client, stream).await;
         }
         Self {
-            cluster,
+            cluster: Arc::new(cluster),
             cables,
             gateways,
             client,

@@ -22,6 +22,11 @@ use super::{PATIENCE, eventually};
 /// The binary under test.
 pub(crate) const HERALD: &str = env!("CARGO_BIN_EXE_herald");
 
+/// The binary that serves: [`HERALD`], or another build of it, named by `HERALD_TEST_GATEWAY`.
+fn gateway_binary() -> std::ffi::OsString {
+    std::env::var_os("HERALD_TEST_GATEWAY").unwrap_or_else(|| HERALD.into())
+}
+
 /// What a gateway is started with.
 #[derive(Debug, Clone)]
 pub(crate) struct Builder {
@@ -76,7 +81,7 @@ impl Builder {
 
     /// The command with all settings in its environment and nothing else of ours.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(HERALD);
+        let mut command = Command::new(gateway_binary());
         command.args(arguments).current_dir(std::env::temp_dir());
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();

@@ -1,0 +1,149 @@
+//! What others put on `live.`: malformed, forged and too large, on the events' and on the claims' subjects.
+//! Whoever may publish there is taken for the server, and nats/production.conf lets nobody; but
+//! what can be told is told, and nothing holds a room up for good.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::gateway::Gateway;
+use crate::support::nats::Nats;
+use crate::support::publisher::Publisher;
+
+fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs {
+        headers.append(*name, *value);
+    }
+    headers
+}
+
+/// As the server would have put them on an event.
+const AS_THE_SERVER: [(&str, &str); 5] = [
+    ("Nats-Stream", "EVENTS"),
+    ("Nats-Subject", "ws.acme.custom.a"),
+    ("Nats-Sequence", "1000000"),
+    ("Nats-Last-Sequence", "0"),
+    ("Nats-Time-Stamp", "2099-01-01T00:00:00Z"),
+];
+
+/// With `name` set to `value`, or left out.
+fn but(name: &str, value: Option<&'static str>) -> HeaderMap {
+    let pairs = AS_THE_SERVER
+        .iter()
+        .filter_map(|(known, as_server)| match value {
+            _ if *known != name => Some((*known, *as_server)),
+            value => value.map(|value| (*known, value)),
+        });
+    headers(&pairs.collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn what_is_not_the_servers_on_live_is_dropped() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::on(&nats).await;
+    let publisher = Publisher::on(&nats).await;
+    let client = nats.connect().await;
+    let mut ann = Client::join(&gateway, "ann", "acme").await;
+    let mut forged = vec![HeaderMap::new()];
+    for (name, _) in AS_THE_SERVER {
+        forged.push(but(name, None));
+        forged.push(but(name, Some("")));
+    }
+    forged.push(but("Nats-Stream", Some("SESSIONS")));
+    forged.push(but("Nats-Subject", Some("ws.globex.custom.a")));
+    forged.push(but("Nats-Subject", Some("ws.acme.custom.b")));
+    forged.push(but("Nats-Sequence", Some("99999999999999999999999")));
+    forged.push(but("Nats-Sequence", Some("0")));
+    forged.push(but("Nats-Last-Sequence", Some("1000001")));
+    forged.push(but("Nats-Time-Stamp", Some("yesterday")));
+    let events = forged.len();
+    for headers in &forged {
+        let subject = "live.ws.acme.custom.a";
+        let sent =
+            client.publish_with_headers(subject, headers.clone(), "{\"title\":\"forged\"}".into());
+        sent.await.expect("sent");
+    }
+    let claim = publisher
+        .context
+        .get_stream("SESSIONS")
+        .await
+        .expect("there");
+    let claim = claim
+        .get_last_raw_message_by_subject("session.>")
+        .await
+        .expect("a claim");
+    let subject = format!("live.{}", claim.subject);
+    let as_the_server = |sequence: &'static str| {
+        headers(&[
+            ("Nats-Stream", "SESSIONS"),
+            ("Nats-Subject", claim.subject.as_str()),
+            ("Nats-Sequence", sequence),
+            ("Nats-Last-Sequence", "0"),
+            ("Nats-Time-Stamp", "2099-01-01T00:00:00Z"),
+        ])
+    };
+    let session =
+        json!({ "session": "0123456789abcdef0123456789abcdef", "gateway": "x" }).to_string();
+    let claims = [
+        (HeaderMap::new(), session.clone()),
+        (as_the_server("1000"), String::new()),
+        (as_the_server("1000"), "[]".to_owned()),
+        (
+            as_the_server("1000"),
+            json!({ "session": "no id", "gateway": "x" }).to_string(),
+        ),
+        (as_the_server("1000"), "x".repeat(900_000)),
+        (as_the_server("-1"), session),
+    ];
+    for (headers, body) in claims.clone() {
+        let sent = client.publish_with_headers(subject.clone(), headers, body.into());
+        sent.await.expect("sent");
+    }
+    client.flush().await.expect("sent");
+    gateway
+        .metric_becomes(
+            "herald_live_dropped_total",
+            "",
+            (events + claims.len()) as f64,
+        )
+        .await;
+    publisher
+        .event("acme.custom.a", &json!({ "title": "real" }))
+        .await;
+    assert_eq!(ann.notification().await["title"], "real");
+    assert!(ann.is_quiet(Duration::from_millis(200)).await);
+}
+
+/// Who may publish on `live.` can do this: no permission of nats/production.conf allows it.
+#[tokio::test]
+async fn a_forged_place_in_the_stream_holds_a_room_up_for_seconds_and_not_for_good() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::on(&nats).await;
+    let publisher = Publisher::on(&nats).await;
+    let client = nats.connect().await;
+    let mut ann = Client::join(&gateway, "ann", "acme").await;
+    publisher
+        .event("acme.custom.a", &json!({ "title": "first" }))
+        .await;
+    assert_eq!(ann.notification().await["title"], "first");
+    let sent = client.publish_with_headers(
+        "live.ws.acme.custom.a",
+        headers(&AS_THE_SERVER),
+        "{\"title\":\"forged\"}".into(),
+    );
+    sent.await.expect("sent");
+    client.flush().await.expect("sent");
+    assert_eq!(ann.notification().await["title"], "forged");
+    // Other subjects' events come all the same, once the room knows that the stream does not reach so far.
+    publisher
+        .event("acme.custom.b", &json!({ "title": "other" }))
+        .await;
+    assert_eq!(ann.notification().await["title"], "other");
+    publisher
+        .event("acme.custom.a", &json!({ "title": "same" }))
+        .await;
+    assert_eq!(ann.notification().await["title"], "same");
+}
