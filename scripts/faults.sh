@@ -3,6 +3,7 @@
 # audit of what came.
 #
 #   scripts/faults.sh [seeds] [seconds]   `7`, or `1..20`; 60 seconds each
+#   scripts/faults.sh upgrade BINARY      a rolling upgrade from that build of another version, and back
 #   scripts/faults.sh more                rolling restart, pairs, storms, thin lines, memory: half an hour
 #
 # The gateways are release builds. BLIND=1 builds one that neither repairs nor sweeps, and expects losses:
@@ -25,9 +26,14 @@ else
     export HERALD_TEST_GATEWAY="$release/herald"
 fi
 cargo build --locked --tests
+if [ "${1:-}" = upgrade ]; then
+    export HERALD_TEST_OTHER_VERSION="$2"
+    exec cargo test --locked --test it -- --ignored --exact --nocapture \
+        faults::rolling::a_rolling_upgrade_and_a_rollback_lose_nobody_and_nothing
+fi
 if [ "${1:-}" = more ]; then
     exec cargo test --locked --test it -- --ignored --nocapture --test-threads 1 faults:: \
-        --skip faults::nothing_is_lost_or_twice_under_faults
+        --skip faults::nothing_is_lost_or_twice_under_faults --skip rolling_upgrade
 fi
 export HERALD_FAULTS_SEEDS="${1:-1..20}" HERALD_FAULTS_SECONDS="${2:-60}"
 exec cargo test --locked --test it -- --ignored --exact --nocapture \

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::report::percentiles;
 use super::world::{GATEWAYS, World};
+use crate::support::client::Client;
+use crate::support::nats::cluster::request;
 use crate::support::token::token;
 
 /// One of the two is closed by then.
@@ -29,6 +31,47 @@ async fn of_two_connections_at_the_same_time_one_stays() {
 #[ignore = "10,000 pairs: make faults-more"]
 async fn of_ten_thousand_pairs_of_connections_one_each_stays() {
     pairs(10_000, 500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_claimed_elsewhere_while_a_gateway_was_cut_off_is_closed_there_afterwards() {
+    let world = World::start(|gateway| gateway).await;
+    let mut older = Client::join(&world.gateways[0], "ann", "acme").await;
+    for cable in &world.cables[0] {
+        cable.cut();
+    }
+    let mut newer = Client::join(&world.gateways[1], "ann", "acme").await;
+    // It cannot know yet.
+    assert!(older.is_open().await);
+    for cable in &world.cables[0] {
+        cable.mend();
+    }
+    let closed = timeout(SETTLES, older.closed()).await;
+    assert_eq!(closed.expect("in time").0, 4009);
+    assert!(newer.is_open().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_whose_republish_was_lost_counts_from_the_next_election_on() {
+    let world = World::start(|gateway| gateway).await;
+    let mut older = Client::join(&world.gateways[0], "ann", "acme").await;
+    let info = request(&world.client, "$JS.API.STREAM.INFO.SESSIONS", "").await;
+    let full = info.expect("it answers")["config"].clone();
+    let mut silent = full.clone();
+    silent["republish"] = serde_json::Value::Null;
+    let update = async |config: &serde_json::Value| {
+        let body = config.to_string();
+        let answer = request(&world.client, "$JS.API.STREAM.UPDATE.SESSIONS", &body).await;
+        let answer = answer.expect("it answers");
+        assert!(answer["error"].is_null(), "{answer}");
+    };
+    update(&silent).await;
+    let mut newer = Client::join(&world.gateways[1], "ann", "acme").await;
+    update(&full).await;
+    assert!(world.cluster.step_down(&world.client, "SESSIONS").await);
+    let closed = timeout(SETTLES, older.closed()).await;
+    assert_eq!(closed.expect("in time").0, 4009);
+    assert!(newer.is_open().await);
 }
 
 const CONNECTING: u8 = 0;

@@ -3,6 +3,7 @@
 //! of its gateway's drain came before its 1012.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::support::gateway::Builder;
 
 /// How large it is.
 struct Scale {
+    /// The build that the gateways start as, and those that they are restarted as, one after the other.
+    builds: Vec<Option<PathBuf>>,
     workspaces: usize,
     users_each: usize,
     events_per_second: u32,
@@ -30,6 +33,7 @@ struct Scale {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_loses_nobody_and_nothing() {
     roll(&Scale {
+        builds: vec![None, None],
         workspaces: 10,
         users_each: 18,
         events_per_second: 50,
@@ -43,6 +47,7 @@ async fn a_rolling_restart_loses_nobody_and_nothing() {
 #[ignore = "3,000 clients: make faults-more"]
 async fn a_rolling_restart_of_three_thousand_clients() {
     roll(&Scale {
+        builds: vec![None, None],
         workspaces: 60,
         users_each: 50,
         events_per_second: 60,
@@ -52,8 +57,25 @@ async fn a_rolling_restart_of_three_thousand_clients() {
     .await;
 }
 
+/// From another version to this one, and back. `HERALD_TEST_OTHER_VERSION` names its binary.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the binary of another version: scripts/faults.sh upgrade"]
+async fn a_rolling_upgrade_and_a_rollback_lose_nobody_and_nothing() {
+    let other = std::env::var_os("HERALD_TEST_OTHER_VERSION").map(PathBuf::from);
+    let other = other.expect("HERALD_TEST_OTHER_VERSION names a binary");
+    roll(&Scale {
+        builds: vec![Some(other.clone()), None, Some(other)],
+        workspaces: 20,
+        users_each: 30,
+        events_per_second: 100,
+        quiet: Duration::from_secs(3),
+        drain: Duration::from_secs(5),
+    })
+    .await;
+}
+
 async fn roll(scale: &Scale) {
-    let mut world = World::start(|gateway| drained(gateway, scale)).await;
+    let mut world = World::start(|gateway| drained(gateway, scale, 0)).await;
     let balancer = Balancer::new(&world.gateways);
     let watch = tokio::spawn(Arc::clone(&balancer).watch());
     let swarm = Swarm::open(clients(scale, &balancer), 1).await;
@@ -68,9 +90,11 @@ async fn roll(scale: &Scale) {
     let quiet = Instant::now();
     sleep(scale.quiet).await;
     let mut restarts = Vec::new();
-    for gateway in 0..GATEWAYS {
-        restarts.push(restart(&mut world, gateway, scale).await);
-        swarm.is_open(PATIENCE * 2).await;
+    for build in 1..scale.builds.len() {
+        for gateway in 0..GATEWAYS {
+            restarts.push(restart(&mut world, gateway, scale, build).await);
+            swarm.is_open(PATIENCE * 2).await;
+        }
     }
     over.cancel();
     load.await.expect("the load does not panic");
@@ -115,7 +139,11 @@ async fn roll(scale: &Scale) {
     );
 }
 
-fn drained(gateway: Builder, scale: &Scale) -> Builder {
+fn drained(gateway: Builder, scale: &Scale, build: usize) -> Builder {
+    let gateway = match &scale.builds[build] {
+        Some(binary) => gateway.binary(binary),
+        None => gateway,
+    };
     gateway
         .set("server.drain", format!("{}s", scale.drain.as_secs()))
         // Longer than the balancer takes to look.
@@ -147,7 +175,7 @@ struct Restart {
     ready: Instant,
 }
 
-async fn restart(world: &mut World, gateway: usize, scale: &Scale) -> Restart {
+async fn restart(world: &mut World, gateway: usize, scale: &Scale, build: usize) -> Restart {
     let old = &mut world.gateways[gateway];
     let began = Instant::now();
     old.terminate();
@@ -156,7 +184,7 @@ async fn restart(world: &mut World, gateway: usize, scale: &Scale) -> Restart {
     let limit = Duration::from_secs(1) + scale.drain + Duration::from_secs(16);
     assert!(ended - began < limit, "the drain took {:?}", ended - began);
     let (address, admin) = (old.address.clone(), old.admin.clone());
-    let again = drained(world.gateway(gateway), scale)
+    let again = drained(world.gateway(gateway), scale, build)
         .set("server.listen", address)
         .set("server.admin_listen", admin);
     world.gateways[gateway] = again.ready().await;

@@ -35,6 +35,7 @@ pub(crate) struct Builder {
     variables: BTreeMap<String, String>,
     /// The authority of its certificate, if it speaks TLS.
     authority: Option<PathBuf>,
+    binary: std::ffi::OsString,
 }
 
 /// A gateway process that belongs to one test.
@@ -66,6 +67,12 @@ impl Builder {
         self
     }
 
+    /// Runs another build of Herald.
+    pub(crate) fn binary(mut self, path: &Path) -> Self {
+        self.binary = path.into();
+        self
+    }
+
     /// Unsets `table.key`.
     pub(crate) fn unset(mut self, key: &str) -> Self {
         self.settings.remove(key);
@@ -81,7 +88,7 @@ impl Builder {
 
     /// The command with all settings in its environment and nothing else of ours.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(gateway_binary());
+        let mut command = Command::new(&self.binary);
         command.args(arguments).current_dir(std::env::temp_dir());
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
@@ -153,6 +160,7 @@ impl Gateway {
             settings: BTreeMap::new(),
             variables: BTreeMap::new(),
             authority: None,
+            binary: gateway_binary(),
         }
         .set("server.listen", "127.0.0.1:0")
         .set("server.admin_listen", "127.0.0.1:0")
