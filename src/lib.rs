@@ -12,9 +12,10 @@
 //! 5. [`room`]: who gets it: members, order, cursor, claims.
 //! 6. [`socket`]: the handshake, the session machine, the pump that owns the connection.
 //!
-//! Beside the flow: [`auth`] (tokens), [`migrate`] (JetStream objects), [`telemetry`], [`ops`] (the
-//! running process) and [`cli`].
+//! Beside the flow: `admission` (who may come in, how many and how fast), [`auth`] (tokens),
+//! [`migrate`] (JetStream objects), [`telemetry`], [`ops`] (the running process) and [`cli`].
 
+mod admission;
 pub mod auth;
 pub mod cli;
 pub mod config;

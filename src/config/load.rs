@@ -12,6 +12,8 @@ use super::keys::{KEYS, nearest};
 
 /// Most `send` spans of one event: each costs as much as a delivery.
 const SEND_SPANS_MAX: usize = 1000;
+/// Most new connections a second that can be asked for: beyond what any host accepts.
+const RATE_MAX: u32 = 1_000_000;
 /// Most workspaces with series of their own; the SDK takes 2,000 of one instrument.
 const WORKSPACES_MAX: usize = 1000;
 
@@ -148,17 +150,6 @@ impl Config {
                 &format!("{name} must be at least 100ms"),
             );
         }
-        for (name, value) in [
-            ("sockets.max_message_bytes", self.sockets.max_message_bytes),
-            ("sockets.queue_bytes", self.sockets.queue_bytes),
-            ("sockets.max_connections", self.sockets.max_connections),
-        ] {
-            check(value > 0, &format!("{name} must not be 0"));
-        }
-        check(
-            self.sockets.queue_bytes >= 64 * 1024,
-            "sockets.queue_bytes must hold one notification: at least 65536",
-        );
         check(
             matches!(self.nats.replicas, 1 | 3 | 5),
             "nats.replicas must be 1, 3 or 5",
@@ -186,6 +177,50 @@ impl Config {
         check(
             !self.auth.workspaces_claim.is_empty(),
             "auth.workspaces_claim must not be empty",
+        );
+        problems.extend(self.problems_of_limits());
+        problems
+    }
+
+    /// As [`Config::problems`], of numbers that limit one another.
+    fn problems_of_limits(&self) -> Vec<String> {
+        let sockets = &self.sockets;
+        let mut problems = Vec::new();
+        let mut check = |ok: bool, text: &str| {
+            if !ok {
+                problems.push(text.to_owned());
+            }
+        };
+        for (name, value) in [
+            ("sockets.max_message_bytes", sockets.max_message_bytes),
+            ("sockets.queue_bytes", sockets.queue_bytes),
+            ("sockets.max_connections", sockets.max_connections),
+        ] {
+            check(value > 0, &format!("{name} must not be 0"));
+        }
+        check(
+            sockets.queue_bytes >= 64 * 1024,
+            "sockets.queue_bytes must hold one notification: at least 65536",
+        );
+        check(
+            sockets.max_connections_per_address <= sockets.max_connections,
+            "sockets.max_connections_per_address must be at most sockets.max_connections (0: no limit)",
+        );
+        for (name, rate) in [
+            ("sockets.connect_rate", sockets.connect_rate),
+            (
+                "sockets.connect_rate_per_address",
+                sockets.connect_rate_per_address,
+            ),
+        ] {
+            check(
+                rate <= RATE_MAX,
+                &format!("{name} must be at most {RATE_MAX} (0: no limit)"),
+            );
+        }
+        check(
+            sockets.connect_rate == 0 || sockets.connect_rate_per_address <= sockets.connect_rate,
+            "sockets.connect_rate_per_address must be at most sockets.connect_rate (0: no limit)",
         );
         problems
     }

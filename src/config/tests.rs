@@ -156,6 +156,8 @@ fn every_key_sets_a_field_of_its_own_and_there_are_no_other_fields() {
     for key in KEYS {
         let other = match (key.name, key.default) {
             ("nats.replicas", _) => "3",
+            ("server.trusted_proxies", _) => "10.0.0.0/8",
+            ("sockets.connect_rate_per_address", _) => "7",
             ("telemetry.send_spans" | "telemetry.workspaces", _) => "7",
             ("projection.type", _) => "event",
             ("log.format", _) => "json",
@@ -226,6 +228,56 @@ fn everything_that_is_wrong_is_named_at_once() {
     }
     assert_eq!(text.lines().count(), 10, "{text}");
     assert!(!text.contains("swordfish"), "{text}");
+}
+
+#[test]
+fn proxies_are_a_list_or_one_string_and_a_malformed_one_is_named() {
+    let file = "[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"2001:db8::1\"]\n";
+    let shown = |config: &Config| -> Vec<String> {
+        let proxies = &config.server.trusted_proxies;
+        proxies.iter().map(ToString::to_string).collect()
+    };
+    let config = load(file, &[]).unwrap();
+    assert_eq!(shown(&config), ["10.0.0.0/8", "2001:db8::1/128"]);
+    let variables = [("HERALD_SERVER__TRUSTED_PROXIES", "192.0.2.1, ::1")];
+    let config = load(file, &variables).unwrap();
+    assert_eq!(shown(&config), ["192.0.2.1/32", "::1/128"]);
+    let variables = [("HERALD_SERVER__TRUSTED_PROXIES", "192.0.2.1,10.0.0.0/40")];
+    let text = refused("", &variables);
+    for part in ["server.trusted_proxies", "`10.0.0.0/40`", "10.0.0.0/8"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(!text.contains("192.0.2.1"), "{text}");
+}
+
+#[test]
+fn limits_that_cannot_work_are_named() {
+    for (lines, part) in [
+        (
+            "max_connections = 5\nmax_connections_per_address = 6",
+            "at most sockets.max_connections",
+        ),
+        (
+            "connect_rate = 1000001",
+            "sockets.connect_rate must be at most",
+        ),
+        ("connect_rate = -1", "sockets.connect_rate"),
+        ("connect_rate = \"fast\"", "sockets.connect_rate"),
+        (
+            "connect_rate_per_address = 2001",
+            "at most sockets.connect_rate",
+        ),
+        (
+            "max_connections_per_address = -1",
+            "sockets.max_connections_per_address",
+        ),
+    ] {
+        let text = refused(&format!("[sockets]\n{lines}\n"), &[]);
+        assert!(text.contains(part), "{lines}: {text}");
+        assert_eq!(text.lines().count(), 1, "{lines}: {text}");
+    }
+    let none = "[sockets]\nconnect_rate = 0\nconnect_rate_per_address = 5000\n";
+    assert!(load(none, &[]).is_ok());
 }
 
 /// What Kubernetes puts beside a service of that name, and what other programs call theirs.

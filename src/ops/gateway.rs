@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use super::admin;
+use super::arrivals::Arrivals;
 use super::health::{self, Health};
 use super::tls::Tls;
 use super::{drain, listener};
@@ -163,12 +164,17 @@ impl Gateway {
             let watch = tls.clone().watch(cancel.clone());
             tokio::spawn(watch);
         }
-        for (listener, tls, router) in [(self.public, self.tls, public), (self.admin, None, admin)]
-        {
+        let arrivals = Arrivals::public(&self.config, Arc::clone(self.telemetry.metrics()));
+        let admin_arrivals = Arrivals::admin(Arc::clone(self.telemetry.metrics()));
+        for (listener, tls, router, arrivals) in [
+            (self.public, self.tls, public, arrivals),
+            (self.admin, None, admin, admin_arrivals),
+        ] {
             tokio::spawn(listener::accept(
                 listener,
                 tls,
                 router,
+                arrivals,
                 connections.clone(),
                 cancel.clone(),
             ));

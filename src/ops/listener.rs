@@ -3,8 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::Pin;
 use std::time::Duration;
 
 use axum::Router;
@@ -23,8 +22,8 @@ use tower_service::Service;
 use tracing::{debug, warn};
 
 use super::Conn;
+use super::arrivals::{Arrival, Arrivals};
 use super::tls::Tls;
-use crate::telemetry::Clock;
 
 /// How long a client may take for a TLS handshake, and again for its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,25 +55,44 @@ pub(super) fn bind(address: SocketAddr, send_buffer: usize) -> io::Result<TcpLis
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until `cancel`, and serves `router` on each connection. Upgraded connections leave the
-/// tracker when their handler has taken them.
+/// Accepts until `cancel`, as long as there is a place, and serves `router` on each connection. Upgraded
+/// connections leave the tracker when their handler has taken them.
 pub(super) async fn accept(
     listener: TcpListener,
     tls: Option<Tls>,
     router: Router,
+    arrivals: Arrivals,
     connections: TaskTracker,
     cancel: CancellationToken,
 ) {
     loop {
-        let accepted = tokio::select! {
+        // The place first: what is accepted without one would be nobody's to bound.
+        let next = async {
+            let place = arrivals.place().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
             biased;
             () = cancel.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            next = next => next,
         };
         match accepted {
-            Ok((tcp, _)) => {
-                let serve = connection(tcp, tls.clone(), router.clone(), cancel.clone());
-                connections.spawn(serve);
+            Ok((tcp, peer)) => {
+                let Some(arrival) = arrivals.take(place, peer) else {
+                    debug!(peer = %peer.ip(), "too many connections of one address");
+                    continue;
+                };
+                let arrivals = arrivals.clone();
+                let serve = connection(tcp, tls.clone(), router.clone(), arrival.clone());
+                let cancel = cancel.clone();
+                connections.spawn(async move {
+                    tokio::select! {
+                        () = serve => {}
+                        // Requests that wait at the end of a drain get no answer any more.
+                        () = cancel.cancelled() => {}
+                        () = arrivals.outstayed(&arrival) => debug!("silent connection closed"),
+                    }
+                });
             }
             Err(error) => {
                 // Out of files is the usual cause; the next connection may do.
@@ -85,8 +103,7 @@ pub(super) async fn accept(
     }
 }
 
-async fn connection(tcp: TcpStream, tls: Option<Tls>, router: Router, cancel: CancellationToken) {
-    let accepted = Clock::now();
+async fn connection(tcp: TcpStream, tls: Option<Tls>, router: Router, arrival: Arrival) {
     if let Err(error) = SockRef::from(&tcp).set_tcp_nodelay(true) {
         debug!(%error, "no TCP_NODELAY");
     }
@@ -102,36 +119,26 @@ async fn connection(tcp: TcpStream, tls: Option<Tls>, router: Router, cancel: Ca
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES);
-    let service = TowerToHyperService::new(WithBody {
-        router,
-        accepted,
-        is_first: Arc::new(AtomicBool::new(true)),
-    });
+    let service = TowerToHyperService::new(WithArrival { router, arrival });
     let serve = http
         .serve_connection(TokioIo::new(conn), service)
         .with_upgrades();
-    tokio::select! {
-        served = serve => if let Err(error) = served {
-            debug!(%error, "connection ended");
-        },
-        // Requests that wait at the end of a drain get no answer any more.
-        () = cancel.cancelled() => {}
+    if let Err(error) = serve.await {
+        debug!(%error, "connection ended");
     }
 }
 
-/// Gives axum's router the body type that it expects, and the first request of a connection the time
-/// at which that was accepted.
+/// Gives axum's router the body type that it expects, and each request the connection that it came on.
 #[derive(Clone)]
-struct WithBody {
+struct WithArrival {
     router: Router,
-    accepted: Clock,
-    is_first: Arc<AtomicBool>,
+    arrival: Arrival,
 }
 
-impl Service<hyper::Request<Incoming>> for WithBody {
+impl Service<hyper::Request<Incoming>> for WithArrival {
     type Response = Response;
     type Error = Infallible;
-    type Future = <Router as Service<Request>>::Future;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn poll_ready(
         &mut self,
@@ -141,9 +148,14 @@ impl Service<hyper::Request<Incoming>> for WithBody {
     }
 
     fn call(&mut self, mut request: hyper::Request<Incoming>) -> Self::Future {
-        if self.is_first.swap(false, Ordering::Relaxed) {
-            request.extensions_mut().insert(self.accepted);
-        }
-        self.router.call(request.map(axum::body::Body::new))
+        let arrival = self.arrival.clone();
+        arrival.set_busy(true);
+        request.extensions_mut().insert(arrival.clone());
+        let answer = self.router.call(request.map(axum::body::Body::new));
+        Box::pin(async move {
+            let answer = answer.await;
+            arrival.set_busy(false);
+            answer
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! The running process: listeners, health, drain.
 
 mod admin;
+mod arrivals;
 mod conn;
 mod drain;
 mod gateway;
@@ -8,5 +9,6 @@ mod health;
 mod listener;
 pub mod tls;
 
+pub use self::arrivals::Arrival;
 pub use self::conn::Conn;
 pub use self::gateway::{Gateway, ServeError, serve};

@@ -4,13 +4,13 @@
 //! handshake as 1006 and nothing else. A refusal that means "later" is an HTTP error before the
 //! upgrade, so that the contract's client, which resets its back-off on `open`, backs off.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -21,19 +21,21 @@ use tracing::{debug, warn};
 
 use super::in_flight::InFlight;
 use super::pump::Pump;
+use super::refusal::Refusal;
 use super::session::{Session, SessionLimits};
 use super::transport::Transport;
 use super::upgrade::{switching, upgrade_required, websocket_key};
 use super::{CloseReason, Outbox, code_label, request};
+use crate::admission::{Address, Admission, Seat};
 use crate::auth::{Identity, UserKey, Verifier, presented_token};
 use crate::config::Config;
 use crate::event::WorkspaceSlug;
-use crate::ops::Conn;
-use crate::room::{JoinError, JoinRequest, Membership, RoomHandle, Rooms};
-use crate::telemetry::{Clock, ConnectionTrace, Metrics, Outcome, Step, Steps, Telemetry, Tracing};
+use crate::ops::{Arrival, Conn};
+use crate::room::{JoinRequest, Membership, RoomHandle, Rooms};
+use crate::telemetry::{ConnectionTrace, Metrics, Outcome, Step, Steps, Telemetry, Tracing};
 
-/// What a client is told to wait where nothing better is known.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// The peer of a request that came by no listener of ours, as none does.
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// What every handshake and socket of a gateway needs.
 #[derive(Debug)]
@@ -44,25 +46,13 @@ pub struct Doorway {
     queue_bytes: usize,
     allowed_origins: Vec<String>,
     permits: Arc<Semaphore>,
+    admission: Admission,
     metrics: Arc<Metrics>,
     tracing: Option<Arc<Tracing>>,
     /// There once NATS is.
     rooms: OnceLock<Rooms>,
     sockets: TaskTracker,
     draining: AtomicBool,
-}
-
-/// A request that is not answered with a socket.
-enum Refusal {
-    /// Upgraded and closed with its code.
-    Close(CloseReason),
-    /// An HTTP error.
-    Http {
-        status: StatusCode,
-        reason: &'static str,
-        text: &'static str,
-        retry_after: Option<Duration>,
-    },
 }
 
 impl Doorway {
@@ -77,6 +67,7 @@ impl Doorway {
             permits: Arc::new(Semaphore::new(
                 config.sockets.max_connections.min(Semaphore::MAX_PERMITS),
             )),
+            admission: Admission::new(config),
             metrics: Arc::clone(telemetry.metrics()),
             tracing: telemetry.tracing().cloned(),
             rooms: OnceLock::new(),
@@ -152,30 +143,32 @@ impl Doorway {
         }
     }
 
-    /// The checks in their order; what passes them all is a member of its room.
-    async fn admit(&self, request: &Parts, steps: &mut Steps) -> Result<Admitted, Refusal> {
+    /// The checks in their order; what passes them all is a member of its room. The rates come before
+    /// the token is looked at: a flood must not cost a signature check each.
+    async fn admit(
+        &self,
+        request: &Parts,
+        address: Address,
+        steps: &mut Steps,
+    ) -> Result<Admitted, Refusal> {
         steps.begin(Step::Authenticate);
         if !request::origin_allowed(&request.headers, &self.allowed_origins) {
-            return Err(Refusal::http(
-                StatusCode::FORBIDDEN,
-                "origin",
-                "this origin may not connect\n",
-            ));
+            return Err(Refusal::ORIGIN);
         }
         if self.draining.load(Ordering::Relaxed) {
-            return Err(Refusal::later("draining", "the gateway is restarting\n"));
+            return Err(Refusal::DRAINING);
         }
+        self.admission.attempt(address)?;
         let authorized = self.authorize(request);
         self.count_check("join", authorized.as_ref().err());
         let (identity, workspace) = authorized?;
         steps.begin(Step::Activate);
+        let seat = self.admission.seat(address);
+        let seat = seat.ok_or(Refusal::ADDRESS_CONNECTIONS)?;
         let permit = Arc::clone(&self.permits)
             .try_acquire_owned()
-            .map_err(|_| Refusal::later("capacity", "the gateway is full\n"))?;
-        let rooms = self
-            .rooms
-            .get()
-            .ok_or_else(|| Refusal::later("nats", "NATS is away\n"))?;
+            .map_err(|_| Refusal::CAPACITY)?;
+        let rooms = self.rooms.get().ok_or(Refusal::NATS)?;
         let outbox = Outbox::new(self.queue_bytes, Arc::clone(self.metrics.depth()));
         let join = JoinRequest {
             workspace: workspace.clone(),
@@ -190,7 +183,7 @@ impl Doorway {
             workspace,
             outbox,
             membership,
-            permit,
+            permits: Box::new((permit, seat)),
         })
     }
 
@@ -240,7 +233,8 @@ struct Admitted {
     workspace: WorkspaceSlug,
     outbox: Outbox,
     membership: Membership,
-    permit: OwnedSemaphorePermit,
+    /// Of the gateway's sockets, and of its address'. Boxed: the socket's future holds it twice.
+    permits: Box<(OwnedSemaphorePermit, Seat)>,
 }
 
 /// `GET /`: a WebSocket, or the reason why not.
@@ -254,9 +248,14 @@ pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> R
     let Some(upgrade) = request.extensions.remove::<OnUpgrade>() else {
         return upgrade_required();
     };
-    let accepted = request.extensions.remove::<Clock>();
-    let mut steps = Steps::new(&request.headers, accepted);
-    match doorway.admit(&request, &mut steps).await {
+    let arrival = request.extensions.remove::<Arrival>();
+    let mut steps = Steps::new(
+        &request.headers,
+        arrival.as_ref().and_then(Arrival::accepted),
+    );
+    let peer = arrival.as_ref().map_or(NOBODY, Arrival::peer);
+    let address = doorway.admission.client(peer, &request.headers);
+    match doorway.admit(&request, address, &mut steps).await {
         Ok(admitted) => {
             let sockets = doorway.sockets.clone();
             sockets.spawn(serve(
@@ -271,33 +270,21 @@ pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> R
             debug!(code = reason.code(), reason = reason.text(), "refused");
             doorway.metrics.count_close(code_label(reason.code()));
             let refused = refuse(Arc::clone(&doorway), upgrade, reason, steps);
-            doorway.sockets.spawn(refused);
+            doorway.sockets.spawn(async move {
+                refused.await;
+                // It is no socket that counts: until it is gone it keeps its place among the arrivals.
+                drop(arrival);
+            });
             switching(&accept, &request.headers)
         }
-        Err(Refusal::Http {
-            status,
-            reason,
-            text,
-            retry_after,
-        }) => {
+        Err(Refusal::Http(refusal)) => {
+            let (status, reason) = (refusal.status.as_u16(), refusal.reason);
             doorway.metrics.join_refused(reason);
             steps.end();
-            let status_code = status.as_u16();
-            let refused = Outcome::Refused {
-                status: status_code,
-                reason,
-            };
-            let trace = doorway.trace(&steps, &refused);
+            let trace = doorway.trace(&steps, &Outcome::Refused { status, reason });
             let _current = trace.as_ref().map(|trace| trace.enter());
-            debug!(status = status_code, reason, "join refused");
-            let mut response = (status, text).into_response();
-            if let Some(after) = retry_after {
-                let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-                response
-                    .headers_mut()
-                    .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-            }
-            response
+            debug!(status, reason, %address, "join refused");
+            refusal.into_response()
         }
     }
 }
@@ -335,7 +322,7 @@ async fn serve(
         workspace,
         outbox,
         membership,
-        permit,
+        permits,
     } = admitted;
     let Some((conn, read)) = upgraded(upgrade).await else {
         return;
@@ -364,7 +351,7 @@ async fn serve(
     };
     let end = pump.run().await;
     pump.finish(end).await;
-    drop(permit);
+    drop(permits);
 }
 
 /// The connection after the 101, and what was read of it already.
@@ -390,45 +377,6 @@ fn first_ping(interval: Duration, membership: &Membership) -> Duration {
     interval / 2 + interval / 510 * share
 }
 
-impl Refusal {
-    fn http(status: StatusCode, reason: &'static str, text: &'static str) -> Self {
-        Self::Http {
-            status,
-            reason,
-            text,
-            retry_after: None,
-        }
-    }
-
-    fn later(reason: &'static str, text: &'static str) -> Self {
-        Self::Http {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            reason,
-            text,
-            retry_after: Some(RETRY_AFTER),
-        }
-    }
-}
-
-impl From<CloseReason> for Refusal {
-    fn from(reason: CloseReason) -> Self {
-        Self::Close(reason)
-    }
-}
-
-impl From<JoinError> for Refusal {
-    fn from(error: JoinError) -> Self {
-        match error {
-            JoinError::Unavailable => Self::later("nats", "NATS is away\n"),
-            JoinError::Flapping { retry_after } => Self::Http {
-                status: StatusCode::CONFLICT,
-                reason: "flapping",
-                text: "connections of this user replace each other\n",
-                retry_after: Some(retry_after),
-            },
-        }
-    }
-}
 #[cfg(test)]
 mod tests {
     use super::*;

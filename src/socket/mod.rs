@@ -10,6 +10,7 @@ mod in_flight;
 mod outbox;
 mod parcel;
 mod pump;
+mod refusal;
 mod request;
 mod session;
 mod transport;

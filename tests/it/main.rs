@@ -28,6 +28,7 @@ mod frames;
 mod guide;
 mod harness;
 mod hostile_headers;
+mod limits;
 mod migration_faults;
 mod migrations;
 mod nats_away;

@@ -83,8 +83,18 @@ pub(super) const CLOSES: &[&str] = &[
     "4029",
     "dead_peer",
 ];
-/// Why a join is refused with an HTTP error.
-pub(super) const REFUSALS: &[&str] = &["origin", "draining", "capacity", "nats", "flapping"];
+/// Why a join is refused with an HTTP error, or a connection closed before its request.
+pub(super) const REFUSALS: &[&str] = &[
+    "origin",
+    "draining",
+    "rate",
+    "address_rate",
+    "address_connections",
+    "capacity",
+    "nats",
+    "flapping",
+    "silent",
+];
 /// What a look at a token can find.
 pub(super) const CHECKS: &[&str] = &[
     "ok",

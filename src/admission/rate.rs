@@ -1,0 +1,191 @@
+//! The rate of new connections, in all and of one address. Pure: the time is given.
+//!
+//! The generic cell rate algorithm (ITU-T I.371), which is a token bucket kept as one point in time:
+//! when all that was taken will have been earned. A second's worth may come at once.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::Address;
+
+/// How much may come at once, as time: with a rate of 100 a second, 100.
+const BURST: Duration = Duration::from_secs(1);
+/// Addresses are not looked through for old ones below this number.
+const FEW_ADDRESSES: usize = 1024;
+
+/// Which rate was exceeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    All,
+    Address,
+}
+
+/// The rates of a gateway.
+#[derive(Debug)]
+pub(crate) struct Rates {
+    all: Option<Rate>,
+    each: Option<Rate>,
+    spent: Option<Instant>,
+    /// An address whose point is past has taken nothing that is not earned, and need not be kept. So
+    /// this holds the addresses of the last second, and as many again that have not been looked
+    /// at since.
+    spent_by: HashMap<Address, Instant>,
+    /// How many there may be before the old ones are removed.
+    look_at: usize,
+}
+
+/// New connections in a second.
+#[derive(Debug, Clone, Copy)]
+struct Rate {
+    /// The time in which one is earned.
+    interval: Duration,
+}
+
+impl Rate {
+    fn new(per_second: u32) -> Option<Self> {
+        let interval = BURST.checked_div(per_second)?;
+        Some(Self { interval })
+    }
+
+    /// The new point, where one more may come `now`.
+    fn take(self, spent: Option<Instant>, now: Instant) -> Option<Instant> {
+        let next = spent.map_or(now, |spent| spent.max(now)) + self.interval;
+        (next <= now + BURST).then_some(next)
+    }
+}
+
+impl Rates {
+    /// So many a second in all, and of each address; 0: without a limit.
+    pub(crate) fn new(all: u32, each: u32) -> Self {
+        Self {
+            all: Rate::new(all),
+            each: Rate::new(each),
+            spent: None,
+            spent_by: HashMap::new(),
+            look_at: FEW_ADDRESSES,
+        }
+    }
+
+    /// Takes one for `address`. One that is refused costs nothing: whoever exceeds its own rate takes
+    /// nothing of the others', and whoever finds all of it taken keeps its own.
+    ///
+    /// # Errors
+    /// The rate that is exceeded.
+    pub(crate) fn take(&mut self, address: Address, now: Instant) -> Result<(), Over> {
+        let own = match self.each {
+            Some(each) => {
+                let spent = self.spent_by.get(&address).copied();
+                Some(each.take(spent, now).ok_or(Over::Address)?)
+            }
+            None => None,
+        };
+        if let Some(all) = self.all {
+            self.spent = Some(all.take(self.spent, now).ok_or(Over::All)?);
+        }
+        if let Some(own) = own {
+            self.spent_by.insert(address, own);
+            self.forget(now);
+        }
+        Ok(())
+    }
+
+    /// Removes, now and then, the addresses that have nothing to earn back.
+    fn forget(&mut self, now: Instant) {
+        if self.spent_by.len() >= self.look_at {
+            self.spent_by.retain(|_, spent| *spent > now);
+            self.look_at = FEW_ADDRESSES.max(self.spent_by.len() * 2);
+            self.spent_by.shrink_to(self.look_at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(number: u32) -> Address {
+        Address::from(IpAddr::V4(Ipv4Addr::from_bits(number)))
+    }
+
+    /// How many of `attempts` are taken.
+    fn taken(rates: &mut Rates, from: u32, attempts: usize, now: Instant) -> usize {
+        (0..attempts)
+            .filter(|_| rates.take(address(from), now).is_ok())
+            .count()
+    }
+
+    #[test]
+    fn a_second_s_worth_comes_at_once_and_then_the_rate() {
+        let start = Instant::now();
+        let mut rates = Rates::new(100, 0);
+        assert_eq!(taken(&mut rates, 1, 500, start), 100);
+        assert_eq!(rates.take(address(2), start), Err(Over::All));
+        let later = start + Duration::from_millis(500);
+        assert_eq!(taken(&mut rates, 1, 500, later), 50);
+        let much_later = start + Duration::from_secs(3600);
+        assert_eq!(taken(&mut rates, 1, 500, much_later), 100);
+    }
+
+    #[test]
+    fn zero_is_no_limit() {
+        let mut rates = Rates::new(0, 0);
+        assert_eq!(taken(&mut rates, 1, 100_000, Instant::now()), 100_000);
+        assert!(rates.spent_by.is_empty());
+    }
+
+    #[test]
+    fn an_address_over_its_rate_takes_nothing_of_the_others() {
+        let now = Instant::now();
+        let mut rates = Rates::new(100, 10);
+        assert_eq!(taken(&mut rates, 1, 10_000, now), 10);
+        assert_eq!(rates.take(address(1), now), Err(Over::Address));
+        for other in 2..11 {
+            assert_eq!(taken(&mut rates, other, 10, now), 10);
+        }
+        assert_eq!(rates.take(address(11), now), Err(Over::All));
+        // It found all taken, and keeps its own.
+        let later = now + BURST;
+        assert_eq!(taken(&mut rates, 11, 10, later), 10);
+    }
+
+    #[test]
+    fn addresses_that_came_long_ago_are_forgotten() {
+        let mut now = Instant::now();
+        let mut rates = Rates::new(0, 5);
+        for number in 0..200_000 {
+            now += Duration::from_millis(1);
+            assert_eq!(rates.take(address(number), now), Ok(()));
+        }
+        assert!(rates.spent_by.len() <= 2 * FEW_ADDRESSES);
+        assert!(rates.spent_by.capacity() <= 8 * FEW_ADDRESSES);
+    }
+
+    proptest! {
+        /// In no stretch of time is more taken than the rate earns in it and one burst.
+        #[test]
+        fn never_more_than_the_rate_and_one_burst(
+            rate in 1u32..500,
+            pauses in prop::collection::vec(0u64..20_000, 1..400),
+        ) {
+            let mut now = Instant::now();
+            let mut rates = Rates::new(rate, 0);
+            let mut times = Vec::new();
+            for pause in pauses {
+                now += Duration::from_micros(pause);
+                if rates.take(address(1), now).is_ok() {
+                    times.push(now);
+                }
+            }
+            for (index, from) in times.iter().enumerate() {
+                for (more, to) in times[index..].iter().enumerate() {
+                    let earned = (*to - *from).as_secs_f64() * f64::from(rate);
+                    prop_assert!((more + 1) as f64 <= earned + f64::from(rate) + 1.0);
+                }
+            }
+        }
+    }
+}

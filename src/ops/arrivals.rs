@@ -1,0 +1,144 @@
+//! Connections that are accepted and are no sockets yet: TLS, the request's head, the join, or the end of
+//! one that is refused. Their number is bounded, so that clients that say nothing cannot take all files
+//! and memory.
+//!
+//! Over the bound nothing is accepted: a new connection waits in the kernel's queue, where it costs the
+//! gateway nothing. Closing it would be worse for those that mean well: a handshake takes milliseconds,
+//! so a storm of them is through in seconds, but a closed one backs off and comes again. Clients that say
+//! nothing would keep that queue waiting for all of [`super::listener`]'s patience; so once all places
+//! are taken, who has not asked for anything by then is closed after [`PATIENCE`].
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::admission::{Address, PerAddress, Place, TrustedProxies};
+use crate::config::Config;
+use crate::telemetry::{Clock, Metrics};
+
+/// Arrivals at one listener. A head that is as long as it may be and TLS take some 60 KiB of each, at most
+/// 240 MiB of all.
+const PLACES: usize = 4096;
+/// Arrivals of one address, at least: where it may have few sockets, those that are refused or about to
+/// become sockets must not keep out the one after them.
+const PLACES_OF_ADDRESS: usize = 16;
+/// How long a connection without a request is kept while others wait: three round trips over a bad
+/// mobile network.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The arrivals at one listener.
+#[derive(Debug, Clone)]
+pub(super) struct Arrivals {
+    places: Arc<Semaphore>,
+    /// Of one address; unset for the listener that is not public.
+    per_address: Option<Arc<PerAddress>>,
+    proxies: TrustedProxies,
+    metrics: Arc<Metrics>,
+}
+
+/// One connection that has arrived; it holds its place until the last clone is gone.
+#[derive(Debug, Clone)]
+pub struct Arrival(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    peer: IpAddr,
+    accepted: Clock,
+    has_asked: AtomicBool,
+    /// A request is being answered.
+    is_busy: AtomicBool,
+    _place: OwnedSemaphorePermit,
+    _of_address: Option<Place>,
+}
+
+impl Arrivals {
+    /// Those of the sockets' listener.
+    pub(super) fn public(config: &Config, metrics: Arc<Metrics>) -> Self {
+        let per_address = match config.sockets.max_connections_per_address {
+            0 => None,
+            limit => PerAddress::new(limit.max(PLACES_OF_ADDRESS)),
+        };
+        Self {
+            places: Arc::new(Semaphore::new(PLACES)),
+            per_address,
+            proxies: TrustedProxies::new(config.server.trusted_proxies.clone()),
+            metrics,
+        }
+    }
+
+    /// Those of the admin listener, which a flood at the public one does not reach.
+    pub(super) fn admin(metrics: Arc<Metrics>) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(PLACES)),
+            per_address: None,
+            proxies: TrustedProxies::default(),
+            metrics,
+        }
+    }
+
+    /// A place for the next connection, once there is one.
+    pub(super) async fn place(&self) -> OwnedSemaphorePermit {
+        match Arc::clone(&self.places).acquire_owned().await {
+            Ok(place) => place,
+            // Nobody closes the semaphore.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// The connection from `peer`; `None` where its address has as many as it may.
+    pub(super) fn take(&self, place: OwnedSemaphorePermit, peer: SocketAddr) -> Option<Arrival> {
+        let peer = peer.ip();
+        let of_address = match &self.per_address {
+            // What comes through a proxy is counted when its request says whose it is.
+            Some(all) if !self.proxies.trust(peer) => {
+                let Some(place) = all.take(Address::from(peer)) else {
+                    self.metrics.join_refused("address_connections");
+                    return None;
+                };
+                Some(place)
+            }
+            Some(_) | None => None,
+        };
+        Some(Arrival(Arc::new(Held {
+            peer,
+            accepted: Clock::now(),
+            has_asked: AtomicBool::new(false),
+            is_busy: AtomicBool::new(false),
+            _place: place,
+            _of_address: of_address,
+        })))
+    }
+
+    /// Ends when the connection has asked for nothing while others wait for its place.
+    pub(super) async fn outstayed(&self, arrival: &Arrival) {
+        loop {
+            tokio::time::sleep(PATIENCE).await;
+            let others_wait = self.places.available_permits() == 0;
+            if others_wait && !arrival.0.is_busy.load(Ordering::Relaxed) {
+                self.metrics.join_refused("silent");
+                return;
+            }
+        }
+    }
+}
+
+impl Arrival {
+    /// Who connected: the client, or a proxy.
+    pub fn peer(&self) -> IpAddr {
+        self.0.peer
+    }
+
+    /// When the connection was accepted, for its first request.
+    pub(crate) fn accepted(&self) -> Option<Clock> {
+        let is_first = !self.0.has_asked.swap(true, Ordering::Relaxed);
+        is_first.then_some(self.0.accepted)
+    }
+
+    /// Whether a request of this connection is being answered.
+    pub(super) fn set_busy(&self, is_busy: bool) {
+        self.0.is_busy.store(is_busy, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,122 @@
+//! A request that is not answered with a socket, and its HTTP where it is not even upgraded.
+
+use std::time::Duration;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::CloseReason;
+use crate::admission::Over;
+use crate::room::JoinError;
+
+/// What a client is told to wait where nothing better is known.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// The same where others of its address have to leave first.
+const RETRY_AFTER_OTHERS: Duration = Duration::from_secs(10);
+
+/// Why a request gets no socket.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// Upgraded and closed with its code.
+    Close(CloseReason),
+    /// An HTTP error.
+    Http(HttpRefusal),
+}
+
+/// An HTTP error before the upgrade.
+#[derive(Debug)]
+pub(super) struct HttpRefusal {
+    pub(super) status: StatusCode,
+    /// The metric's label.
+    pub(super) reason: &'static str,
+    text: &'static str,
+    retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// A page of this origin may not connect.
+    pub(super) const ORIGIN: Self = Self::Http(HttpRefusal {
+        status: StatusCode::FORBIDDEN,
+        reason: "origin",
+        text: "this origin may not connect\n",
+        retry_after: None,
+    });
+    /// The gateway lets nobody in any more.
+    pub(super) const DRAINING: Self = Self::later("draining", "the gateway is restarting\n");
+    /// As many sockets as there may be.
+    pub(super) const CAPACITY: Self = Self::later("capacity", "the gateway is full\n");
+    /// As many sockets as one address may have.
+    pub(super) const ADDRESS_CONNECTIONS: Self = Self::too_many(
+        "address_connections",
+        "too many connections from this address\n",
+        RETRY_AFTER_OTHERS,
+    );
+    /// NATS does not answer, or has not yet.
+    pub(super) const NATS: Self = Self::later("nats", "NATS is away\n");
+
+    const fn later(reason: &'static str, text: &'static str) -> Self {
+        Self::Http(HttpRefusal {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            reason,
+            text,
+            retry_after: Some(RETRY_AFTER),
+        })
+    }
+
+    /// RFC 6585 section 4.
+    const fn too_many(reason: &'static str, text: &'static str, retry_after: Duration) -> Self {
+        Self::Http(HttpRefusal {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            reason,
+            text,
+            retry_after: Some(retry_after),
+        })
+    }
+}
+
+impl From<CloseReason> for Refusal {
+    fn from(reason: CloseReason) -> Self {
+        Self::Close(reason)
+    }
+}
+
+impl From<Over> for Refusal {
+    fn from(over: Over) -> Self {
+        let (reason, text) = match over {
+            Over::All => ("rate", "too many new connections, try again later\n"),
+            Over::Address => (
+                "address_rate",
+                "too many new connections from this address, try again later\n",
+            ),
+        };
+        Self::too_many(reason, text, RETRY_AFTER)
+    }
+}
+
+impl From<JoinError> for Refusal {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Unavailable => Self::NATS,
+            JoinError::Flapping { retry_after } => Self::Http(HttpRefusal {
+                status: StatusCode::CONFLICT,
+                reason: "flapping",
+                text: "connections of this user replace each other\n",
+                retry_after: Some(retry_after),
+            }),
+        }
+    }
+}
+
+impl IntoResponse for HttpRefusal {
+    fn into_response(self) -> Response {
+        // Who comes later comes on a connection of its own, and this one's place is another's.
+        let close = [(header::CONNECTION, "close")];
+        let mut response = (self.status, close, self.text).into_response();
+        if let Some(after) = self.retry_after {
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

@@ -1,0 +1,345 @@
+//! Overload that faults bring: how many connections there may be and how fast they may come, in all and
+//! from one address, also behind proxies.
+//!
+//! Clients come from addresses of their own: all of 127.0.0.0/8 is this machine.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::support::client::Client;
+use crate::support::gateway::Gateway;
+use crate::support::nats::Nats;
+use crate::support::publisher::Publisher;
+use crate::support::raw::handshake;
+use crate::support::{PATIENCE, eventually};
+
+/// The refusals of [`Gateway::metric`].
+const REFUSED: &str = "herald_connections_refused_total";
+
+/// How an attempt ended.
+#[derive(Debug)]
+struct Attempt {
+    status: u16,
+    head: String,
+    /// What came after the head, of a refusal.
+    body: String,
+    _stream: TcpStream,
+}
+
+impl Attempt {
+    fn retry_after(&self) -> Option<u64> {
+        let line = self.head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("retry-after").then_some(value)
+        });
+        line?.trim().parse().ok()
+    }
+
+    /// A refusal that means "later": with a time and a sentence, and not upgraded.
+    fn is_later(&self, status: u16, words: &str) -> bool {
+        self.status == status
+            && self.retry_after().is_some_and(|seconds| seconds > 0)
+            && self.body.contains(words)
+    }
+}
+
+/// A connection from `from`; `None` if it is reset.
+async fn connect(gateway: &Gateway, from: Ipv4Addr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::from((from, 0))).expect("ours");
+    let address = gateway.address.parse().expect("an address");
+    let connecting = timeout(PATIENCE, socket.connect(address));
+    connecting.await.expect("in time").expect("a peer")
+}
+
+/// Sends a request with more header lines, and reads the answer's head. Status 0: the connection ended.
+async fn send(mut stream: TcpStream, request: &str, headers: &[(&str, &str)]) -> Attempt {
+    let mut more = String::new();
+    for (name, value) in headers {
+        more.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let request = request.replacen("Host: x\r\n", &format!("Host: x\r\n{more}"), 1);
+    let mut text = String::new();
+    if stream.write_all(request.as_bytes()).await.is_ok() {
+        let mut byte = [0];
+        while !text.ends_with("\r\n\r\n") {
+            let read = timeout(PATIENCE, stream.read(&mut byte)).await;
+            match read.expect("an answer in time") {
+                Ok(1) => text.push(char::from(byte[0])),
+                Ok(_) | Err(_) => break,
+            }
+        }
+    }
+    let status = text.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let length = text
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let length = length.and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.expect("the body");
+    Attempt {
+        status: status.unwrap_or(0),
+        head: text,
+        body: String::from_utf8(body).expect("UTF-8"),
+        _stream: stream,
+    }
+}
+
+/// Tries to join `acme` as `user` from `from`.
+async fn attempt(
+    gateway: &Gateway,
+    user: &str,
+    from: Ipv4Addr,
+    headers: &[(&str, &str)],
+) -> Attempt {
+    let stream = connect(gateway, from).await;
+    send(stream, &handshake(user, "acme"), headers).await
+}
+
+const fn local(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, last)
+}
+
+#[tokio::test]
+async fn over_the_rate_in_all_a_connection_is_told_to_come_later() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats)
+        .set("sockets.connect_rate", 3)
+        .ready()
+        .await;
+    let began = Instant::now();
+    let mut open = Vec::new();
+    let mut refused = Vec::new();
+    // Each from an address of its own: the rate is everybody's.
+    for number in 0..40 {
+        let attempt = attempt(&gateway, &format!("u{number}"), local(2 + number), &[]).await;
+        match attempt.status {
+            101 => open.push(attempt),
+            _ => refused.push(attempt),
+        }
+    }
+    let earned = began.elapsed().as_secs_f64() * 3.0 + 3.0;
+    assert!(
+        open.len() >= 3 && open.len() as f64 <= earned + 1.0,
+        "{} open, {earned}",
+        open.len()
+    );
+    assert!(!refused.is_empty());
+    for attempt in &refused {
+        assert!(
+            attempt.is_later(429, "too many new connections"),
+            "{attempt:?}"
+        );
+    }
+    assert_eq!(
+        gateway.metric(REFUSED, "\"rate\"").await,
+        refused.len() as f64
+    );
+    // No token was looked at for those.
+    assert_eq!(
+        gateway.metric("herald_token_checks_total", "join").await,
+        open.len() as f64
+    );
+    // And it is a rate: there is room again.
+    let again = eventually(PATIENCE, async || {
+        attempt(&gateway, "late", local(99), &[]).await.status == 101
+    });
+    assert!(again.await, "nobody gets in any more");
+}
+
+#[tokio::test]
+async fn an_address_over_its_rate_is_refused_alone_and_before_its_token_is_looked_at() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats)
+        .set("sockets.connect_rate_per_address", 2)
+        .ready()
+        .await;
+    // Bad tokens: a flood of them costs no signature checks beyond the rate.
+    let began = Instant::now();
+    let bad = handshake("eve", "acme").replace("token=ey", "token=xx");
+    let mut closed = 0;
+    for _ in 0..40 {
+        let attempt = send(connect(&gateway, local(2)).await, &bad, &[]).await;
+        if attempt.status == 101 {
+            closed += 1;
+        } else {
+            assert!(attempt.is_later(429, "from this address"), "{attempt:?}");
+        }
+    }
+    let earned = began.elapsed().as_secs_f64() * 2.0 + 2.0;
+    assert!(closed >= 2 && f64::from(closed) <= earned + 1.0, "{closed}");
+    let checks = gateway.metric("herald_token_checks_total", "join").await;
+    assert_eq!(checks, f64::from(closed));
+    for number in 3..20 {
+        let other = attempt(&gateway, &format!("u{number}"), local(number), &[]).await;
+        assert_eq!(other.status, 101, "{other:?}");
+    }
+    assert_eq!(
+        gateway.metric(REFUSED, "address_rate").await,
+        f64::from(40 - closed)
+    );
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_sockets_and_gets_them_back() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats)
+        .set("sockets.max_connections_per_address", 2)
+        .ready()
+        .await;
+    let ann = attempt(&gateway, "ann", local(2), &[]).await;
+    let bob = attempt(&gateway, "bob", local(2), &[]).await;
+    assert_eq!((ann.status, bob.status), (101, 101));
+    let third = attempt(&gateway, "cat", local(2), &[]).await;
+    assert!(
+        third.is_later(429, "too many connections from this address"),
+        "{third:?}"
+    );
+    // Its header is nobody's that is trusted.
+    let spoofed = [
+        ("X-Forwarded-For", "198.51.100.1"),
+        ("Forwarded", "for=198.51.100.1"),
+    ];
+    let third = attempt(&gateway, "cat", local(2), &spoofed[..1]).await;
+    assert_eq!(third.status, 429);
+    let third = attempt(&gateway, "cat", local(2), &spoofed[1..]).await;
+    assert_eq!(third.status, 429);
+    assert_eq!(gateway.metric(REFUSED, "address_connections").await, 3.0);
+    let other = attempt(&gateway, "dan", local(3), &[]).await;
+    assert_eq!(other.status, 101);
+    // The contract's own refusals stay what they are: upgraded, and closed with their code.
+    let bad = handshake("eve", "acme").replace("workspaceSlug=acme", "workspaceSlug=A");
+    let bad = send(connect(&gateway, local(2)).await, &bad, &[]).await;
+    assert_eq!(bad.status, 101);
+    gateway
+        .metric_becomes("herald_connections_closed_total", "4002", 1.0)
+        .await;
+    drop((ann, bad));
+    let back = eventually(PATIENCE, async || {
+        attempt(&gateway, "cat", local(2), &[]).await.status == 101
+    });
+    assert!(back.await, "the place is not given back");
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_the_client_is_who_the_proxy_says() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats)
+        .set("server.trusted_proxies", "127.0.0.2, 10.0.0.0/8")
+        .set("sockets.max_connections_per_address", 1)
+        .ready()
+        .await;
+    let mut open = BTreeMap::new();
+    for (number, (name, value, expected)) in [
+        ("X-Forwarded-For", "203.0.113.1", 101),
+        ("X-Forwarded-For", "203.0.113.1:4711", 429),
+        // What a client sent itself stands to the left.
+        (
+            "X-Forwarded-For",
+            "198.51.100.1, 203.0.113.1, 10.0.0.7",
+            429,
+        ),
+        ("X-Forwarded-For", "203.0.113.1, 203.0.113.2", 101),
+        ("Forwarded", "for=203.0.113.2;proto=https", 429),
+        ("Forwarded", "for=\"[2001:db8:0:1::1]:4711\"", 101),
+        ("X-Forwarded-For", "2001:db8:0:1:ffff::2", 429),
+        ("X-Forwarded-For", "2001:db8:0:2::1", 101),
+        // Who is not known counts as the proxy.
+        ("Forwarded", "for=unknown", 101),
+        ("X-Forwarded-For", "203.0.113.77, nonsense", 429),
+        ("Via", "1.1 proxy", 429),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let user = format!("u{number}");
+        let attempt = attempt(&gateway, &user, local(2), &[(name, value)]).await;
+        assert_eq!(attempt.status, expected, "{name}: {value}");
+        open.insert(number, attempt);
+    }
+    // Two headers that differ: one of them is the client's own.
+    let both = [
+        ("X-Forwarded-For", "203.0.113.80"),
+        ("Forwarded", "for=203.0.113.81"),
+    ];
+    assert_eq!(attempt(&gateway, "x", local(2), &both).await.status, 429);
+    // Somebody else who says that he is behind a proxy is not.
+    let spoofed = [("X-Forwarded-For", "203.0.113.90")];
+    let first = attempt(&gateway, "y", local(3), &spoofed).await;
+    assert_eq!(first.status, 101);
+    let spoofed = [("X-Forwarded-For", "203.0.113.91")];
+    assert_eq!(attempt(&gateway, "z", local(3), &spoofed).await.status, 429);
+}
+
+#[tokio::test]
+async fn one_address_holds_only_so_many_connections_that_say_nothing() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats)
+        .set("sockets.max_connections_per_address", 3)
+        .ready()
+        .await;
+    let mut silent = Vec::new();
+    // As many as sockets, and 16 at least.
+    for _ in 0..16 {
+        let mut stream = connect(&gateway, local(2)).await;
+        stream.write_all(b"GET / HTTP/1.1\r\n").await.expect("sent");
+        silent.push(stream);
+    }
+    let closed = eventually(PATIENCE, async || {
+        let mut stream = connect(&gateway, local(2)).await;
+        let mut byte = [0];
+        let read = timeout(Duration::from_secs(1), stream.read(&mut byte)).await;
+        matches!(read, Ok(Ok(0) | Err(_)))
+    });
+    assert!(closed.await, "one more is kept");
+    assert_eq!(attempt(&gateway, "ann", local(3), &[]).await.status, 101);
+    drop(silent);
+    let back = eventually(PATIENCE, async || {
+        attempt(&gateway, "bob", local(2), &[]).await.status == 101
+    });
+    assert!(back.await, "the places are not given back");
+}
+
+/// More than the gateway has places for, from one machine: a slow loris.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_say_nothing_keep_nobody_out() {
+    const SILENT: usize = 4500;
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats)
+        .set("log.level", "info")
+        .ready()
+        .await;
+    let mut standing = Client::join(&gateway, "standing", "acme").await;
+    let mut silent = Vec::new();
+    for _ in 0..SILENT {
+        let connecting = TcpStream::connect(&gateway.address);
+        // The kernel's queue is full too once the gateway takes no more.
+        let Ok(Ok(mut stream)) = timeout(Duration::from_secs(5), connecting).await else {
+            break;
+        };
+        let _ = stream.write_all(b"GET /").await;
+        silent.push(stream);
+    }
+    assert!(silent.len() > 4096, "{}", silent.len());
+    let began = Instant::now();
+    let ann = Client::join(&gateway, "ann", "acme").await;
+    assert!(
+        began.elapsed() < Duration::from_secs(9),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(gateway.metric(REFUSED, "silent").await > 0.0);
+    // Those that are there have not noticed.
+    let publisher = Publisher::on(&nats).await;
+    publisher
+        .event("acme.custom.x", &json!({ "title": "hello" }))
+        .await;
+    assert_eq!(standing.notification().await["title"], "hello");
+    drop((ann, silent));
+}
