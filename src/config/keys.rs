@@ -53,6 +53,7 @@ pub const KEYS: &[Key] = &[
     key("sockets.pong_is_activity", "false"),
     key("sockets.max_message_bytes", "65536"),
     key("sockets.queue_bytes", "262144"),
+    key("sockets.queue_bytes_total", "1073741824"),
     key("sockets.send_buffer", "65536"),
     key("sockets.max_connections", "100000"),
     key("sockets.max_connections_per_address", "0"),

@@ -203,6 +203,10 @@ impl Config {
             "sockets.queue_bytes must hold one notification: at least 65536",
         );
         check(
+            sockets.queue_bytes_total >= sockets.queue_bytes,
+            "sockets.queue_bytes_total must be at least sockets.queue_bytes",
+        );
+        check(
             sockets.max_connections_per_address <= sockets.max_connections,
             "sockets.max_connections_per_address must be at most sockets.max_connections (0: no limit)",
         );

@@ -189,6 +189,9 @@ pub struct SocketsConfig {
     pub max_message_bytes: usize,
     /// Notifications waiting for one socket; more closes it with 4010.
     pub queue_bytes: usize,
+    /// Bytes of notifications waiting for all sockets, each text counted once. The fuller it is, the less
+    /// may wait for one socket.
+    pub queue_bytes_total: usize,
     /// The kernel's send buffer of one socket (`SO_SNDBUF`). 0: the system's default.
     pub send_buffer: usize,
     /// Sockets at one gateway; further ones get HTTP 503.
@@ -209,6 +212,8 @@ impl Default for SocketsConfig {
             pong_is_activity: false,
             max_message_bytes: 64 * 1024,
             queue_bytes: 256 * 1024,
+            // Room for 4,096 sockets that stand still, and a fraction of what a host for 100,000 has.
+            queue_bytes_total: 1024 * 1024 * 1024,
             send_buffer: 64 * 1024,
             max_connections: 100_000,
             // Who is behind one address, an office or one hostile host, only the operator knows; and

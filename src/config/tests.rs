@@ -157,6 +157,7 @@ fn every_key_sets_a_field_of_its_own_and_there_are_no_other_fields() {
         let other = match (key.name, key.default) {
             ("nats.replicas", _) => "3",
             ("server.trusted_proxies", _) => "10.0.0.0/8",
+            ("sockets.queue_bytes_total", _) => "9999999",
             ("sockets.connect_rate_per_address", _) => "7",
             ("telemetry.send_spans" | "telemetry.workspaces", _) => "7",
             ("projection.type", _) => "event",
@@ -253,6 +254,15 @@ fn proxies_are_a_list_or_one_string_and_a_malformed_one_is_named() {
 #[test]
 fn limits_that_cannot_work_are_named() {
     for (lines, part) in [
+        ("queue_bytes_total = 0", "sockets.queue_bytes_total must be"),
+        (
+            "queue_bytes_total = 262143",
+            "sockets.queue_bytes_total must be",
+        ),
+        (
+            "max_connections = 0",
+            "sockets.max_connections must not be 0",
+        ),
         (
             "max_connections = 5\nmax_connections_per_address = 6",
             "at most sockets.max_connections",

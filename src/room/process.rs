@@ -1,7 +1,6 @@
 //! What a room does with one event that is to be delivered: decode, project, fan out, each stage
 //! timed and, where its trace is recorded, with a span.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -157,12 +156,13 @@ impl Room {
             .map(|trace| trace.fan_out(self.workspace.as_str(), began.at));
         let sample = span.as_ref().map_or(0, |span| span.sample());
         let size = notification.encoded.len();
-        let parcel = Arc::new(Parcel {
-            text: Utf8Bytes::from(notification.encoded),
-            queued: began,
-            age: arrival.delay + (began.at - arrival.clock.at),
-            trace: span.as_ref().filter(|_| sample > 0).map(|span| span.send()),
-        });
+        let parcel = Parcel::new(
+            Utf8Bytes::from(notification.encoded),
+            began,
+            arrival.delay + (began.at - arrival.clock.at),
+            span.as_ref().filter(|_| sample > 0).map(|span| span.send()),
+            metrics.depth(),
+        );
         let mark = arrival.message.mark();
         let out = self
             .members

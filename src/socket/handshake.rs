@@ -25,7 +25,7 @@ use super::refusal::Refusal;
 use super::session::{Session, SessionLimits};
 use super::transport::Transport;
 use super::upgrade::{switching, upgrade_required, websocket_key};
-use super::{CloseReason, Outbox, code_label, request};
+use super::{CloseReason, Outbox, QueueLimits, code_label, request};
 use crate::admission::{Address, Admission, Seat};
 use crate::auth::{Identity, UserKey, Verifier, presented_token};
 use crate::config::Config;
@@ -43,7 +43,7 @@ pub struct Doorway {
     verifier: Verifier,
     limits: SessionLimits,
     max_message_bytes: usize,
-    queue_bytes: usize,
+    queue_limits: QueueLimits,
     allowed_origins: Vec<String>,
     permits: Arc<Semaphore>,
     admission: Admission,
@@ -62,7 +62,7 @@ impl Doorway {
             verifier,
             limits: SessionLimits::from(&config.sockets),
             max_message_bytes: config.sockets.max_message_bytes,
-            queue_bytes: config.sockets.queue_bytes,
+            queue_limits: QueueLimits::from(&config.sockets),
             allowed_origins: config.server.allowed_origins.clone(),
             permits: Arc::new(Semaphore::new(
                 config.sockets.max_connections.min(Semaphore::MAX_PERMITS),
@@ -169,7 +169,7 @@ impl Doorway {
             .try_acquire_owned()
             .map_err(|_| Refusal::CAPACITY)?;
         let rooms = self.rooms.get().ok_or(Refusal::NATS)?;
-        let outbox = Outbox::new(self.queue_bytes, Arc::clone(self.metrics.depth()));
+        let outbox = Outbox::new(self.queue_limits, Arc::clone(self.metrics.depth()));
         let join = JoinRequest {
             workspace: workspace.clone(),
             user: identity.user,

@@ -18,6 +18,6 @@ mod upgrade;
 
 pub use self::close::{CloseReason, code_label};
 pub use self::handshake::{Doorway, upgrade};
-pub use self::outbox::{Outbox, Push};
+pub use self::outbox::{Outbox, Push, QueueLimits};
 pub use self::parcel::Parcel;
 pub use self::session::{Action, Input, Session, SessionLimits};

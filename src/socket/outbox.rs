@@ -1,5 +1,10 @@
 //! What waits for one socket: a queue bounded in bytes, with the room at one end and the pump at the
 //! other. The room never waits: a full queue is its answer, and closes the socket.
+//!
+//! All queues share one ceiling. A queue may hold a part of what is free below it, so that the fuller
+//! the gateway is, the less may wait for one socket (the dynamic thresholds of switches with shared
+//! memory, Choudhury and Hahne 1998): the fullest queues end first, and give back what they held,
+//! while a socket that keeps up never notices.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,10 +13,11 @@ use std::task::Context;
 use futures_util::task::AtomicWaker;
 
 use super::{CloseReason, Parcel};
-use crate::telemetry::{QueueDepth, Undelivered};
+use crate::config::SocketsConfig;
+use crate::telemetry::{ENTRY_BYTES, QueueDepth, Undelivered};
 
-/// What an entry costs beyond its text: its slot and its frame header.
-const ENTRY_BYTES: usize = 40;
+/// Below this part of the ceiling, one in so many, nothing is free enough for a queue of its full limit.
+const SCARCE: usize = 4;
 
 /// The queue. Cheap to clone; empty, it has allocated nothing beyond itself.
 #[derive(Debug, Clone)]
@@ -25,9 +31,52 @@ struct Shared {
     pump: AtomicWaker,
     /// The room, where it waits for this queue to have room.
     room: AtomicWaker,
-    limit: usize,
+    limits: QueueLimits,
     /// Of all queues of the gateway.
     depth: Arc<QueueDepth>,
+}
+
+/// What may wait.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueLimits {
+    /// In one queue.
+    each: usize,
+    /// In all queues together.
+    all: u64,
+    /// A queue may hold one part in so many of what is free.
+    part: u64,
+}
+
+impl QueueLimits {
+    /// So many bytes in `each` queue and in `all` of them. Each may fill as long as a quarter of all is
+    /// free.
+    fn new(each: usize, all: usize) -> Self {
+        Self {
+            each,
+            all: all as u64,
+            part: (all / SCARCE / each.max(1)).max(1) as u64,
+        }
+    }
+
+    /// What one queue may hold, where all of them take `memory`.
+    fn now(self, memory: u64) -> usize {
+        let part = self.all.saturating_sub(memory) / self.part;
+        usize::try_from(part).map_or(self.each, |part| part.min(self.each))
+    }
+}
+
+impl From<&SocketsConfig> for QueueLimits {
+    fn from(config: &SocketsConfig) -> Self {
+        Self::new(config.queue_bytes, config.queue_bytes_total)
+    }
+}
+
+/// For tests that look at one queue only.
+#[cfg(test)]
+impl From<usize> for QueueLimits {
+    fn from(each: usize) -> Self {
+        Self::new(each, usize::MAX)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -71,19 +120,19 @@ pub(super) enum Take {
 }
 
 impl Outbox {
-    /// An empty queue of at most `limit` bytes, counted in `depth`.
-    pub fn new(limit: usize, depth: Arc<QueueDepth>) -> Self {
+    /// An empty queue that is counted in `depth`, the one of all queues with these limits.
+    pub fn new(limits: impl Into<QueueLimits>, depth: Arc<QueueDepth>) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::default(),
             pump: AtomicWaker::new(),
             room: AtomicWaker::new(),
-            limit,
+            limits: limits.into(),
             depth,
         }))
     }
 
     /// Queues one notification; its delivery has a span if `is_traced`. One entry always fits an
-    /// empty queue.
+    /// empty queue, also at the ceiling: a socket that has taken all before keeps up.
     pub fn push(&self, parcel: &Arc<Parcel>, is_traced: bool) -> Push {
         let entry = Entry {
             parcel: Arc::clone(parcel),
@@ -94,7 +143,7 @@ impl Outbox {
         if state.end.is_some() {
             return Push::Ended;
         }
-        let fits = state.waiting.is_empty() || state.bytes + cost <= self.0.limit;
+        let fits = state.waiting.is_empty() || state.bytes + cost <= self.0.may_hold();
         if fits {
             state.bytes += cost;
             state.waiting.push_back(entry);
@@ -122,7 +171,7 @@ impl Outbox {
 
     /// Whether at most half of the limit waits, or nothing more is taken anyway.
     pub fn has_room(&self) -> bool {
-        self.lock().has_room(self.0.limit)
+        self.lock().has_room(self.0.limits.each)
     }
 
     /// As [`Outbox::has_room`]; where there is none, `cx` is woken when there is.
@@ -133,7 +182,7 @@ impl Outbox {
 
     /// Bytes that may wait.
     pub fn limit(&self) -> usize {
-        self.0.limit
+        self.0.limits.each
     }
 
     /// Entries the pump has taken so far: whether a slow socket moves at all.
@@ -144,12 +193,12 @@ impl Outbox {
     /// The next entry or the end, if there is one.
     pub(super) fn take(&self) -> Option<Take> {
         let mut state = self.lock();
-        let had_room = state.has_room(self.0.limit);
+        let had_room = state.has_room(self.0.limits.each);
         let take = state.take();
         if let Some(Take::Entry(entry)) = &take {
             self.0.depth.taken(1, entry.cost() as u64);
         }
-        let has_room = state.has_room(self.0.limit);
+        let has_room = state.has_room(self.0.limits.each);
         drop(state);
         if has_room && !had_room {
             self.0.room.wake();
@@ -174,6 +223,11 @@ impl Outbox {
 }
 
 impl Shared {
+    /// What the queue may hold, as full as the gateway is.
+    fn may_hold(&self) -> usize {
+        self.limits.now(self.depth.memory())
+    }
+
     fn end_now(&self, state: &mut State, reason: CloseReason) {
         let why = match reason {
             CloseReason::TooSlow => Undelivered::Slow,
@@ -229,6 +283,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn outbox(limit: usize) -> Outbox {
@@ -295,5 +351,126 @@ mod tests {
         drop(other);
         assert_eq!(depth.waiting(), (0, 0));
         assert_eq!(depth.not_written(), (2, 1));
+    }
+
+    /// Queues that share a ceiling, and the texts that were made for them.
+    struct Gateway {
+        limits: QueueLimits,
+        depth: Arc<QueueDepth>,
+        queues: Vec<Outbox>,
+    }
+
+    impl Gateway {
+        fn new(queues: usize, each: usize, all: usize) -> Self {
+            let (limits, depth) = (QueueLimits::new(each, all), Arc::<QueueDepth>::default());
+            let queue = || Outbox::new(limits, Arc::clone(&depth));
+            let queues = (0..queues).map(|_| queue()).collect();
+            Self {
+                limits,
+                depth,
+                queues,
+            }
+        }
+
+        /// Pushes a text of its own.
+        fn push(&self, queue: usize, length: usize) -> Push {
+            self.queues[queue].push(&Parcel::counted(length, &self.depth), false)
+        }
+    }
+
+    #[test]
+    fn a_text_counts_once_for_however_many_sockets_it_waits() {
+        let gateway = Gateway::new(3, 1000, 100_000);
+        let parcel = Parcel::counted(100, &gateway.depth);
+        assert_eq!(gateway.depth.memory(), 100);
+        for queue in &gateway.queues {
+            assert_eq!(queue.push(&parcel, false), Push::Queued);
+        }
+        assert_eq!(gateway.depth.memory(), 100 + 3 * 40);
+        assert_eq!(gateway.depth.waiting(), (3, 3 * 140));
+        drop(parcel);
+        for (queue, left) in gateway.queues.iter().zip([100 + 2 * 40, 100 + 40, 0]) {
+            assert_eq!(take(queue), Ok(100));
+            assert_eq!(gateway.depth.memory(), left);
+        }
+    }
+
+    #[test]
+    fn far_from_the_ceiling_each_queue_has_its_whole_limit() {
+        let gateway = Gateway::new(8, 1000, 12_000);
+        for queue in 0..8 {
+            assert_eq!(gateway.push(queue, 960), Push::Queued);
+        }
+        assert_eq!(gateway.depth.memory(), 8000);
+        assert_eq!(gateway.limits.now(8000), 1000);
+        assert_eq!(gateway.limits.now(10_500), 500);
+        assert_eq!(gateway.limits.now(12_000), 0);
+        assert_eq!(gateway.limits.now(u64::MAX), 0);
+    }
+
+    #[test]
+    fn near_the_ceiling_the_fullest_queue_ends_and_what_it_held_lets_the_others_go_on() {
+        let gateway = Gateway::new(20, 1000, 8000);
+        for queue in 0..20 {
+            assert_eq!(gateway.push(queue, 20 * queue), Push::Queued);
+        }
+        let _elsewhere = Parcel::counted(2800, &gateway.depth);
+        assert_eq!(gateway.depth.memory(), 7400);
+        assert_eq!(gateway.push(0, 10), Push::Queued);
+        assert_eq!(gateway.push(19, 10), Push::Overflow);
+        assert_eq!(gateway.depth.memory(), 7030);
+        assert_eq!(gateway.push(18, 10), Push::Queued);
+        // Who has taken what it had goes on whatever the others do.
+        for _ in 0..100 {
+            assert!(take(&gateway.queues[1]).is_ok());
+            assert_eq!(gateway.push(1, 10), Push::Queued);
+        }
+    }
+
+    #[test]
+    fn at_the_ceiling_an_empty_queue_still_takes_one() {
+        let gateway = Gateway::new(1, 1000, 1000);
+        let _waits_elsewhere = Parcel::counted(5000, &gateway.depth);
+        assert_eq!(gateway.push(0, 100), Push::Queued);
+        assert_eq!(gateway.push(0, 1), Push::Overflow);
+        assert_eq!(gateway.depth.memory(), 5000);
+    }
+
+    proptest! {
+        /// The memory is always that of the texts and entries that are there; beyond the ceiling there
+        /// is never more than the one entry that an empty queue takes; and a queue ends as slow
+        /// only if it held more than its part.
+        #[test]
+        fn the_ceiling_holds_and_nothing_stays_counted(
+            queues in 1usize..12,
+            all in 1000usize..20_000,
+            steps in prop::collection::vec((0usize..12, 0u8..8, 1usize..400), 1..400),
+        ) {
+            let gateway = Gateway::new(queues, 1000, all);
+            for (queue, what, length) in steps {
+                let outbox = &gateway.queues[queue % queues];
+                match what {
+                    0..=4 => {
+                        let before = outbox.lock().bytes;
+                        let memory = gateway.depth.memory() + length as u64;
+                        let part = gateway.limits.now(memory);
+                        match gateway.push(queue % queues, length) {
+                            Push::Queued => prop_assert!(before == 0 || before + length + 40 <= part),
+                            Push::Overflow => prop_assert!(before > 0 && before + length + 40 > part),
+                            Push::Ended => {}
+                        }
+                    }
+                    5..=6 => drop(outbox.take()),
+                    _ => outbox.end_after(CloseReason::Inactive),
+                }
+                let counted: usize = gateway.queues.iter().map(|queue| queue.lock().bytes).sum();
+                prop_assert_eq!(gateway.depth.memory(), counted as u64);
+                prop_assert!(counted <= all + queues * 440, "{} of {}", counted, all);
+            }
+            let depth = Arc::clone(&gateway.depth);
+            drop(gateway);
+            prop_assert_eq!(depth.memory(), 0);
+            prop_assert_eq!(depth.waiting(), (0, 0));
+        }
     }
 }

@@ -28,8 +28,8 @@ use self::environment::Environment;
 use self::exports::Exports;
 pub use self::logging::{FILTER_BYTES_MAX, LevelError, LogLevel, check};
 use self::metrics::SelfObserved;
+pub(crate) use self::metrics::{ENTRY_BYTES, Stage, Traffic, Undelivered};
 pub use self::metrics::{Format, LiveDrop, Metrics, QueueDepth};
-pub(crate) use self::metrics::{Stage, Traffic, Undelivered};
 use self::otlp::Runtime;
 pub(crate) use self::spans::{
     Clock, Closed, ConnectionTrace, DeadLetterTrace, EventFacts, EventTrace, Outcome, SendTrace,

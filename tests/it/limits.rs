@@ -1,5 +1,5 @@
 //! Overload that faults bring: how many connections there may be and how fast they may come, in all and
-//! from one address, also behind proxies.
+//! from one address, also behind proxies; and how much may wait in memory for all of them.
 //!
 //! Clients come from addresses of their own: all of 127.0.0.0/8 is this machine.
 
@@ -29,7 +29,7 @@ struct Attempt {
     head: String,
     /// What came after the head, of a refusal.
     body: String,
-    _stream: TcpStream,
+    stream: TcpStream,
 }
 
 impl Attempt {
@@ -87,7 +87,7 @@ async fn send(mut stream: TcpStream, request: &str, headers: &[(&str, &str)]) ->
         status: status.unwrap_or(0),
         head: text,
         body: String::from_utf8(body).expect("UTF-8"),
-        _stream: stream,
+        stream,
     }
 }
 
@@ -342,4 +342,80 @@ async fn clients_that_say_nothing_keep_nobody_out() {
         .await;
     assert_eq!(standing.notification().await["title"], "hello");
     drop((ann, silent));
+}
+
+/// A client that reads nothing, with the smallest buffers there are.
+async fn stopped(gateway: &Gateway, workspace: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small one");
+    let address = gateway.address.parse().expect("an address");
+    let stream = socket.connect(address).await.expect("a peer");
+    let joined = send(stream, &handshake("stopped", workspace), &[]).await;
+    assert_eq!(joined.status, 101);
+    joined.stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_the_ceiling_of_memory_stopped_clients_are_closed_and_the_others_get_everything() {
+    const WORKSPACES: usize = 8;
+    const EVENTS: usize = 60;
+    const CEILING: usize = 6 * 1024 * 1024;
+    let nats = Nats::jetstream().await;
+    // No queue comes near its own limit: 60 events of 32 KiB are less than 2 MiB of its 6. All together
+    // want 16 MiB.
+    let gateway = Gateway::builder(&nats)
+        .set("sockets.queue_bytes", CEILING)
+        .set("sockets.queue_bytes_total", CEILING)
+        .set("log.level", "info")
+        .ready()
+        .await;
+    let publisher = Publisher::on(&nats).await;
+    let mut silent = Vec::new();
+    let mut reading = Vec::new();
+    for number in 0..WORKSPACES {
+        let workspace = format!("w{number}");
+        silent.push(stopped(&gateway, &workspace).await);
+        let mut client = Client::join(&gateway, "ann", &workspace).await;
+        reading.push(tokio::spawn(async move {
+            let all = client.notifications(EVENTS).await;
+            let titles = all.iter().map(|one| one["title"].clone());
+            (client, titles.collect::<Vec<_>>())
+        }));
+    }
+    let message = "x".repeat(32 * 1024);
+    let mut highest: f64 = 0.0;
+    for number in 0..EVENTS {
+        for workspace in 0..WORKSPACES {
+            let event = json!({ "title": number.to_string(), "message": message });
+            publisher
+                .event(&format!("w{workspace}.custom.x"), &event)
+                .await;
+        }
+        highest = highest.max(gateway.metric("herald_queue_memory_bytes", "").await);
+    }
+    let expected: Vec<_> = (0..EVENTS)
+        .map(|number| json!(number.to_string()))
+        .collect();
+    let mut healthy = Vec::new();
+    for reader in reading {
+        let (client, titles) = timeout(PATIENCE, reader).await.expect("soon").expect("all");
+        assert_eq!(titles, expected);
+        healthy.push(client);
+    }
+    let closed = gateway
+        .metric("herald_connections_closed_total", "4010")
+        .await;
+    assert!(closed >= 1.0, "nobody was closed");
+    assert!(
+        highest > CEILING as f64 / 3.0 && highest <= CEILING as f64 * 1.1,
+        "{highest}"
+    );
+    for client in &mut healthy {
+        assert!(client.is_open().await);
+    }
+    // What the stopped ones held comes back when they are gone.
+    drop(silent);
+    gateway
+        .metric_becomes("herald_queue_memory_bytes", "", 0.0)
+        .await;
 }

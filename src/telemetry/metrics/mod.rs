@@ -37,6 +37,7 @@ pub use self::exposition::Format;
 use self::instruments::LATENCY_BOUNDS;
 pub use self::labels::LiveDrop;
 pub(crate) use self::labels::{Stage, Undelivered};
+pub(crate) use self::queue_depth::ENTRY_BYTES;
 pub use self::queue_depth::QueueDepth;
 pub(super) use self::self_observed::SelfObserved;
 use super::TelemetryError;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use opentelemetry::KeyValue;
 
-use super::{Metrics, busiest};
+use super::{Metrics, QueueDepth, busiest};
 use crate::ingest::DeadLetterCounters;
 
 /// The name that all workspaces without a series of their own share; no slug begins with `_`.
@@ -15,28 +15,35 @@ const OTHERS: &str = "_other";
 impl Metrics {
     pub(super) fn observe_queues(&self) {
         // The instruments live in the provider; their handles are not needed again, here and below.
-        for (name, unit, about) in [
+        type Look = fn(&QueueDepth) -> i64;
+        let all: [(_, _, _, Look); 3] = [
             (
                 "herald.queue.notifications",
                 "{notification}",
                 "Notifications waiting for all sockets",
+                |depth| depth.now().0,
             ),
             (
                 "herald.queue.bytes",
                 "By",
                 "Bytes waiting for all sockets, as sockets.queue_bytes counts them",
+                |depth| depth.now().1,
             ),
-        ] {
+            (
+                "herald.queue.memory",
+                "By",
+                "Memory of what waits for all sockets, as sockets.queue_bytes_total counts it",
+                |depth| i64::try_from(depth.memory()).unwrap_or(i64::MAX),
+            ),
+        ];
+        for (name, unit, about, look) in all {
             let depth = Arc::clone(&self.depth);
             let _instrument = self
                 .meter
                 .i64_observable_gauge(name)
                 .with_unit(unit)
                 .with_description(about)
-                .with_callback(move |observer| {
-                    let (notifications, bytes) = depth.now();
-                    observer.observe(if unit == "By" { bytes } else { notifications }, &[]);
-                })
+                .with_callback(move |observer| observer.observe(look(&depth), &[]))
                 .build();
         }
         let depth = Arc::clone(&self.depth);

@@ -4,11 +4,16 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::Undelivered;
 
+/// What an entry of a queue costs beyond its text: its slot and its frame header.
+pub(crate) const ENTRY_BYTES: usize = 40;
+
 /// What waits in all sockets' queues, and what never left them. Kept by the queues themselves.
 #[derive(Debug, Default)]
 pub struct QueueDepth {
     notifications: AtomicI64,
     bytes: AtomicI64,
+    /// Of all texts, each counted once for however many sockets it waits.
+    texts: AtomicI64,
     pub(super) dropped_slow: AtomicU64,
     pub(super) dropped_closed: AtomicU64,
 }
@@ -16,7 +21,6 @@ pub struct QueueDepth {
 impl QueueDepth {
     /// As many more, of so many bytes together, wait.
     pub(crate) fn queued(&self, notifications: u64, bytes: u64) {
-        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.notifications
             .fetch_add(signed(notifications), Ordering::Relaxed);
         self.bytes.fetch_add(signed(bytes), Ordering::Relaxed);
@@ -24,17 +28,30 @@ impl QueueDepth {
 
     /// They wait no more.
     pub(crate) fn taken(&self, notifications: u64, bytes: u64) {
-        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.notifications
             .fetch_sub(signed(notifications), Ordering::Relaxed);
         self.bytes.fetch_sub(signed(bytes), Ordering::Relaxed);
     }
 
+    /// A text of so many bytes was made for the queues.
+    pub(crate) fn text_made(&self, bytes: u64) {
+        self.texts.fetch_add(signed(bytes), Ordering::Relaxed);
+    }
+
+    /// No queue has it any more.
+    pub(crate) fn text_gone(&self, bytes: u64) {
+        self.texts.fetch_sub(signed(bytes), Ordering::Relaxed);
+    }
+
     /// Notifications and bytes that wait.
     pub(super) fn now(&self) -> (i64, i64) {
-        // A reader between two of the additions sees one of them.
-        let value = |number: &AtomicI64| number.load(Ordering::Relaxed).max(0);
         (value(&self.notifications), value(&self.bytes))
+    }
+
+    /// The memory that all of it takes: each text once, and each queue's entries.
+    pub(crate) fn memory(&self) -> u64 {
+        let entries = value(&self.notifications).unsigned_abs() * ENTRY_BYTES as u64;
+        value(&self.texts).unsigned_abs() + entries
     }
 
     /// They will not be written.
@@ -45,6 +62,15 @@ impl QueueDepth {
         };
         counter.fetch_add(notifications, Ordering::Relaxed);
     }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A reader between two of the additions sees one of them.
+fn value(number: &AtomicI64) -> i64 {
+    number.load(Ordering::Relaxed).max(0)
 }
 
 #[cfg(test)]
