@@ -31,6 +31,8 @@ port=$(free_port) http=$(free_port) admin=$(free_port)
 pids+=($!)
 export HERALD_NATS__URL=nats://127.0.0.1:$port HERALD_SERVER__LISTEN=127.0.0.1:$http
 export HERALD_SERVER__ADMIN_LISTEN=127.0.0.1:$admin HERALD_SOCKETS__PING=300s
+# All come as fast as they can.
+export HERALD_SOCKETS__CONNECT_RATE=0
 export HERALD_AUTH__HMAC_SECRET=only-for-this-measurement-0123456789
 "$herald" serve >"$dir/herald.log" 2>&1 &
 gateway=$!
