@@ -210,18 +210,29 @@ impl Leader {
     /// [`ReadError`].
     pub async fn next(&self, sequence: u64, subject: &str) -> Result<Option<RawStored>, ReadError> {
         let request = json!({ "seq": sequence, "next_by_subj": subject });
-        let Some(message) = self.get(&request).await? else {
-            return Ok(None);
-        };
+        let message = self.get(&request).await?;
+        message.map(|message| self.raw(message)).transpose()
+    }
+
+    /// The last message of exactly `subject`, if there is one.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn last(&self, subject: &str) -> Result<Option<RawStored>, ReadError> {
+        let message = self.get(&json!({ "last_by_subj": subject })).await?;
+        message.map(|message| self.raw(message)).transpose()
+    }
+
+    fn raw(&self, message: Message) -> Result<RawStored, ReadError> {
         let decode = |text: &str| STANDARD.decode(text).map_err(|error| self.error(error));
-        Ok(Some(RawStored {
+        Ok(RawStored {
             headers: Some(read_headers(&decode(&message.hdrs)?)),
             payload: decode(&message.data)?.into(),
             subject: message.subject.into(),
             sequence: message.seq,
             time: message.time,
             last_sequence: None,
-        }))
+        })
     }
 
     async fn get(&self, request: &serde_json::Value) -> Result<Option<Message>, ReadError> {

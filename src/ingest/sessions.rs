@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use async_nats::Client;
-use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
+use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorKind};
 use async_nats::jetstream::{Context, message::PublishMessage};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
+use tracing::debug;
+
+use super::leader::{Leader, ReadError};
 use super::live;
+use super::raw::RawStored;
 use crate::auth::UserKey;
 use crate::event::WorkspaceSlug;
 use crate::room::{Claim, SessionId};
@@ -20,8 +24,10 @@ pub const STREAM: &str = "SESSIONS";
 /// All its subjects.
 pub const SUBJECTS: &str = "session.>";
 
-/// How long an acknowledgement may take before the claim is sent again under the same id.
+/// How long an acknowledgement may take before it is looked whether the claim is stored.
 const ACK_TIMEOUT: Duration = Duration::from_millis(700);
+/// Pause before what failed is tried again.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// A claim was not stored, or it is not known whether it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,72 +55,133 @@ struct Body {
 #[derive(Debug, Clone)]
 pub struct ClaimWriter {
     context: Context,
+    leader: Leader,
     gateway: String,
     /// Names this process, new with each start: which claims are its own.
     process: String,
 }
 
 impl ClaimWriter {
-    /// Claims in the name of `gateway`, the instance's id.
-    pub fn new(client: Client, gateway: &str) -> Self {
+    /// Claims in the name of `gateway`, the instance's id; `leader` is that of SESSIONS.
+    pub fn new(client: Client, leader: Leader, gateway: &str) -> Self {
         let context = ContextBuilder::new()
             .ack_timeout(ACK_TIMEOUT)
             .backpressure_on_inflight(true)
             .build(client);
         Self {
             context,
+            leader,
             gateway: gateway.to_owned(),
             process: Uuid::new_v4().simple().to_string(),
         }
     }
 
-    /// Stores a claim and returns its sequence. Until `deadline`, an unknown outcome is tried again
-    /// with the same message id, so that the claim is stored once and keeps its first place.
+    /// The sequence of the last claim of `user`, 0 if there is none; for [`ClaimWriter::claim`].
     ///
     /// # Errors
-    /// [`ClaimError`].
+    /// Where the leader of SESSIONS does not answer.
+    pub async fn last(&self, workspace: &WorkspaceSlug, user: UserKey) -> Result<u64, ReadError> {
+        let last = self.leader.last(&subject(workspace, user)).await?;
+        Ok(last.map_or(0, |last| last.sequence))
+    }
+
+    /// Stores the claim of a join and returns its sequence. It is stored only as the successor of the
+    /// user's claim that was last before (`last`, if it has been read): one that was given up and is
+    /// stored late, by a gateway that was cut off or a leader that was, replaces nobody who came after
+    /// it. Until `deadline` it is tried again whenever another came between.
+    ///
+    /// # Errors
+    /// [`ClaimError::Unacknowledged`].
     pub async fn claim(
         &self,
         workspace: &WorkspaceSlug,
         user: UserKey,
         session: SessionId,
-        expected_last: Option<u64>,
+        mut last: Option<u64>,
         deadline: Instant,
     ) -> Result<u64, ClaimError> {
-        let body = serde_json::to_vec(&Body {
-            session: session.to_string(),
-            gateway: self.gateway.clone(),
-            process: self.process.clone(),
-        })
-        .map_err(|_| ClaimError::Unacknowledged)?;
-        loop {
-            let mut message = PublishMessage::build().payload(body.clone().into());
-            message = match expected_last {
-                None => message.message_id(session.to_string()),
-                // A claim made again must not be taken for the first one's duplicate.
-                Some(last) => message
-                    .message_id(format!("{session}:{last}"))
-                    .expected_last_subject_sequence(last),
-            };
-            let attempt = async {
-                let sent = self.context.send_publish(subject(workspace, user), message);
-                match sent.await {
-                    Ok(acknowledged) => acknowledged.await,
-                    Err(error) => Err(error),
+        let subject = subject(workspace, user);
+        let attempts = async {
+            loop {
+                if last.is_none() {
+                    match self.leader.last(&subject).await {
+                        Ok(Some(stored)) if self.is_of(&stored, workspace, session) => {
+                            return Ok(stored.sequence);
+                        }
+                        Ok(stored) => last = Some(stored.map_or(0, |stored| stored.sequence)),
+                        Err(error) => debug!(%error, "claim waits for the leader"),
+                    }
                 }
-            };
-            match timeout_at(deadline, attempt).await {
-                Ok(Ok(ack)) => return Ok(ack.sequence),
+                if let Some(expected) = last.take() {
+                    match self.publish(&subject, session, expected).await {
+                        Ok(sequence) => return Ok(sequence),
+                        // Another's claim came between, or ours was stored and its answer lost: the next
+                        // look tells.
+                        Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
+                            continue;
+                        }
+                        Err(error) => debug!(%error, "claim not acknowledged"),
+                    }
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+        };
+        let attempted = timeout_at(deadline, attempts).await;
+        attempted.unwrap_or(Err(ClaimError::Unacknowledged))
+    }
+
+    /// Stores a claim again that SESSIONS has lost, as the successor of `last`; returns its sequence.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub async fn claim_again(
+        &self,
+        workspace: &WorkspaceSlug,
+        user: UserKey,
+        session: SessionId,
+        last: u64,
+        deadline: Instant,
+    ) -> Result<u64, ClaimError> {
+        let subject = subject(workspace, user);
+        loop {
+            match timeout_at(deadline, self.publish(&subject, session, last)).await {
+                Ok(Ok(sequence)) => return Ok(sequence),
                 Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => {
                     return Err(ClaimError::Overtaken);
                 }
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "claim not acknowledged");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
+                Ok(Err(error)) => debug!(%error, "claim not acknowledged"),
                 Err(_) => return Err(ClaimError::Unacknowledged),
             }
+            tokio::time::sleep(RETRY).await;
         }
+    }
+
+    /// Publishes once; the same claim after the same `last` is stored once.
+    async fn publish(
+        &self,
+        subject: &str,
+        session: SessionId,
+        last: u64,
+    ) -> Result<u64, PublishError> {
+        let body = Body {
+            session: session.to_string(),
+            gateway: self.gateway.clone(),
+            process: self.process.clone(),
+        };
+        let body = serde_json::to_vec(&body)
+            .map_err(|error| PublishError::with_source(PublishErrorKind::Other, error))?;
+        let message = PublishMessage::build()
+            .payload(body.into())
+            .message_id(format!("{session}:{last}"))
+            .expected_last_subject_sequence(last);
+        let sent = self.context.send_publish(subject.to_owned(), message);
+        Ok(sent.await?.await?.sequence)
+    }
+
+    fn is_of(&self, stored: &RawStored, workspace: &WorkspaceSlug, session: SessionId) -> bool {
+        let place = (stored.sequence, stored.time);
+        let claim = self.parse(&stored.subject, workspace, place, &stored.payload);
+        claim.is_some_and(|(_, claim)| claim.session == session)
     }
 
     /// Reads a claim that was republished on `live.session.<workspace>.<user>`.

@@ -28,6 +28,9 @@ const PLACES_OF_ADDRESS: usize = 16;
 /// How long a connection without a request is kept while others wait: three round trips over a bad
 /// mobile network.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a refused one may take for its closing handshake while others wait: a flood of bad tokens
+/// must not hold places for as long as a client that means well may take.
+const PATIENCE_REFUSED: Duration = Duration::from_millis(500);
 
 /// The arrivals at one listener.
 #[derive(Debug, Clone)]
@@ -50,7 +53,7 @@ struct Held {
     has_asked: AtomicBool,
     /// A request is being answered.
     is_busy: AtomicBool,
-    _place: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
     _of_address: Option<Place>,
 }
 
@@ -107,7 +110,7 @@ impl Arrivals {
             accepted: Clock::now(),
             has_asked: AtomicBool::new(false),
             is_busy: AtomicBool::new(false),
-            _place: place,
+            place,
             _of_address: of_address,
         })))
     }
@@ -135,6 +138,16 @@ impl Arrival {
     pub(crate) fn accepted(&self) -> Option<Clock> {
         let is_first = !self.0.has_asked.swap(true, Ordering::Relaxed);
         is_first.then_some(self.0.accepted)
+    }
+
+    /// Ends when others wait for the place of this one, which is refused.
+    pub(crate) async fn is_wanted(&self) {
+        loop {
+            tokio::time::sleep(PATIENCE_REFUSED).await;
+            if self.0.place.semaphore().available_permits() == 0 {
+                return;
+            }
+        }
     }
 
     /// Whether a request of this connection is being answered.

@@ -350,11 +350,16 @@ async fn context(
         .observed(&metrics);
     let events_direct = DirectGet::new(client.clone(), &stream);
     let floor = FloorReader::start(events.clone(), cancel.clone());
-    let claims = ClaimWriter::new(client.clone(), &telemetry.instance().to_string());
+    let sessions_leader = Leader::new(&client, sessions::STREAM, sessions::SUBJECTS).await?;
+    let claims = ClaimWriter::new(
+        client.clone(),
+        sessions_leader.clone(),
+        &telemetry.instance().to_string(),
+    );
     let sweeper = Sweeper {
         events: events.clone(),
         events_direct: events_direct.clone(),
-        sessions: Leader::new(&client, sessions::STREAM, sessions::SUBJECTS).await?,
+        sessions: sessions_leader,
         sessions_direct: DirectGet::new(client.clone(), sessions::STREAM),
         claims: claims.clone(),
     };

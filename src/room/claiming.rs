@@ -140,7 +140,7 @@ impl Room {
         tokio::spawn(async move {
             let deadline = tokio::time::Instant::now() + RECLAIM_DEADLINE;
             let result = writer
-                .claim(room.workspace(), user, session, Some(last), deadline)
+                .claim_again(room.workspace(), user, session, last, deadline)
                 .await;
             room.tell(Command::Reclaimed {
                 user,

@@ -85,8 +85,10 @@ impl Rooms {
         let deadline = Instant::now() + DEADLINE;
         let entrance = self.enter(&request.workspace);
         let room = entrance.room();
-        let (floor, active) = timeout_at(deadline, async {
-            tokio::join!(self.floor(), room.is_active())
+        let claims = &self.context().claims;
+        let (floor, active, last) = timeout_at(deadline, async {
+            let last = claims.last(&request.workspace, request.user);
+            tokio::join!(self.floor(), room.is_active(), last)
         })
         .await
         .map_err(|_| JoinError::Unavailable)?;
@@ -109,10 +111,15 @@ impl Rooms {
         .await
         .ok_or(JoinError::Unavailable)?
         .map_err(|retry_after| JoinError::Flapping { retry_after })?;
-        let claim = self
-            .context()
-            .claims
-            .claim(&request.workspace, request.user, session, None, deadline)
+        let claim = claims
+            // Without an answer it looks again.
+            .claim(
+                &request.workspace,
+                request.user,
+                session,
+                last.ok(),
+                deadline,
+            )
             .await
             .map_err(|error| match error {
                 ClaimError::Unacknowledged | ClaimError::Overtaken => JoinError::Unavailable,

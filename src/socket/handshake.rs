@@ -271,9 +271,14 @@ pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> R
             doorway.metrics.count_close(code_label(reason.code()));
             let refused = refuse(Arc::clone(&doorway), upgrade, reason, steps);
             doorway.sockets.spawn(async move {
-                refused.await;
                 // It is no socket that counts: until it is gone it keeps its place among the arrivals.
-                drop(arrival);
+                match arrival {
+                    Some(arrival) => tokio::select! {
+                        () = refused => {}
+                        () = arrival.is_wanted() => {}
+                    },
+                    None => refused.await,
+                }
             });
             switching(&accept, &request.headers)
         }

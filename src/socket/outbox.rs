@@ -171,7 +171,7 @@ impl Outbox {
 
     /// Whether at most half of the limit waits, or nothing more is taken anyway.
     pub fn has_room(&self) -> bool {
-        self.lock().has_room(self.0.limits.each)
+        self.lock().has_room(self.0.may_hold())
     }
 
     /// As [`Outbox::has_room`]; where there is none, `cx` is woken when there is.
@@ -180,9 +180,9 @@ impl Outbox {
         self.has_room()
     }
 
-    /// Bytes that may wait.
+    /// Bytes that may wait, as things stand.
     pub fn limit(&self) -> usize {
-        self.0.limits.each
+        self.0.may_hold()
     }
 
     /// Entries the pump has taken so far: whether a slow socket moves at all.
@@ -193,14 +193,14 @@ impl Outbox {
     /// The next entry or the end, if there is one.
     pub(super) fn take(&self) -> Option<Take> {
         let mut state = self.lock();
-        let had_room = state.has_room(self.0.limits.each);
         let take = state.take();
         if let Some(Take::Entry(entry)) = &take {
             self.0.depth.taken(1, entry.cost() as u64);
         }
-        let has_room = state.has_room(self.0.limits.each);
+        let has_room = state.has_room(self.0.may_hold());
         drop(state);
-        if has_room && !had_room {
+        if has_room {
+            // Also where it had room before: the limit moves with what all queues hold.
             self.0.room.wake();
         }
         take
@@ -255,7 +255,7 @@ impl Drop for Shared {
 
 impl State {
     fn has_room(&self, limit: usize) -> bool {
-        self.end.is_some() || self.bytes <= limit / 2
+        self.end.is_some() || self.waiting.is_empty() || self.bytes <= limit / 2
     }
 
     /// Drops all that waits; returns how many.
