@@ -1,6 +1,6 @@
 //! The judgement: what the stream holds, who it was for, and what came. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -77,13 +77,22 @@ impl Evidence<'_> {
         verdict
     }
 
-    /// How many arrivals of distinct events `connection` is owed at least.
-    pub(super) fn owed(&self, connection: &Connection) -> usize {
-        let owed = self
-            .stored
+    /// Whether something that `connection` is owed has not come.
+    pub(super) fn owes(&self, connection: &Connection) -> bool {
+        let arrivals = connection.arrivals.iter();
+        let came: HashSet<usize> = arrivals.map(|arrival| arrival.number).collect();
+        self.stored
             .iter()
-            .filter(|stored| self.is_owed(connection, stored));
-        owed.count()
+            .any(|stored| !came.contains(&stored.number) && self.is_owed(connection, stored))
+    }
+
+    /// Events that were acknowledged and are not in the stream.
+    pub(super) fn unstored(&self) -> usize {
+        let stored: HashSet<usize> = self.stored.iter().map(|stored| stored.number).collect();
+        let acknowledged = self.events.iter().zip(0..);
+        acknowledged
+            .filter(|(event, number)| event.acknowledged.is_some() && !stored.contains(number))
+            .count()
     }
 
     /// What came, one by one.

@@ -22,6 +22,8 @@ use crate::support::{PATIENCE, eventually};
 const QUIESCENCE: Duration = Duration::from_secs(20);
 /// What blind gateways lose does not come: they are not waited for so long.
 const QUIESCENCE_BLIND: Duration = Duration::from_secs(2);
+/// So long it is watched what comes afterwards.
+const AFTERWARDS: Duration = Duration::from_secs(1);
 /// One client in so many comes and goes.
 const COMES_AND_GOES: usize = 5;
 
@@ -59,15 +61,23 @@ pub(super) async fn run(plan: &Plan) -> Report {
     let (happened, (), ()) = tokio::join!(happening, load, end);
     let stored = stored(&world.client, "EVENTS").await;
     quiesce(&swarm.clients, &events, &stored, &happened).await;
+    // Who was put off by a fault is back by now; and nothing comes that should not.
+    swarm.is_open(PATIENCE).await;
+    tokio::time::sleep(AFTERWARDS).await;
     let connections = swarm.end().await;
     let events = events.lock().expect("no one panics").clone();
-    let verdict = Evidence {
+    let evidence = Evidence {
         events: &events,
         stored: &stored,
         faults: &happened,
         drains: &[],
-    }
-    .judge(&connections);
+    };
+    assert_eq!(
+        evidence.unstored(),
+        0,
+        "events that NATS acknowledged and lost"
+    );
+    let verdict = evidence.judge(&connections);
     let uncounted = uncounted(&world, &verdict).await;
     report(
         plan,
@@ -148,9 +158,9 @@ async fn quiesce(clients: &[Client], events: &Events, stored: &[Stored], faults:
     let _is_whole = eventually(patience, async || {
         clients.iter().all(|client| {
             let connections = client.connections.lock().expect("no one panics");
-            connections.last().is_none_or(|connection| {
-                connection.ended.is_some() || connection.arrivals.len() >= evidence.owed(connection)
-            })
+            connections
+                .last()
+                .is_none_or(|connection| connection.ended.is_some() || !evidence.owes(connection))
         })
     })
     .await;

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::schedule::{Fault, Planned};
 use crate::support::cable::{Cable, Condition};
+use crate::support::eventually;
 use crate::support::gateway::{Builder, Gateway, signal};
 use crate::support::nats::cluster::{Cluster, NODES};
 
@@ -80,8 +81,13 @@ impl World {
     async fn befall(&self, fault: Fault, lasts: Duration) {
         match fault {
             Fault::StepDown(stream) => {
-                // Where there is no leader, nothing steps down.
-                let _ = self.cluster.step_down(&self.client, stream).await;
+                // While a leader is being elected, there is none to step down.
+                let stepped = eventually(Duration::from_secs(10), async || {
+                    self.cluster.step_down(&self.client, stream).await
+                });
+                if !stepped.await {
+                    println!("no leader of {stream} steps down");
+                }
             }
             Fault::Cut { gateway, node } => {
                 self.bend(&self.cables[gateway][node..=node], Condition::Cut, lasts)
