@@ -45,6 +45,8 @@ impl Refusal {
     pub(super) const DRAINING: Self = Self::later("draining", "the gateway is restarting\n");
     /// As many sockets as there may be.
     pub(super) const CAPACITY: Self = Self::later("capacity", "the gateway is full\n");
+    /// More joins wait than can be begun in time.
+    pub(super) const BUSY: Self = Self::later("busy", "the gateway is busy\n");
     /// As many sockets as one address may have.
     pub(super) const ADDRESS_CONNECTIONS: Self = Self::too_many(
         "address_connections",

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -304,6 +305,36 @@ async fn one_address_holds_only_so_many_connections_that_say_nothing() {
         attempt(&gateway, "bob", local(2), &[]).await.status == 101
     });
     assert!(back.await, "the places are not given back");
+}
+
+/// More at once than may join at a time, and none of them can: each is told to come later, and soon.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_that_cannot_join_is_told_to_come_later_and_leaves_nothing_behind() {
+    let mut nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats)
+        .set("log.level", "info")
+        .ready()
+        .await;
+    nats.pause().await;
+    let began = Instant::now();
+    let users: Vec<String> = (0..400).map(|number| format!("u{number}")).collect();
+    let all = users
+        .iter()
+        .map(|user| attempt(&gateway, user, local(2), &[]));
+    for refused in join_all(all).await {
+        assert!(refused.is_later(503, ""), "{refused:?}");
+    }
+    // A turn is 3 s away at most, and a join has 3 s.
+    assert!(
+        began.elapsed() < Duration::from_secs(12),
+        "{:?}",
+        began.elapsed()
+    );
+    nats.resume().await;
+    let back = eventually(PATIENCE, async || {
+        attempt(&gateway, "ann", local(2), &[]).await.status == 101
+    });
+    assert!(back.await, "nobody gets in any more");
 }
 
 /// More than the gateway has places for, from one machine: a slow loris.

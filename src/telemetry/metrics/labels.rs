@@ -89,6 +89,7 @@ pub(super) const REFUSALS: &[&str] = &[
     "draining",
     "rate",
     "address_rate",
+    "busy",
     "address_connections",
     "capacity",
     "nats",
