@@ -57,7 +57,7 @@ pub const KEYS: &[Key] = &[
     key("sockets.send_buffer", "65536"),
     key("sockets.max_connections", "100000"),
     key("sockets.max_connections_per_address", "0"),
-    key("sockets.connect_rate", "2000"),
+    key("sockets.connect_rate", "10000"),
     key("sockets.connect_rate_per_address", "0"),
     key("projection.rules", ""),
     key("projection.type", "severity"),

@@ -274,7 +274,7 @@ fn limits_that_cannot_work_are_named() {
         ("connect_rate = -1", "sockets.connect_rate"),
         ("connect_rate = \"fast\"", "sockets.connect_rate"),
         (
-            "connect_rate_per_address = 2001",
+            "connect_rate_per_address = 10001",
             "at most sockets.connect_rate",
         ),
         (
