@@ -286,16 +286,14 @@ impl Swarm {
         swarm
     }
 
-    /// Waits until all are open at the same time.
+    /// Waits until all that stay are open at the same time.
     pub(super) async fn is_open(&self, patience: Duration) {
-        let open = eventually(patience, async || self.clients.iter().all(Client::is_open));
-        let is_open = open.await;
-        let closed = self
-            .clients
-            .iter()
-            .filter(|client| !client.is_open())
-            .count();
-        assert!(is_open, "{closed} clients are not open");
+        let away = || {
+            let stay = self.clients.iter().filter(|client| client.stays.is_none());
+            stay.filter(|client| !client.is_open()).count()
+        };
+        let open = eventually(patience, async || away() == 0);
+        assert!(open.await, "{} clients are not open", away());
     }
 
     /// Ends all, and returns every connection there was.
