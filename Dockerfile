@@ -3,7 +3,8 @@
 FROM rust:1-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-# The crypto library is C and assembler, which the slim image's compiler builds.
+# The crypto library is C and assembler, which the slim image's compiler builds. The allocator wants make, too.
+RUN apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin herald && cp target/release/herald /herald
