@@ -217,7 +217,8 @@ async fn a_repair_after_five_minutes_closes_nobody_behind_a_thin_line() {
 /// A gateway is cut off while `per_second` events come for two workspaces; its clients have 1 Mbit/s each.
 async fn thin(away: Duration, per_second: u32) {
     const LINE: Condition = Condition::Thin(125_000);
-    let world = World::start(|gateway| gateway).await;
+    // Its clients hear nothing meanwhile, and say nothing.
+    let world = World::start(|gateway| gateway.set("sockets.inactivity", "15m")).await;
     let gateway = world.gateways[0].port();
     let mut lines = Vec::new();
     let mut clients = Vec::new();
