@@ -40,13 +40,8 @@ fn but(name: &str, value: Option<&'static str>) -> HeaderMap {
     headers(&pairs.collect::<Vec<_>>())
 }
 
-#[tokio::test]
-async fn what_is_not_the_servers_on_live_is_dropped() {
-    let nats = Nats::jetstream().await;
-    let gateway = Gateway::on(&nats).await;
-    let publisher = Publisher::on(&nats).await;
-    let client = nats.connect().await;
-    let mut ann = Client::join(&gateway, "ann", "acme").await;
+/// Headers of events that are not the server's.
+fn forged() -> Vec<HeaderMap> {
     let mut forged = vec![HeaderMap::new()];
     for (name, _) in AS_THE_SERVER {
         forged.push(but(name, None));
@@ -59,6 +54,17 @@ async fn what_is_not_the_servers_on_live_is_dropped() {
     forged.push(but("Nats-Sequence", Some("0")));
     forged.push(but("Nats-Last-Sequence", Some("1000001")));
     forged.push(but("Nats-Time-Stamp", Some("yesterday")));
+    forged
+}
+
+#[tokio::test]
+async fn what_is_not_the_servers_on_live_is_dropped() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::on(&nats).await;
+    let publisher = Publisher::on(&nats).await;
+    let client = nats.connect().await;
+    let mut ann = Client::join(&gateway, "ann", "acme").await;
+    let forged = forged();
     let events = forged.len();
     for headers in &forged {
         let subject = "live.ws.acme.custom.a";
