@@ -1,0 +1,240 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn user() -> UserKey {
+    UserKey::new(None, "u1")
+}
+
+fn id(number: u128) -> SessionId {
+    SessionId::from_u128(number)
+}
+
+fn other(session: u128, sequence: u64) -> Claim {
+    Claim {
+        session: id(session),
+        sequence,
+        time: None,
+        own: false,
+    }
+}
+
+#[test]
+fn the_older_of_two_sessions_here_is_replaced_when_the_newer_claim_is_stored() {
+    let now = Instant::now();
+    let mut claims = Claims::default();
+    claims.pending(user(), id(1));
+    assert_eq!(claims.acknowledged(user(), id(1), 10, now), []);
+    claims.pending(user(), id(2));
+    assert_eq!(
+        claims.acknowledged(user(), id(2), 11, now),
+        [Verdict::Replaced(id(1))]
+    );
+}
+
+#[test]
+fn a_later_claim_heard_before_the_own_ack_waits_for_it() {
+    let now = Instant::now();
+    let mut claims = Claims::default();
+    claims.pending(user(), id(1));
+    assert_eq!(claims.heard(user(), other(2, 11), now), []);
+    assert_eq!(
+        claims.acknowledged(user(), id(1), 10, now),
+        [Verdict::Replaced(id(1))]
+    );
+}
+
+#[test]
+fn an_earlier_claim_heard_late_replaces_nobody_but_is_looked_into() {
+    let now = Instant::now();
+    let mut claims = Claims::default();
+    claims.pending(user(), id(1));
+    claims.acknowledged(user(), id(1), 10, now);
+    assert_eq!(claims.heard(user(), other(2, 9), now), [Verdict::Check]);
+}
+
+#[test]
+fn a_check_claims_again_what_sessions_lost() {
+    let now = Instant::now();
+    let mut claims = Claims::default();
+    claims.pending(user(), id(1));
+    claims.acknowledged(user(), id(1), 10, now);
+    let again = |last| Verdict::ClaimAgain {
+        session: id(1),
+        last,
+    };
+    assert_eq!(claims.checked(user(), id(1), 10, None, now), [again(0)]);
+    assert_eq!(
+        claims.checked(user(), id(1), 10, Some(other(2, 3)), now),
+        [again(3)]
+    );
+    // Re-claimed in the new SESSIONS, whose sequences start low; another's later one wins.
+    claims.acknowledged(user(), id(1), 4, now);
+    assert_eq!(
+        claims.heard(user(), other(3, 5), now),
+        [Verdict::Replaced(id(1))]
+    );
+}
+
+#[test]
+fn a_newcomer_stays_whose_claim_is_the_first_of_sessions_made_anew() {
+    let now = Instant::now();
+    let mut claims = Claims::default();
+    claims.pending(user(), id(1));
+    claims.acknowledged(user(), id(1), 100, now);
+    claims.pending(user(), id(2));
+    claims.pending(user(), id(3));
+    assert_eq!(
+        claims.acknowledged(user(), id(3), 2, now),
+        [Verdict::Replaced(id(1))]
+    );
+    claims.left(user(), id(1));
+    // The other one of the two was stored before, and is acknowledged later.
+    assert_eq!(
+        claims.acknowledged(user(), id(2), 1, now),
+        [Verdict::Replaced(id(2))]
+    );
+}
+
+#[test]
+fn another_gateways_newcomer_stays_whose_claim_is_in_sessions_made_anew() {
+    let now = Instant::now();
+    let mut claims = Claims::default();
+    claims.pending(user(), id(1));
+    claims.acknowledged(user(), id(1), 100, now);
+    assert_eq!(claims.heard(user(), other(2, 1), now), [Verdict::Check]);
+    assert_eq!(
+        claims.checked(user(), id(1), 100, Some(other(2, 1)), now),
+        [Verdict::Replaced(id(1))]
+    );
+    claims.left(user(), id(1));
+    assert_eq!(claims.heard(user(), other(3, 2), now), []);
+}
+
+#[test]
+fn of_a_restored_sessions_the_store_times_say_what_is_newer() {
+    let now = Instant::now();
+    let at = |second| DateTime::from_timestamp(second, 0);
+    let timed = |session, sequence, second| Claim {
+        time: at(second),
+        ..other(session, sequence)
+    };
+    for (second, newer) in [(50, false), (150, true)] {
+        let mut claims = Claims::default();
+        claims.pending(user(), id(1));
+        claims.acknowledged(user(), id(1), 100, now);
+        claims.heard(user(), timed(1, 100, 100), now);
+        let got = claims.checked(user(), id(1), 100, Some(timed(2, 40, second)), now);
+        let want = if newer {
+            Verdict::Replaced(id(1))
+        } else {
+            Verdict::ClaimAgain {
+                session: id(1),
+                last: 40,
+            }
+        };
+        assert_eq!(got, [want], "{second}");
+    }
+}
+
+#[test]
+fn a_check_that_was_overtaken_says_nothing() {
+    let now = Instant::now();
+    let mut claims = Claims::default();
+    claims.pending(user(), id(1));
+    claims.acknowledged(user(), id(1), 10, now);
+    assert_eq!(claims.checked(user(), id(1), 9, None, now), []);
+}
+
+#[test]
+fn five_replacements_in_thirty_seconds_refuse_newcomers_for_a_minute() {
+    let start = Instant::now();
+    let mut claims = Claims::default();
+    for number in 1..=6u32 {
+        let now = start + Duration::from_secs(u64::from(number));
+        assert_eq!(claims.flapping(user(), now), None, "{number}");
+        let session = id(u128::from(number));
+        claims.pending(user(), session);
+        for verdict in claims.acknowledged(user(), session, u64::from(number), now) {
+            let Verdict::Replaced(replaced) = verdict else {
+                panic!("{verdict:?}")
+            };
+            claims.left(user(), replaced);
+        }
+    }
+    let blocked = start + Duration::from_secs(6);
+    assert_eq!(
+        claims.flapping(user(), blocked),
+        Some(Duration::from_secs(60))
+    );
+    claims.prune(blocked + Duration::from_secs(40));
+    assert!(
+        claims
+            .flapping(user(), blocked + Duration::from_secs(59))
+            .is_some()
+    );
+    assert_eq!(
+        claims.flapping(user(), blocked + Duration::from_secs(60)),
+        None
+    );
+    claims.left(user(), id(6));
+    assert_eq!(claims.flapping(user(), blocked), None);
+}
+
+#[test]
+fn reloading_a_page_is_no_flap() {
+    let now = Instant::now();
+    let mut claims = Claims::default();
+    for number in 1..=20u32 {
+        let session = id(u128::from(number));
+        assert_eq!(claims.flapping(user(), now), None, "{number}");
+        claims.pending(user(), session);
+        claims.acknowledged(user(), session, u64::from(number), now);
+        claims.left(user(), session);
+    }
+}
+
+proptest! {
+    /// Several gateways, each hearing all claims in any order and its own acks at any time: when
+    /// all has been heard, exactly the session of the last claim stands.
+    #[test]
+    fn the_last_claim_stands_alone_whatever_the_order(
+        owners in proptest::collection::vec(0usize..3, 1..12),
+        shuffles in proptest::collection::vec(any::<u32>(), 3 * 24),
+    ) {
+        let now = Instant::now();
+        let mut standing = Vec::new();
+        for gateway in 0..3usize {
+            let mut claims = Claims::default();
+            let mut alive = Vec::new();
+            let mut events = Vec::new();
+            for (index, owner) in owners.iter().enumerate() {
+                let session = id(index as u128 + 1);
+                if *owner == gateway {
+                    claims.pending(user(), session);
+                    alive.push(session);
+                    events.push((index, true));
+                }
+                events.push((index, false));
+            }
+            events.sort_by_key(|(index, ack)| shuffles[gateway * 24 + index * 2 + usize::from(*ack)]);
+            for (index, ack) in events {
+                let session = id(index as u128 + 1);
+                let sequence = index as u64 + 1;
+                let verdicts = if ack {
+                    claims.acknowledged(user(), session, sequence, now)
+                } else {
+                    claims.heard(user(), Claim { session, sequence, time: None, own: owners[index] == gateway }, now)
+                };
+                for verdict in verdicts {
+                    if let Verdict::Replaced(replaced) = verdict {
+                        alive.retain(|known| *known != replaced);
+                        claims.left(user(), replaced);
+                    }
+                }
+            }
+            standing.extend(alive);
+        }
+        prop_assert_eq!(standing, vec![id(owners.len() as u128)]);
+    }
+}
