@@ -3,11 +3,17 @@
 //! At most one read is in flight and one queued, so a storm of joins costs the leader no more than a
 //! few reads. A read always begins after everyone it answers has asked.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::leader::{Leader, ReadError};
 use crate::event::Mark;
+
+/// Pause before a leader that did not answer is asked again.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// A cheap handle on the reader's task.
 #[derive(Debug, Clone)]
@@ -36,6 +42,18 @@ impl FloorReader {
         let (ask, answer) = oneshot::channel();
         self.asks.send(ask).map_err(|_| None)?;
         answer.await.map_err(|_| None)?.map_err(Some)
+    }
+
+    /// The same, asked for until the leader answers. `None` if the gateway is ending.
+    pub async fn wait(&self) -> Option<Mark> {
+        loop {
+            match self.read().await {
+                Ok(floor) => return Some(floor),
+                Err(None) => return None,
+                Err(Some(error)) => debug!(%error, "waiting for the leader"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::direct_get::{DirectGet, DirectGetError};
 use super::floor::FloorReader;
@@ -130,15 +130,15 @@ impl Repairer {
         tell: &mpsc::Sender<(RepairedBatch, OwnedSemaphorePermit)>,
         mut asked: mpsc::Receiver<()>,
     ) {
-        let mut end = None;
+        let Some(end) = self.floor.wait().await else {
+            return;
+        };
+        let end = end.sequence;
         loop {
             let permit = Arc::clone(&self.batches).acquire_owned().await;
             let slot = self.slots.acquire().await;
             // The semaphores are never closed.
-            let (Ok(permit), Ok(_slot)) = (permit, slot) else {
-                return;
-            };
-            let Some(end) = self.end(&mut end).await else {
+            let (Ok(permit), Ok(slot)) = (permit, slot) else {
                 return;
             };
             let batch = match self.read(workspace, from, end).await {
@@ -152,12 +152,12 @@ impl Repairer {
                 }
                 Err(error) => {
                     warn!(%error, %workspace, "repair interrupted");
-                    drop((permit, _slot));
+                    drop((permit, slot));
                     tokio::time::sleep(RETRY).await;
                     continue;
                 }
             };
-            drop(_slot);
+            drop(slot);
             let is_last = batch.end.is_some();
             // The room dropped its end: it is gone and wants nothing more.
             if tell.send((batch, permit)).await.is_err() || is_last {
@@ -165,23 +165,6 @@ impl Repairer {
             }
             if asked.recv().await.is_none() {
                 return;
-            }
-        }
-    }
-
-    /// Where the repair ends: the stream's end when it began. `None` if the gateway is ending.
-    async fn end(&self, known: &mut Option<u64>) -> Option<u64> {
-        loop {
-            if let Some(end) = *known {
-                return Some(end);
-            }
-            match self.floor.read().await {
-                Ok(mark) => *known = Some(mark.sequence),
-                Err(None) => return None,
-                Err(Some(error)) => {
-                    debug!(%error, "repair waits for the leader");
-                    tokio::time::sleep(RETRY).await;
-                }
             }
         }
     }

@@ -16,8 +16,6 @@ use crate::telemetry::{Step, Steps};
 /// A join that is not done by then is refused with a 503: long enough for a leader election's usual
 /// course, short enough that a browser does not hang.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// Pause before a leader that did not answer is asked again.
-const RETRY: Duration = Duration::from_millis(100);
 
 /// Who joins.
 #[derive(Debug)]
@@ -141,16 +139,8 @@ impl Rooms {
         Ok(membership)
     }
 
-    /// The stream's end, asked for until the leader answers. `None` if the gateway is
-    /// ending.
+    /// The stream's end, asked for until the leader answers. `None` if the gateway is ending.
     pub async fn floor(&self) -> Option<Mark> {
-        loop {
-            match self.context().floor.read().await {
-                Ok(floor) => return Some(floor),
-                Err(None) => return None,
-                Err(Some(error)) => tracing::debug!(%error, "join waits for the leader"),
-            }
-            tokio::time::sleep(RETRY).await;
-        }
+        self.context().floor.wait().await
     }
 }
