@@ -212,7 +212,8 @@ impl Api<'_> {
 
     /// Publishes to `stream` if `expected` is the subject's last sequence there (0: it has none).
     ///
-    /// Repeated where no answer comes. The server (2.15) looks at the expected sequence before it looks
+    /// Repeated where no answer comes, and where nobody listens: in a cluster, a stream that was just made is
+    /// known to the server that leads it before it is known to ours. The server (2.15) looks at the expected sequence before it looks
     /// for a duplicate, so that a repetition of what was stored is a conflict: whose message
     /// is there then says whether it was.
     pub(super) async fn write(
@@ -242,7 +243,10 @@ impl Api<'_> {
                     .payload(payload.clone());
                 let answer = self.send::<PubAck>(subject, request).await;
                 unsure |= matches!(answer, Err(MigrateError::NoAnswer { .. }));
-                answer
+                answer.map_err(|error| match error {
+                    MigrateError::NoJetStream { subject } => MigrateError::NoStream { subject },
+                    error => error,
+                })
             })
             .await?;
         match answer {

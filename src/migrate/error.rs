@@ -77,6 +77,13 @@ pub enum MigrateError {
     )]
     NoJetStream { subject: String },
 
+    /// JetStream answers, and no stream takes what is written.
+    #[error(
+        "no stream takes {subject}: the bucket was only just made and its server is not known everywhere, or \
+         it was deleted"
+    )]
+    NoStream { subject: String },
+
     /// The server has JetStream, this account does not.
     #[error(
         "JetStream is not enabled for this NATS account: add `jetstream: enabled` to it in the server's \
@@ -138,7 +145,9 @@ impl MigrateError {
     /// Whether the same call may succeed later with nothing changed by anybody.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::NoAnswer { .. } | Self::LockLost | Self::Unsettled => true,
+            Self::NoAnswer { .. } | Self::NoStream { .. } | Self::LockLost | Self::Unsettled => {
+                true
+            }
             Self::Refused { later, .. } => *later,
             Self::File { .. }
             | Self::Changed { .. }

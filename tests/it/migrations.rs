@@ -11,7 +11,7 @@ use herald::migrate::{self, Applied, MigrationSet, Migrator};
 use serde_json::{Map, Value, json};
 
 use crate::support::command::herald;
-use crate::support::nats::Nats;
+use crate::support::nats::{JETSTREAM, Nats};
 use crate::support::proxy::Proxy;
 use crate::support::{PATIENCE, eventually, soon};
 
@@ -356,6 +356,35 @@ async fn an_answer_that_is_lost_costs_nothing() {
         assert_eq!(report.applied.len(), 3, "{text}");
         assert!(proxy.has_lost(), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_not_known_everywhere_is_waited_for() {
+    let lossy = |percent: u8| {
+        let subject = "$KV.HERALD_MIGRATIONS.lock";
+        let config = format!(
+            r#"{JETSTREAM}mappings: {{ "{subject}": [{{ destination: "nowhere", weight: {percent}% }}] }}"#
+        );
+        async move { Nats::start(&config).await }
+    };
+    // Most writes find nobody who listens, as in a cluster just after the bucket was made.
+    let nats = lossy(70).await;
+    let client = nats.connect().await;
+    let report = migrate::apply(&client, &config(&nats)).await.unwrap();
+    assert_eq!(report.applied.len(), 3);
+    // Where it stays so, that is a passing fault, and JetStream is not said to be missing.
+    let nats = lossy(100).await;
+    let client = nats.connect().await;
+    let config = config(&nats);
+    let migrator = Migrator::new(&client, &config, &MigrationSet::embedded()).unwrap();
+    let failed = migrator.patience(Duration::from_secs(1)).apply().await;
+    let error = failed.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.starts_with("no stream takes $KV.HERALD_MIGRATIONS.lock"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
