@@ -125,8 +125,9 @@ pub(super) async fn store(client: &Client, subject: &str, id: &str, body: &Value
         let asked =
             client.request_with_headers(subject.to_owned(), headers, body.to_string().into());
         if let Ok(Ok(answer)) = timeout(ACK_TIMEOUT, asked).await {
+            // A refusal, such as for an id whose first attempt waits for a quorum, has `"seq": 0` too.
             let ack: Value = serde_json::from_slice(&answer.payload).unwrap_or_default();
-            if ack["seq"].is_u64() {
+            if ack["error"].is_null() && ack["seq"].as_u64().is_some_and(|sequence| sequence > 0) {
                 return;
             }
         }

@@ -72,20 +72,19 @@ async fn play(plans: Vec<Plan>) {
     }
 }
 
-/// Three seeds of 20 s; the second one has a quorum loss. Half the load: the gateways are debug builds.
+/// Three seeds of 20 s; one has a quorum loss. Half the load: the gateways are debug builds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_twice_under_faults_in_short() {
     let plan = |seed| Plan {
         seed,
         length: Duration::from_secs(20),
-        quorum_loss: seed == 2,
         workspaces: 20,
         events_per_second: 400,
     };
-    play(vec![plan(1), plan(2), plan(3)]).await;
+    play(vec![plan(1), plan(3), plan(10)]).await;
 }
 
-/// The long form. Every tenth seed has a quorum loss.
+/// The long form.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes half an hour: make faults"]
 async fn nothing_is_lost_or_twice_under_faults() {
@@ -93,7 +92,6 @@ async fn nothing_is_lost_or_twice_under_faults() {
     let plan = |seed| Plan {
         seed,
         length,
-        quorum_loss: seed % 10 == 0,
         workspaces: 50,
         events_per_second: 1000,
     };

@@ -3,15 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::schedule::Planned;
 use super::sockets::{Connection, End};
 
 /// One run.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) seed: u64,
-    pub(super) seconds: u64,
-    pub(super) faults: Vec<Planned>,
+    pub(super) faults: usize,
     pub(super) events: usize,
     pub(super) connections: usize,
     pub(super) deliveries: usize,
@@ -47,7 +45,7 @@ impl Report {
         wrong.iter().all(|count| *count == 0)
     }
 
-    /// Says what is wrong, and how to see it again.
+    /// Says what is wrong.
     pub(super) fn tell(&self) {
         println!(
             "seed {} is bad: {} uncounted, {} broken",
@@ -56,14 +54,6 @@ impl Report {
         for example in &self.examples {
             println!("  {example}");
         }
-        println!("its faults:");
-        for planned in &self.faults {
-            println!("  {planned}");
-        }
-        println!(
-            "again: make faults SEEDS={} SECONDS={}",
-            self.seed, self.seconds
-        );
     }
 
     /// The line of all runs together.
@@ -76,11 +66,7 @@ impl Report {
         };
         Self {
             seed: 0,
-            seconds: 0,
-            faults: reports
-                .iter()
-                .flat_map(|report| report.faults.clone())
-                .collect(),
+            faults: sum(|report| report.faults),
             events: sum(|report| report.events),
             connections: sum(|report| report.connections),
             deliveries: sum(|report| report.deliveries),
@@ -125,7 +111,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "| {seed} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-            self.faults.len(),
+            self.faults,
             self.events,
             self.connections,
             self.deliveries,

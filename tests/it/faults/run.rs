@@ -27,19 +27,43 @@ const AFTERWARDS: Duration = Duration::from_secs(1);
 /// One client in so many comes and goes.
 const COMES_AND_GOES: usize = 5;
 
+/// A seed that is a multiple of this has a quorum loss.
+const QUORUM_LOSS_EVERY: u64 = 10;
+
 /// What is to be run.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) length: Duration,
-    pub(super) quorum_loss: bool,
     pub(super) workspaces: usize,
     pub(super) events_per_second: u32,
 }
 
+impl Plan {
+    fn schedule(&self) -> Vec<Planned> {
+        let quorum_loss = self.seed.is_multiple_of(QUORUM_LOSS_EVERY);
+        schedule(self.seed, self.length, quorum_loss)
+    }
+
+    /// Says what will be run, and how to run it again.
+    fn tell(&self, faults: &[Planned]) {
+        println!("seed {}, {:?}:", self.seed, self.length);
+        for planned in faults {
+            println!("  {planned}");
+        }
+        println!(
+            "  again: make faults SEEDS={} SECONDS={}",
+            self.seed,
+            self.length.as_secs()
+        );
+    }
+}
+
 /// Runs the plan and judges it.
 pub(super) async fn run(plan: &Plan) -> Report {
-    let faults = schedule(plan.seed, plan.length, plan.quorum_loss);
+    let faults = plan.schedule();
+    // Said before anything can go wrong, so that whatever does has its seed beside it.
+    plan.tell(&faults);
     let world = World::start(|gateway| gateway).await;
     let swarm = Swarm::open(clients(plan, &world), plan.seed).await;
     let events = Events::default();
@@ -101,28 +125,41 @@ fn clients(plan: &Plan, world: &World) -> Vec<Client> {
         .collect()
 }
 
-/// The events of the load that `stream` holds.
+/// The events of the load that `stream` holds, read when the cluster is able to.
 pub(super) async fn stored(client: &async_nats::Client, stream: &str) -> Vec<Stored> {
+    let mut stored = Err(String::new());
+    let is_read = eventually(PATIENCE, async || {
+        stored = read(client, stream).await;
+        stored.is_ok()
+    });
+    assert!(is_read.await, "{stream} cannot be read: {stored:?}");
+    stored.expect("just looked at")
+}
+
+async fn read(client: &async_nats::Client, stream: &str) -> Result<Vec<Stored>, String> {
+    let told = |error: &dyn std::fmt::Display| error.to_string();
     let context = jetstream::new(client.clone());
     let mut stream = context
         .get_stream(stream)
         .await
-        .expect("the stream is there");
-    let last = stream.info().await.expect("it answers").state.last_sequence;
+        .map_err(|error| told(&error))?;
+    let last = stream.info().await.map_err(|error| told(&error))?;
+    let last = last.state.last_sequence;
     let config = pull::OrderedConfig {
         deliver_policy: DeliverPolicy::All,
         ..pull::OrderedConfig::default()
     };
-    let consumer = stream.create_consumer(config).await.expect("a consumer");
-    let mut messages = consumer.messages().await.expect("its messages");
+    let consumer = stream.create_consumer(config).await;
+    let consumer = consumer.map_err(|error| told(&error))?;
+    let mut messages = consumer.messages().await.map_err(|error| told(&error))?;
     let reference = (Instant::now(), Utc::now());
     let mut stored: Vec<Stored> = Vec::new();
     while stored.last().is_none_or(|event| event.sequence < last) && last > 0 {
         let message = tokio::time::timeout(PATIENCE, messages.next()).await;
         let message = message
-            .expect("it comes")
-            .expect("the stream goes on")
-            .expect("a message");
+            .map_err(|error| told(&error))?
+            .ok_or("the messages end")?
+            .map_err(|error| told(&error))?;
         let body: Value = serde_json::from_slice(&message.payload).expect("JSON");
         let info = message.info().expect("its place");
         let age = reference.1 - info.published;
@@ -137,7 +174,7 @@ pub(super) async fn stored(client: &async_nats::Client, stream: &str) -> Vec<Sto
             at: reference.0 - age.to_std().unwrap_or_default(),
         });
     }
-    stored
+    Ok(stored)
 }
 
 /// Waits until every open connection has as much as it is owed, for a while.
@@ -208,8 +245,7 @@ fn report(
         .map(|one| format!("broken: {:?}", one.ended));
     let report = Report {
         seed: plan.seed,
-        seconds: plan.length.as_secs(),
-        faults: faults.to_vec(),
+        faults: faults.len(),
         events,
         connections: connections.len(),
         deliveries: verdict.deliveries,
