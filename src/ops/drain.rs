@@ -4,26 +4,36 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::room::Rooms;
-use crate::socket::{CloseReason, Outbox};
+use crate::socket::{CloseReason, Doorway, Outbox};
 
 /// How long the last reads may take. With NATS away it cannot be known what was stored.
 const CATCH_UP: Duration = Duration::from_secs(5);
+/// How long sockets may take to end after the last close: the close frame's 5 s and the peer's 5 s.
+const LAST_SOCKETS: Duration = Duration::from_secs(11);
+/// How often it is looked for joins that were under way when the doorway closed.
+const LATECOMERS: Duration = Duration::from_millis(250);
 
-/// Catches up, then closes every socket within `window`.
-pub(super) async fn close_all(rooms: &Rooms, window: Duration) {
+/// Waits until joins under way are done, and everything stored before now waits at its sockets.
+pub(super) async fn catch_up(rooms: &Rooms, doorway: &Doorway) {
     let caught_up = timeout(CATCH_UP, async {
         if let Some(end) = rooms.floor().await {
             let all = rooms.all();
             join_all(all.iter().map(|room| room.barrier(end.sequence))).await;
         }
     });
-    if caught_up.await.is_err() {
+    let joined = timeout(CATCH_UP, doorway.settled());
+    if let (Err(_), _) = tokio::join!(caught_up, joined) {
         warn!("draining without having caught up");
     }
+}
+
+/// Closes every socket within `window`.
+pub(super) async fn close_all(rooms: &Rooms, window: Duration) {
     let outboxes = outboxes(rooms).await;
     info!(sockets = outboxes.len(), "closing sockets");
     let start = Instant::now();
@@ -32,9 +42,27 @@ pub(super) async fn close_all(rooms: &Rooms, window: Duration) {
         sleep_until(start + window / count * index).await;
         outbox.end_after(CloseReason::Restart);
     }
-    // Joins that were under way when the doorway closed have become members since.
-    for outbox in self::outboxes(rooms).await {
-        outbox.end_after(CloseReason::Restart);
+}
+
+/// Waits until all `sockets` have ended, for [`LAST_SOCKETS`] at most.
+pub(super) async fn ended(rooms: &Rooms, sockets: &TaskTracker) {
+    sockets.close();
+    let mut look = interval(LATECOMERS);
+    let all = timeout(LAST_SOCKETS, async {
+        while !sockets.is_empty() {
+            tokio::select! {
+                () = sockets.wait() => {}
+                _ = look.tick() => {
+                    // Who was told already keeps the first reason.
+                    for outbox in outboxes(rooms).await {
+                        outbox.end_after(CloseReason::Restart);
+                    }
+                }
+            }
+        }
+    });
+    if all.await.is_err() {
+        warn!("some sockets did not end in time");
     }
 }
 

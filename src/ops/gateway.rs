@@ -8,7 +8,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::{any, get};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
@@ -30,9 +29,6 @@ use crate::room::{HoldBudget, Resync, RoomContext, Rooms};
 use crate::socket::{Doorway, upgrade};
 use crate::telemetry::{Metrics, Telemetry};
 
-/// How long sockets may take to end after the last close of a drain: the close frame's 5 s and the
-/// peer's 5 s.
-const LAST_SOCKETS: Duration = Duration::from_secs(11);
 /// How often the lag behind the stream is measured: a read at its leader each time.
 const LAG_EVERY: Duration = Duration::from_secs(15);
 /// Pause between looks at migrations that another process is to apply.
@@ -433,12 +429,7 @@ async fn end(config: &Config, rooms: &Rooms, doorway: &Doorway, health: &Health)
     health.drain();
     tokio::time::sleep(config.server.drain_delay).await;
     doorway.drain();
+    drain::catch_up(rooms, doorway).await;
     drain::close_all(rooms, config.server.drain).await;
-    doorway.sockets().close();
-    if timeout(LAST_SOCKETS, doorway.sockets().wait())
-        .await
-        .is_err()
-    {
-        warn!("some sockets did not end in time");
-    }
+    drain::ended(rooms, doorway.sockets()).await;
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use async_nats::Subscriber;
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::claims::Claims;
@@ -25,6 +26,8 @@ use crate::telemetry::Traffic;
 const LINGER: Duration = Duration::from_secs(60);
 /// Pause before an activation that failed is tried again.
 const RETRY: Duration = Duration::from_millis(100);
+/// So long an activation waits for a NATS that is away, before it looks whether anybody still wants the room.
+const AWAY: Duration = Duration::from_secs(1);
 /// How often claims that no longer matter are forgotten.
 const PRUNE: Duration = Duration::from_secs(60);
 /// Live messages taken in one go before commands get their turn.
@@ -290,7 +293,7 @@ async fn batch(repair: &mut Option<Repair>) -> Option<RepairedBatch> {
 
 /// Subscribes, and proves by a read sent afterwards on the same connection that it is in force.
 async fn listen(context: &RoomContext, workspace: &WorkspaceSlug) -> Option<(Ears, Mark)> {
-    if !context.link.connected().await {
+    if !matches!(timeout(AWAY, context.link.connected()).await, Ok(true)) {
         return None;
     }
     let client = context.link.client();

@@ -134,13 +134,24 @@ impl RoomHandle {
 
     /// Waits until everything stored up to `sequence` is in the members' queues, or the room ended.
     pub async fn barrier(&self, sequence: u64) {
-        self.ask(|answer| Command::Barrier { sequence, answer })
-            .await;
+        if self.may_have_members() {
+            self.ask(|answer| Command::Barrier { sequence, answer })
+                .await;
+        }
     }
 
     /// The queues of all members; empty if the room ended.
     pub async fn outboxes(&self) -> Vec<Outbox> {
-        self.ask(Command::Outboxes).await.unwrap_or_default()
+        if self.may_have_members() {
+            self.ask(Command::Outboxes).await.unwrap_or_default()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// A room that does not hear its workspace yet answers nothing, and has nobody.
+    fn may_have_members(&self) -> bool {
+        *self.active.borrow()
     }
 
     /// Waits until the room hears its workspace. `false` if it ended before.

@@ -96,6 +96,13 @@ impl Doorway {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Waits until no join is under way; those that began before [`Doorway::drain`] still open.
+    pub async fn settled(&self) {
+        const ALL: u32 = JOINS as u32;
+        // It is never closed. Whoever waits for a turn comes before us, and is refused.
+        let _all = self.turns.acquire_many(ALL).await;
+    }
+
     /// The tasks of all sockets.
     pub fn sockets(&self) -> &TaskTracker {
         &self.sockets
@@ -165,12 +172,12 @@ impl Doorway {
         if !request::origin_allowed(&request.headers, &self.allowed_origins) {
             return Err(Refusal::ORIGIN);
         }
-        if self.draining.load(Ordering::Relaxed) {
-            return Err(Refusal::DRAINING);
-        }
+        self.not_draining()?;
         self.admission.attempt(address)?;
         let turn = timeout(TURN, self.turns.acquire()).await;
         let _turn = turn.map_err(|_| Refusal::BUSY)?;
+        // The turn may have taken a while, and a claim closes the user's other socket.
+        self.not_draining()?;
         let authorized = self.authorize(request);
         self.count_check("join", authorized.as_ref().err());
         let (identity, workspace) = authorized?;
@@ -197,6 +204,13 @@ impl Doorway {
             membership,
             permits: Box::new((permit, seat)),
         })
+    }
+
+    fn not_draining(&self) -> Result<(), Refusal> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(Refusal::DRAINING);
+        }
+        Ok(())
     }
 
     /// The spans of a join that has ended, if it is recorded.

@@ -100,6 +100,25 @@ async fn a_gateway_can_be_stopped_while_it_waits_for_nats() {
 }
 
 #[tokio::test]
+async fn a_drain_while_nats_is_away_waits_for_no_room_that_waits_for_nats() {
+    let mut nats = Nats::jetstream().await;
+    let mut gateway = Gateway::builder(&nats)
+        .set("server.drain", "0s")
+        .ready()
+        .await;
+    let mut ann = Client::join(&gateway, "ann", "acme").await;
+    nats.stop().await;
+    gateway
+        .metric_becomes("herald_nats_events_total", "\"disconnected\"", 1.0)
+        .await;
+    let (_, ()) = tokio::join!(put_off(&gateway, "cyd", "initech"), async {
+        gateway.terminate();
+    });
+    assert_eq!(ann.closed().await.0, 1012);
+    assert_eq!(gateway.ended().await, Some(0));
+}
+
+#[tokio::test]
 async fn sockets_stay_while_nats_is_away_and_joins_are_put_off() {
     let mut nats = Nats::jetstream().await;
     let gateway = Gateway::builder(&nats)
