@@ -211,9 +211,10 @@ impl Outbox {
         self.0.pump.register(cx.waker());
     }
 
-    /// Whether the queue overflowed: the pump then stops writing, even half-way.
-    pub(super) fn overflowed(&self) -> bool {
-        self.lock().end == Some(CloseReason::TooSlow)
+    /// Why the queue has ended or is to end after what waits. Once it overflowed ([`CloseReason::TooSlow`])
+    /// the pump stops writing, even half-way.
+    pub(super) fn ending(&self) -> Option<CloseReason> {
+        self.lock().end
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -31,6 +31,11 @@ const UNFLUSHED: usize = 256;
 /// How long a close of Herald's own waits for what was stored before it. With NATS away it cannot be
 /// known what that is.
 const CATCH_UP: Duration = Duration::from_secs(5);
+/// A socket that is to be closed gets what waits for it, unless it takes none of that for so long. Pings do
+/// not tell: who sends pongs unasked need not read.
+const STANDSTILL: Duration = Duration::from_secs(10);
+/// Later than anything.
+const FAR: Duration = Duration::from_secs(86_400);
 
 /// An open socket.
 pub(super) struct Pump {
@@ -98,6 +103,38 @@ enum Event {
     End(End),
     Time,
     CaughtUp,
+    /// The socket is to be closed after what waits for it.
+    Ending(CloseReason),
+}
+
+/// A socket that is to be closed, and how it takes what waits until then.
+#[derive(Debug, Clone, Copy)]
+struct Farewell {
+    reason: CloseReason,
+    /// What it had taken when it was looked at last.
+    taken: u64,
+    /// When that had changed.
+    since: Instant,
+}
+
+impl Farewell {
+    fn new(reason: CloseReason, outbox: &Outbox) -> Self {
+        Self {
+            reason,
+            taken: outbox.taken(),
+            since: Instant::now(),
+        }
+    }
+
+    /// Whether the socket has taken nothing for [`STANDSTILL`].
+    fn stands_still(&mut self, outbox: &Outbox) -> bool {
+        let now = Instant::now();
+        let taken = outbox.taken();
+        if self.taken != taken {
+            (self.taken, self.since) = (taken, now);
+        }
+        now >= self.since + STANDSTILL
+    }
 }
 
 /// A close that waits for what was stored before it.
@@ -164,19 +201,33 @@ impl Pump {
     }
 
     async fn pump(&mut self) -> End {
-        let mut timer = Box::pin(sleep_until(self.deadline().into()));
+        let mut timer = Box::pin(sleep_until(self.deadline(None).into()));
         let mut catch_up: Option<CatchUp> = None;
+        let mut farewell: Option<Farewell> = None;
         loop {
-            let event = poll_fn(|cx| self.poll_event(cx, timer.as_mut(), &mut catch_up)).await;
+            let is_ending = farewell.is_some();
+            let event =
+                poll_fn(|cx| self.poll_event(cx, timer.as_mut(), &mut catch_up, is_ending)).await;
             let action = match event {
                 Event::Incoming(incoming) => match self.incoming(incoming) {
                     Ok(action) => action,
                     Err(end) => return end,
                 },
                 Event::Written => self.take(Input::Written),
-                Event::Time => self.take(Input::Time),
+                Event::Time => {
+                    if let Some(farewell) = &mut farewell
+                        && farewell.stands_still(&self.outbox)
+                    {
+                        return End::Ours(farewell.reason);
+                    }
+                    self.take(Input::Time)
+                }
                 Event::End(end) => return end,
                 Event::CaughtUp => Action::Nothing,
+                Event::Ending(reason) => {
+                    farewell = Some(Farewell::new(reason, &self.outbox));
+                    Action::Nothing
+                }
             };
             match action {
                 Action::Nothing => {}
@@ -193,7 +244,7 @@ impl Pump {
             }
             // Activity moves the deadline away; the timer follows only when it fires, so that a busy
             // socket does not touch it for every notification.
-            let deadline = self.deadline();
+            let deadline = self.deadline(farewell);
             if timer.is_elapsed() || deadline < timer.deadline().into_std() {
                 timer.as_mut().reset(deadline.into());
             }
@@ -206,10 +257,15 @@ impl Pump {
         cx: &mut Context<'_>,
         timer: Pin<&mut Sleep>,
         catch_up: &mut Option<CatchUp>,
+        is_ending: bool,
     ) -> Poll<Event> {
         self.outbox.watch(cx);
-        if self.outbox.overflowed() {
-            return Poll::Ready(Event::End(End::Ours(CloseReason::TooSlow)));
+        match self.outbox.ending() {
+            Some(CloseReason::TooSlow) => {
+                return Poll::Ready(Event::End(End::Ours(CloseReason::TooSlow)));
+            }
+            Some(reason) if !is_ending => return Poll::Ready(Event::Ending(reason)),
+            Some(_) | None => {}
         }
         if let Some(waiting) = catch_up
             && let Poll::Ready(reason) = waiting.as_mut().poll(cx)
@@ -224,11 +280,7 @@ impl Pump {
         if let Poll::Ready(incoming) = self.transport.poll_incoming(cx) {
             return Poll::Ready(Event::Incoming(incoming));
         }
-        // Once a close is decided its own time limit counts.
-        if catch_up.is_none() && !self.session.is_decided() {
-            return timer.poll(cx).map(|()| Event::Time);
-        }
-        Poll::Pending
+        timer.poll(cx).map(|()| Event::Time)
     }
 
     /// Hands what waits to the connection, or flushes it. [`Event::Written`] after each batch: there
@@ -314,8 +366,15 @@ impl Pump {
         self.session.take(input, Instant::now(), SystemTime::now())
     }
 
-    fn deadline(&self) -> Instant {
-        self.session.deadline(Instant::now(), SystemTime::now())
+    /// Once a close is decided the session has no deadline any more, but its end has.
+    fn deadline(&self, farewell: Option<Farewell>) -> Instant {
+        let now = Instant::now();
+        let session = if self.session.is_decided() {
+            now + FAR
+        } else {
+            self.session.deadline(now, SystemTime::now())
+        };
+        farewell.map_or(session, |farewell| session.min(farewell.since + STANDSTILL))
     }
 
     /// Waits until everything stored before now is in the outbox, or for [`CATCH_UP`].

@@ -299,6 +299,31 @@ async fn a_full_gateway_answers_503_and_has_room_again_later() {
 }
 
 #[tokio::test]
+async fn who_takes_nothing_is_closed_all_the_same_once_its_token_has_expired() {
+    let nats = Nats::jetstream().await;
+    // No ping ends it, and no full queue.
+    let gateway = Gateway::builder(&nats)
+        .set("sockets.ping", "1h")
+        .set("sockets.queue_bytes", 64 * 1024 * 1024)
+        .ready()
+        .await;
+    let publisher = Publisher::on(&nats).await;
+    let query = format!("token={}&workspaceSlug=acme", expiring("ann", "acme", 3));
+    // It reads nothing, and does not know that it should.
+    let _stopped = Client::attempt(&gateway, &query).await.expect("it opens");
+    let message = "x".repeat(32 * 1024);
+    for _ in 0..256 {
+        publisher
+            .event("acme.custom.x", &json!({ "message": message }))
+            .await;
+    }
+    gateway
+        .metric_becomes("herald_connections_closed_total", "\"4003\"", 1.0)
+        .await;
+    gateway.metric_becomes("herald_connections", "", 0.0).await;
+}
+
+#[tokio::test]
 async fn a_drain_delivers_what_was_stored_and_closes_with_1012() {
     let nats = Nats::jetstream().await;
     let mut gateway = Gateway::builder(&nats)
