@@ -106,18 +106,21 @@ pub fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    match runtime.block_on(run(cli)) {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match runtime.block_on(run(cli)) {
+        Ok(()) => 0,
         Err(error) => {
             for line in error.to_string().lines() {
                 eprintln!("herald: {line}");
             }
-            ExitCode::from(match error {
+            match error {
                 CliError::Failure(_) => 1,
                 CliError::Usage(_) => 2,
-            })
+            }
         }
-    }
+    };
+    // What had to be ended has been. The exporters of telemetry would, when dropped, wait some seconds for
+    // a collector that hangs.
+    std::process::exit(code)
 }
 
 async fn run(cli: Cli) -> Result<(), CliError> {

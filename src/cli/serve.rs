@@ -1,7 +1,10 @@
 //! `herald serve`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 
 use super::{CliError, check};
 use crate::config::{Config, Reading};
@@ -33,10 +36,10 @@ pub(super) async fn run(_args: Args, reading: Reading) -> Result<(), CliError> {
     }
     let config = reading.config;
     let telemetry = telemetry(&config)?;
-    let stops = stops(&[SignalKind::terminate(), SignalKind::interrupt()])?;
-    let serve = ops::serve(config, telemetry.clone(), || next_stop(stops.clone()));
+    let stops = Stops::hear(&[SignalKind::terminate(), SignalKind::interrupt()])?;
+    let serve = ops::serve(config, telemetry.clone(), || stops.clone().next());
     let served = Box::pin(serve).await;
-    telemetry.end().await;
+    stops.end(&telemetry).await;
     Ok(served?)
 }
 
@@ -46,27 +49,60 @@ pub(super) fn telemetry(config: &Config) -> Result<Telemetry, CliError> {
         .map_err(|error| CliError::Usage(error.to_string()))
 }
 
-/// Changes with every signal of `kinds`.
-pub(super) fn stops(kinds: &[SignalKind]) -> Result<watch::Receiver<u32>, CliError> {
-    let (count, stops) = watch::channel(0u32);
-    for kind in kinds {
-        let mut signals = signal(*kind)
-            .map_err(|error| CliError::Failure(format!("cannot hear signals: {error}")))?;
-        let count = count.clone();
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                count.send_modify(|count| *count += 1);
-            }
-        });
-    }
-    Ok(stops)
+/// The signals that ask for the end. None is lost between two waits for one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stops(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// A permit for each signal that nobody has acted on.
+    waiting: Semaphore,
+    acted_on: AtomicUsize,
 }
 
-/// Ends with the next signal. Only one from now on counts: the first drains, the second ends the drain.
-pub(super) fn next_stop(mut stops: watch::Receiver<u32>) -> impl Future<Output = ()> {
-    stops.mark_unchanged();
-    async move {
-        // The sender lives as long as the process.
-        let _ = stops.changed().await;
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            waiting: Semaphore::new(0),
+            acted_on: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Stops {
+    /// Hears `kinds` from now on.
+    pub(super) fn hear(kinds: &[SignalKind]) -> Result<Self, CliError> {
+        let stops = Self::default();
+        for kind in kinds {
+            let mut signals = signal(*kind)
+                .map_err(|error| CliError::Failure(format!("cannot hear signals: {error}")))?;
+            let stops = stops.clone();
+            tokio::spawn(async move {
+                while signals.recv().await.is_some() {
+                    stops.0.waiting.add_permits(1);
+                }
+            });
+        }
+        Ok(stops)
+    }
+
+    /// Ends with the next signal: the first drains, the second ends the drain.
+    pub(super) async fn next(self) {
+        match self.0.waiting.acquire().await {
+            Ok(permit) => permit.forget(),
+            // Nobody closes it.
+            Err(_) => std::future::pending().await,
+        }
+        self.0.acted_on.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends telemetry, with what waits exported, unless somebody has no patience for it.
+    pub(super) async fn end(self, telemetry: &Telemetry) {
+        if self.0.acted_on.load(Ordering::Relaxed) < 2 {
+            tokio::select! {
+                () = telemetry.end() => {}
+                () = self.next() => {}
+            }
+        }
     }
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use self::guide::Guide;
 use self::server::{Port, Server};
-use super::serve::{next_stop, stops, telemetry};
+use super::serve::{Stops, telemetry};
 use super::{CliError, output};
 use crate::auth::{HmacSecret, NewToken, Workspaces, sign};
 use crate::config::{AuthConfig, Config, NatsConfig, ProjectionConfig, Secret, ServerConfig};
@@ -51,7 +51,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, config: Config, file: Option<&Path>) -> Result<(), CliError> {
     let telemetry = telemetry(&config)?;
-    let stops = stops(&[
+    let stops = Stops::hear(&[
         SignalKind::terminate(),
         SignalKind::interrupt(),
         // The terminal was closed.
@@ -66,14 +66,14 @@ pub(super) async fn run(args: Args, config: Config, file: Option<&Path>) -> Resu
     };
     let mut server = tokio::select! {
         server = starting => server?,
-        () = next_stop(stops.clone()) => return Ok(()),
+        () = stops.clone().next() => return Ok(()),
     };
     let served = serve(&args, &config, file, &mut server, &telemetry, || {
-        next_stop(stops.clone())
+        stops.clone().next()
     });
     let served = Box::pin(served).await;
     server.end().await;
-    telemetry.end().await;
+    stops.end(&telemetry).await;
     served
 }
 

@@ -61,6 +61,28 @@ fn exporting(nats: &Nats, port: u16, protocol: &str) -> Builder {
 }
 
 #[tokio::test]
+async fn a_second_signal_ends_at_once_also_where_the_collector_hangs() {
+    let nats = Nats::jetstream().await;
+    let hangs = server(None, Duration::ZERO).await;
+    let mut gateway = exporting(&nats, hangs, "http/protobuf")
+        .variable("OTEL_EXPORTER_OTLP_TIMEOUT", 60_000)
+        .set("telemetry.shutdown", "60s")
+        .set("server.drain_delay", "60s")
+        .ready()
+        .await;
+    let mut ann = Client::join(&gateway, "ann", "acme").await;
+    let publisher = Publisher::on(&nats).await;
+    publisher.event("acme.custom.x", &json!({})).await;
+    ann.notification().await;
+    gateway.terminate();
+    let drains = eventually(PATIENCE, async || gateway.log_line("draining").is_some());
+    assert!(drains.await);
+    gateway.terminate();
+    // Either of the two would take a minute.
+    assert_eq!(gateway.ended().await, Some(0));
+}
+
+#[tokio::test]
 async fn a_collector_that_is_absent_refuses_or_hangs_costs_only_its_spans() {
     let refuses =
         "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
