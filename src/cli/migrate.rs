@@ -48,6 +48,8 @@ struct Plan {
 struct PlannedMigration {
     name: String,
     description: String,
+    /// Whether older gateways refuse to start once it is applied.
+    breaks_older_gateways: bool,
     operations: Vec<PlannedOperation>,
 }
 
@@ -146,6 +148,7 @@ fn plan(migrator: &Migrator<'_>, status: &Status) -> Plan {
         .map(|migration| PlannedMigration {
             name: migration.name.clone(),
             description: migration.description.clone(),
+            breaks_older_gateways: migration.breaks_older_gateways,
             operations: migration
                 .operations
                 .iter()
@@ -169,7 +172,15 @@ fn plan(migrator: &Migrator<'_>, status: &Status) -> Plan {
 
 fn print_plan(plan: &Plan) {
     for migration in &plan.apply {
-        println!("would apply {}: {}", migration.name, migration.description);
+        let breaks = if migration.breaks_older_gateways {
+            " (breaks older gateways)"
+        } else {
+            ""
+        };
+        println!(
+            "would apply {}: {}{breaks}",
+            migration.name, migration.description
+        );
         for operation in &migration.operations {
             let config = Value::Object(operation.config.clone());
             println!(

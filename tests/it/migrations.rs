@@ -473,6 +473,7 @@ async fn dry_run_and_status_write_nothing() {
         .await
         .ok();
     assert_eq!(dry.json()["apply"][2]["operations"][0]["stream"], "DEAD");
+    assert_eq!(dry.json()["apply"][2]["breaks_older_gateways"], false);
     let status = herald(&nats, &[], &["migrate", "--status"]).await.ok();
     assert!(
         status
