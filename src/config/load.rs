@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::Config;
 use super::keys::{KEYS, nearest};
+use super::origin;
 
 /// Most `send` spans of one event: each costs as much as a delivery.
 const SEND_SPANS_MAX: usize = 1000;
@@ -179,6 +180,8 @@ impl Config {
             "auth.workspaces_claim must not be empty",
         );
         problems.extend(self.problems_of_limits());
+        let origins = self.server.allowed_origins.iter();
+        problems.extend(origins.filter_map(|origin| origin::problem(origin)));
         problems
     }
 

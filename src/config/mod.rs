@@ -8,6 +8,7 @@ mod duration;
 mod keys;
 mod load;
 mod network;
+mod origin;
 mod secret;
 #[cfg(test)]
 mod tests;
