@@ -14,6 +14,9 @@ const SUBSCRIPTION_CAPACITY: usize = 4096;
 
 /// Commands that may wait for the connection task.
 const CLIENT_CAPACITY: usize = 4096;
+/// The client pings after this long without a word from the server, and at the third time gives the
+/// connection up: 9 s after the last word.
+const PING: Duration = Duration::from_secs(3);
 
 /// Why there is no connection. `Display` names no URL, because a URL may carry a password.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +88,7 @@ async fn options(config: &NatsConfig) -> Result<(ConnectOptions, Vec<ServerAddr>
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .client_capacity(CLIENT_CAPACITY)
         .connection_timeout(Duration::from_secs(5))
-        .ping_interval(Duration::from_secs(5))
+        .ping_interval(PING)
         .request_timeout(Some(Duration::from_secs(5)))
         .reconnect_delay_callback(|attempt| {
             let exponent = u32::try_from(attempt.min(6)).unwrap_or(6);
