@@ -24,6 +24,7 @@ impl From<ServeError> for CliError {
             | ServeError::Migrate(_)
             | ServeError::Read(_)
             | ServeError::Denied(_)
+            | ServeError::Failed
             | ServeError::Lost => Self::Failure(error.to_string()),
         }
     }

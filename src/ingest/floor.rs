@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::leader::{Leader, ReadError};
@@ -25,13 +24,12 @@ pub struct FloorReader {
 type Ask = oneshot::Sender<Result<Mark, ReadError>>;
 
 impl FloorReader {
-    /// Starts the task.
-    pub fn start(leader: Leader, cancel: CancellationToken) -> Self {
+    /// A handle, and the task that has to be run for it.
+    pub fn start(leader: Leader) -> (Self, impl Future<Output = ()> + Send) {
         // Unbounded, but an ask belongs to a join or a barrier of an open socket, and both are bounded
         // by `sockets.max_connections`.
         let (asks, inbox) = mpsc::unbounded_channel();
-        tokio::spawn(cancel.run_until_cancelled_owned(answer(leader, inbox)));
-        Self { asks }
+        (Self { asks }, answer(leader, inbox))
     }
 
     /// The stream's end, from a read begun after this call.

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::direct_get::{DirectGet, DirectGetError, LastOf};
@@ -111,11 +110,10 @@ enum SweepError {
 }
 
 impl Sweeper {
-    /// Starts the task.
-    pub fn start(self, cancel: CancellationToken) -> SweepHandle {
+    /// A handle, and the task that has to be run for it.
+    pub fn start(self) -> (SweepHandle, impl Future<Output = ()> + Send) {
         let (asks, inbox) = mpsc::unbounded_channel();
-        tokio::spawn(cancel.run_until_cancelled_owned(self.run(inbox)));
-        SweepHandle { asks }
+        (SweepHandle { asks }, self.run(inbox))
     }
 
     async fn run(self, mut inbox: mpsc::UnboundedReceiver<SweepAsk>) {

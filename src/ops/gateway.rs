@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::{any, get};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
@@ -56,6 +57,9 @@ pub enum ServeError {
     /// What the NATS user lacks, one sentence each.
     #[error("{}", .0.join("\n"))]
     Denied(Vec<String>),
+    /// A task without which nothing works ended by itself, which it never should.
+    #[error("a part of the gateway has failed, the log says how: start the gateway again")]
+    Failed,
     /// The NATS client ended by itself, which it never should.
     #[error("the NATS client has failed and will not reconnect: start the gateway again")]
     Lost,
@@ -156,9 +160,9 @@ impl Gateway {
             tls = self.tls.is_some(),
             "listening"
         );
+        let mut parts = JoinSet::new();
         if let Some(tls) = &self.tls {
-            let watch = tls.clone().watch(cancel.clone());
-            tokio::spawn(watch);
+            parts.spawn(tls.clone().watch(cancel.clone()));
         }
         let arrivals = Arrivals::public(&self.config, Arc::clone(self.telemetry.metrics()));
         let admin_arrivals = Arrivals::admin(Arc::clone(self.telemetry.metrics()));
@@ -166,7 +170,7 @@ impl Gateway {
             (self.public, self.tls, public, arrivals),
             (self.admin, None, admin, admin_arrivals),
         ] {
-            tokio::spawn(listener::accept(
+            parts.spawn(listener::accept(
                 listener,
                 tls,
                 router,
@@ -183,6 +187,7 @@ impl Gateway {
             &self.doorway,
             &self.health,
             &cancel,
+            &mut parts,
         );
         let rooms = tokio::select! {
             opened = open => opened?,
@@ -193,6 +198,7 @@ impl Gateway {
             () = stop() => {}
             // Sockets that are closed now come back to another gateway, or to this one's next start.
             () = rooms.context().link.lost() => return Err(ServeError::Lost),
+            _ = parts.join_next() => return Err(ServeError::Failed),
         }
         let ending = end(&self.config, &rooms, &self.doorway, &self.health);
         tokio::select! {
@@ -244,23 +250,27 @@ async fn open(
     doorway: &Doorway,
     health: &Health,
     cancel: &CancellationToken,
+    parts: &mut JoinSet<()>,
 ) -> Result<Rooms, ServeError> {
     let (disturbances_in, disturbances) = mpsc::unbounded_channel();
     let metrics = Arc::clone(telemetry.metrics());
     let link = Link::establish(&config.nats, metrics, disturbances_in).await?;
     migrated(&link, config).await?;
     permitted(config).await?;
-    let (context, events) = context(config, link.clone(), projector, telemetry, cancel).await?;
+    let (context, events) =
+        context(config, link.clone(), projector, telemetry, cancel, parts).await?;
     let rooms = Rooms::new(Arc::new(context), cancel.clone());
-    tokio::spawn(
-        cancel
-            .clone()
-            .run_until_cancelled_owned(resync(rooms.clone(), disturbances)),
-    );
-    let advisories = advisories(link.clone(), config.nats.stream.clone(), rooms.clone());
-    tokio::spawn(cancel.clone().run_until_cancelled_owned(advisories));
-    let lag = watch_lag(events, rooms.clone(), Arc::clone(telemetry.metrics()));
-    tokio::spawn(cancel.clone().run_until_cancelled_owned(lag));
+    parts.spawn(resync(rooms.clone(), disturbances));
+    parts.spawn(advisories(
+        link.clone(),
+        config.nats.stream.clone(),
+        rooms.clone(),
+    ));
+    parts.spawn(watch_lag(
+        events,
+        rooms.clone(),
+        Arc::clone(telemetry.metrics()),
+    ));
     doorway.open(rooms.clone());
     health.opened(link);
     Ok(rooms)
@@ -337,6 +347,7 @@ async fn context(
     projector: Projector,
     telemetry: &Telemetry,
     cancel: &CancellationToken,
+    parts: &mut JoinSet<()>,
 ) -> Result<(RoomContext, Leader), ReadError> {
     let metrics = Arc::clone(telemetry.metrics());
     let client = link.client().clone();
@@ -345,7 +356,8 @@ async fn context(
         .await?
         .observed(&metrics);
     let events_direct = DirectGet::new(client.clone(), &stream);
-    let floor = FloorReader::start(events.clone(), cancel.clone());
+    let (floor, reader) = FloorReader::start(events.clone());
+    parts.spawn(reader);
     let sessions_leader = Leader::new(&client, sessions::STREAM, sessions::SUBJECTS).await?;
     let claims = ClaimWriter::new(
         client.clone(),
@@ -359,12 +371,14 @@ async fn context(
         sessions_direct: DirectGet::new(client.clone(), sessions::STREAM),
         claims: claims.clone(),
     };
+    let (sweeps, sweeper) = sweeper.start();
+    parts.spawn(sweeper);
     let dead_letters = DeadLetters::start(client, cancel.clone());
     metrics.observe_dead_letters(dead_letters.counters());
     let context = RoomContext {
         repairer: Repairer::new(events_direct, events.clone(), floor.clone()),
         holds: HoldBudget::default(),
-        sweeps: sweeper.start(cancel.clone()),
+        sweeps,
         dead_letters,
         floor,
         claims,

@@ -141,13 +141,6 @@ impl Room {
             }
             self.show_watermark();
         }
-        for outbox in self.members.outboxes() {
-            outbox.end_after(CloseReason::Internal);
-        }
-        self.context
-            .metrics
-            .room_closed(&self.workspace, &self.traffic);
-        debug!(workspace = %self.workspace, "room closed");
     }
 
     fn show_watermark(&self) {
@@ -266,6 +259,20 @@ impl Room {
         .into_iter()
         .flatten()
         .fold(self.prune_at, Instant::min)
+    }
+}
+
+/// Also where the task panics: its sockets must not stay open and hear nothing, nor joins find it.
+impl Drop for Room {
+    fn drop(&mut self) {
+        for outbox in self.members.outboxes() {
+            outbox.end_after(CloseReason::Internal);
+        }
+        self.rooms.forget(&self.workspace, &self.shared);
+        self.context
+            .metrics
+            .room_closed(&self.workspace, &self.traffic);
+        debug!(workspace = %self.workspace, "room closed");
     }
 }
 

@@ -108,10 +108,13 @@ impl Rooms {
         if shared.entrants.load(Ordering::Relaxed) > 0 {
             return false;
         }
-        if rooms.get(workspace).is_some_and(|room| room.is(shared)) {
-            rooms.remove(workspace);
-        }
+        remove(&mut rooms, workspace, shared);
         true
+    }
+
+    /// Removes the room that `shared` belongs to, whoever is entering: it has ended.
+    pub(super) fn forget(&self, workspace: &WorkspaceSlug, shared: &Arc<Shared>) {
+        remove(&mut self.lock(), workspace, shared);
     }
 
     /// A room has no sockets. Where too many linger, the one that did so the longest is told to end.
@@ -141,6 +144,17 @@ impl Rooms {
     fn lock(&self) -> MutexGuard<'_, HashMap<WorkspaceSlug, RoomHandle>> {
         // No code that holds the lock can panic half-way through a change.
         self.0.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn remove(
+    rooms: &mut HashMap<WorkspaceSlug, RoomHandle>,
+    workspace: &WorkspaceSlug,
+    shared: &Arc<Shared>,
+) {
+    // There may be another one by now.
+    if rooms.get(workspace).is_some_and(|room| room.is(shared)) {
+        rooms.remove(workspace);
     }
 }
 
