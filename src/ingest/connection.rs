@@ -10,7 +10,7 @@ use crate::config::NatsConfig;
 /// Messages that may wait for one subscription before NATS' client drops the newest and reports
 /// `SlowConsumer` (its own default is 65,536, which at 128 KiB each is no bound at all). The room
 /// drains its subscription without waiting for anything, so this is burst room only.
-const SUBSCRIPTION_CAPACITY: usize = 4096;
+pub const SUBSCRIPTION_CAPACITY: usize = 4096;
 
 /// Commands that may wait for the connection task.
 const CLIENT_CAPACITY: usize = 4096;

@@ -94,6 +94,19 @@ struct Message {
     data: String,
 }
 
+impl Message {
+    /// The end of a stream whose last message this is.
+    fn into_tail(self) -> Tail {
+        Tail {
+            mark: Mark {
+                sequence: self.seq,
+                time: self.time,
+            },
+            subject: Some(self.subject),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct ApiError {
     err_code: u64,
@@ -149,15 +162,14 @@ impl Leader {
     /// [`ReadError`].
     pub async fn tail(&self) -> Result<Tail, ReadError> {
         match self.get(&json!({ "last_by_subj": self.subjects })).await? {
-            Some(message) => Ok(Tail {
-                mark: Mark {
-                    sequence: message.seq,
-                    time: message.time,
-                },
-                subject: Some(message.subject),
-            }),
+            Some(message) => Ok(message.into_tail()),
             None => {
                 let info = self.info().await?;
+                // What was stored between the two reads is in the second only: whether there is nothing up to
+                // its sequence, a third one says.
+                if let Some(message) = self.get(&json!({ "last_by_subj": self.subjects })).await? {
+                    return Ok(message.into_tail());
+                }
                 let last = info.state.last_timestamp;
                 Ok(Tail {
                     mark: Mark {
@@ -210,6 +222,20 @@ impl Leader {
     /// [`ReadError`].
     pub async fn next(&self, sequence: u64, subject: &str) -> Result<Option<RawStored>, ReadError> {
         let request = json!({ "seq": sequence, "next_by_subj": subject });
+        let message = self.get(&request).await?;
+        message.map(|message| self.raw(message)).transpose()
+    }
+
+    /// The first message stored at `time` or later under `subject`, if there is one.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn next_since(
+        &self,
+        time: DateTime<Utc>,
+        subject: &str,
+    ) -> Result<Option<RawStored>, ReadError> {
+        let request = json!({ "start_time": time, "next_by_subj": subject });
         let message = self.get(&request).await?;
         message.map(|message| self.raw(message)).transpose()
     }

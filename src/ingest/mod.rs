@@ -14,7 +14,7 @@ mod repair;
 pub mod sessions;
 mod sweep;
 
-pub use self::connection::{ConnectError, check_settings, connect};
+pub use self::connection::{ConnectError, SUBSCRIPTION_CAPACITY, check_settings, connect};
 pub use self::dead_letters::{DeadLetterCounters, DeadLetters};
 pub use self::direct_get::{
     ANSWER_TIMEOUT, BATCH_MAX, Batch, DirectGet, DirectGetError, End, LastOf,

@@ -210,7 +210,12 @@ impl Repairer {
             return Ok((messages, upto));
         }
         // The replica has no more, but it may lag: only the leader's word is final.
-        match self.leader.next(upto + 1, &subject).await? {
+        let next = match from {
+            // Not from the first sequence on: a restored stream may hold much from before.
+            Position::Since(time) if upto == 0 => self.leader.next_since(time, &subject).await?,
+            _ => self.leader.next(upto + 1, &subject).await?,
+        };
+        match next {
             Some(raw) if raw.sequence <= end => {
                 upto = raw.sequence;
                 messages.push(raw);

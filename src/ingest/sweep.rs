@@ -15,7 +15,7 @@ use super::leader::{Leader, ReadError, Seen, StreamState, Tail};
 use super::sessions::{self, ClaimWriter};
 use crate::auth::UserKey;
 use crate::event::{Mark, WorkspaceSlug};
-use crate::room::{Claim, RoomHandle, SessionId};
+use crate::room::{RoomHandle, SessionId, Standing};
 
 /// Rooms asked about in one request. The answer brings the last message of each of their subjects
 /// whole, so this bounds its size; the server bounds it at 1024 subjects.
@@ -70,7 +70,7 @@ pub struct CheckedClaim {
     pub session: SessionId,
     /// The sequence the session's claim had when it was asked about.
     pub asked: u64,
-    pub last: Option<Claim>,
+    pub last: Standing,
 }
 
 /// What the sweeper reads from.
@@ -291,14 +291,14 @@ impl Sweeper {
                 .map(|entry| (entry.subject.to_string(), entry))
                 .collect();
             for (subject, (workspace, user, session, asked)) in subjects.iter().zip(chunk) {
-                let last = found.get(subject).and_then(|entry| {
-                    let (_, claim) = self.claims.parse(
-                        &entry.subject,
-                        workspace,
-                        (entry.sequence, entry.time),
-                        &entry.payload,
-                    )?;
-                    Some(claim)
+                let last = found.get(subject).map_or(Standing::Nothing, |entry| {
+                    let stored = (entry.sequence, entry.time);
+                    let parsed =
+                        self.claims
+                            .parse(&entry.subject, workspace, stored, &entry.payload);
+                    parsed.map_or(Standing::NoClaim(entry.sequence), |(_, claim)| {
+                        Standing::Claim(claim)
+                    })
                 });
                 answers
                     .entry((*workspace).clone())
@@ -351,6 +351,10 @@ async fn proven(
     }
     for attempt in 0..LAG_RETRIES {
         let (found, end) = direct.multi_last(&asked).await?;
+        // The server ends an answer that grows too large, and then says so at its end: the newest are missing.
+        if end.pending > 0 {
+            return Err(DirectGetError::TooManyResults.into());
+        }
         if end
             .up_to_sequence
             .is_some_and(|upto| upto >= tail.mark.sequence)

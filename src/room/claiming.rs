@@ -113,7 +113,8 @@ impl Room {
             }
             Err(error) => {
                 warn!(%error, %session, "claim not made again");
-                self.follower.ask_sweep(true, Instant::now());
+                // Not at once: what stands in the way would be there again.
+                self.follower.ask_sweep(false, Instant::now());
             }
         }
     }

@@ -7,16 +7,20 @@ use async_nats::Message;
 use chrono::Utc;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
+use tokio::task::unconstrained;
 use tracing::{debug, warn};
 
 use super::actor::Room;
 use super::follower::Effect;
 use super::handle::Resync;
-use crate::ingest::{RepairedBatch, StreamState, SweepAsk, Swept, live_event};
+use crate::ingest::{
+    RepairedBatch, SUBSCRIPTION_CAPACITY, StreamState, SweepAsk, Swept, live_event,
+};
 use crate::telemetry::LiveDrop;
 
-/// Live messages taken before a sweep's answer is judged: they may be what it finds missing.
-const BEFORE_JUDGING: usize = 100_000;
+/// Live messages taken before a sweep's answer is judged: they may be what it finds missing. A subscription
+/// holds no more, and one is being filled meanwhile.
+const BEFORE_JUDGING: usize = 2 * SUBSCRIPTION_CAPACITY;
 
 impl Room {
     /// A live message came.
@@ -107,7 +111,8 @@ impl Room {
             if !self.members.is_unpressed() {
                 break;
             }
-            match self.ears.events.next().now_or_never() {
+            // The runtime's budget for a task would say that nothing is there after some hundred.
+            match unconstrained(self.ears.events.next()).now_or_never() {
                 Some(Some(message)) => {
                     self.event(message);
                     self.proceed();

@@ -21,7 +21,7 @@ mod registry;
 mod schedule;
 mod session_id;
 
-pub use self::claims::Claim;
+pub use self::claims::{Claim, Standing};
 pub use self::cursor::{Cursor, Offer};
 pub use self::handle::{Resync, RoomHandle};
 pub use self::hold::HoldBudget;

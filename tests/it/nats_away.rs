@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::cable::Cable;
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
-use crate::support::nats::Nats;
+use crate::support::nats::{JETSTREAM, Nats};
 use crate::support::publisher::Publisher;
 use crate::support::token::token;
 use crate::support::{PATIENCE, eventually};
@@ -167,6 +167,33 @@ async fn sockets_stay_while_nats_is_away_and_joins_are_put_off() {
     works(&gateway, &nats, "acme").await;
     assert_eq!(ann.notification().await["title"], "works");
     assert!(ann.is_quiet(Duration::from_millis(200)).await);
+}
+
+#[tokio::test]
+async fn a_sweep_whose_answer_the_server_cut_short_loses_nothing() {
+    // So much the server sends at a time; what it cuts off is the newest.
+    let nats = Nats::start(&format!("{JETSTREAM}max_pending: 4MB\n")).await;
+    let cable = Cable::to(nats.port()).await;
+    let gateway = Gateway::without_nats()
+        .set("nats.url", cable.url())
+        .ready()
+        .await;
+    let publisher = Publisher::on(&nats).await;
+    let mut ann = Client::join(&gateway, "ann", "acme").await;
+    let event = json!({ "title": "large", "message": "x".repeat(32 * 1024) });
+    for number in 0..150 {
+        let subject = format!("acme.custom.s{number}");
+        publisher.event(&subject, &event).await;
+        assert_eq!(ann.notification().await["title"], "large");
+    }
+    cable.cut();
+    gateway
+        .metric_becomes("herald_nats_events_total", "\"disconnected\"", 1.0)
+        .await;
+    let missed = json!({ "title": "missed" });
+    publisher.event("acme.custom.missed", &missed).await;
+    cable.mend();
+    assert_eq!(ann.notification().await["title"], "missed");
 }
 
 #[tokio::test]

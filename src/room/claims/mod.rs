@@ -26,9 +26,11 @@ const FLAP_REPLACEMENTS: usize = 5;
 const FLAP_WINDOW: Duration = Duration::from_secs(30);
 /// How long newcomers of a flapping user are refused.
 const FLAP_BLOCK: Duration = Duration::from_secs(60);
-/// Users whose claims are remembered for counting flaps only; the oldest go first. A user that a
-/// gateway holds is always remembered.
+/// Users whose claims are remembered for counting flaps only, at most; further ones are not. A claim of a user
+/// that the gateway holds always is.
 const REMEMBERED_MAX: usize = 65_536;
+/// Pause between two looks for users that can be forgotten.
+const PRUNE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A claim as SESSIONS holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,15 @@ pub struct Claim {
     pub time: Option<DateTime<Utc>>,
     /// Whether this gateway published it.
     pub own: bool,
+}
+
+/// What SESSIONS holds last for a user's subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Nothing,
+    /// A message that is no claim, with its sequence: written by hand, or by something else than Herald.
+    NoClaim(u64),
+    Claim(Claim),
 }
 
 /// What follows from what the machine was told.
@@ -59,6 +70,8 @@ pub(super) enum Verdict {
 pub(super) struct Claims {
     held: HashMap<UserKey, Held>,
     recent: HashMap<UserKey, Recent>,
+    /// When it was last looked for what no longer matters.
+    pruned: Option<Instant>,
 }
 
 /// The sessions of one user here: one, but for the moment in which a newer one takes over.
@@ -173,14 +186,14 @@ impl Claims {
         verdicts
     }
 
-    /// SESSIONS, read with proof, holds `last` for `user` (`None`: nothing); asked for because
-    /// `session` was held with the sequence `asked`.
+    /// SESSIONS, read with proof, holds `last` for `user`; asked for because `session` was held with the
+    /// sequence `asked`.
     pub(super) fn checked(
         &mut self,
         user: UserKey,
         session: SessionId,
         asked: u64,
-        last: Option<Claim>,
+        last: Standing,
         now: Instant,
     ) -> Vec<Verdict> {
         let Some(held) = self.held.get_mut(&user) else {
@@ -195,24 +208,29 @@ impl Claims {
             return Vec::new();
         }
         match last {
-            Some(claim) if claim.session == session => {
+            Standing::Claim(claim) if claim.session == session => {
                 own.sequence = Some(claim.sequence);
                 own.time = claim.time;
                 Vec::new()
             }
-            Some(claim) if claim.sequence > asked => self.heard(user, claim, now),
+            Standing::Claim(claim) if claim.sequence > asked => self.heard(user, claim, now),
             // SESSIONS is another one than that which acknowledged the claim. This one is from after
             // that, or was in the backup.
-            Some(claim) if own.is_older_than(claim, lower) => self.rewound(user, claim, now),
-            missing_or_older => {
-                // What was remembered belongs to a SESSIONS that is no more.
-                self.recent.remove(&user);
-                vec![Verdict::ClaimAgain {
-                    session,
-                    last: missing_or_older.map_or(0, |claim| claim.sequence),
-                }]
+            Standing::Claim(claim) if own.is_older_than(claim, lower) => {
+                self.rewound(user, claim, now)
             }
+            Standing::Claim(Claim { sequence: last, .. }) | Standing::NoClaim(last) => {
+                self.claim_again(user, session, last)
+            }
+            Standing::Nothing => self.claim_again(user, session, 0),
         }
+    }
+
+    /// SESSIONS does not hold the claim of `session` any more, and none that replaces it.
+    fn claim_again(&mut self, user: UserKey, session: SessionId, last: u64) -> Vec<Verdict> {
+        // What was remembered belongs to a SESSIONS that is no more.
+        self.recent.remove(&user);
+        vec![Verdict::ClaimAgain { session, last }]
     }
 
     /// `claim` is the user's first known of a SESSIONS that counts anew: what was acknowledged before
@@ -262,6 +280,7 @@ impl Claims {
 
     /// Forgets what no longer matters. Called now and then.
     pub(super) fn prune(&mut self, now: Instant) {
+        self.pruned = Some(now);
         self.recent.retain(|_, recent| {
             now.saturating_duration_since(recent.heard) < FLAP_WINDOW
                 || recent.blocked_until.is_some_and(|until| until > now)
@@ -270,8 +289,15 @@ impl Claims {
 
     /// Remembers the user's latest claim and counts replacements.
     fn note(&mut self, user: UserKey, claim: Claim, now: Instant) {
-        if !self.recent.contains_key(&user) && self.recent.len() >= REMEMBERED_MAX {
-            self.prune(now);
+        let is_new = !self.recent.contains_key(&user) && !self.held.contains_key(&user);
+        if is_new && self.recent.len() >= REMEMBERED_MAX {
+            // Each look goes through all of them.
+            let since = self
+                .pruned
+                .map(|pruned| now.saturating_duration_since(pruned));
+            if since.is_none_or(|since| since >= PRUNE_PAUSE) {
+                self.prune(now);
+            }
             if self.recent.len() >= REMEMBERED_MAX {
                 return;
             }

@@ -54,6 +54,38 @@ fn an_earlier_claim_heard_late_replaces_nobody_but_is_looked_into() {
 }
 
 #[test]
+fn a_check_claims_again_over_a_message_that_is_no_claim() {
+    let now = Instant::now();
+    let mut claims = Claims::default();
+    claims.pending(user(), id(1));
+    claims.acknowledged(user(), id(1), 10, now);
+    let verdicts = claims.checked(user(), id(1), 10, Standing::NoClaim(11), now);
+    let (session, last) = (id(1), 11);
+    assert_eq!(verdicts, [Verdict::ClaimAgain { session, last }]);
+    assert_eq!(claims.acknowledged(user(), id(1), 12, now), []);
+}
+
+#[test]
+fn who_is_held_is_replaced_also_when_too_many_others_are_remembered() {
+    let now = Instant::now();
+    let mut claims = Claims::default();
+    claims.pending(user(), id(1));
+    claims.acknowledged(user(), id(1), 1, now);
+    let later = now + FLAP_WINDOW;
+    for number in 0..=REMEMBERED_MAX {
+        let stranger = UserKey::new(None, &format!("stranger {number}"));
+        let claim = other(number as u128 + 10, number as u64 + 2);
+        assert_eq!(claims.heard(stranger, claim, later), []);
+    }
+    assert_eq!(claims.recent.len(), REMEMBERED_MAX);
+    assert!(!claims.recent.contains_key(&user()));
+    assert_eq!(
+        claims.heard(user(), other(2, 1_000_000), later),
+        [Verdict::Replaced(id(1))]
+    );
+}
+
+#[test]
 fn a_check_claims_again_what_sessions_lost() {
     let now = Instant::now();
     let mut claims = Claims::default();
@@ -63,9 +95,12 @@ fn a_check_claims_again_what_sessions_lost() {
         session: id(1),
         last,
     };
-    assert_eq!(claims.checked(user(), id(1), 10, None, now), [again(0)]);
     assert_eq!(
-        claims.checked(user(), id(1), 10, Some(other(2, 3)), now),
+        claims.checked(user(), id(1), 10, Standing::Nothing, now),
+        [again(0)]
+    );
+    assert_eq!(
+        claims.checked(user(), id(1), 10, Standing::Claim(other(2, 3)), now),
         [again(3)]
     );
     // Re-claimed in the new SESSIONS, whose sequences start low; another's later one wins.
@@ -104,7 +139,7 @@ fn another_gateways_newcomer_stays_whose_claim_is_in_sessions_made_anew() {
     claims.acknowledged(user(), id(1), 100, now);
     assert_eq!(claims.heard(user(), other(2, 1), now), [Verdict::Check]);
     assert_eq!(
-        claims.checked(user(), id(1), 100, Some(other(2, 1)), now),
+        claims.checked(user(), id(1), 100, Standing::Claim(other(2, 1)), now),
         [Verdict::Replaced(id(1))]
     );
     claims.left(user(), id(1));
@@ -124,7 +159,13 @@ fn of_a_restored_sessions_the_store_times_say_what_is_newer() {
         claims.pending(user(), id(1));
         claims.acknowledged(user(), id(1), 100, now);
         claims.heard(user(), timed(1, 100, 100), now);
-        let got = claims.checked(user(), id(1), 100, Some(timed(2, 40, second)), now);
+        let got = claims.checked(
+            user(),
+            id(1),
+            100,
+            Standing::Claim(timed(2, 40, second)),
+            now,
+        );
         let want = if newer {
             Verdict::Replaced(id(1))
         } else {
@@ -143,7 +184,7 @@ fn a_check_that_was_overtaken_says_nothing() {
     let mut claims = Claims::default();
     claims.pending(user(), id(1));
     claims.acknowledged(user(), id(1), 10, now);
-    assert_eq!(claims.checked(user(), id(1), 9, None, now), []);
+    assert_eq!(claims.checked(user(), id(1), 9, Standing::Nothing, now), []);
 }
 
 #[test]

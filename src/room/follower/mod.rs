@@ -388,7 +388,9 @@ impl Follower {
             self.newest = message.mark();
         }
         self.events += 1;
-        if self.events >= EVENTS_MAX || self.cursor.tracked() > TRACKED_MAX {
+        // A repair ends where a sweep would begin.
+        let is_full = self.events >= EVENTS_MAX || self.cursor.tracked() > TRACKED_MAX;
+        if is_full && !self.is_repairing() {
             self.sweep.soon(now);
         }
     }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::Draw;
 use crate::auth::UserKey;
 use crate::room::SessionId;
-use crate::room::claims::{Claim, Claims, Verdict};
+use crate::room::claims::{Claim, Claims, Standing, Verdict};
 
 /// A claim as SESSIONS stores it.
 type StoredClaim = (SessionId, u64, DateTime<Utc>);
@@ -147,7 +147,9 @@ impl Sessions {
                 self.claims[gateway].acknowledged(user, session, sequence, self.now)
             }
             News::Checked(session, asked, last) => {
-                let last = last.map(|claim| self.claim(gateway, claim));
+                let last = last.map_or(Standing::Nothing, |claim| {
+                    Standing::Claim(self.claim(gateway, claim))
+                });
                 self.claims[gateway].checked(user, session, asked, last, self.now)
             }
         };

@@ -5,12 +5,14 @@
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
 use crate::support::nats::Nats;
+use crate::support::nats::cluster::request;
 use crate::support::publisher::Publisher;
+use crate::support::{PATIENCE, eventually};
 
 fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -55,6 +57,45 @@ fn forged() -> Vec<HeaderMap> {
     forged.push(but("Nats-Last-Sequence", Some("1000001")));
     forged.push(but("Nats-Time-Stamp", Some("yesterday")));
     forged
+}
+
+#[tokio::test]
+async fn what_somebody_writes_over_a_claim_is_replaced_by_it_again() {
+    let mut nats = Nats::jetstream().await;
+    let gateway = Gateway::on(&nats).await;
+    let client = nats.connect().await;
+    let _ann = Client::join(&gateway, "ann", "acme").await;
+    let subject = last(&client).await["subject"].as_str().map(str::to_owned);
+    let subject = subject.expect("the claim's");
+    let publisher = Publisher::on(&nats).await;
+    let junk = publisher
+        .context
+        .publish(subject.clone(), "no claim".into())
+        .await;
+    let junk = junk.expect("sent").await.expect("stored").sequence;
+    // The room looks when it has been away.
+    nats.restart().await;
+    let again = eventually(PATIENCE, async || {
+        last(&client).await["seq"].as_u64() > Some(junk)
+    });
+    assert!(again.await);
+    // Once: the claim is there now.
+    let again = last(&client).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(last(&client).await["seq"], again["seq"]);
+}
+
+/// The last message of SESSIONS.
+async fn last(client: &async_nats::Client) -> Value {
+    let mut message = Value::Null;
+    let read = eventually(PATIENCE, async || {
+        let asked = json!({ "last_by_subj": "session.>" }).to_string();
+        let answer = request(client, "$JS.API.STREAM.MSG.GET.SESSIONS", &asked).await;
+        message = answer.map_or(Value::Null, |answer| answer["message"].clone());
+        message["seq"].is_u64()
+    });
+    assert!(read.await, "SESSIONS does not answer");
+    message
 }
 
 #[tokio::test]
