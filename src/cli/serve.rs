@@ -51,7 +51,7 @@ pub(super) fn telemetry(config: &Config) -> Result<Telemetry, CliError> {
 }
 
 /// The signals that ask for the end. None is lost between two waits for one.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Stops(Arc<Inner>);
 
 #[derive(Debug)]
@@ -61,19 +61,13 @@ struct Inner {
     acted_on: AtomicUsize,
 }
 
-impl Default for Inner {
-    fn default() -> Self {
-        Self {
-            waiting: Semaphore::new(0),
-            acted_on: AtomicUsize::new(0),
-        }
-    }
-}
-
 impl Stops {
     /// Hears `kinds` from now on.
     pub(super) fn hear(kinds: &[SignalKind]) -> Result<Self, CliError> {
-        let stops = Self::default();
+        let stops = Self(Arc::new(Inner {
+            waiting: Semaphore::new(0),
+            acted_on: AtomicUsize::new(0),
+        }));
         for kind in kinds {
             let mut signals = signal(*kind)
                 .map_err(|error| CliError::Failure(format!("cannot hear signals: {error}")))?;

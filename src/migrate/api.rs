@@ -212,10 +212,10 @@ impl Api<'_> {
 
     /// Publishes to `stream` if `expected` is the subject's last sequence there (0: it has none).
     ///
-    /// Repeated where no answer comes, and where nobody listens: in a cluster, a stream that was just made is
-    /// known to the server that leads it before it is known to ours. The server (2.15) looks at the expected sequence before it looks
-    /// for a duplicate, so that a repetition of what was stored is a conflict: whose message
-    /// is there then says whether it was.
+    /// Repeated where no answer comes, and where nobody listens: in a cluster, a stream that was just
+    /// made is known to the server that leads it before it is known to ours. The server (2.15) looks at
+    /// the expected sequence before it looks for a duplicate, so that a repetition of what was stored
+    /// is a conflict: whose message is there then says whether it was.
     pub(super) async fn write(
         &self,
         stream: &str,
