@@ -113,7 +113,7 @@ struct Farewell {
     reason: CloseReason,
     /// What it had taken when it was looked at last.
     taken: u64,
-    /// When that had changed.
+    /// When it was last seen that it had taken more.
     since: Instant,
 }
 
@@ -255,7 +255,7 @@ impl Pump {
     fn poll_event(
         &mut self,
         cx: &mut Context<'_>,
-        timer: Pin<&mut Sleep>,
+        mut timer: Pin<&mut Sleep>,
         catch_up: &mut Option<CatchUp>,
         is_ending: bool,
     ) -> Poll<Event> {
@@ -277,10 +277,14 @@ impl Pump {
         if let Poll::Ready(event) = self.poll_write(cx) {
             return Poll::Ready(event);
         }
+        // A peer that floods a socket which is to be closed does not keep its end from coming.
+        if is_ending && timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Event::Time);
+        }
         if let Poll::Ready(incoming) = self.transport.poll_incoming(cx) {
             return Poll::Ready(Event::Incoming(incoming));
         }
-        timer.poll(cx).map(|()| Event::Time)
+        timer.as_mut().poll(cx).map(|()| Event::Time)
     }
 
     /// Hands what waits to the connection, or flushes it. [`Event::Written`] after each batch: there

@@ -308,7 +308,7 @@ async fn who_takes_nothing_is_closed_all_the_same_once_its_token_has_expired() {
         .ready()
         .await;
     let publisher = Publisher::on(&nats).await;
-    let query = format!("token={}&workspaceSlug=acme", expiring("ann", "acme", 3));
+    let query = format!("token={}&workspaceSlug=acme", expiring("ann", "acme", 10));
     // It reads nothing, and does not know that it should.
     let _stopped = Client::attempt(&gateway, &query).await.expect("it opens");
     let message = "x".repeat(32 * 1024);
@@ -321,6 +321,8 @@ async fn who_takes_nothing_is_closed_all_the_same_once_its_token_has_expired() {
         .metric_becomes("herald_connections_closed_total", "\"4003\"", 1.0)
         .await;
     gateway.metric_becomes("herald_connections", "", 0.0).await;
+    let lost = gateway.metric("herald_deliveries_dropped_total", "").await;
+    assert!(lost > 0.0, "it took everything");
 }
 
 #[tokio::test]
