@@ -11,6 +11,8 @@ use tracing::{info, warn};
 use crate::room::Rooms;
 use crate::socket::{CloseReason, Doorway, Outbox};
 
+/// How long joins under way may take: they give up after 3 s.
+const JOINS: Duration = Duration::from_secs(4);
 /// How long the last reads may take. With NATS away it cannot be known what was stored.
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// How long sockets may take to end after the last close: the close frame's 5 s and the peer's 5 s.
@@ -18,16 +20,18 @@ const LAST_SOCKETS: Duration = Duration::from_secs(11);
 /// How often it is looked for joins that were under way when the doorway closed.
 const LATECOMERS: Duration = Duration::from_millis(250);
 
-/// Waits until joins under way are done, and everything stored before now waits at its sockets.
+/// Waits until joins under way are done, then until everything stored before now waits at its sockets.
 pub(super) async fn catch_up(rooms: &Rooms, doorway: &Doorway) {
+    if timeout(JOINS, doorway.settled()).await.is_err() {
+        warn!("draining with joins under way");
+    }
     let caught_up = timeout(CATCH_UP, async {
         if let Some(end) = rooms.floor().await {
             let all = rooms.all();
             join_all(all.iter().map(|room| room.barrier(end.sequence))).await;
         }
     });
-    let joined = timeout(CATCH_UP, doorway.settled());
-    if let (Err(_), _) = tokio::join!(caught_up, joined) {
+    if caught_up.await.is_err() {
         warn!("draining without having caught up");
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::{any, get};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
@@ -30,6 +31,8 @@ use crate::room::{HoldBudget, Resync, RoomContext, Rooms};
 use crate::socket::{Doorway, upgrade};
 use crate::telemetry::{Metrics, Telemetry};
 
+/// So much later than what it takes along, the end of the NATS client may be known.
+const LOST: Duration = Duration::from_millis(200);
 /// How often the lag behind the stream is measured: a read at its leader each time.
 const LAG_EVERY: Duration = Duration::from_secs(15);
 /// Pause between looks at migrations that another process is to apply.
@@ -198,7 +201,7 @@ impl Gateway {
             () = stop() => {}
             // Sockets that are closed now come back to another gateway, or to this one's next start.
             () = rooms.context().link.lost() => return Err(ServeError::Lost),
-            _ = parts.join_next() => return Err(ServeError::Failed),
+            ended = parts.join_next() => return Err(failed(ended, &rooms.context().link).await),
         }
         let ending = end(&self.config, &rooms, &self.doorway, &self.health);
         tokio::select! {
@@ -214,6 +217,19 @@ impl Gateway {
             .with_state(Arc::clone(&self.doorway))
             .merge(health_router(&self.health))
     }
+}
+
+/// What it means that a part has ended.
+async fn failed(ended: Option<Result<(), JoinError>>, link: &Link) -> ServeError {
+    // Without the NATS client some parts end as well; it is told at about the same time.
+    if timeout(LOST, link.lost()).await.is_ok() {
+        return ServeError::Lost;
+    }
+    match ended {
+        Some(Err(cause)) => error!(%cause, "a part has failed"),
+        Some(Ok(())) | None => error!("a part has ended"),
+    }
+    ServeError::Failed
 }
 
 /// The bound address, for the log.

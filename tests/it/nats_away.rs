@@ -111,9 +111,8 @@ async fn a_drain_while_nats_is_away_waits_for_no_room_that_waits_for_nats() {
     gateway
         .metric_becomes("herald_nats_events_total", "\"disconnected\"", 1.0)
         .await;
-    let (_, ()) = tokio::join!(put_off(&gateway, "cyd", "initech"), async {
-        gateway.terminate();
-    });
+    put_off(&gateway, "cyd", "initech").await;
+    gateway.terminate();
     assert_eq!(ann.closed().await.0, 1012);
     assert_eq!(gateway.ended().await, Some(0));
 }
