@@ -74,7 +74,10 @@ pub(super) fn room(
     let handle = RoomHandle::new(workspace, tell, active, Arc::clone(&shared));
     let task = {
         let handle = handle.clone();
+        let workspace = handle.workspace().clone();
+        let registered = Registered(rooms.clone(), workspace, Arc::clone(&shared));
         async move {
+            let _registered = registered;
             if let Some(room) = Room::activate(handle, context, rooms, shared, commands).await {
                 // Joins that wait hold the receiver; without any there is nobody to tell.
                 activate.send_replace(true);
@@ -83,6 +86,16 @@ pub(super) fn room(
         }
     };
     (handle, task)
+}
+
+/// A room in the registry. However its task ends, joins do not find it any more.
+struct Registered(Rooms, WorkspaceSlug, Arc<Shared>);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let Self(rooms, workspace, shared) = self;
+        rooms.forget(workspace, shared);
+    }
 }
 
 impl Room {
@@ -262,13 +275,17 @@ impl Room {
     }
 }
 
-/// Also where the task panics: its sockets must not stay open and hear nothing, nor joins find it.
+/// Also where the task panics: its sockets must not stay open and hear nothing.
 impl Drop for Room {
     fn drop(&mut self) {
+        let reason = if self.rooms.is_ending() {
+            CloseReason::Restart
+        } else {
+            CloseReason::Internal
+        };
         for outbox in self.members.outboxes() {
-            outbox.end_after(CloseReason::Internal);
+            outbox.end_after(reason);
         }
-        self.rooms.forget(&self.workspace, &self.shared);
         self.context
             .metrics
             .room_closed(&self.workspace, &self.traffic);

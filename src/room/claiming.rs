@@ -113,8 +113,8 @@ impl Room {
             }
             Err(error) => {
                 warn!(%error, %session, "claim not made again");
-                // Not at once: what stands in the way would be there again.
-                self.follower.ask_sweep(false, Instant::now());
+                // Not at once: what stands in the way may be there again.
+                self.follower.look_later(Instant::now());
             }
         }
     }

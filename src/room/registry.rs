@@ -112,6 +112,11 @@ impl Rooms {
         true
     }
 
+    /// Whether the gateway is ending, and its rooms with it.
+    pub(super) fn is_ending(&self) -> bool {
+        self.0.cancel.is_cancelled()
+    }
+
     /// Removes the room that `shared` belongs to, whoever is entering: it has ended.
     pub(super) fn forget(&self, workspace: &WorkspaceSlug, shared: &Arc<Shared>) {
         remove(&mut self.lock(), workspace, shared);

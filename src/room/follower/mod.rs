@@ -222,6 +222,11 @@ impl Follower {
         self.ask_sweep(true, now);
     }
 
+    /// Something did not come out right: a sweep a little later, and another.
+    pub(super) fn look_later(&mut self, now: Instant) {
+        self.sweep.follow_up(now);
+    }
+
     /// Asks for a sweep; if one is under way, for another after it.
     pub(super) fn ask_sweep(&mut self, urgent: bool, now: Instant) {
         if BLIND {
