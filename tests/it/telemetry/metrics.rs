@@ -130,6 +130,8 @@ async fn the_sums_are_what_clients_counted_also_across_a_restart_of_nats() {
     // Traces are not looked at here, and at such a rate would only be dropped.
     let settings = Gateway::builder(&nats)
         .set("log.level", "info")
+        // Whether a client of this busy process keeps up with the burst is not looked at either.
+        .set("sockets.queue_bytes", 16 * 1024 * 1024)
         .variable("OTEL_TRACES_EXPORTER", "none");
     let gateway = collector.exported(settings, "grpc").ready().await;
     let counted = run_through_a_restart(&mut nats, &gateway).await;
