@@ -134,24 +134,13 @@ impl RoomHandle {
 
     /// Waits until everything stored up to `sequence` is in the members' queues, or the room ended.
     pub async fn barrier(&self, sequence: u64) {
-        if self.may_have_members() {
-            self.ask(|answer| Command::Barrier { sequence, answer })
-                .await;
-        }
+        self.ask(|answer| Command::Barrier { sequence, answer })
+            .await;
     }
 
     /// The queues of all members; empty if the room ended.
     pub async fn outboxes(&self) -> Vec<Outbox> {
-        if self.may_have_members() {
-            self.ask(Command::Outboxes).await.unwrap_or_default()
-        } else {
-            Vec::new()
-        }
-    }
-
-    /// A room that does not hear its workspace yet answers nothing, and has nobody.
-    fn may_have_members(&self) -> bool {
-        *self.active.borrow()
+        self.ask(Command::Outboxes).await.unwrap_or_default()
     }
 
     /// Waits until the room hears its workspace. `false` if it ended before.
@@ -172,10 +161,15 @@ impl RoomHandle {
         let _ = self.commands.send(command);
     }
 
+    /// The room's answer; `None` from one that has ended, or does not hear its workspace yet: that one
+    /// has no members, and nobody knows when it would answer.
     pub(super) async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Option<T> {
+        if !*self.active.borrow() {
+            return None;
+        }
         let (answer, answered) = oneshot::channel();
         self.tell(command(answer));
         answered.await.ok()
