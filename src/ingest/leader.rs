@@ -161,25 +161,23 @@ impl Leader {
     /// # Errors
     /// [`ReadError`].
     pub async fn tail(&self) -> Result<Tail, ReadError> {
-        match self.get(&json!({ "last_by_subj": self.subjects })).await? {
-            Some(message) => Ok(message.into_tail()),
-            None => {
-                let info = self.info().await?;
-                // What was stored between the two reads is in the second only: whether there is nothing up to
-                // its sequence, a third one says.
-                if let Some(message) = self.get(&json!({ "last_by_subj": self.subjects })).await? {
-                    return Ok(message.into_tail());
-                }
-                let last = info.state.last_timestamp;
-                Ok(Tail {
-                    mark: Mark {
-                        sequence: info.state.last_sequence,
-                        time: last.max(info.created),
-                    },
-                    subject: None,
-                })
-            }
+        let last = json!({ "last_by_subj": self.subjects });
+        if let Some(message) = self.get(&last).await? {
+            return Ok(message.into_tail());
         }
+        let state = self.state().await?;
+        // What was stored between the two reads is in the second only: whether there is nothing up to
+        // its sequence, a third one says.
+        if let Some(message) = self.get(&last).await? {
+            return Ok(message.into_tail());
+        }
+        Ok(Tail {
+            mark: Mark {
+                sequence: state.last_sequence,
+                time: state.last_time,
+            },
+            subject: None,
+        })
     }
 
     /// What the stream is now (`STREAM.INFO`).
