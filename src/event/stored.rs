@@ -32,6 +32,14 @@ pub struct Mark {
     pub time: DateTime<Utc>,
 }
 
+impl Mark {
+    /// Whether not both can be of one stream: this was stored later than `known`, at or below its place.
+    /// By the clocks of two leaders it may only seem so.
+    pub fn contradicts(self, known: Self) -> bool {
+        self.sequence <= known.sequence && self.time > known.time
+    }
+}
+
 impl StoredMessage {
     /// Where it stands.
     pub fn mark(&self) -> Mark {

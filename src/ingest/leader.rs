@@ -41,6 +41,18 @@ pub struct StreamState {
     pub last_sequence: u64,
     /// When it stored the last message.
     pub last_time: DateTime<Utc>,
+    /// It has more than one replica, so that a leader may not know yet that it is none any more.
+    pub is_replicated: bool,
+}
+
+impl StreamState {
+    /// The last sequence, and when it was given.
+    pub fn last(&self) -> Mark {
+        Mark {
+            sequence: self.last_sequence,
+            time: self.last_time,
+        }
+    }
 }
 
 /// A stream's end.
@@ -180,6 +192,24 @@ impl Leader {
         })
     }
 
+    /// What the stream is now, and its end, which is its last message but where that was deleted.
+    ///
+    /// # Errors
+    /// [`ReadError`], also where the two reads were answered by two that cannot both lead.
+    pub async fn whole(&self) -> Result<(StreamState, Tail), ReadError> {
+        let mut state = self.state().await?;
+        let mut tail = self.tail().await?;
+        if tail.mark.sequence >= state.last_sequence {
+            state.last_sequence = tail.mark.sequence;
+            state.last_time = tail.mark.time;
+        } else if tail.subject.is_none() {
+            return Err(self.error("an empty stream was longer a moment ago"));
+        } else {
+            tail.mark = state.last();
+        }
+        Ok((state, tail))
+    }
+
     /// What the stream is now (`STREAM.INFO`).
     ///
     /// # Errors
@@ -191,14 +221,19 @@ impl Leader {
             first_sequence: info.state.first_sequence,
             last_sequence: info.state.last_sequence,
             last_time: info.state.last_timestamp.max(info.created),
+            is_replicated: info.config.num_replicas > 1,
         })
     }
 
-    /// Whether the stream has at `known.sequence` what was stored there at `known.time`.
+    /// Whether the stream has at `known.sequence` what was stored there at `known.time`. Below the first
+    /// sequence nothing can be another.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn seen(&self, known: Mark) -> Result<Seen, ReadError> {
+        if known.sequence == 0 {
+            return Ok(Seen::Same);
+        }
         let message = self.get(&json!({ "seq": known.sequence })).await?;
         Ok(match message {
             Some(message) if message.time == known.time => Seen::Same,

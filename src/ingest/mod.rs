@@ -25,6 +25,6 @@ pub use self::link::{Disturbance, Link, Presence};
 pub use self::live::{Live, event as live_event};
 pub use self::publish::{PubAck, PublishError, publish};
 pub use self::raw::{NotStored, RawStored};
-pub use self::repair::{Position, Repair, RepairedBatch, Repairer};
+pub use self::repair::{Position, Repair, Repaired, RepairedBatch, Repairer};
 pub use self::sessions::{ClaimError, ClaimWriter};
-pub use self::sweep::{CheckedClaim, Last, SweepAsk, SweepHandle, Sweeper, Swept};
+pub use self::sweep::{CheckedClaim, Known, Last, SweepAsk, SweepHandle, Sweeper, Swept};

@@ -13,9 +13,9 @@ use tracing::warn;
 
 use super::direct_get::{DirectGet, DirectGetError};
 use super::floor::FloorReader;
-use super::leader::{Leader, ReadError};
+use super::leader::{Leader, ReadError, Seen};
 use super::raw::RawStored;
-use crate::event::{StoredMessage, WorkspaceSlug};
+use crate::event::{Mark, StoredMessage, WorkspaceSlug};
 
 /// Repairs that read from NATS at the same time. A batched direct get costs the broker some 300 µs;
 /// after a leader change every busy room wants one.
@@ -44,18 +44,46 @@ pub enum Position {
 pub struct RepairedBatch {
     /// Stored messages in stream order, none above the repair's end. Some may be known.
     pub messages: Vec<StoredMessage>,
-    /// Everything up to this sequence has been told with this batch, which is the last.
-    pub end: Option<u64>,
+    /// Everything up to here has been told with this batch, which is the last.
+    pub end: Option<Mark>,
+}
+
+/// How a repair goes on.
+#[derive(Debug)]
+pub enum Repaired {
+    /// It has read this.
+    Batch(RepairedBatch),
+    /// The stream is not the one that it was begun for. It has ended, and what it read since is not told.
+    OtherStream,
+    /// The same where the stream only seems to be shorter than it was: a leader that is cut off says so too.
+    ShorterStream,
+}
+
+impl Repaired {
+    /// Whether more may come.
+    pub fn goes_on(&self) -> bool {
+        matches!(self, Self::Batch(batch) if batch.end.is_none())
+    }
+}
+
+/// How far a repair has come.
+struct Progress {
+    from: Position,
+    /// What was known of the stream and has not been looked for.
+    known: Option<Mark>,
+    end: Mark,
 }
 
 /// A repair under way. Dropping it ends it.
 #[derive(Debug)]
 pub struct Repair {
     more: mpsc::Sender<()>,
-    told: mpsc::Receiver<(RepairedBatch, OwnedSemaphorePermit)>,
+    told: mpsc::Receiver<Told>,
     /// Held until the next batch is asked for: this one is taken then.
     taken: Option<OwnedSemaphorePermit>,
 }
+
+type Told = (Repaired, OwnedSemaphorePermit);
 
 /// What all repairs of a gateway share.
 #[derive(Debug, Clone)]
@@ -78,10 +106,10 @@ enum RepairError {
 
 impl Repair {
     /// The next batch; `None` when the gateway is ending. Cancel safe.
-    pub async fn batch(&mut self) -> Option<RepairedBatch> {
-        let (batch, permit) = self.told.recv().await?;
+    pub async fn next(&mut self) -> Option<Repaired> {
+        let (told, permit) = self.told.recv().await?;
         self.taken = Some(permit);
-        Some(batch)
+        Some(told)
     }
 
     /// The last batch is taken: asks for the next one.
@@ -105,14 +133,15 @@ impl Repairer {
     }
 
     /// Begins to read all of `workspace` from `from`; the first batch comes without being asked for.
-    /// It does not give up before the batch with the end.
-    pub fn start(&self, workspace: WorkspaceSlug, from: Position) -> Repair {
+    /// It does not give up before the batch with the end, but where the stream turns out not to be the one
+    /// that has `known`.
+    pub fn start(&self, workspace: WorkspaceSlug, from: Position, known: Mark) -> Repair {
         let (more, asked) = mpsc::channel(1);
         let (tell, told) = mpsc::channel(1);
         let this = self.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = this.run(&workspace, from, &tell, asked) => {}
+                () = this.run(&workspace, (from, known), &tell, asked) => {}
                 () = tell.closed() => {}
             }
         });
@@ -126,14 +155,18 @@ impl Repairer {
     async fn run(
         &self,
         workspace: &WorkspaceSlug,
-        mut from: Position,
-        tell: &mpsc::Sender<(RepairedBatch, OwnedSemaphorePermit)>,
+        (from, known): (Position, Mark),
+        tell: &mpsc::Sender<Told>,
         mut asked: mpsc::Receiver<()>,
     ) {
         let Some(end) = self.floor.wait().await else {
             return;
         };
-        let end = end.sequence;
+        let mut progress = Progress {
+            from,
+            known: Some(known),
+            end,
+        };
         loop {
             let permit = Arc::clone(&self.batches).acquire_owned().await;
             let slot = self.slots.acquire().await;
@@ -141,15 +174,8 @@ impl Repairer {
             let (Ok(permit), Ok(slot)) = (permit, slot) else {
                 return;
             };
-            let batch = match self.read(workspace, from, end).await {
-                Ok((messages, upto)) => {
-                    from = Position::Above(upto);
-                    let stored = |raw: RawStored| raw.into_stored(workspace.clone());
-                    RepairedBatch {
-                        messages: messages.into_iter().map(stored).collect(),
-                        end: (upto >= end).then_some(end),
-                    }
-                }
+            let told = match self.step(workspace, &mut progress).await {
+                Ok(told) => told,
                 Err(error) => {
                     warn!(%error, %workspace, "repair interrupted");
                     drop((permit, slot));
@@ -158,15 +184,43 @@ impl Repairer {
                 }
             };
             drop(slot);
-            let is_last = batch.end.is_some();
+            let goes_on = told.goes_on();
             // The room dropped its end: it is gone and wants nothing more.
-            if tell.send((batch, permit)).await.is_err() || is_last {
+            if tell.send((told, permit)).await.is_err() || !goes_on {
                 return;
             }
             if asked.recv().await.is_none() {
                 return;
             }
         }
+    }
+
+    /// Reads one batch, and looks then whether it is of the stream that the repair is for: that may have
+    /// been restored meanwhile.
+    async fn step(
+        &self,
+        workspace: &WorkspaceSlug,
+        progress: &mut Progress,
+    ) -> Result<Repaired, RepairError> {
+        let end = progress.end;
+        let (messages, upto) = self.read(workspace, progress.from, end.sequence).await?;
+        // With the end everything before it is as it was when the end was read.
+        for mark in progress.known.into_iter().chain([end]) {
+            match self.leader.seen(mark).await? {
+                Seen::Other => return Ok(Repaired::OtherStream),
+                Seen::Gone if self.leader.state().await?.last_sequence < mark.sequence => {
+                    return Ok(Repaired::ShorterStream);
+                }
+                Seen::Same | Seen::Gone => {}
+            }
+        }
+        progress.known = None;
+        progress.from = Position::Above(upto);
+        let stored = |raw: RawStored| raw.into_stored(workspace.clone());
+        Ok(Repaired::Batch(RepairedBatch {
+            messages: messages.into_iter().map(stored).collect(),
+            end: (upto >= end.sequence).then_some(end),
+        }))
     }
 
     /// Reads one batch; returns it and up to where all has been read.

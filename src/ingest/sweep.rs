@@ -38,8 +38,19 @@ pub struct SweepAsk {
     pub held: Vec<(UserKey, SessionId, u64)>,
     /// Somebody waits for it.
     pub urgent: bool,
-    /// An event that the room knows: whether the stream still has it is to be seen.
-    pub known: Option<Mark>,
+    /// The last event that the room knows of, if it doubts that the stream still has it.
+    pub known: Option<Known>,
+}
+
+/// The last event that a room knows of, and why it doubts that the stream still has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// Mostly the connection broke after it. All rooms doubt then, and where the stream has the highest of
+    /// what they know it has the rest: what it may have lost meanwhile is its end.
+    BeforeBreak(Mark),
+    /// An event was out of place. Some rooms may know what came before that and some what came after, so
+    /// each one's own counts.
+    OutOfPlace(Mark),
 }
 
 /// What a sweep found for one room.
@@ -48,7 +59,7 @@ pub struct Swept {
     /// The stream, from a leader's read begun after the room asked. V becomes its last sequence if
     /// nothing is missing.
     pub stream: StreamState,
-    /// Whether the stream has the event that the room knows; `None` if it did not ask.
+    /// Whether the stream has what the room knows; `None` if it did not ask.
     pub seen: Option<Seen>,
     /// The last message of each subject of the workspace; `None` where only a repair can tell.
     pub lasts: Option<Vec<Last>>,
@@ -99,6 +110,15 @@ impl SweepHandle {
     }
 }
 
+/// What one round of sweeps goes by.
+struct Now {
+    /// The stream as its leader has it.
+    stream: StreamState,
+    tail: Tail,
+    /// The stream has the highest of what rooms knew before the connection broke.
+    is_same: bool,
+}
+
 #[derive(Debug, thiserror::Error)]
 enum SweepError {
     #[error(transparent)]
@@ -126,8 +146,8 @@ impl Sweeper {
                 asking.push(first);
             }
             gather(&mut inbox, &mut asking).await;
-            match self.stream_now().await {
-                Ok((stream, tail)) => {
+            match self.now(&asking).await {
+                Ok(now) => {
                     // The busiest first: they have the most to lose.
                     asking.sort_by_key(|ask| std::cmp::Reverse(ask.room.traffic()));
                     let mut claims = self.checked_claims(&asking).await;
@@ -135,7 +155,7 @@ impl Sweeper {
                     while !asking.is_empty() {
                         let rest = asking.split_off(asking.len().min(ROOMS_AT_ONCE));
                         let chunk = std::mem::replace(&mut asking, rest);
-                        failed.extend(self.sweep((stream, &tail), chunk, &mut claims).await);
+                        failed.extend(self.sweep(&now, chunk, &mut claims).await);
                     }
                     asking = failed;
                 }
@@ -147,28 +167,37 @@ impl Sweeper {
         }
     }
 
-    /// The stream as its leader has it, and its end as of no earlier.
-    async fn stream_now(&self) -> Result<(StreamState, Tail), ReadError> {
-        let mut stream = self.events.state().await?;
-        let tail = self.events.tail().await?;
-        stream.last_sequence = stream.last_sequence.max(tail.mark.sequence);
-        stream.last_time = stream.last_time.max(tail.mark.time);
-        Ok((stream, tail))
+    /// What the leader says, asked after all of `asking`.
+    async fn now(&self, asking: &[SweepAsk]) -> Result<Now, ReadError> {
+        let (stream, tail) = self.events.whole().await?;
+        let known = asking.iter().filter_map(|ask| match ask.known {
+            Some(Known::BeforeBreak(known)) => Some(known),
+            Some(Known::OutOfPlace(_)) | None => None,
+        });
+        let is_same = match known.max_by_key(|known| known.sequence) {
+            Some(known) => self.events.seen(known).await? == Seen::Same,
+            None => false,
+        };
+        Ok(Now {
+            stream,
+            tail,
+            is_same,
+        })
     }
 
     /// Sweeps a few rooms; returns those that could not be.
     async fn sweep(
         &self,
-        (stream, tail): (StreamState, &Tail),
+        now: &Now,
         asking: Vec<SweepAsk>,
         claims: &mut ClaimAnswers,
     ) -> Vec<SweepAsk> {
         let workspaces: Vec<&WorkspaceSlug> =
             asking.iter().map(|ask| ask.room.workspace()).collect();
-        let mut lasts = match self.lasts(&workspaces, tail).await {
+        let mut lasts = match self.lasts(&workspaces, &now.tail).await {
             Ok(lasts) => lasts,
             Err(SweepError::Direct(DirectGetError::TooManyResults)) if asking.len() > 1 => {
-                return Box::pin(self.sweep_halves((stream, tail), asking, claims)).await;
+                return Box::pin(self.sweep_halves(now, asking, claims)).await;
             }
             Err(SweepError::Direct(DirectGetError::TooManyResults) | SweepError::Lagging) => {
                 HashMap::new()
@@ -178,36 +207,47 @@ impl Sweeper {
                 return asking;
             }
         };
-        let mut failed = Vec::new();
-        for ask in asking {
-            let seen = match ask.known {
-                None => None,
-                Some(known) => match self.events.seen(known).await {
-                    Ok(seen) => Some(seen),
-                    Err(error) => {
-                        debug!(%error, "sweep interrupted");
-                        failed.push(ask);
-                        continue;
-                    }
-                },
+        let mut asking = asking.into_iter();
+        while let Some(ask) = asking.next() {
+            let seen = match self.still_there(now, ask.known).await {
+                Ok(seen) => seen,
+                Err(error) => {
+                    debug!(%error, "sweep interrupted");
+                    return std::iter::once(ask).chain(asking).collect();
+                }
             };
             let claims = claims
                 .as_mut()
                 .map(|claims| claims.remove(ask.room.workspace()).unwrap_or_default());
             let lasts = lasts.remove(ask.room.workspace());
             ask.room.swept(Swept {
-                stream,
+                stream: now.stream,
                 seen,
                 lasts,
                 claims,
             });
         }
-        failed
+        Vec::new()
+    }
+
+    /// Whether the stream has what a room knows.
+    async fn still_there(
+        &self,
+        now: &Now,
+        known: Option<Known>,
+    ) -> Result<Option<Seen>, ReadError> {
+        match known {
+            None => Ok(None),
+            Some(Known::BeforeBreak(_)) if now.is_same => Ok(Some(Seen::Same)),
+            Some(Known::BeforeBreak(known) | Known::OutOfPlace(known)) => {
+                self.events.seen(known).await.map(Some)
+            }
+        }
     }
 
     async fn sweep_halves(
         &self,
-        now: (StreamState, &Tail),
+        now: &Now,
         mut asking: Vec<SweepAsk>,
         claims: &mut ClaimAnswers,
     ) -> Vec<SweepAsk> {

@@ -18,7 +18,7 @@ use super::handle::{Command, RoomHandle, Shared};
 use super::members::Members;
 use super::registry::{RoomContext, Rooms};
 use crate::event::{Mark, WorkspaceSlug};
-use crate::ingest::{Repair, RepairedBatch};
+use crate::ingest::{Repair, Repaired};
 use crate::socket::CloseReason;
 use crate::telemetry::Traffic;
 
@@ -175,7 +175,7 @@ impl Room {
             biased;
             command = self.commands.recv() => command.map(Input::Command),
             claim = self.ears.claims.next() => claim.map(Input::Claim),
-            batch = batch(&mut self.repair) => Some(Input::Repaired(batch)),
+            repaired = repaired(&mut self.repair) => Some(Input::Repaired(repaired)),
             event = self.ears.events.next(), if events => event.map(Input::Event),
             () = poll_fn(|cx| self.members.poll_relief(cx)), if pressed => Some(Input::Time),
             () = tokio::time::sleep_until(wake.into()) => Some(Input::Time),
@@ -187,7 +187,7 @@ impl Room {
         match input {
             Input::Command(command) => self.command(command),
             Input::Claim(message) => self.heard(message),
-            Input::Repaired(batch) => self.repaired(batch),
+            Input::Repaired(repaired) => self.repaired(repaired),
             Input::Event(message) => {
                 self.event(message);
                 self.proceed();
@@ -297,7 +297,7 @@ impl Drop for Room {
 enum Input {
     Command(Command),
     Claim(async_nats::Message),
-    Repaired(Option<RepairedBatch>),
+    Repaired(Option<Repaired>),
     Event(async_nats::Message),
     Time,
 }
@@ -307,10 +307,10 @@ fn share() -> u16 {
     (uuid::Uuid::new_v4().as_u128() & 0xffff) as u16
 }
 
-/// The next batch of the repair under way; waits for ever if there is none.
-async fn batch(repair: &mut Option<Repair>) -> Option<RepairedBatch> {
+/// What comes of the repair under way; waits for ever if there is none.
+async fn repaired(repair: &mut Option<Repair>) -> Option<Repaired> {
     match repair {
-        Some(repair) => repair.batch().await,
+        Some(repair) => repair.next().await,
         None => std::future::pending().await,
     }
 }

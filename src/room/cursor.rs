@@ -20,15 +20,20 @@ use crate::event::Mark;
 /// 4. V never falls, and entries at or below it are gone.
 #[derive(Debug, Clone)]
 pub struct Cursor {
-    watermark: u64,
+    /// V, and the latest store time of what is at or below it: with the clocks of more than one leader that
+    /// need not be its own.
+    watermark: Mark,
     last_by_subject: HashMap<Box<str>, Mark>,
-    highest: u64,
+    /// The highest known to be in the stream: delivered, at the watermark, or its last when it was found
+    /// to be another one.
+    highest: Mark,
     /// The latest store time seen; by the clocks of more than one leader.
     latest: DateTime<Utc>,
-    /// The latest store time of what is at or below the watermark.
+    /// The latest store time of what was delivered and is at or below the watermark.
     proven: DateTime<Utc>,
-    /// The stream is another one than before: times say what was delivered, until all of it is read.
-    by_time: bool,
+    /// The stream is another one than before: times say what was delivered, until all of it is read. The
+    /// latest store time seen before that.
+    by_time: Option<DateTime<Utc>>,
 }
 
 /// What to do with a live message.
@@ -46,42 +51,54 @@ impl Cursor {
     /// A cursor that knows everything up to `floor` as delivered or absent.
     pub fn new(floor: Mark) -> Self {
         Self {
-            watermark: floor.sequence,
+            watermark: floor,
             last_by_subject: HashMap::new(),
-            highest: floor.sequence,
+            highest: floor,
             latest: floor.time,
             proven: floor.time,
-            by_time: false,
+            by_time: None,
         }
     }
 
     /// The stream was made anew or restored, and gives sequences a second time. What it holds is to be
-    /// read from the time that is returned on; what of that was delivered before, the times tell. When
-    /// `known` was the latest time seen, nothing was stored after `last_time`: what says so was no
-    /// message of this stream.
-    pub fn begin_anew(&mut self, known: DateTime<Utc>, last_time: DateTime<Utc>) -> DateTime<Utc> {
+    /// read from [`Cursor::unread_since`] on; what of that was delivered before, the times tell. When
+    /// `known` was the latest time seen, `last` was the stream's last message: what says that one was
+    /// stored later was no message of this stream.
+    pub fn begin_anew(&mut self, known: DateTime<Utc>, last: Mark) {
         let bounded = |time: DateTime<Utc>| {
             if time <= known {
-                time.min(last_time)
+                time.min(last.time)
             } else {
                 time
             }
         };
-        self.watermark = 0;
-        self.highest = 0;
-        self.by_time = true;
+        self.by_time = self.by_time.max(Some(self.latest));
         self.latest = bounded(self.latest);
         self.proven = bounded(self.proven);
+        self.watermark = Mark {
+            sequence: 0,
+            time: self.proven,
+        };
+        self.highest = last;
         for last in self.last_by_subject.values_mut() {
             last.sequence = 0;
             last.time = bounded(last.time);
         }
-        self.proven
+    }
+
+    /// From when on the stream is to be read, where no sequence says it.
+    pub fn unread_since(&self) -> Option<DateTime<Utc>> {
+        self.by_time.map(|_| self.proven)
     }
 
     /// V: every event of the workspace up to it is delivered or known not to be there.
     pub fn watermark(&self) -> u64 {
-        self.watermark
+        self.watermark.sequence
+    }
+
+    /// The last event of the stream that is known, of whatever workspace; sequence 0 if none is.
+    pub fn highest(&self) -> Mark {
+        self.highest
     }
 
     /// Subjects with an entry above V: what a sweep would forget.
@@ -92,11 +109,17 @@ impl Cursor {
     /// Whether a later event, of whatever subject, has been delivered: a delivery of `message` now
     /// would come late.
     pub fn is_late(&self, message: Mark) -> bool {
-        if self.by_time {
-            message.time < self.latest
-        } else {
-            message.sequence < self.highest
+        match self.by_time {
+            Some(before) => message.time < self.latest.max(before),
+            None => message.sequence < self.highest.sequence,
         }
+    }
+
+    /// Whether `message` contradicts what is known: either the stream was rewound, or the clocks of two
+    /// leaders differ.
+    pub fn is_out_of_place(&self, subject: &str, message: Mark) -> bool {
+        let last = self.last_by_subject.get(subject);
+        message.contradicts(self.watermark) || last.is_some_and(|last| message.contradicts(*last))
     }
 
     /// The latest store time seen.
@@ -104,9 +127,10 @@ impl Cursor {
         self.latest
     }
 
-    /// Something stored at `time` has been seen, though not delivered.
+    /// What was stored at `time` is at or below the watermark: by a clock that is ahead of its.
     pub fn saw(&mut self, time: DateTime<Utc>) {
         self.latest = self.latest.max(time);
+        self.watermark.time = self.watermark.time.max(time);
     }
 
     /// Judges a live message by where it stands and the previous sequence of its subject (0: none).
@@ -122,7 +146,7 @@ impl Cursor {
 
     /// Whether a message that was read from the stream in order is still to be delivered.
     pub fn is_new(&self, subject: &str, message: Mark) -> bool {
-        if self.by_time {
+        if self.by_time.is_some() {
             let last = self.last_by_subject.get(subject);
             let time = last.map_or(self.proven, |last| last.time);
             if message.time <= time {
@@ -134,9 +158,11 @@ impl Cursor {
 
     /// Notes a delivery (or that nobody was there to deliver to).
     pub fn delivered(&mut self, subject: &str, message: Mark) {
-        self.highest = self.highest.max(message.sequence);
-        self.saw(message.time);
-        if message.sequence <= self.watermark {
+        if message.sequence > self.highest.sequence {
+            self.highest = message;
+        }
+        self.latest = self.latest.max(message.time);
+        if message.sequence <= self.watermark.sequence {
             return;
         }
         match self.last_by_subject.get_mut(subject) {
@@ -148,28 +174,43 @@ impl Cursor {
         }
     }
 
+    /// All that is at or below `message` has been read from the stream. While times tell what was delivered,
+    /// that says nothing before all is read.
+    pub fn read(&mut self, message: Mark) {
+        if self.by_time.is_none() {
+            self.advance(message);
+        }
+    }
+
     /// Moves V up to `watermark`; a lower one changes nothing.
-    pub fn advance(&mut self, watermark: u64) {
-        if watermark < self.watermark || watermark == self.watermark && !self.by_time {
+    pub fn advance(&mut self, watermark: Mark) {
+        let before = self.watermark.sequence;
+        if watermark.sequence < before || watermark.sequence == before && self.by_time.is_none() {
             return;
         }
-        self.by_time = false;
-        self.watermark = watermark;
-        self.highest = self.highest.max(watermark);
+        self.by_time = None;
+        let time = watermark.time.max(self.watermark.time);
+        self.watermark.sequence = watermark.sequence;
+        // The server's word counts more than a message's.
+        if watermark.sequence >= self.highest.sequence {
+            self.highest = watermark;
+        }
         let proven = &mut self.proven;
         self.last_by_subject.retain(|_, last| {
-            let is_above = last.sequence > watermark;
+            let is_above = last.sequence > watermark.sequence;
             if !is_above {
                 *proven = last.time.max(*proven);
             }
             is_above
         });
+        self.watermark.time = time.max(self.proven);
     }
 
     fn seen(&self, subject: &str) -> u64 {
         self.last_by_subject
             .get(subject)
-            .map_or(self.watermark, |last| last.sequence.max(self.watermark))
+            .map_or(0, |last| last.sequence)
+            .max(self.watermark.sequence)
     }
 }
 
@@ -198,10 +239,8 @@ mod tests {
         let mut cursor = Cursor::new(mark(10, 10));
         // 11 of `a` is lost; 12 of `b` comes. Then the stream is restored, and stores more.
         cursor.delivered("b", mark(12, 12));
-        assert_eq!(
-            cursor.begin_anew(mark(0, 12).time, mark(0, 15).time),
-            mark(0, 10).time
-        );
+        cursor.begin_anew(mark(12, 12).time, mark(13, 15));
+        assert_eq!(cursor.unread_since(), Some(mark(0, 10).time));
         for (subject, message, new) in [
             ("b", mark(10, 10), false),
             ("a", mark(11, 11), true),
@@ -213,8 +252,30 @@ mod tests {
                 cursor.delivered(subject, message);
             }
         }
-        cursor.advance(13);
+        cursor.advance(mark(13, 15));
         assert_eq!(cursor.offer("b", mark(14, 16), 13), Offer::Deliver);
+    }
+
+    #[test]
+    fn what_was_stored_later_at_or_below_a_known_place_contradicts_it() {
+        let mark = |sequence, time| Mark {
+            sequence,
+            time: DateTime::from_timestamp_nanos(time),
+        };
+        let mut cursor = Cursor::new(mark(10, 10));
+        // By a leader whose clock is ahead; the next leader's is not.
+        cursor.delivered("a", mark(12, 20));
+        cursor.advance(mark(13, 13));
+        assert_eq!(cursor.highest(), mark(13, 13));
+        for (subject, message, contradicts) in [
+            ("a", mark(12, 20), false),
+            ("b", mark(11, 11), false),
+            ("b", mark(12, 21), true),
+            ("b", mark(14, 30), false),
+        ] {
+            let found = cursor.is_out_of_place(subject, message);
+            assert_eq!(found, contradicts, "{message:?}");
+        }
     }
 
     #[test]
@@ -241,9 +302,9 @@ mod tests {
         let mut cursor = Cursor::new(at(0));
         cursor.delivered("a", at(1));
         cursor.delivered("b", at(2));
-        cursor.advance(1);
+        cursor.advance(at(1));
         assert_eq!((cursor.watermark(), cursor.tracked()), (1, 1));
-        cursor.advance(0);
+        cursor.advance(at(0));
         assert_eq!(cursor.watermark(), 1);
         assert_eq!(cursor.offer("a", at(1), 0), Offer::Duplicate);
         assert_eq!(cursor.offer("b", at(2), 0), Offer::Duplicate);
@@ -292,7 +353,7 @@ mod tests {
                         delivered.push((subject.clone(), *sequence));
                     }
                 }
-                cursor.advance(to);
+                cursor.advance(at(to));
             };
             for ((subject, sequence, before), fate) in stream.iter().zip(&run.fates) {
                 let copies = match fate { 0..=2 => 0, 3 => 2, _ => 1 };

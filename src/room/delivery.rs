@@ -13,9 +13,7 @@ use tracing::{debug, warn};
 use super::actor::Room;
 use super::follower::Effect;
 use super::handle::Resync;
-use crate::ingest::{
-    RepairedBatch, SUBSCRIPTION_CAPACITY, StreamState, SweepAsk, Swept, live_event,
-};
+use crate::ingest::{Repaired, SUBSCRIPTION_CAPACITY, StreamState, SweepAsk, Swept, live_event};
 use crate::telemetry::LiveDrop;
 
 /// Live messages taken before a sweep's answer is judged: they may be what it finds missing. A subscription
@@ -53,6 +51,9 @@ impl Room {
         if self.follower.watermark() != before {
             self.settle_barriers();
         }
+        if !self.follower.is_repairing() {
+            self.repair = None;
+        }
         while let Some(effect) = self.follower.effect() {
             self.act(&effect);
         }
@@ -66,11 +67,15 @@ impl Room {
                 urgent,
                 known,
             }),
-            Effect::Repair { from, reason } => {
+            Effect::Repair {
+                from,
+                known,
+                reason,
+            } => {
                 debug!(workspace = %self.workspace, reason, "repair begun");
                 self.context.metrics.repair(reason);
                 let workspace = self.workspace.clone();
-                self.repair = Some(self.context.repairer.start(workspace, from));
+                self.repair = Some(self.context.repairer.start(workspace, from, known));
             }
             Effect::NextBatch => {
                 if let Some(repair) = &mut self.repair {
@@ -122,11 +127,11 @@ impl Room {
         }
     }
 
-    pub(super) fn repaired(&mut self, batch: Option<RepairedBatch>) {
-        if batch.as_ref().is_none_or(|batch| batch.end.is_some()) {
+    pub(super) fn repaired(&mut self, repaired: Option<Repaired>) {
+        if !repaired.as_ref().is_some_and(Repaired::goes_on) {
             self.repair = None;
         }
-        self.follower.repaired(batch);
+        self.follower.repaired(repaired, Instant::now());
     }
 
     pub(super) fn swept(&mut self, swept: Swept) {

@@ -4,8 +4,6 @@ use std::time::{Duration, Instant};
 
 /// Each room is swept once in this time, give or take a quarter.
 const EVERY: Duration = Duration::from_secs(60);
-/// When to look again at what may be on its way.
-const AGAIN: Duration = Duration::from_millis(200);
 /// When to look again after a disturbance.
 const FOLLOW_UPS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
@@ -59,9 +57,9 @@ impl SweepSchedule {
         self.regular = now;
     }
 
-    /// Look again at what may be on its way.
-    pub(super) fn look_again(&mut self, now: Instant) {
-        self.regular = self.regular.min(now + AGAIN);
+    /// Look again at what may change by itself.
+    pub(super) fn look_again(&mut self, now: Instant, after: Duration) {
+        self.regular = self.regular.min(now + after);
     }
 
     /// There was a disturbance: look again a little later, twice.

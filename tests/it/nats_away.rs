@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::cable::Cable;
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
 use crate::support::nats::{JETSTREAM, Nats};
@@ -29,16 +28,6 @@ async fn put_off(gateway: &Gateway, user: &str, workspace: &str) {
     assert_eq!(refused.status, 503);
     assert!(refused.retry_after.is_some_and(|seconds| seconds > 0));
     assert!(start.elapsed() < SHORT_WAIT, "{:?}", start.elapsed());
-}
-
-/// A gateway that reaches `nats` by a cable.
-async fn behind_a_cable(nats: &Nats) -> (Cable, Gateway) {
-    let cable = Cable::to(nats.port()).await;
-    let gateway = Gateway::without_nats()
-        .set("nats.url", cable.url())
-        .ready()
-        .await;
-    (cable, gateway)
 }
 
 /// Waits until `/readyz` answers `status`.
@@ -182,7 +171,7 @@ async fn sockets_stay_while_nats_is_away_and_joins_are_put_off() {
 async fn a_sweep_whose_answer_the_server_cut_short_loses_nothing() {
     // So much the server sends at a time; what it cuts off is the newest.
     let nats = Nats::start(&format!("{JETSTREAM}max_pending: 4MB\n")).await;
-    let (cable, gateway) = behind_a_cable(&nats).await;
+    let (cable, gateway) = Gateway::behind_a_cable(&nats).await;
     let publisher = Publisher::on(&nats).await;
     let mut ann = Client::join(&gateway, "ann", "acme").await;
     let event = json!({ "title": "large", "message": "x".repeat(32 * 1024) });
@@ -204,7 +193,7 @@ async fn a_sweep_whose_answer_the_server_cut_short_loses_nothing() {
 #[tokio::test]
 async fn what_others_publish_while_a_gateway_is_cut_off_comes_when_it_is_back() {
     let nats = Nats::jetstream().await;
-    let (cable, gateway) = behind_a_cable(&nats).await;
+    let (cable, gateway) = Gateway::behind_a_cable(&nats).await;
     let publisher = Publisher::on(&nats).await;
     let mut ann = Client::join(&gateway, "ann", "acme").await;
     let mut bob = Client::join(&gateway, "bob", "globex").await;

@@ -2,11 +2,9 @@
 
 use std::time::Instant;
 
-use chrono::{DateTime, Utc};
-
 use super::{Asked, Effect, Follower};
 use crate::event::Mark;
-use crate::ingest::{Last, Position, Seen, StreamState};
+use crate::ingest::{Known, Last, Seen, StreamState};
 
 /// What a sweep's answer says of the stream's identity.
 pub(super) enum Identity {
@@ -19,15 +17,41 @@ pub(super) enum Identity {
 }
 
 impl Follower {
-    /// The latest store time of a message that is no news by its sequence, if it is later than that of
-    /// any event known.
-    pub(super) fn later(&self, lasts: &[Last]) -> Option<DateTime<Utc>> {
+    /// Whether a message contradicts what was delivered or heard.
+    pub(super) fn is_out_of_place(&self, subject: &str, message: Mark) -> bool {
+        self.cursor.is_out_of_place(subject, message)
+            || self.heard.is_some_and(|heard| message.contradicts(heard))
+    }
+
+    /// The latest of the messages that are out of place.
+    pub(super) fn out_of_place(&self, lasts: &[Last]) -> Option<Mark> {
         lasts
             .iter()
-            .filter(|last| !self.cursor.is_new(&last.subject, last.mark))
-            .map(|last| last.mark.time)
-            .filter(|time| *time > self.cursor.latest())
-            .max()
+            .filter(|last| self.is_out_of_place(&last.subject, last.mark))
+            .map(|last| last.mark)
+            .max_by_key(|mark| mark.time)
+    }
+
+    /// Something says that the stream was rewound: sequences are given a second time.
+    pub(super) fn rewound(&mut self) {
+        self.is_rewound = true;
+        if let Some(asked) = &mut self.asked {
+            asked.compares = false;
+        }
+        self.suspect("sweep");
+    }
+
+    /// What a sweep is to look for in the stream. Nothing is delivered until it has answered.
+    pub(super) fn known(&self) -> Option<Known> {
+        let known = self.cursor.highest();
+        if !self.is_doubted {
+            return None;
+        }
+        Some(if self.is_rewound {
+            Known::OutOfPlace(known)
+        } else {
+            Known::BeforeBreak(known)
+        })
     }
 
     /// Whether the stream that was swept is the one that the sequences belong to. One that is made
@@ -40,41 +64,35 @@ impl Follower {
         seen: Option<Seen>,
     ) -> Identity {
         let known = *self.incarnation.get_or_insert(stream.created);
-        if stream.created > known {
+        let is_other = stream.created == known && seen == Some(Seen::Other);
+        if stream.created > known || is_other {
             return Identity::Other;
         }
-        let is_shorter = stream.last_sequence < asked.newest;
-        if self.is_rewound {
-            if is_shorter || seen == Some(Seen::Other) || self.newest.sequence == 0 {
-                return Identity::Other;
-            }
-            if !asked.compares {
-                return Identity::Outdated;
-            }
-            self.is_rewound = false;
+        if stream.created < known || stream.last_sequence < asked.newest {
+            return if stream.is_replicated {
+                Identity::Unclear
+            } else {
+                Identity::Other
+            };
         }
-        if stream.created == known && !is_shorter {
-            Identity::Same
-        } else {
-            Identity::Unclear
+        if self.is_rewound && !asked.compares {
+            return Identity::Outdated;
         }
+        self.is_rewound = false;
+        Identity::Same
     }
 
     pub(super) fn begin_anew(&mut self, asked: Asked, stream: &StreamState, now: Instant) {
-        let since = self.cursor.begin_anew(asked.latest, stream.last_time);
+        self.cursor.begin_anew(asked.latest, stream.last());
         self.incarnation = Some(stream.created);
-        self.newest = Mark {
-            sequence: 0,
-            time: since,
-        };
-        self.highest_live = 0;
+        self.heard = None;
         self.is_rewound = false;
+        self.is_doubted = false;
         self.unclear_since = None;
-        self.suspect_after_repair = false;
         // The repair reads them: it begins after they were heard.
         self.hold.clear();
         self.effects.push_back(Effect::Anew(*stream));
-        self.read(Position::Since(since), "anew");
+        self.repair("anew");
         self.sweep.done(now);
     }
 }

@@ -5,24 +5,19 @@
 //! sweep says what was missed; while a repair reads that from the stream, they wait behind it.
 
 mod identity;
+mod judging;
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
-use self::identity::Identity;
 use super::cursor::{Cursor, Offer};
 use super::hold::{Hold, HoldBudget};
 use super::schedule::SweepSchedule;
 use crate::event::{Mark, StoredMessage};
-use crate::ingest::{Last, Live, Position, RepairedBatch, Seen, StreamState};
+use crate::ingest::{Known, Live, Position, Repaired, StreamState};
 
-/// Something found missing that is younger than this may still be on its way.
-const ON_ITS_WAY: Duration = Duration::from_secs(2);
-/// How long a stream may seem shorter than it was, or older, before it is believed: a leader that is
-/// cut off from the others answers with what it had until it steps down, after 10 s.
-const BELIEVED_AFTER: Duration = Duration::from_secs(15);
 /// Events above the watermark that ask for a sweep: a repair would read them all again.
 const EVENTS_MAX: u64 = 10_000;
 /// Subjects tracked above the watermark that ask for a sweep, which forgets them.
@@ -39,9 +34,13 @@ pub(super) type Reason = &'static str;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     /// Ask for a sweep, and whether the stream still has this event where it was.
-    Sweep { urgent: bool, known: Option<Mark> },
-    /// Begin to read the stream; the batches go to [`Follower::repaired`].
-    Repair { from: Position, reason: Reason },
+    Sweep { urgent: bool, known: Option<Known> },
+    /// Begin to read the stream that has this event; what is read goes to [`Follower::repaired`].
+    Repair {
+        from: Position,
+        known: Mark,
+        reason: Reason,
+    },
     /// Ask the repair under way for its next batch.
     NextBatch,
     /// A live message was delivered before.
@@ -80,8 +79,10 @@ struct Repairing {
     batch: VecDeque<StoredMessage>,
     /// The next batch has been asked for.
     asked: bool,
-    /// All up to here has been read, once the batch is taken.
-    end: Option<u64>,
+    /// The last of the batch: all up to there has been read, once it is taken.
+    last: Option<Mark>,
+    /// The same of the last batch, whose end may be further.
+    end: Option<Mark>,
 }
 
 /// See the module's head.
@@ -92,16 +93,14 @@ pub(super) struct Follower {
     hold: Hold,
     /// The connection that the cursor follows without a break.
     epoch: u64,
-    /// The connection broke during the repair under way.
-    suspect_after_repair: bool,
     /// The incarnation of the stream that the sequences belong to.
     incarnation: Option<DateTime<Utc>>,
-    /// The highest sequence heard live.
-    highest_live: u64,
-    /// The newest event known, heard, read or before the room.
-    newest: Mark,
-    /// A live message has a sequence that is taken, and a time that is later: the stream was rewound.
+    /// The highest sequence and the latest time heard live since the room was last suspect.
+    heard: Option<Mark>,
+    /// A message contradicts what is known, as it does where the stream was rewound.
     is_rewound: bool,
+    /// The stream is to be asked whether it still has the last that is known of it.
+    is_doubted: bool,
     /// Since when the stream seems to be another one without a proof.
     unclear_since: Option<Instant>,
     /// When something was first found missing that might still be on its way.
@@ -119,8 +118,10 @@ struct Asked {
     epoch: u64,
     newest: u64,
     latest: DateTime<Utc>,
-    /// The newest event is compared.
+    /// Nothing has said since that the stream was rewound.
     compares: bool,
+    /// It was to be seen whether the stream has the last that is known of it.
+    doubts: bool,
 }
 
 impl Follower {
@@ -138,11 +139,10 @@ impl Follower {
             phase: Phase::Live,
             hold: Hold::new(budget),
             epoch,
-            suspect_after_repair: false,
             incarnation: None,
-            highest_live: 0,
-            newest: floor,
+            heard: None,
             is_rewound: false,
+            is_doubted: false,
             unclear_since: None,
             missing_since: None,
             sweep: SweepSchedule::new(share, now),
@@ -181,17 +181,23 @@ impl Follower {
     pub(super) fn heard(&mut self, live: Live, epoch: u64, now: Instant) {
         self.connection(epoch, now);
         let message = live.message.mark();
-        let is_rewound = message.time > self.cursor.latest()
-            && !self.cursor.is_new(&live.message.subject, message);
-        if (is_rewound || message.sequence <= self.highest_live) && !BLIND {
+        let is_again = self
+            .heard
+            .is_some_and(|heard| message.sequence <= heard.sequence);
+        let is_rewound = self.is_out_of_place(&live.message.subject, message);
+        if (is_rewound || is_again) && !BLIND {
             // The live path is in stream order: this is the second time, or of another stream.
-            self.is_rewound |= is_rewound;
+            if is_rewound {
+                self.rewound();
+            }
             if matches!(self.phase, Phase::Live) {
                 self.phase = Phase::Suspect("sweep");
             }
             self.ask_sweep(true, now);
         }
-        self.highest_live = self.highest_live.max(message.sequence);
+        let heard = self.heard.get_or_insert(message);
+        heard.sequence = heard.sequence.max(message.sequence);
+        heard.time = heard.time.max(message.time);
         self.hold.push(live);
     }
 
@@ -205,13 +211,22 @@ impl Follower {
         if BLIND {
             return;
         }
-        match self.phase {
-            Phase::Live => self.phase = Phase::Suspect("reconnect"),
-            Phase::Suspect(_) => {}
-            // Its end may have been read before the break.
-            Phase::Repairing(_) => self.suspect_after_repair = true,
-        }
+        self.suspect("reconnect");
         self.doubt(now);
+    }
+
+    /// Delivers nothing more before a sweep has said what the stream holds. What is held or being read is
+    /// let go: it may be of a stream that is none any more, and a repair reads what is not.
+    fn suspect(&mut self, reason: Reason) {
+        let reason = match &self.phase {
+            Phase::Live => reason,
+            Phase::Suspect(reason) => reason,
+            Phase::Repairing(repairing) => repairing.reason,
+        };
+        self.phase = Phase::Suspect(reason);
+        self.is_doubted = true;
+        self.hold.clear();
+        self.heard = None;
     }
 
     /// Something may be missing: looks now, and again a little later. The first look may come before
@@ -239,12 +254,13 @@ impl Follower {
         }
         self.asked = Some(Asked {
             epoch: self.epoch,
-            newest: self.newest.sequence,
+            newest: self.cursor.highest().sequence,
             latest: self.cursor.latest(),
             compares: self.is_rewound,
+            doubts: self.is_doubted,
         });
         self.sweep.asked(now);
-        let known = self.is_rewound.then_some(self.newest);
+        let known = self.known();
         self.effects.push_back(Effect::Sweep { urgent, known });
     }
 
@@ -256,61 +272,28 @@ impl Follower {
         }
     }
 
-    /// A sweep's answer. `wall` is the time that events' ages are measured by, `watched` whether
-    /// anybody is there to miss something.
-    pub(super) fn swept(
-        &mut self,
-        stream: &StreamState,
-        lasts: Option<&[Last]>,
-        seen: Option<Seen>,
-        watched: bool,
-        (now, wall): (Instant, DateTime<Utc>),
-    ) {
-        let Some(asked) = self.asked.take() else {
+    /// What comes of the repair under way; `None` if it ended without an end, as it does with the gateway.
+    pub(super) fn repaired(&mut self, repaired: Option<Repaired>, now: Instant) {
+        let Phase::Repairing(repairing) = &mut self.phase else {
             return;
         };
-        let later = lasts.and_then(|lasts| self.later(lasts));
-        self.is_rewound |= later.is_some();
-        match self.identity(asked, stream, seen) {
-            Identity::Same => {
-                self.unclear_since = None;
-                // By a leader whose clock was behind; or nobody was there to hear of it.
-                if let Some(time) = later {
-                    self.cursor.saw(time);
-                }
-                if asked.epoch == self.epoch {
-                    self.judge_sweep(stream, lasts, watched, (now, wall));
-                } else {
-                    // It says nothing about what was stored while the connection was away.
-                    self.sweep.again();
-                }
-            }
-            Identity::Other => self.begin_anew(asked, stream, now),
-            Identity::Unclear => {
-                let since = *self.unclear_since.get_or_insert(now);
-                if now.saturating_duration_since(since) < BELIEVED_AFTER {
-                    self.sweep.look_again(now);
-                } else {
-                    self.begin_anew(asked, stream, now);
-                }
-            }
-            Identity::Outdated => self.sweep.again(),
-        }
-        if self.sweep.take_again() {
-            self.ask_sweep(true, now);
-        }
-    }
-
-    /// A batch of the repair under way; `None` if it ended without an end, as it does with the gateway.
-    pub(super) fn repaired(&mut self, batch: Option<RepairedBatch>) {
-        match (&mut self.phase, batch) {
-            (Phase::Repairing(repairing), Some(batch)) => {
+        match repaired {
+            Some(Repaired::Batch(batch)) => {
                 repairing.asked = false;
                 repairing.end = batch.end;
+                repairing.last = batch.messages.last().map(StoredMessage::mark);
                 repairing.batch = batch.messages.into();
             }
-            (phase @ Phase::Repairing(_), None) => *phase = Phase::Suspect("reconnect"),
-            (Phase::Live | Phase::Suspect(_), _) => {}
+            Some(Repaired::OtherStream) => {
+                self.rewound();
+                self.ask_sweep(true, now);
+            }
+            Some(Repaired::ShorterStream) => {
+                self.phase = Phase::Suspect(repairing.reason);
+                self.is_doubted = true;
+                self.ask_sweep(true, now);
+            }
+            None => self.phase = Phase::Suspect("reconnect"),
         }
     }
 
@@ -330,6 +313,9 @@ impl Follower {
                     None => match repairing.end {
                         Some(end) => self.end_repair(end, now),
                         None => {
+                            if let Some(last) = repairing.last.take() {
+                                self.cursor.read(last);
+                            }
                             if !std::mem::replace(&mut repairing.asked, true) {
                                 self.effects.push_back(Effect::NextBatch);
                             }
@@ -389,9 +375,6 @@ impl Follower {
 
     fn note(&mut self, message: &StoredMessage, now: Instant) {
         self.cursor.delivered(&message.subject, message.mark());
-        if message.sequence > self.newest.sequence {
-            self.newest = message.mark();
-        }
         self.events += 1;
         // A repair ends where a sweep would begin.
         let is_full = self.events >= EVENTS_MAX || self.cursor.tracked() > TRACKED_MAX;
@@ -400,95 +383,36 @@ impl Follower {
         }
     }
 
-    /// Begins to read everything above the watermark; live messages are held meanwhile.
+    /// Begins to read everything that is not delivered; live messages are held meanwhile.
     fn repair(&mut self, reason: Reason) {
-        self.read(Position::Above(self.cursor.watermark()), reason);
-    }
-
-    fn read(&mut self, from: Position, reason: Reason) {
+        let known = self.cursor.highest();
+        let from = match self.cursor.unread_since() {
+            Some(time) => Position::Since(time),
+            None => Position::Above(self.cursor.watermark()),
+        };
         self.phase = Phase::Repairing(Repairing {
             reason,
             batch: VecDeque::new(),
             asked: true,
+            last: None,
             end: None,
         });
-        self.effects.push_back(Effect::Repair { from, reason });
+        self.effects.push_back(Effect::Repair {
+            from,
+            known,
+            reason,
+        });
     }
 
-    fn end_repair(&mut self, end: u64, now: Instant) {
+    fn end_repair(&mut self, end: Mark, now: Instant) {
         self.advance(end, now);
         self.phase = Phase::Live;
-        if std::mem::take(&mut self.suspect_after_repair) {
-            self.phase = Phase::Suspect("reconnect");
-            self.ask_sweep(true, now);
-        }
     }
 
-    fn advance(&mut self, watermark: u64, now: Instant) {
+    fn advance(&mut self, watermark: Mark, now: Instant) {
         self.cursor.advance(watermark);
         self.events = 0;
         self.missing_since = None;
         self.sweep.done(now);
-    }
-
-    fn judge_sweep(
-        &mut self,
-        stream: &StreamState,
-        lasts: Option<&[Last]>,
-        watched: bool,
-        (now, wall): (Instant, DateTime<Utc>),
-    ) {
-        if !watched {
-            self.hold.clear();
-            self.phase = Phase::Live;
-            self.advance(stream.last_sequence, now);
-            return;
-        }
-        let missing = lasts.map(|lasts| self.missing(lasts, wall));
-        let wait = matches!(missing, Some(Some(age)) if self.may_be_on_its_way(age, now));
-        match (&self.phase, missing) {
-            // The repair ends further than this sweep saw.
-            (Phase::Repairing(_), _) => {}
-            (Phase::Suspect(_), Some(None)) => {
-                self.phase = Phase::Live;
-                self.advance(stream.last_sequence, now);
-            }
-            (Phase::Live, Some(None)) => self.advance(stream.last_sequence, now),
-            (Phase::Live, _) if wait => self.sweep.look_again(now),
-            (Phase::Suspect(reason), _) => {
-                let reason = *reason;
-                self.count_aged_out(stream);
-                self.repair(reason);
-            }
-            (Phase::Live, _) => {
-                self.count_aged_out(stream);
-                self.repair("sweep");
-            }
-        }
-    }
-
-    /// The age of the oldest last message that was not delivered, if there is one.
-    fn missing(&self, lasts: &[Last], wall: DateTime<Utc>) -> Option<Duration> {
-        lasts
-            .iter()
-            .filter(|last| self.cursor.is_new(&last.subject, last.mark))
-            // A negative age (clocks differ) counts as none.
-            .map(|last| (wall - last.mark.time).to_std().unwrap_or_default())
-            .max()
-    }
-
-    fn may_be_on_its_way(&mut self, age: Duration, now: Instant) -> bool {
-        // The age compares two clocks; the time since it was first found missing does not.
-        let since = *self.missing_since.get_or_insert(now);
-        age < ON_ITS_WAY && now.saturating_duration_since(since) < ON_ITS_WAY
-    }
-
-    /// What aged out above the watermark while nothing was heard can never be known.
-    fn count_aged_out(&mut self, stream: &StreamState) {
-        let from = self.cursor.watermark() + 1;
-        if stream.first_sequence > from {
-            let to = stream.first_sequence - 1;
-            self.effects.push_back(Effect::AgedOut { from, to });
-        }
     }
 }

@@ -33,14 +33,14 @@ impl Draw {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
 
     /// Whatever happens to what the machines hear: each event stored is delivered once, in the order of
     /// its subject, and late only where it says so; and of a user's sessions the newest stands alone.
     #[test]
     fn any_interleaving_keeps_the_laws(numbers in proptest::collection::vec(any::<u32>(), 1..160)) {
         let mut draw = Draw(numbers.clone().into());
-        let mut stream = Stream::new();
+        let mut stream = Stream::new(&mut draw);
         while !draw.0.is_empty() {
             stream.step(&mut draw);
         }

@@ -8,9 +8,12 @@ use proptest::prelude::*;
 
 use super::Draw;
 use crate::event::{Mark, StoredMessage, WorkspaceSlug};
-use crate::ingest::{Last, Live, Position, RepairedBatch, Seen, StreamState};
+use crate::ingest::{Known, Last, Live, Position, Repaired, RepairedBatch, Seen, StreamState};
 use crate::room::follower::{Effect, Follower};
 use crate::room::hold::HoldBudget;
+
+/// What stands for the subjects of all other workspaces: their events take sequences, and no more.
+const OTHERS: usize = 3;
 
 /// An event as the stream stores it.
 #[derive(Debug, Clone)]
@@ -49,6 +52,12 @@ pub(super) struct Stream {
     start: Instant,
     elapsed: Duration,
     created: DateTime<Utc>,
+    /// The clocks of the leaders differ by so much. Only where they do not is the stream made anew or
+    /// restored: the times say what was delivered then, and which leader is to be believed.
+    skew: Duration,
+    is_replicated: bool,
+    /// The leader's clock is ahead of the others'.
+    is_ahead: bool,
     stored: Vec<Stored>,
     numbers: usize,
     /// The first event of a stream that is another one is heard: it is how a room learns of that.
@@ -56,8 +65,8 @@ pub(super) struct Stream {
     /// On the live path.
     on_its_way: Vec<Stored>,
     /// A sweep asked for, or its answer on its way.
-    sweep: Option<(Option<Mark>, Option<SweepAnswer>)>,
-    repair: Option<(Position, u64)>,
+    sweep: Option<(Option<Known>, Option<SweepAnswer>)>,
+    repair: Option<Repair>,
     wants_batch: bool,
     /// In the order of delivery: the event and whether it was said to be late.
     delivered: Vec<(Stored, bool)>,
@@ -66,10 +75,19 @@ pub(super) struct Stream {
     by_number: Vec<Stored>,
 }
 
+/// A repair under way.
+struct Repair {
+    from: Position,
+    known: Option<Mark>,
+    /// Read with the first batch.
+    end: Option<Mark>,
+}
+
 type SweepAnswer = (StreamState, Vec<Last>, Option<Seen>);
 
 impl Stream {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(draw: &mut Draw) -> Self {
+        let (skew, is_replicated) = [(0, false), (0, true), (10, true)][draw.below(3)];
         let start = Instant::now();
         let created = DateTime::from_timestamp(1_000_000, 0).unwrap();
         let floor = Mark {
@@ -82,6 +100,9 @@ impl Stream {
             start,
             elapsed: Duration::ZERO,
             created,
+            skew: Duration::from_secs(skew),
+            is_replicated,
+            is_ahead: false,
             stored: Vec::new(),
             numbers: 0,
             is_first: false,
@@ -129,12 +150,14 @@ impl Stream {
             }
             9 => drop(draw.take(&mut self.on_its_way)),
             10 => {
-                self.epoch += 1;
                 self.on_its_way.clear();
-                let now = self.now();
-                self.follower.connection(self.epoch, now);
+                self.reconnect();
             }
-            11 => self.read_sweep(),
+            11 => {
+                // Now and then it is one that is cut off from the others.
+                let is_behind = !self.skew.is_zero() && draw.below(8) == 0;
+                self.read_sweep(if is_behind { draw.below(4) } else { 0 });
+            }
             12 => self.answer_sweep(),
             13 => self.answer_repair(1 + draw.below(4)),
             14 => {
@@ -142,9 +165,11 @@ impl Stream {
                 let now = self.now();
                 self.follower.time(now);
             }
-            _ => match draw.below(12) {
+            _ => match draw.below(8) {
+                0..=2 if !self.skew.is_zero() => self.is_ahead = !self.is_ahead,
                 0 => self.restore(draw),
-                1 => self.make_anew(),
+                1 => self.make_anew(draw),
+                2 => self.restore_unseen(draw),
                 _ => {
                     let now = self.now();
                     self.follower.doubt(now);
@@ -155,7 +180,7 @@ impl Stream {
     }
 
     fn publish(&mut self, draw: &mut Draw) {
-        let subject = draw.below(3);
+        let subject = draw.below(OTHERS + 1);
         let previous = self
             .stored
             .iter()
@@ -168,13 +193,21 @@ impl Stream {
             subject,
             mark: Mark {
                 sequence: self.stored.len() as u64 + 1,
-                time: self.wall(),
+                time: self.wall()
+                    + if self.is_ahead {
+                        self.skew
+                    } else {
+                        Duration::ZERO
+                    },
             },
             previous,
         };
-        self.owed.insert(event.number);
         self.by_number.push(event.clone());
         self.stored.push(event.clone());
+        if subject == OTHERS {
+            return;
+        }
+        self.owed.insert(event.number);
         if std::mem::take(&mut self.is_first) {
             let now = self.now();
             self.follower.heard(event.live(), self.epoch, now);
@@ -184,55 +217,75 @@ impl Stream {
     }
 
     /// The stream is restored from a backup: it lacks its last events, and goes on from there. What it
-    /// lost is owed to nobody any more. Only what was on its way may still come.
+    /// lost is owed to nobody any more.
     fn restore(&mut self, draw: &mut Draw) {
         let kept = draw.below(self.stored.len() + 1);
-        self.lose(kept);
+        self.lose(kept, draw);
+        self.is_first = true;
     }
 
-    fn make_anew(&mut self) {
-        self.lose(0);
+    /// The same while the connection is away, and so is what is stored before it is back.
+    fn restore_unseen(&mut self, draw: &mut Draw) {
+        let kept = draw.below(self.stored.len() + 1);
+        self.lose(kept, draw);
+        self.is_first = false;
+        for _ in 0..draw.below(6) {
+            self.publish(draw);
+        }
+        self.on_its_way.clear();
+        self.reconnect();
+    }
+
+    fn make_anew(&mut self, draw: &mut Draw) {
+        self.lose(0, draw);
+        self.is_first = true;
         self.numbers += 1;
         self.created = self.wall();
     }
 
-    /// It takes a while, in which nobody answers and nothing new comes; what was read before has come.
-    fn lose(&mut self, kept: usize) {
-        self.quiesce();
+    fn reconnect(&mut self) {
+        self.epoch += 1;
+        let now = self.now();
+        self.follower.connection(self.epoch, now);
+    }
+
+    /// It takes a while, in which nobody answers and nothing new comes; what was answered before has
+    /// come, and what was on its way, or it is lost.
+    fn lose(&mut self, kept: usize, draw: &mut Draw) {
+        for event in std::mem::take(&mut self.on_its_way) {
+            if draw.below(2) == 0 {
+                let now = self.now();
+                self.follower.heard(event.live(), self.epoch, now);
+                self.settle();
+            }
+        }
+        self.answer_sweep();
+        self.settle();
         for lost in self.stored.drain(kept..) {
             self.owed.remove(&lost.number);
         }
-        self.is_first = true;
+        self.elapsed += Duration::from_secs(1);
     }
 
-    /// A replica answers a sweep: the answer is on its way from then.
-    fn read_sweep(&mut self) {
+    /// A leader that lacks the last `behind` events answers a sweep: the answer is on its way from then.
+    fn read_sweep(&mut self, behind: usize) {
         let Some((known, answer @ None)) = &mut self.sweep else {
             return;
         };
+        let stored = &self.stored[..self.stored.len().saturating_sub(behind)];
         let mut lasts: BTreeMap<usize, &Stored> = BTreeMap::new();
-        for event in &self.stored {
+        for event in stored.iter().filter(|event| event.subject != OTHERS) {
             lasts.insert(event.subject, event);
         }
         let state = StreamState {
             created: self.created,
             first_sequence: 1,
-            last_sequence: self.stored.len() as u64,
-            last_time: self
-                .stored
-                .last()
-                .map_or(self.created, |event| event.mark.time),
+            last_sequence: stored.len() as u64,
+            last_time: stored.last().map_or(self.created, |event| event.mark.time),
+            is_replicated: self.is_replicated,
         };
-        let seen = known.map(|known| {
-            let there = self
-                .stored
-                .iter()
-                .find(|event| event.mark.sequence == known.sequence);
-            match there {
-                Some(event) if event.mark == known => Seen::Same,
-                Some(_) => Seen::Other,
-                None => Seen::Gone,
-            }
+        let seen = known.map(|known| match known {
+            Known::BeforeBreak(known) | Known::OutOfPlace(known) => seen(stored, known),
         });
         let lasts = lasts.into_values().map(|event| Last {
             subject: event.message().subject.to_string(),
@@ -246,38 +299,58 @@ impl Stream {
             && let Some((_, Some((state, lasts, seen)))) = self.sweep.take()
         {
             let at = (self.now(), self.wall());
+
             self.follower.swept(&state, Some(&lasts), seen, true, at);
         }
     }
 
     fn answer_repair(&mut self, most: usize) {
-        let Some((from, end)) = self.repair.filter(|_| self.wants_batch) else {
+        let Some(mut repair) = self.repair.take_if(|_| self.wants_batch) else {
             return;
         };
-        let wanted = |event: &&Stored| match from {
+        self.wants_batch = false;
+        let end = *repair.end.get_or_insert(Mark {
+            sequence: self.stored.len() as u64,
+            time: self
+                .stored
+                .last()
+                .map_or(self.created, |event| event.mark.time),
+        });
+        let wanted = |event: &&Stored| match repair.from {
             Position::Above(done) => event.mark.sequence > done,
             Position::Since(time) => event.mark.time >= time,
         };
         let read: Vec<&Stored> = self
             .stored
             .iter()
+            .filter(|event| event.subject != OTHERS)
             .filter(wanted)
-            .filter(|event| event.mark.sequence <= end)
+            .filter(|event| event.mark.sequence <= end.sequence)
             .take(most)
             .collect();
-        let is_last = read.len() < most;
-        if let Some(last) = read.last() {
-            self.repair = Some((Position::Above(last.mark.sequence), end));
+        let now = self.now();
+        for known in repair.known.take().into_iter().chain([end]) {
+            let other = match seen(&self.stored, known) {
+                Seen::Other => Some(Repaired::OtherStream),
+                Seen::Gone => Some(Repaired::ShorterStream),
+                Seen::Same => None,
+            };
+            if other.is_some() {
+                return self.follower.repaired(other, now);
+            }
         }
+        let is_last = read.len() < most;
         let batch = RepairedBatch {
             messages: read.iter().map(|event| event.message()).collect(),
             end: is_last.then_some(end),
         };
-        self.wants_batch = false;
-        if is_last {
-            self.repair = None;
+        if let Some(last) = read.last() {
+            repair.from = Position::Above(last.mark.sequence);
         }
-        self.follower.repaired(Some(batch));
+        if !is_last {
+            self.repair = Some(repair);
+        }
+        self.follower.repaired(Some(Repaired::Batch(batch)), now);
     }
 
     /// What the room does after each input.
@@ -294,8 +367,12 @@ impl Stream {
         while let Some(effect) = self.follower.effect() {
             match effect {
                 Effect::Sweep { known, .. } => self.sweep = Some((known, None)),
-                Effect::Repair { from, .. } => {
-                    self.repair = Some((from, self.stored.len() as u64));
+                Effect::Repair { from, known, .. } => {
+                    self.repair = Some(Repair {
+                        from,
+                        known: Some(known),
+                        end: None,
+                    });
                     self.wants_batch = true;
                 }
                 Effect::NextBatch => self.wants_batch = self.repair.is_some(),
@@ -308,7 +385,7 @@ impl Stream {
     pub(super) fn quiesce(&mut self) {
         for _ in 0..200 {
             self.on_its_way.clear();
-            self.read_sweep();
+            self.read_sweep(0);
             self.answer_sweep();
             self.settle();
             self.answer_repair(3);
@@ -358,5 +435,20 @@ impl Stream {
             highest = highest.max(event.number);
         }
         Ok(())
+    }
+}
+
+/// What the stream has where `known` was.
+fn seen(stored: &[Stored], known: Mark) -> Seen {
+    if known.sequence == 0 {
+        return Seen::Same;
+    }
+    let there = stored
+        .iter()
+        .find(|event| event.mark.sequence == known.sequence);
+    match there {
+        Some(event) if event.mark == known => Seen::Same,
+        Some(_) => Seen::Other,
+        None => Seen::Gone,
     }
 }

@@ -6,8 +6,10 @@ use std::time::Duration;
 use async_nats::Client as NatsClient;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::time::timeout;
 
+use crate::support::cable::Cable;
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
 use crate::support::nats::Nats;
@@ -16,11 +18,13 @@ use crate::support::publisher::Publisher;
 use crate::support::token::token;
 use crate::support::{PATIENCE, eventually};
 
-/// A nats-server, a gateway, and a socket of `ann`'s in `acme` that has had one event.
+/// A nats-server, a gateway that reaches it by a cable, and a socket of `ann`'s in `acme` that has had one
+/// event.
 struct Scene {
     nats: Nats,
     client: NatsClient,
     publisher: Publisher,
+    cable: Cable,
     gateway: Gateway,
     ann: Client,
 }
@@ -28,12 +32,13 @@ struct Scene {
 impl Scene {
     async fn new() -> Self {
         let nats = Nats::jetstream().await;
-        let gateway = Gateway::on(&nats).await;
+        let (cable, gateway) = Gateway::behind_a_cable(&nats).await;
         let ann = Client::join(&gateway, "ann", "acme").await;
         let mut scene = Self {
             client: nats.connect().await,
             publisher: Publisher::on(&nats).await,
             nats,
+            cable,
             gateway,
             ann,
         };
@@ -57,6 +62,32 @@ impl Scene {
         let answer = answer.expect("JetStream answers");
         assert!(answer["error"].is_null(), "{verb} {stream}: {answer}");
         answer
+    }
+
+    /// What the server has stored up to here.
+    async fn copy_store(&mut self) -> TempDir {
+        self.nats.stop().await;
+        let copy = self.nats.copy_store().await;
+        self.nats.start_again().await;
+        copy
+    }
+
+    /// The server is as it was when `copy` was taken: its disk lost what came later, or a snapshot of it
+    /// was restored.
+    async fn go_back_to(&mut self, copy: &TempDir) {
+        self.nats.stop().await;
+        self.nats.put_store_back(copy).await;
+        self.nats.start_again().await;
+    }
+
+    /// Waits until the room has been compared with the stream twice more.
+    async fn swept(&self) {
+        let name = "herald_sweeps_total";
+        let before = self.gateway.metric(name, "").await;
+        let swept = eventually(PATIENCE, async || {
+            self.gateway.metric(name, "").await > before + 1.5
+        });
+        assert!(swept.await, "the room is swept");
     }
 
     async fn make_again(&self, stream: &str) {
@@ -141,6 +172,39 @@ async fn what_a_restored_stream_stores_under_sequences_given_before_is_delivered
         assert_eq!(got, ["new", "newer", "newest", "new again", "end"]);
         assert!(client.is_quiet(Duration::from_millis(500)).await);
     }
+}
+
+#[tokio::test]
+async fn a_server_whose_disk_lost_events_of_others_alone_takes_nothing_from_a_room() {
+    let mut scene = Scene::new().await;
+    let copy = scene.copy_store().await;
+    for _ in 0..5 {
+        let event = json!({ "title": "of others" });
+        scene.publisher.event("globex.custom.x", &event).await;
+    }
+    // The room learns that nothing up to there is for it.
+    scene.swept().await;
+    scene.go_back_to(&copy).await;
+    scene.publish(&["new", "newer", "newest"]).await;
+    assert_eq!(titles(&mut scene.ann, 3).await, ["new", "newer", "newest"]);
+    assert!(scene.ann.is_quiet(Duration::from_millis(500)).await);
+}
+
+#[tokio::test]
+async fn a_server_that_went_back_while_a_gateway_was_cut_off_is_found_out() {
+    let mut scene = Scene::new().await;
+    let copy = scene.copy_store().await;
+    scene.publish(&["was lost", "lost too", "and this"]).await;
+    let before = titles(&mut scene.ann, 3).await;
+    assert_eq!(before, ["was lost", "lost too", "and this"]);
+    scene.cable.cut();
+    scene.go_back_to(&copy).await;
+    // More than was lost, of the same subject: the last of them has a sequence as it should be.
+    let new = ["the 1st.", "the 2nd.", "the 3rd.", "the 4th.", "the 5th."];
+    scene.publish(&new).await;
+    scene.cable.mend();
+    assert_eq!(titles(&mut scene.ann, 5).await, new);
+    assert!(scene.ann.is_quiet(Duration::from_millis(500)).await);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::Connector;
 
+use super::cable::Cable;
 use super::nats::{Guard, Nats};
 use super::tls::{self, Certificates};
 use super::token::{SECRET, assert_no_part_of_a_token};
@@ -167,6 +168,16 @@ impl Gateway {
         .set("auth.hmac_secret", SECRET)
         .set("log.level", "trace")
         .set("log.format", "json")
+    }
+
+    /// A gateway that reaches `nats` by a cable.
+    pub(crate) async fn behind_a_cable(nats: &Nats) -> (Cable, Self) {
+        let cable = Cable::to(nats.port()).await;
+        let gateway = Self::without_nats()
+            .set("nats.url", cable.url())
+            .ready()
+            .await;
+        (cable, gateway)
     }
 
     /// A ready gateway on `nats`.

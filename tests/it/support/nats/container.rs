@@ -1,6 +1,7 @@
 //! A nats-server in a Docker container, which holds configuration and store so that no folder need
 //! be shared with the engine.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -138,6 +139,22 @@ impl Container {
 
     pub(super) async fn resume(&self) {
         self.must("unpause").await;
+    }
+
+    pub(super) async fn copy_store(&self, to: &Path) -> std::io::Result<()> {
+        let store = format!("{}:/data/.", self.name);
+        self.copy(store, to.display().to_string()).await
+    }
+
+    /// What was stored since lies in the same files.
+    pub(super) async fn put_store_back(&self, from: &Path) -> std::io::Result<()> {
+        let store = format!("{}:/data", self.name);
+        self.copy(format!("{}/.", from.display()), store).await
+    }
+
+    async fn copy(&self, from: String, to: String) -> std::io::Result<()> {
+        let copied = docker(&["cp".to_owned(), "-a".to_owned(), from, to]).await;
+        copied.map(drop).map_err(std::io::Error::other)
     }
 
     async fn must(&self, verb: &str) {

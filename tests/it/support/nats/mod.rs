@@ -197,6 +197,26 @@ impl Nats {
         self.start_again().await;
     }
 
+    /// A copy of what it has stored. To be taken while it is stopped.
+    pub(crate) async fn copy_store(&self) -> TempDir {
+        let copy = folder();
+        let copied = match &self.backend {
+            Backend::Process(process) => process.copy_store(copy.path()).await,
+            Backend::Container(container) => container.copy_store(copy.path()).await,
+        };
+        copied.expect("the store is copied");
+        copy
+    }
+
+    /// Has it go back to what it had stored then. To be done while it is stopped.
+    pub(crate) async fn put_store_back(&mut self, copy: &TempDir) {
+        let put_back = match &self.backend {
+            Backend::Process(process) => process.put_store_back(copy.path()).await,
+            Backend::Container(container) => container.put_store_back(copy.path()).await,
+        };
+        put_back.expect("the store is put back");
+    }
+
     /// Freezes it: connections stay open, nothing is answered.
     pub(crate) async fn pause(&mut self) {
         match &mut self.backend {

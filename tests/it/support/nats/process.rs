@@ -48,7 +48,7 @@ impl Process {
     pub(super) fn start_again(&mut self) -> Result<(), String> {
         assert!(self.child.is_none(), "it still runs");
         let at = self.folder.path();
-        let store = at.join("store");
+        let store = self.store();
         let log = File::options()
             .create(true)
             .append(true)
@@ -114,6 +114,20 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    pub(super) async fn copy_store(&self, to: &Path) -> std::io::Result<()> {
+        copy(&self.store(), to).await
+    }
+
+    pub(super) async fn put_store_back(&self, from: &Path) -> std::io::Result<()> {
+        std::fs::remove_dir_all(self.store())?;
+        std::fs::create_dir(self.store())?;
+        copy(from, &self.store()).await
+    }
+
     fn signal(&self, signal: Signal) {
         if let Some(pid) = self.pid() {
             kill_process(pid, signal).expect("the server gets signals");
@@ -139,6 +153,21 @@ impl Process {
         let from = log.len().saturating_sub(4096);
         String::from_utf8_lossy(&log.as_bytes()[from..]).into_owned()
     }
+}
+
+/// Copies all that is in the folder `from` to the folder `to`.
+async fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    let mut command = tokio::process::Command::new("cp");
+    let status = command
+        .arg("-a")
+        .arg(from.join("."))
+        .arg(to)
+        .status()
+        .await?;
+    status
+        .success()
+        .then_some(())
+        .ok_or(std::io::ErrorKind::Other.into())
 }
 
 impl Drop for Process {
