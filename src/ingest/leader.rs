@@ -46,6 +46,11 @@ pub struct StreamState {
 }
 
 impl StreamState {
+    /// Whether the place of `mark` is one that the stream may have a message at.
+    pub fn holds(&self, mark: Mark) -> bool {
+        (self.first_sequence..=self.last_sequence).contains(&mark.sequence)
+    }
+
     /// The last sequence, and when it was given.
     pub fn last(&self) -> Mark {
         Mark {

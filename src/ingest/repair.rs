@@ -205,7 +205,8 @@ impl Repairer {
         let end = progress.end;
         let (messages, upto) = self.read(workspace, progress.from, end.sequence).await?;
         // With the end everything before it is as it was when the end was read.
-        for mark in progress.known.into_iter().chain([end]) {
+        let known = progress.known.filter(|known| *known != end);
+        for mark in known.into_iter().chain([end]) {
             match self.leader.seen(mark).await? {
                 Seen::Other => return Ok(Repaired::OtherStream),
                 Seen::Gone if self.leader.state().await?.last_sequence < mark.sequence => {

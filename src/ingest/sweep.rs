@@ -171,7 +171,7 @@ impl Sweeper {
     async fn now(&self, asking: &[SweepAsk]) -> Result<Now, ReadError> {
         let (stream, tail) = self.events.whole().await?;
         let known = asking.iter().filter_map(|ask| match ask.known {
-            Some(Known::BeforeBreak(known)) => Some(known),
+            Some(Known::BeforeBreak(known)) => stream.holds(known).then_some(known),
             Some(Known::OutOfPlace(_)) | None => None,
         });
         let is_same = match known.max_by_key(|known| known.sequence) {
@@ -236,13 +236,15 @@ impl Sweeper {
         now: &Now,
         known: Option<Known>,
     ) -> Result<Option<Seen>, ReadError> {
-        match known {
-            None => Ok(None),
-            Some(Known::BeforeBreak(_)) if now.is_same => Ok(Some(Seen::Same)),
-            Some(Known::BeforeBreak(known) | Known::OutOfPlace(known)) => {
-                self.events.seen(known).await.map(Some)
-            }
+        let known = match known {
+            None => return Ok(None),
+            Some(Known::BeforeBreak(_)) if now.is_same => return Ok(Some(Seen::Same)),
+            Some(Known::BeforeBreak(known) | Known::OutOfPlace(known)) => known,
+        };
+        if known.sequence > 0 && !now.stream.holds(known) {
+            return Ok(Some(Seen::Gone));
         }
+        self.events.seen(known).await.map(Some)
     }
 
     async fn sweep_halves(

@@ -199,6 +199,10 @@ impl Room {
 
     /// Until when delivering pauses for a socket; `None`: it goes on.
     pub(super) fn pressed(&mut self) -> Option<Instant> {
+        if self.follower.is_suspect() {
+            // Nothing is, and what waits for the sockets is not to be counted against them.
+            return None;
+        }
         let repairing = self.follower.is_repairing();
         self.members.pressed(Instant::now(), repairing)
     }

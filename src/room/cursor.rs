@@ -23,6 +23,7 @@ pub struct Cursor {
     /// V, and the latest store time of what is at or below it: with the clocks of more than one leader that
     /// need not be its own.
     watermark: Mark,
+    /// Of each the last sequence, and the latest store time.
     last_by_subject: HashMap<Box<str>, Mark>,
     /// The highest known to be in the stream: delivered, at the watermark, or its last when it was found
     /// to be another one.
@@ -166,7 +167,10 @@ impl Cursor {
             return;
         }
         match self.last_by_subject.get_mut(subject) {
-            Some(last) if message.sequence > last.sequence => *last = message,
+            Some(last) if message.sequence > last.sequence => {
+                last.sequence = message.sequence;
+                last.time = last.time.max(message.time);
+            }
             Some(_) => {}
             None => {
                 self.last_by_subject.insert(subject.into(), message);

@@ -104,10 +104,11 @@ impl Room {
             "stream was made anew or restored, following it from what was stored last"
         );
         self.members.refloor(Instant::now());
-        for (_, answer) in std::mem::take(&mut self.barriers) {
-            // Its sequence is of the stream that is no more.
-            let _ = answer.send(());
+        // Theirs may be of the stream that is no more: what there is now will be delivered.
+        for (sequence, _) in &mut self.barriers {
+            *sequence = stream.last_sequence;
         }
+        self.settle_barriers();
     }
 
     /// Takes up to `most` live messages that have already come, as long as no socket is pressed.

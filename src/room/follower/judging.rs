@@ -6,16 +6,15 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use super::identity::Identity;
-use super::{Effect, Follower, Phase};
+use super::{Effect, Follower, Phase, UNCLEAR};
 use crate::ingest::{Last, Seen, StreamState};
 
 /// Something found missing that is younger than this may still be on its way.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// How long a stream may seem shorter than it was, or older, before it is believed: a leader that is
-/// cut off from the others answers with what it had until it steps down, after 10 s.
-const BELIEVED_AFTER: Duration = Duration::from_secs(15);
-/// How often it is looked at meanwhile, by all rooms.
-const UNCLEAR: Duration = Duration::from_secs(1);
+/// cut off from the others answers with what it had until it steps down, after 10 to 20 s (nats-server looks
+/// each 10 s whether it has heard nobody for 10 s).
+const BELIEVED_AFTER: Duration = Duration::from_secs(25);
 
 impl Follower {
     /// A sweep's answer. `wall` is the time that events' ages are measured by, `watched` whether

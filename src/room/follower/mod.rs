@@ -8,7 +8,7 @@ mod identity;
 mod judging;
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
@@ -18,6 +18,8 @@ use super::schedule::SweepSchedule;
 use crate::event::{Mark, StoredMessage};
 use crate::ingest::{Known, Live, Position, Repaired, StreamState};
 
+/// How often it is looked again, by all rooms, at a leader that cannot be right or is none any more.
+const UNCLEAR: Duration = Duration::from_secs(1);
 /// Events above the watermark that ask for a sweep: a repair would read them all again.
 const EVENTS_MAX: u64 = 10_000;
 /// Subjects tracked above the watermark that ask for a sweep, which forgets them.
@@ -105,6 +107,8 @@ pub(super) struct Follower {
     unclear_since: Option<Instant>,
     /// When something was first found missing that might still be on its way.
     missing_since: Option<Instant>,
+    /// The live message before which something was found missing last.
+    gap: Option<u64>,
     sweep: SweepSchedule,
     /// What held when the sweep under way was asked for.
     asked: Option<Asked>,
@@ -145,6 +149,7 @@ impl Follower {
             is_doubted: false,
             unclear_since: None,
             missing_since: None,
+            gap: None,
             sweep: SweepSchedule::new(share, now),
             asked: None,
             events: 0,
@@ -160,6 +165,11 @@ impl Follower {
     /// Whether a repair is under way.
     pub(super) fn is_repairing(&self) -> bool {
         matches!(self.phase, Phase::Repairing(_))
+    }
+
+    /// Whether nothing is delivered before a sweep has answered.
+    pub(super) fn is_suspect(&self) -> bool {
+        matches!(self.phase, Phase::Suspect(_))
     }
 
     /// Whether live messages are delivered as they come.
@@ -254,7 +264,10 @@ impl Follower {
         }
         self.asked = Some(Asked {
             epoch: self.epoch,
-            newest: self.cursor.highest().sequence,
+            newest: self
+                .heard
+                .map_or(0, |heard| heard.sequence)
+                .max(self.cursor.highest().sequence),
             latest: self.cursor.latest(),
             compares: self.is_rewound,
             doubts: self.is_doubted,
@@ -351,8 +364,18 @@ impl Follower {
             Offer::Duplicate => self.effects.push_back(Effect::Duplicate),
             Offer::Gap if BLIND => return Some(self.delivery(live.message, None, now)),
             Offer::Gap => {
+                let is_again =
+                    self.gap.replace(live.message.sequence) == Some(live.message.sequence);
                 self.hold.put_back(live);
-                self.repair("gap");
+                if is_again {
+                    // What was read ends before what this message follows: by a leader that is none any
+                    // more, or that was deleted, or the message is none of the stream's.
+                    self.gap = None;
+                    self.phase = Phase::Suspect("gap");
+                    self.sweep.look_again(now, UNCLEAR);
+                } else {
+                    self.repair("gap");
+                }
             }
         }
         None

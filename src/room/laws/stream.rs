@@ -14,6 +14,8 @@ use crate::room::hold::HoldBudget;
 
 /// What stands for the subjects of all other workspaces: their events take sequences, and no more.
 const OTHERS: usize = 3;
+/// The subject of what was deleted and still has its place.
+const DELETED: usize = 4;
 
 /// An event as the stream stores it.
 #[derive(Debug, Clone)]
@@ -53,13 +55,16 @@ pub(super) struct Stream {
     elapsed: Duration,
     created: DateTime<Utc>,
     /// The clocks of the leaders differ by so much. Only where they do not is the stream made anew or
-    /// restored: the times say what was delivered then, and which leader is to be believed.
+    /// restored: the times say what was delivered then, and which leader is to be believed. Nor is anything
+    /// deleted there: whether the stream is another one is seen by what it has.
     skew: Duration,
     is_replicated: bool,
     /// The leader's clock is ahead of the others'.
     is_ahead: bool,
     stored: Vec<Stored>,
     numbers: usize,
+    /// How often the stream was made anew or restored.
+    incarnations: usize,
     /// The first event of a stream that is another one is heard: it is how a room learns of that.
     is_first: bool,
     /// On the live path.
@@ -105,6 +110,7 @@ impl Stream {
             is_ahead: false,
             stored: Vec::new(),
             numbers: 0,
+            incarnations: 0,
             is_first: false,
             on_its_way: Vec::new(),
             sweep: None,
@@ -166,10 +172,11 @@ impl Stream {
                 self.follower.time(now);
             }
             _ => match draw.below(8) {
-                0..=2 if !self.skew.is_zero() => self.is_ahead = !self.is_ahead,
-                0 => self.restore(draw),
-                1 => self.make_anew(draw),
-                2 => self.restore_unseen(draw),
+                0..=1 if !self.skew.is_zero() => self.is_ahead = !self.is_ahead,
+                2 if !self.skew.is_zero() => self.purge(draw),
+                0 if self.may_change() => self.restore(draw),
+                1 if self.may_change() => self.make_anew(draw),
+                2 if self.may_change() => self.restore_unseen(draw),
                 _ => {
                     let now = self.now();
                     self.follower.doubt(now);
@@ -193,12 +200,7 @@ impl Stream {
             subject,
             mark: Mark {
                 sequence: self.stored.len() as u64 + 1,
-                time: self.wall()
-                    + if self.is_ahead {
-                        self.skew
-                    } else {
-                        Duration::ZERO
-                    },
+                time: self.wall() + self.skew * u32::from(self.is_ahead),
             },
             previous,
         };
@@ -213,6 +215,17 @@ impl Stream {
             self.follower.heard(event.live(), self.epoch, now);
         } else {
             self.on_its_way.push(event);
+        }
+    }
+
+    /// All of a subject is purged.
+    fn purge(&mut self, draw: &mut Draw) {
+        let subject = draw.below(OTHERS + 1);
+        for event in &mut self.stored {
+            if event.subject == subject {
+                event.subject = DELETED;
+                self.owed.remove(&event.number);
+            }
         }
     }
 
@@ -249,6 +262,11 @@ impl Stream {
         self.follower.connection(self.epoch, now);
     }
 
+    /// Whether the stream may become another one: not a third time, while a room may still read the first.
+    fn may_change(&self) -> bool {
+        self.incarnations < 2
+    }
+
     /// It takes a while, in which nobody answers and nothing new comes; what was answered before has
     /// come, and what was on its way, or it is lost.
     fn lose(&mut self, kept: usize, draw: &mut Draw) {
@@ -261,6 +279,7 @@ impl Stream {
         }
         self.answer_sweep();
         self.settle();
+        self.incarnations += 1;
         for lost in self.stored.drain(kept..) {
             self.owed.remove(&lost.number);
         }
@@ -274,7 +293,7 @@ impl Stream {
         };
         let stored = &self.stored[..self.stored.len().saturating_sub(behind)];
         let mut lasts: BTreeMap<usize, &Stored> = BTreeMap::new();
-        for event in stored.iter().filter(|event| event.subject != OTHERS) {
+        for event in stored.iter().filter(|event| event.subject < OTHERS) {
             lasts.insert(event.subject, event);
         }
         let state = StreamState {
@@ -309,13 +328,15 @@ impl Stream {
             return;
         };
         self.wants_batch = false;
-        let end = *repair.end.get_or_insert(Mark {
-            sequence: self.stored.len() as u64,
-            time: self
-                .stored
-                .last()
-                .map_or(self.created, |event| event.mark.time),
-        });
+
+        let last = self.stored.iter().rfind(|event| event.subject != DELETED);
+        let end = *repair.end.get_or_insert(last.map_or(
+            Mark {
+                sequence: self.stored.len() as u64,
+                time: self.created,
+            },
+            |event| event.mark,
+        ));
         let wanted = |event: &&Stored| match repair.from {
             Position::Above(done) => event.mark.sequence > done,
             Position::Since(time) => event.mark.time >= time,
@@ -323,17 +344,18 @@ impl Stream {
         let read: Vec<&Stored> = self
             .stored
             .iter()
-            .filter(|event| event.subject != OTHERS)
+            .filter(|event| event.subject < OTHERS)
             .filter(wanted)
             .filter(|event| event.mark.sequence <= end.sequence)
             .take(most)
             .collect();
         let now = self.now();
         for known in repair.known.take().into_iter().chain([end]) {
+            let is_shorter = (self.stored.len() as u64) < known.sequence;
             let other = match seen(&self.stored, known) {
                 Seen::Other => Some(Repaired::OtherStream),
-                Seen::Gone => Some(Repaired::ShorterStream),
-                Seen::Same => None,
+                Seen::Gone if is_shorter => Some(Repaired::ShorterStream),
+                Seen::Same | Seen::Gone => None,
             };
             if other.is_some() {
                 return self.follower.repaired(other, now);
@@ -447,6 +469,7 @@ fn seen(stored: &[Stored], known: Mark) -> Seen {
         .iter()
         .find(|event| event.mark.sequence == known.sequence);
     match there {
+        Some(event) if event.subject == DELETED => Seen::Gone,
         Some(event) if event.mark == known => Seen::Same,
         Some(_) => Seen::Other,
         None => Seen::Gone,
