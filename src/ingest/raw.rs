@@ -11,7 +11,7 @@ use async_nats::{HeaderMap, HeaderValue, Message, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use crate::event::{Mark, StoredMessage, WorkspaceSlug};
+use crate::event::{StoredMessage, WorkspaceSlug};
 
 /// A stored message with what the server says of it.
 #[derive(Debug, Clone)]
@@ -38,14 +38,6 @@ pub struct RawStored {
 pub struct NotStored(pub &'static str);
 
 impl RawStored {
-    /// Where it stands.
-    pub fn mark(&self) -> Mark {
-        Mark {
-            sequence: self.sequence,
-            time: self.time,
-        }
-    }
-
     /// Reads the server's headers of `message`.
     ///
     /// # Errors

@@ -105,14 +105,14 @@ enum RepairError {
 }
 
 impl Repair {
-    /// The next batch; `None` when the gateway is ending. Cancel safe.
+    /// What comes next; `None` when the gateway is ending. Cancel safe.
     pub async fn next(&mut self) -> Option<Repaired> {
         let (told, permit) = self.told.recv().await?;
         self.taken = Some(permit);
         Some(told)
     }
 
-    /// The last batch is taken: asks for the next one.
+    /// The batch that came last is taken: asks for the next one.
     pub fn ask(&mut self) {
         self.taken = None;
         // Full: it is asked already. Closed: the gateway is ending.

@@ -226,20 +226,21 @@ mod tests {
 
     use super::*;
 
-    /// An event's place; a later one is stored a moment later.
-    fn at(sequence: u64) -> Mark {
+    /// An event's place.
+    fn mark(sequence: u64, time: i64) -> Mark {
         Mark {
             sequence,
-            time: DateTime::from_timestamp_nanos(sequence.cast_signed()),
+            time: DateTime::from_timestamp_nanos(time),
         }
+    }
+
+    /// An event's place; a later one is stored a moment later.
+    fn at(sequence: u64) -> Mark {
+        mark(sequence, sequence.cast_signed())
     }
 
     #[test]
     fn in_a_stream_made_anew_the_times_tell_what_was_delivered() {
-        let mark = |sequence, time| Mark {
-            sequence,
-            time: DateTime::from_timestamp_nanos(time),
-        };
         let mut cursor = Cursor::new(mark(10, 10));
         // 11 of `a` is lost; 12 of `b` comes. Then the stream is restored, and stores more.
         cursor.delivered("b", mark(12, 12));
@@ -262,10 +263,6 @@ mod tests {
 
     #[test]
     fn what_was_stored_later_at_or_below_a_known_place_contradicts_it() {
-        let mark = |sequence, time| Mark {
-            sequence,
-            time: DateTime::from_timestamp_nanos(time),
-        };
         let mut cursor = Cursor::new(mark(10, 10));
         // By a leader whose clock is ahead; the next leader's is not.
         cursor.delivered("a", mark(12, 20));
