@@ -22,7 +22,6 @@ impl From<ServeError> for CliError {
             ServeError::Connect(error) => error.into(),
             ServeError::Bind { .. }
             | ServeError::Migrate(_)
-            | ServeError::Read(_)
             | ServeError::Denied(_)
             | ServeError::Failed
             | ServeError::Lost => Self::Failure(error.to_string()),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use tokio::sync::mpsc;
 
@@ -17,6 +18,13 @@ const CLIENT_CAPACITY: usize = 4096;
 /// The client pings after this long without a word from the server, and at the third time gives the
 /// connection up: 9 s after the last word.
 const PING: Duration = Duration::from_secs(3);
+
+/// How long a server may take to let us in; after that another one is tried. The default of NATS' own client
+/// for Go.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether there is a connection again.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Why there is no connection. `Display` names no URL, because a URL may carry a password.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +82,18 @@ pub async fn connect(
         })
 }
 
+/// Waits until there is a connection, for `limit` at most, and says whether there is one. What is sent while
+/// there is none stays in the client: after a long time the server would get all of it at once, and none of
+/// it would matter any more.
+pub(super) async fn is_connected(client: &Client, limit: Duration) -> bool {
+    let connected = async {
+        while client.connection_state() != State::Connected {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(limit, connected).await.is_ok()
+}
+
 /// Reads what a connection is made with, and makes none.
 ///
 /// # Errors
@@ -87,12 +107,13 @@ async fn options(config: &NatsConfig) -> Result<(ConnectOptions, Vec<ServerAddr>
         .custom_inbox_prefix(&config.inbox_prefix)
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .client_capacity(CLIENT_CAPACITY)
-        .connection_timeout(Duration::from_secs(5))
+        .connection_timeout(CONNECT)
         .ping_interval(PING)
         .request_timeout(Some(Duration::from_secs(5)))
+        // Short, since sockets wait for it: 100, 200, then 400 ms before each try of whichever server.
         .reconnect_delay_callback(|attempt| {
-            let exponent = u32::try_from(attempt.min(6)).unwrap_or(6);
-            Duration::from_millis(50 * 2u64.pow(exponent)).min(Duration::from_secs(2))
+            let exponent = u32::try_from(attempt.min(3)).unwrap_or(3);
+            Duration::from_millis(50 * 2u64.pow(exponent))
         });
     if let Some(path) = &config.ca_file {
         options = options.add_root_certificates(path.clone());

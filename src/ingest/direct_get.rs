@@ -14,15 +14,19 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::StreamExt as _;
 use serde::Serialize;
 
+use super::connection::is_connected;
 use super::raw::RawStored;
 
 /// How long the next message of an answer may take. An answer comes in one go, so that this is the
-/// time of one round trip on a bad day; it is also what an answer lost with a connection costs.
+/// time of one round trip on a bad day. Meanwhile the question is sent again, as long as nothing has come.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Most messages asked for in one batch: well below what waits for one subscription in the client
 /// (4096), so that an answer never overruns its own inbox.
 pub const BATCH_MAX: usize = 1024;
+
+/// How often a question is asked before it has got no answer.
+const ASKED_MAX: u32 = 3;
 
 /// Direct reads of one stream.
 #[derive(Debug, Clone)]
@@ -30,6 +34,15 @@ pub struct DirectGet {
     client: Client,
     subject: Subject,
     timeout: Duration,
+}
+
+/// What was asked. It can be asked again: what was lost with a connection, or went to a replica that is
+/// not there, gets no answer.
+#[derive(Debug)]
+struct Question {
+    client: Client,
+    subject: Subject,
+    body: Bytes,
 }
 
 /// How an answer ended.
@@ -193,22 +206,19 @@ impl DirectGet {
     }
 
     async fn ask(&self, request: &Request<'_>) -> Result<Batch, DirectGetError> {
+        if !is_connected(&self.client, self.timeout).await {
+            return Err(DirectGetError::Closed);
+        }
         let body = serde_json::to_vec(request).map_err(|_| DirectGetError::Closed)?;
-        // An inbox of its own: the shared one of `Client::request` takes a single message.
-        let inbox = self.client.new_inbox();
-        let messages = self
-            .client
-            .subscribe(inbox.clone())
-            .await
-            .map_err(|_| DirectGetError::Closed)?;
-        // The server handles SUB and PUB of one connection in order, so nothing needs flushing in
-        // between.
-        self.client
-            .publish_with_reply(self.subject.clone(), inbox, body.into())
-            .await
-            .map_err(|_| DirectGetError::Closed)?;
+        let question = Question {
+            client: self.client.clone(),
+            subject: self.subject.clone(),
+            body: body.into(),
+        };
         Ok(Batch {
-            messages,
+            messages: question.ask().await?,
+            question,
+            asked: 1,
             kind: if request.multi_last.is_some() {
                 Kind::MultiLast
             } else {
@@ -221,10 +231,33 @@ impl DirectGet {
     }
 }
 
+impl Question {
+    /// Asks; returns where the answer will come.
+    async fn ask(&self) -> Result<Subscriber, DirectGetError> {
+        // An inbox of its own: the shared one of `Client::request` takes a single message.
+        let inbox = self.client.new_inbox();
+        let messages = self
+            .client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|_| DirectGetError::Closed)?;
+        // The server handles SUB and PUB of one connection in order, so nothing needs flushing in
+        // between.
+        self.client
+            .publish_with_reply(self.subject.clone(), inbox, self.body.clone())
+            .await
+            .map_err(|_| DirectGetError::Closed)?;
+        Ok(messages)
+    }
+}
+
 /// An answer on its way. Dropping it unsubscribes, which ends what is still to come of it.
 #[derive(Debug)]
 pub struct Batch {
     messages: Subscriber,
+    question: Question,
+    /// How often.
+    asked: u32,
     kind: Kind,
     timeout: Duration,
     /// Sequence of the message before, 0 at first: what the next one must name.
@@ -242,10 +275,16 @@ impl Batch {
         if self.end.is_some() {
             return Ok(None);
         }
-        let message = tokio::time::timeout(self.timeout, self.messages.next())
-            .await
-            .map_err(|_| DirectGetError::Timeout(self.timeout))?
-            .ok_or(DirectGetError::Closed)?;
+        let message = loop {
+            match tokio::time::timeout(self.patience(), self.messages.next()).await {
+                Ok(message) => break message.ok_or(DirectGetError::Closed)?,
+                Err(_) if self.previous == 0 && self.asked < ASKED_MAX => {
+                    self.messages = self.question.ask().await?;
+                    self.asked += 1;
+                }
+                Err(_) => return Err(DirectGetError::Timeout(self.timeout)),
+            }
+        };
         match step(message, self.kind, self.previous)? {
             Step::Message(raw) => {
                 self.previous = raw.sequence;
@@ -255,6 +294,17 @@ impl Batch {
                 self.end = Some(end);
                 Ok(None)
             }
+        }
+    }
+
+    /// How long the next message is waited for: for the first one at most the whole time in all, and longer
+    /// each time, since it may just be slow.
+    fn patience(&self) -> Duration {
+        match (self.previous, self.asked) {
+            (0, 1) => self.timeout / 8,
+            (0, 2) => self.timeout / 4,
+            (0, _) => self.timeout / 8 * 5,
+            _ => self.timeout,
         }
     }
 

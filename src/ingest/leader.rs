@@ -3,24 +3,26 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::Client;
-use async_nats::jetstream::{
-    self,
-    stream::{Info, Stream},
-};
+use async_nats::jetstream::{response::Response, stream::Info};
+use async_nats::{Client, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
 
+use super::connection::is_connected;
 use super::raw::{RawStored, read_headers};
 use crate::event::Mark;
 use crate::telemetry::Metrics;
 
 /// A leader answers in well under a millisecond; during an election nobody does.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// A read is sent so often in this time: who is elected meanwhile knows nothing of what was asked before.
+const ASKED_MAX: u32 = 5;
 
 /// The leader gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -87,7 +89,6 @@ pub struct Leader {
     client: Client,
     name: String,
     subjects: &'static str,
-    stream: Stream<()>,
     /// Where the time of each read goes.
     metrics: Option<Arc<Metrics>>,
 }
@@ -135,30 +136,13 @@ const NO_MESSAGE: u64 = 10037;
 
 impl Leader {
     /// Of the stream `name`, whose messages are all under `subjects`. Does no I/O.
-    ///
-    /// # Errors
-    /// Where `name` is no stream name.
-    pub async fn new(
-        client: &Client,
-        name: &str,
-        subjects: &'static str,
-    ) -> Result<Self, ReadError> {
-        let mut context = jetstream::new(client.clone());
-        context.set_timeout(TIMEOUT);
-        let stream = context
-            .get_stream_no_info(name)
-            .await
-            .map_err(|error| ReadError {
-                stream: name.to_owned(),
-                cause: error.to_string(),
-            })?;
-        Ok(Self {
+    pub fn new(client: &Client, name: &str, subjects: &'static str) -> Self {
+        Self {
             client: client.clone(),
             name: name.to_owned(),
             subjects,
-            stream,
             metrics: None,
-        })
+        }
     }
 
     /// The same, with the time of each read in `metrics`.
@@ -248,10 +232,11 @@ impl Leader {
     }
 
     async fn info(&self) -> Result<Info, ReadError> {
-        self.stream
-            .get_info()
-            .await
-            .map_err(|error| self.error(error))
+        let answer = self.ask("INFO", "{}".to_owned()).await?;
+        match serde_json::from_slice(&answer).map_err(|error| self.error(error))? {
+            Response::Ok(info) => Ok(info),
+            Response::Err { error } => Err(self.error(error)),
+        }
     }
 
     /// The first message at or above `sequence` under `subject`, if there is one.
@@ -300,23 +285,44 @@ impl Leader {
     }
 
     async fn get(&self, request: &serde_json::Value) -> Result<Option<Message>, ReadError> {
-        let subject = format!("$JS.API.STREAM.MSG.GET.{}", self.name);
         let asked_at = Instant::now();
-        let asked = self.client.request(subject, request.to_string().into());
-        let answer = timeout(TIMEOUT, asked)
-            .await
-            .map_err(|_| self.error("no answer in time"))?
-            .map_err(|error| self.error(error))?;
+        let answer = self.ask("MSG.GET", request.to_string()).await?;
         if let Some(metrics) = &self.metrics {
             metrics.nats_round_trip(asked_at.elapsed());
         }
-        let answer: Answer =
-            serde_json::from_slice(&answer.payload).map_err(|error| self.error(error))?;
+        let answer: Answer = serde_json::from_slice(&answer).map_err(|error| self.error(error))?;
         match answer.error {
             Some(error) if error.err_code == NO_MESSAGE => Ok(None),
             Some(error) => Err(self.error(error.description)),
             None => Ok(answer.message),
         }
+    }
+
+    /// Asks JetStream's API, a few times if need be; the first answer counts.
+    async fn ask(&self, api: &str, request: String) -> Result<Bytes, ReadError> {
+        if !is_connected(&self.client, TIMEOUT).await {
+            return Err(self.error("no connection"));
+        }
+        let subject = format!("$JS.API.STREAM.{api}.{}", self.name);
+        let request = Bytes::from(request);
+        let inbox = self.client.new_inbox();
+        let subscribed = self.client.subscribe(inbox.clone()).await;
+        let mut answers = subscribed.map_err(|error| self.error(error))?;
+        for _ in 0..ASKED_MAX {
+            self.client
+                .publish_with_reply(subject.clone(), inbox.clone(), request.clone())
+                .await
+                .map_err(|error| self.error(error))?;
+            match timeout(TIMEOUT / ASKED_MAX, answers.next()).await {
+                Ok(Some(answer)) if answer.status == Some(StatusCode::NO_RESPONDERS) => {
+                    return Err(self.error("no responders"));
+                }
+                Ok(Some(answer)) => return Ok(answer.payload),
+                Ok(None) => return Err(self.error("the connection is closed")),
+                Err(_) => {}
+            }
+        }
+        Err(self.error("no answer in time"))
     }
 
     fn error(&self, cause: impl std::fmt::Display) -> ReadError {

@@ -206,14 +206,17 @@ impl Repairer {
         let (messages, upto) = self.read(workspace, progress.from, end.sequence).await?;
         // With the end everything before it is as it was when the end was read.
         let known = progress.known.filter(|known| *known != end);
-        for mark in known.into_iter().chain([end]) {
-            match self.leader.seen(mark).await? {
-                Seen::Other => return Ok(Repaired::OtherStream),
-                Seen::Gone if self.leader.state().await?.last_sequence < mark.sequence => {
-                    return Ok(Repaired::ShorterStream);
+        let (known, end_seen) = tokio::try_join!(
+            async {
+                match known {
+                    Some(known) => self.contradicted(known).await,
+                    None => Ok(None),
                 }
-                Seen::Same | Seen::Gone => {}
-            }
+            },
+            self.contradicted(end)
+        )?;
+        if let Some(ended) = known.or(end_seen) {
+            return Ok(ended);
         }
         progress.known = None;
         progress.from = Position::Above(upto);
@@ -222,6 +225,17 @@ impl Repairer {
             messages: messages.into_iter().map(stored).collect(),
             end: (upto >= end.sequence).then_some(end),
         }))
+    }
+
+    /// How the repair ends if the stream does not have `mark` where it was.
+    async fn contradicted(&self, mark: Mark) -> Result<Option<Repaired>, RepairError> {
+        Ok(match self.leader.seen(mark).await? {
+            Seen::Other => Some(Repaired::OtherStream),
+            Seen::Gone if self.leader.state().await?.last_sequence < mark.sequence => {
+                Some(Repaired::ShorterStream)
+            }
+            Seen::Same | Seen::Gone => None,
+        })
     }
 
     /// Reads one batch; returns it and up to where all has been read.

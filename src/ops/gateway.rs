@@ -23,7 +23,7 @@ use crate::auth::Verifier;
 use crate::config::Config;
 use crate::ingest::{
     ClaimWriter, ConnectError, DeadLetters, DirectGet, Disturbance, FloorReader, Leader, Link,
-    ReadError, Repairer, Sweeper, permissions, sessions,
+    Repairer, Sweeper, permissions, sessions,
 };
 use crate::migrate;
 use crate::projection::Projector;
@@ -55,8 +55,6 @@ pub enum ServeError {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Migrate(#[from] migrate::MigrateError),
-    #[error(transparent)]
-    Read(#[from] ReadError),
     /// What the NATS user lacks, one sentence each.
     #[error("{}", .0.join("\n"))]
     Denied(Vec<String>),
@@ -273,8 +271,7 @@ async fn open(
     let link = Link::establish(&config.nats, metrics, disturbances_in).await?;
     migrated(&link, config).await?;
     permitted(config).await?;
-    let (context, events) =
-        context(config, link.clone(), projector, telemetry, cancel, parts).await?;
+    let (context, events) = context(config, link.clone(), projector, telemetry, cancel, parts);
     let rooms = Rooms::new(Arc::new(context), cancel.clone());
     parts.spawn(resync(rooms.clone(), disturbances));
     parts.spawn(advisories(
@@ -357,24 +354,22 @@ async fn permitted(config: &Config) -> Result<(), ServeError> {
     }
 }
 
-async fn context(
+fn context(
     config: &Config,
     link: Link,
     projector: Projector,
     telemetry: &Telemetry,
     cancel: &CancellationToken,
     parts: &mut JoinSet<()>,
-) -> Result<(RoomContext, Leader), ReadError> {
+) -> (RoomContext, Leader) {
     let metrics = Arc::clone(telemetry.metrics());
     let client = link.client().clone();
     let stream = config.nats.stream.clone();
-    let events = Leader::new(&client, &stream, "ws.>")
-        .await?
-        .observed(&metrics);
+    let events = Leader::new(&client, &stream, "ws.>").observed(&metrics);
     let events_direct = DirectGet::new(client.clone(), &stream);
     let (floor, reader) = FloorReader::start(events.clone());
     parts.spawn(reader);
-    let sessions_leader = Leader::new(&client, sessions::STREAM, sessions::SUBJECTS).await?;
+    let sessions_leader = Leader::new(&client, sessions::STREAM, sessions::SUBJECTS);
     let claims = ClaimWriter::new(
         client.clone(),
         sessions_leader.clone(),
@@ -404,7 +399,7 @@ async fn context(
         metrics,
         tracing: telemetry.tracing().cloned(),
     };
-    Ok((context, events))
+    (context, events)
 }
 
 /// Measures, for ever, how far the stream is ahead of the rooms.

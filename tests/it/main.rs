@@ -12,6 +12,7 @@
     reason = "a test says what it sees and fails by panicking; clippy's own exception for tests covers only functions marked #[test]"
 )]
 
+mod asked_again;
 mod bad_events;
 mod bad_tokens;
 mod check;

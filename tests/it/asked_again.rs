@@ -1,0 +1,131 @@
+//! Verifies that a read of a stream is sent again while nobody answers: what was asked during an election,
+//! or was lost with a connection or a replica, does not wait for its time-out. While there is no connection
+//! nothing is sent at all.
+//!
+//! The servers are real and without JetStream; the test answers in its place.
+
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{Client, HeaderMap, Subject};
+use futures_util::StreamExt;
+use herald::ingest::{DirectGet, DirectGetError, Leader};
+use tokio::task::JoinHandle;
+
+use crate::support::cable::{Cable, Condition};
+use crate::support::nats::Nats;
+use crate::support::{PATIENCE, eventually};
+
+const LEADER: &str = "$JS.API.STREAM.MSG.GET.EVENTS";
+const DIRECT: &str = "$JS.API.DIRECT.GET.EVENTS";
+/// A stored message, as the leader tells it.
+const MESSAGE: &str = r#"{ "message": { "subject": "ws.acme.custom.x", "seq": 7,
+    "time": "2026-01-02T03:04:05Z" } }"#;
+
+/// The same message, as a replica tells it.
+const STORED: [(&str, &str); 4] = [
+    ("Nats-Subject", "ws.acme.custom.x"),
+    ("Nats-Sequence", "7"),
+    ("Nats-Time-Stamp", "2026-01-02T03:04:05Z"),
+    ("Nats-Last-Sequence", "0"),
+];
+
+/// Answers on `subject` from the `after`th question on, and returns where each was to be answered.
+async fn answering(
+    client: &Client,
+    subject: &'static str,
+    after: usize,
+) -> JoinHandle<Vec<Subject>> {
+    let mut asked = client.subscribe(subject).await.unwrap();
+    client.flush().await.unwrap();
+    let client = client.clone();
+    tokio::spawn(async move {
+        let mut inboxes = Vec::new();
+        while let Some(question) = asked.next().await {
+            let inbox = question.reply.expect("a question");
+            inboxes.push(inbox.clone());
+            if inboxes.len() < after {
+                continue;
+            }
+            let mut headers = HeaderMap::new();
+            for (name, value) in STORED {
+                headers.insert(name, value);
+            }
+            let answered = client.publish_with_headers(inbox, headers, MESSAGE.into());
+            answered.await.unwrap();
+            break;
+        }
+        client.flush().await.unwrap();
+        inboxes
+    })
+}
+
+#[tokio::test]
+async fn a_leaders_read_is_sent_again_until_somebody_leads() {
+    let nats = Nats::start("").await;
+    let client = nats.connect().await;
+    let asked = answering(&client, LEADER, 3).await;
+    let leader = Leader::new(&nats.connect().await, "EVENTS", "ws.>");
+    let tail = leader.tail().await.unwrap();
+    assert_eq!(tail.mark.sequence, 7);
+    assert_eq!(asked.await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_leader_that_never_answers_is_an_error_and_one_that_is_not_there_is_another() {
+    let nats = Nats::start("").await;
+    let client = nats.connect().await;
+    let leader = Leader::new(&nats.connect().await, "EVENTS", "ws.>");
+    let error = leader.tail().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "stream EVENTS did not answer: no responders"
+    );
+    let asked = answering(&client, LEADER, usize::MAX).await;
+    let error = leader.tail().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "stream EVENTS did not answer: no answer in time"
+    );
+    asked.abort();
+}
+
+#[tokio::test]
+async fn a_direct_get_is_asked_again_elsewhere_until_its_answer_begins() {
+    let nats = Nats::start("").await;
+    let client = nats.connect().await;
+    let asked = answering(&client, DIRECT, 2).await;
+    let get = DirectGet::new(nats.connect().await, "EVENTS").with_timeout(Duration::from_secs(2));
+    let mut batch = get.next_by_subject(1, 10, 1024, "ws.>").await.unwrap();
+    let message = batch.next().await.unwrap().expect("a message");
+    assert_eq!(message.sequence, 7);
+    let inboxes = asked.await.unwrap();
+    // A late answer to the first would mix with the second.
+    assert_ne!(inboxes[0], inboxes[1]);
+    // What has begun is not begun anew: there is nobody to end it.
+    let error = batch.next().await.unwrap_err();
+    assert!(matches!(error, DirectGetError::Timeout(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_is_asked_without_a_connection_is_not_asked_when_there_is_one_again() {
+    let nats = Nats::start("").await;
+    let mut asked = nats.connect().await.subscribe("$JS.API.>").await.unwrap();
+    let cable = Cable::to(nats.port()).await;
+    let client = async_nats::connect(cable.url()).await.unwrap();
+    let leader = Leader::new(&client, "EVENTS", "ws.>");
+    let get = DirectGet::new(client.clone(), "EVENTS").with_timeout(Duration::from_millis(100));
+    cable.set(Condition::Cut);
+    let is_cut = eventually(PATIENCE, async || {
+        client.connection_state() != State::Connected
+    });
+    assert!(is_cut.await);
+    leader.tail().await.unwrap_err();
+    get.next_by_subject(1, 10, 1024, "ws.>").await.unwrap_err();
+    cable.mend();
+    // What waited in the client is with the server when this is, and this comes to us after it.
+    let last = "$JS.API.STREAM.NAMES";
+    client.publish(last, "".into()).await.unwrap();
+    let first = tokio::time::timeout(PATIENCE, asked.next()).await.unwrap();
+    assert_eq!(first.expect("open").subject.as_str(), last);
+}
