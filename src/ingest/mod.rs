@@ -1,19 +1,23 @@
 //! The NATS edge: live messages in by interest, repair of what was lost, dead letters out.
 
+mod claim_check;
 mod connection;
 mod dead_letters;
 mod direct_get;
 mod floor;
+mod gather;
 mod leader;
 mod link;
 mod live;
 pub mod permissions;
+mod proven;
 mod publish;
 mod raw;
 mod repair;
 pub mod sessions;
 mod sweep;
 
+pub use self::claim_check::{CheckedClaim, ClaimAsk, ClaimCheckHandle, ClaimChecker};
 pub use self::connection::{ConnectError, SUBSCRIPTION_CAPACITY, check_settings, connect};
 pub use self::dead_letters::{DeadLetterCounters, DeadLetters};
 pub use self::direct_get::{
@@ -27,4 +31,4 @@ pub use self::publish::{PubAck, PublishError, publish};
 pub use self::raw::{NotStored, RawStored};
 pub use self::repair::{Position, Repair, Repaired, RepairedBatch, Repairer};
 pub use self::sessions::{ClaimError, ClaimWriter};
-pub use self::sweep::{CheckedClaim, Known, Last, SweepAsk, SweepHandle, Sweeper, Swept};
+pub use self::sweep::{Known, Last, SweepAsk, SweepHandle, Sweeper, Swept};

@@ -1,41 +1,28 @@
-//! The sweep: finds what was lost and nothing follows, moves the rooms' watermarks, and checks their
-//! claims.
+//! The sweep: finds what was lost and nothing follows, and moves the rooms' watermarks.
 //!
 //! One task. Rooms ask; those that ask about the same time share one read of the leaders and few
 //! batched direct gets. What is found goes back to each room, which alone judges it.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::direct_get::{DirectGet, DirectGetError, LastOf};
+use super::direct_get::{DirectGet, DirectGetError};
+use super::gather::{RETRY, gather};
 use super::leader::{Leader, ReadError, Seen, StreamState, Tail};
-use super::sessions::{self, ClaimWriter};
-use crate::auth::UserKey;
+use super::proven::{self, ProofError};
 use crate::event::{Mark, WorkspaceSlug};
-use crate::room::{RoomHandle, SessionId, Standing};
+use crate::room::RoomHandle;
 
 /// Rooms asked about in one request. The answer brings the last message of each of their subjects
 /// whole, so this bounds its size; the server bounds it at 1024 subjects.
 const ROOMS_AT_ONCE: usize = 32;
-/// Claims asked about in one request: with the witness, the server's bound of 1024.
-const CLAIMS_AT_ONCE: usize = 1023;
-/// How long a sweep that nobody waits for gathers company.
-const GATHER: Duration = Duration::from_millis(200);
-/// Pause before a sweep that failed is tried again.
-const RETRY: Duration = Duration::from_millis(250);
-/// How often a lagging replica is asked again before the room repairs instead, which the leader
-/// finishes.
-const LAG_RETRIES: usize = 5;
 
 /// A room's wish to be swept.
 #[derive(Debug)]
 pub struct SweepAsk {
     pub room: RoomHandle,
-    /// Its acknowledged sessions, as they stand when it asks.
-    pub held: Vec<(UserKey, SessionId, u64)>,
     /// Somebody waits for it.
     pub urgent: bool,
     /// The last event that the room knows of, if it doubts that the stream still has it.
@@ -63,8 +50,6 @@ pub struct Swept {
     pub seen: Option<Seen>,
     /// The last message of each subject of the workspace; `None` where only a repair can tell.
     pub lasts: Option<Vec<Last>>,
-    /// What SESSIONS holds for the sessions that were asked about; `None` if it did not answer.
-    pub claims: Option<Vec<CheckedClaim>>,
 }
 
 /// The last message of a subject.
@@ -74,24 +59,11 @@ pub struct Last {
     pub mark: Mark,
 }
 
-/// What SESSIONS holds for a session's user.
-#[derive(Debug)]
-pub struct CheckedClaim {
-    pub user: UserKey,
-    pub session: SessionId,
-    /// The sequence the session's claim had when it was asked about.
-    pub asked: u64,
-    pub last: Standing,
-}
-
 /// What the sweeper reads from.
 #[derive(Debug)]
 pub struct Sweeper {
     pub events: Leader,
-    pub events_direct: DirectGet,
-    pub sessions: Leader,
-    pub sessions_direct: DirectGet,
-    pub claims: ClaimWriter,
+    pub direct: DirectGet,
 }
 
 /// A cheap handle for asking.
@@ -119,16 +91,6 @@ struct Now {
     is_same: bool,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum SweepError {
-    #[error(transparent)]
-    Leader(#[from] ReadError),
-    #[error(transparent)]
-    Direct(#[from] DirectGetError),
-    #[error("the replica that answered lags")]
-    Lagging,
-}
-
 impl Sweeper {
     /// A handle, and the task that has to be run for it.
     pub fn start(self) -> (SweepHandle, impl Future<Output = ()> + Send) {
@@ -138,24 +100,16 @@ impl Sweeper {
 
     async fn run(self, mut inbox: mpsc::UnboundedReceiver<SweepAsk>) {
         let mut asking: Vec<SweepAsk> = Vec::new();
-        loop {
-            if asking.is_empty() {
-                let Some(first) = inbox.recv().await else {
-                    return;
-                };
-                asking.push(first);
-            }
-            gather(&mut inbox, &mut asking).await;
+        while gather(&mut inbox, &mut asking, |ask| ask.urgent).await {
             match self.now(&asking).await {
                 Ok(now) => {
                     // The busiest first: they have the most to lose.
                     asking.sort_by_key(|ask| std::cmp::Reverse(ask.room.traffic()));
-                    let mut claims = self.checked_claims(&asking).await;
                     let mut failed = Vec::new();
                     while !asking.is_empty() {
                         let rest = asking.split_off(asking.len().min(ROOMS_AT_ONCE));
                         let chunk = std::mem::replace(&mut asking, rest);
-                        failed.extend(self.sweep(&now, chunk, &mut claims).await);
+                        failed.extend(self.sweep(&now, chunk).await);
                     }
                     asking = failed;
                 }
@@ -186,20 +140,16 @@ impl Sweeper {
     }
 
     /// Sweeps a few rooms; returns those that could not be.
-    async fn sweep(
-        &self,
-        now: &Now,
-        asking: Vec<SweepAsk>,
-        claims: &mut ClaimAnswers,
-    ) -> Vec<SweepAsk> {
+    async fn sweep(&self, now: &Now, asking: Vec<SweepAsk>) -> Vec<SweepAsk> {
         let workspaces: Vec<&WorkspaceSlug> =
             asking.iter().map(|ask| ask.room.workspace()).collect();
         let mut lasts = match self.lasts(&workspaces, &now.tail).await {
             Ok(lasts) => lasts,
-            Err(SweepError::Direct(DirectGetError::TooManyResults)) if asking.len() > 1 => {
-                return Box::pin(self.sweep_halves(now, asking, claims)).await;
+            Err(ProofError::Direct(DirectGetError::TooManyResults)) if asking.len() > 1 => {
+                return Box::pin(self.sweep_halves(now, asking)).await;
             }
-            Err(SweepError::Direct(DirectGetError::TooManyResults) | SweepError::Lagging) => {
+            // The rooms repair instead, which the leader finishes.
+            Err(ProofError::Direct(DirectGetError::TooManyResults) | ProofError::Lagging) => {
                 HashMap::new()
             }
             Err(error) => {
@@ -216,15 +166,11 @@ impl Sweeper {
                     return std::iter::once(ask).chain(asking).collect();
                 }
             };
-            let claims = claims
-                .as_mut()
-                .map(|claims| claims.remove(ask.room.workspace()).unwrap_or_default());
             let lasts = lasts.remove(ask.room.workspace());
             ask.room.swept(Swept {
                 stream: now.stream,
                 seen,
                 lasts,
-                claims,
             });
         }
         Vec::new()
@@ -247,15 +193,10 @@ impl Sweeper {
         self.events.seen(known).await.map(Some)
     }
 
-    async fn sweep_halves(
-        &self,
-        now: &Now,
-        mut asking: Vec<SweepAsk>,
-        claims: &mut ClaimAnswers,
-    ) -> Vec<SweepAsk> {
+    async fn sweep_halves(&self, now: &Now, mut asking: Vec<SweepAsk>) -> Vec<SweepAsk> {
         let second = asking.split_off(asking.len() / 2);
-        let mut failed = self.sweep(now, asking, claims).await;
-        failed.extend(self.sweep(now, second, claims).await);
+        let mut failed = self.sweep(now, asking).await;
+        failed.extend(self.sweep(now, second).await);
         failed
     }
 
@@ -264,12 +205,12 @@ impl Sweeper {
         &self,
         workspaces: &[&WorkspaceSlug],
         tail: &Tail,
-    ) -> Result<HashMap<WorkspaceSlug, Vec<Last>>, SweepError> {
+    ) -> Result<HashMap<WorkspaceSlug, Vec<Last>>, ProofError> {
         let subjects: Vec<String> = workspaces
             .iter()
             .map(|workspace| format!("ws.{workspace}.>"))
             .collect();
-        let found = proven(&self.events_direct, &subjects, tail).await?;
+        let found = proven::lasts(&self.direct, &subjects, tail).await?;
         let mut by_workspace: HashMap<WorkspaceSlug, Vec<Last>> = workspaces
             .iter()
             .map(|workspace| ((*workspace).clone(), Vec::new()))
@@ -292,118 +233,4 @@ impl Sweeper {
         }
         Ok(by_workspace)
     }
-
-    /// What SESSIONS holds for all sessions asked about, by workspace; `None` if it cannot be read.
-    async fn checked_claims(&self, asking: &[SweepAsk]) -> ClaimAnswers {
-        let held: Vec<(&WorkspaceSlug, UserKey, SessionId, u64)> = asking
-            .iter()
-            .flat_map(|ask| {
-                let workspace = ask.room.workspace();
-                ask.held
-                    .iter()
-                    .map(move |(user, session, asked)| (workspace, *user, *session, *asked))
-            })
-            .collect();
-        if held.is_empty() {
-            return Some(HashMap::new());
-        }
-        match self.claims_of(&held).await {
-            Ok(answers) => Some(answers),
-            Err(error) => {
-                debug!(%error, "claims not checked");
-                None
-            }
-        }
-    }
-
-    async fn claims_of(
-        &self,
-        held: &[(&WorkspaceSlug, UserKey, SessionId, u64)],
-    ) -> Result<HashMap<WorkspaceSlug, Vec<CheckedClaim>>, SweepError> {
-        let tail = self.sessions.tail().await?;
-        let mut answers: HashMap<WorkspaceSlug, Vec<CheckedClaim>> = HashMap::new();
-        for chunk in held.chunks(CLAIMS_AT_ONCE) {
-            let subjects: Vec<String> = chunk
-                .iter()
-                .map(|(workspace, user, ..)| sessions::subject(workspace, *user))
-                .collect();
-            let found: HashMap<String, LastOf> = proven(&self.sessions_direct, &subjects, &tail)
-                .await?
-                .into_iter()
-                .map(|entry| (entry.subject.to_string(), entry))
-                .collect();
-            for (subject, (workspace, user, session, asked)) in subjects.iter().zip(chunk) {
-                let last = found.get(subject).map_or(Standing::Nothing, |entry| {
-                    let stored = (entry.sequence, entry.time);
-                    let parsed =
-                        self.claims
-                            .parse(&entry.subject, workspace, stored, &entry.payload);
-                    parsed.map_or(Standing::NoClaim(entry.sequence), |(_, claim)| {
-                        Standing::Claim(claim)
-                    })
-                });
-                answers
-                    .entry((*workspace).clone())
-                    .or_default()
-                    .push(CheckedClaim {
-                        user: *user,
-                        session: *session,
-                        asked: *asked,
-                        last,
-                    });
-            }
-        }
-        Ok(answers)
-    }
-}
-
-type ClaimAnswers = Option<HashMap<WorkspaceSlug, Vec<CheckedClaim>>>;
-
-/// Takes what else is asked by now, waiting a little for it if nobody waits for us.
-async fn gather(inbox: &mut mpsc::UnboundedReceiver<SweepAsk>, asking: &mut Vec<SweepAsk>) {
-    let until = tokio::time::Instant::now() + GATHER;
-    while !asking.iter().any(|ask| ask.urgent) {
-        match tokio::time::timeout_at(until, inbox.recv()).await {
-            Ok(Some(more)) => asking.push(more),
-            Ok(None) | Err(_) => break,
-        }
-    }
-    while let Ok(more) = inbox.try_recv() {
-        asking.push(more);
-    }
-}
-
-/// The last messages of `subjects`, from a replica that says it knows everything up to `tail`.
-///
-/// A 404 ("none of them has a message") carries no such word. So the subject of the stream's last
-/// message is asked for too: there is always an answer then, and always the word at its end. The
-/// answer may hold that message beyond what was asked.
-async fn proven(
-    direct: &DirectGet,
-    subjects: &[String],
-    tail: &Tail,
-) -> Result<Vec<LastOf>, SweepError> {
-    let Some(witness) = &tail.subject else {
-        // The leader's own word that the stream holds nothing.
-        return Ok(Vec::new());
-    };
-    let mut asked = subjects.to_vec();
-    if !asked.contains(witness) {
-        asked.push(witness.clone());
-    }
-    for attempt in 0..LAG_RETRIES {
-        let (found, end) = direct.multi_last(&asked).await?;
-        // The server ends an answer that grows too large, and then says so at its end: the newest are missing.
-        if end.pending > 0 {
-            return Err(DirectGetError::TooManyResults.into());
-        }
-        if end
-            .up_to_sequence
-            .is_some_and(|upto| upto >= tail.mark.sequence)
-        {
-            return Ok(found);
-        }
-        tokio::time::sleep(Duration::from_millis(20 << attempt)).await;
-    }
-    Err(SweepError::Lagging)
 }

@@ -22,8 +22,8 @@ use super::{drain, listener};
 use crate::auth::Verifier;
 use crate::config::Config;
 use crate::ingest::{
-    ClaimWriter, ConnectError, DeadLetters, DirectGet, Disturbance, FloorReader, Leader, Link,
-    Repairer, Sweeper, permissions, sessions,
+    ClaimChecker, ClaimWriter, ConnectError, DeadLetters, DirectGet, Disturbance, FloorReader,
+    Leader, Link, Repairer, Sweeper, permissions, sessions,
 };
 use crate::migrate;
 use crate::projection::Projector;
@@ -377,19 +377,24 @@ fn context(
     );
     let sweeper = Sweeper {
         events: events.clone(),
-        events_direct: events_direct.clone(),
-        sessions: sessions_leader,
-        sessions_direct: DirectGet::new(client.clone(), sessions::STREAM),
-        claims: claims.clone(),
+        direct: events_direct.clone(),
     };
     let (sweeps, sweeper) = sweeper.start();
     parts.spawn(sweeper);
+    let checker = ClaimChecker {
+        leader: sessions_leader,
+        direct: DirectGet::new(client.clone(), sessions::STREAM),
+        claims: claims.clone(),
+    };
+    let (claim_checks, checker) = checker.start();
+    parts.spawn(checker);
     let dead_letters = DeadLetters::start(client, cancel.clone());
     metrics.observe_dead_letters(dead_letters.counters());
     let context = RoomContext {
         repairer: Repairer::new(events_direct, events.clone(), floor.clone()),
         holds: HoldBudget::default(),
         sweeps,
+        claim_checks,
         dead_letters,
         floor,
         claims,

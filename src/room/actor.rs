@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::claiming::Check;
 use super::claims::Claims;
 use super::follower::Follower;
 use super::handle::{Command, RoomHandle, Shared};
@@ -47,6 +48,7 @@ pub(super) struct Room {
     pub(super) repair: Option<Repair>,
     pub(super) members: Members,
     pub(super) claims: Claims,
+    pub(super) check: Check,
     pub(super) barriers: Vec<(u64, oneshot::Sender<()>)>,
     /// What the metrics by workspace count.
     pub(super) traffic: Arc<Traffic>,
@@ -120,6 +122,7 @@ impl Room {
                         repair: None,
                         members: Members::default(),
                         claims: Claims::default(),
+                        check: Check::default(),
                         barriers: Vec::new(),
                         empty_since: Some(now),
                         prune_at: now + PRUNE,
@@ -227,7 +230,8 @@ impl Room {
             } => self.reclaimed(user, session, result),
             Command::Barrier { sequence, answer } => self.barrier(sequence, answer),
             Command::Resync(why) => self.resync(why),
-            Command::Swept(swept) => self.swept(swept),
+            Command::Swept(swept) => self.swept(&swept),
+            Command::Checked(claims) => self.checked(claims),
             Command::EndIfEmpty => {
                 self.is_lingering = false;
                 if self.members.is_empty() {

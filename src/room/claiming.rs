@@ -12,12 +12,21 @@ use super::handle::{Attach, Command};
 use super::members::Member;
 use super::patience::Patience;
 use crate::auth::UserKey;
-use crate::ingest::{CheckedClaim, ClaimError};
+use crate::ingest::{CheckedClaim, ClaimAsk, ClaimError};
 use crate::socket::CloseReason;
 use crate::telemetry::LiveDrop;
 
 /// How long making a claim again may take before the next sweep looks once more.
 const RECLAIM_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Whether the room's claims are being checked.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum Check {
+    #[default]
+    None,
+    Asked,
+    AskedAgain,
+}
 
 impl Room {
     pub(super) fn pending(
@@ -88,13 +97,35 @@ impl Room {
         }
     }
 
+    /// Asks what SESSIONS holds for the room's sessions; if that is under way, once more after it.
+    pub(super) fn check_claims(&mut self, urgent: bool) {
+        if self.check != Check::None {
+            self.check = Check::AskedAgain;
+            return;
+        }
+        let held: Vec<_> = self.claims.held().collect();
+        if held.is_empty() {
+            return;
+        }
+        self.check = Check::Asked;
+        self.context.claim_checks.ask(ClaimAsk {
+            room: self.handle.clone(),
+            held,
+            urgent,
+        });
+    }
+
     pub(super) fn checked(&mut self, answers: Vec<CheckedClaim>) {
+        let again = std::mem::take(&mut self.check) == Check::AskedAgain;
         let now = Instant::now();
         for answer in answers {
             let verdicts =
                 self.claims
                     .checked(answer.user, answer.session, answer.asked, answer.last, now);
             self.follow(answer.user, verdicts);
+        }
+        if again {
+            self.check_claims(true);
         }
     }
 
@@ -129,7 +160,7 @@ impl Room {
                     self.claims.left(user, session);
                 }
                 Verdict::ClaimAgain { session, last } => self.claim_again(user, session, last),
-                Verdict::Check => self.follower.ask_sweep(true, Instant::now()),
+                Verdict::Check => self.check_claims(true),
             }
         }
     }

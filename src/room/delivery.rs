@@ -61,12 +61,15 @@ impl Room {
 
     fn act(&mut self, effect: &Effect) {
         match *effect {
-            Effect::Sweep { urgent, known } => self.context.sweeps.ask(SweepAsk {
-                room: self.handle.clone(),
-                held: self.claims.held().collect(),
-                urgent,
-                known,
-            }),
+            Effect::Sweep { urgent, known } => {
+                self.context.sweeps.ask(SweepAsk {
+                    room: self.handle.clone(),
+                    urgent,
+                    known,
+                });
+                // Whatever lost events lost claims too.
+                self.check_claims(urgent);
+            }
             Effect::Repair {
                 from,
                 known,
@@ -135,11 +138,8 @@ impl Room {
         self.follower.repaired(repaired, Instant::now());
     }
 
-    pub(super) fn swept(&mut self, swept: Swept) {
+    pub(super) fn swept(&mut self, swept: &Swept) {
         self.context.metrics.swept(1);
-        if let Some(claims) = swept.claims {
-            self.checked(claims);
-        }
         // What the sweep finds may have come since, and wait in front of us.
         self.take_waiting_events(BEFORE_JUDGING);
         let before = self.follower.watermark();

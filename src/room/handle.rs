@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::SessionId;
 use crate::auth::UserKey;
 use crate::event::{Mark, WorkspaceSlug};
-use crate::ingest::{ClaimError, Swept};
+use crate::ingest::{CheckedClaim, ClaimError, Swept};
 use crate::socket::Outbox;
 
 /// A cheap handle on a room's task.
@@ -76,6 +76,8 @@ pub(super) enum Command {
     Resync(Resync),
     /// A sweep's answer.
     Swept(Swept),
+    /// A claim check's answer.
+    Checked(Vec<CheckedClaim>),
     /// Too many rooms linger: end now, if there are no sockets.
     EndIfEmpty,
     /// All queues, for a drain.
@@ -125,6 +127,11 @@ impl RoomHandle {
     /// Gives the room a sweep's answer.
     pub fn swept(&self, swept: Swept) {
         self.tell(Command::Swept(swept));
+    }
+
+    /// Gives the room a claim check's answer.
+    pub fn checked(&self, claims: Vec<CheckedClaim>) {
+        self.tell(Command::Checked(claims));
     }
 
     /// Asks the room to look whether it missed something.

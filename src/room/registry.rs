@@ -11,7 +11,9 @@ use super::actor;
 use super::handle::{Command, Resync, RoomHandle, Shared};
 use super::hold::HoldBudget;
 use crate::event::WorkspaceSlug;
-use crate::ingest::{ClaimWriter, DeadLetters, FloorReader, Link, Repairer, SweepHandle};
+use crate::ingest::{
+    ClaimCheckHandle, ClaimWriter, DeadLetters, FloorReader, Link, Repairer, SweepHandle,
+};
 use crate::projection::Projector;
 use crate::telemetry::{Metrics, Tracing};
 
@@ -30,6 +32,7 @@ pub struct RoomContext {
     /// What may wait in all rooms while they repair.
     pub holds: HoldBudget,
     pub sweeps: SweepHandle,
+    pub claim_checks: ClaimCheckHandle,
     pub claims: ClaimWriter,
     pub projector: Projector,
     pub dead_letters: DeadLetters,

@@ -1,0 +1,154 @@
+//! The claim check: what SESSIONS holds for the sessions that a room has. It finds the claims whose republish
+//! was lost, and those that SESSIONS lost.
+//!
+//! One task, beside the sweep's: SESSIONS may have no leader while EVENTS has one. Rooms ask; those that ask
+//! about the same time share one read of the leader and few batched direct gets.
+
+use std::collections::HashMap;
+
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use super::direct_get::{DirectGet, LastOf};
+use super::gather::{RETRY, gather};
+use super::leader::{Leader, ReadError};
+use super::proven::{ProofError, lasts};
+use super::sessions::{self, ClaimWriter};
+use crate::auth::UserKey;
+use crate::event::WorkspaceSlug;
+use crate::room::{RoomHandle, SessionId, Standing};
+
+/// Claims asked about in one request: with the witness, the server's bound of 1024.
+const CLAIMS_AT_ONCE: usize = 1023;
+
+/// A room's wish to have its claims checked.
+#[derive(Debug)]
+pub struct ClaimAsk {
+    pub room: RoomHandle,
+    /// Its acknowledged sessions, as they stand when it asks.
+    pub held: Vec<(UserKey, SessionId, u64)>,
+    /// Somebody waits for it.
+    pub urgent: bool,
+}
+
+/// What SESSIONS holds for a session's user.
+#[derive(Debug)]
+pub struct CheckedClaim {
+    pub user: UserKey,
+    pub session: SessionId,
+    /// The sequence the session's claim had when it was asked about.
+    pub asked: u64,
+    pub last: Standing,
+}
+
+/// What the check reads from.
+#[derive(Debug)]
+pub struct ClaimChecker {
+    pub leader: Leader,
+    pub direct: DirectGet,
+    pub claims: ClaimWriter,
+}
+
+/// A cheap handle for asking.
+#[derive(Debug, Clone)]
+pub struct ClaimCheckHandle {
+    /// The other end is the task of [`ClaimChecker::start`].
+    asks: mpsc::UnboundedSender<ClaimAsk>,
+}
+
+impl ClaimCheckHandle {
+    /// Asks for a check. A room asks again only after its answer, so the queue holds at most one
+    /// entry a room.
+    pub fn ask(&self, ask: ClaimAsk) {
+        // The task is gone only when the gateway is ending.
+        let _ = self.asks.send(ask);
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CheckError {
+    #[error(transparent)]
+    Leader(#[from] ReadError),
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+}
+
+impl ClaimChecker {
+    /// A handle, and the task that has to be run for it.
+    pub fn start(self) -> (ClaimCheckHandle, impl Future<Output = ()> + Send) {
+        let (asks, inbox) = mpsc::unbounded_channel();
+        (ClaimCheckHandle { asks }, self.run(inbox))
+    }
+
+    async fn run(self, mut inbox: mpsc::UnboundedReceiver<ClaimAsk>) {
+        let mut asking: Vec<ClaimAsk> = Vec::new();
+        while gather(&mut inbox, &mut asking, |ask| ask.urgent).await {
+            match self.check(&asking).await {
+                Ok(mut answers) => {
+                    for ask in asking.drain(..) {
+                        let found = answers.remove(ask.room.workspace());
+                        ask.room.checked(found.unwrap_or_default());
+                    }
+                }
+                Err(error) => {
+                    debug!(%error, "claims not checked");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// What SESSIONS holds for all sessions asked about, by workspace.
+    async fn check(
+        &self,
+        asking: &[ClaimAsk],
+    ) -> Result<HashMap<WorkspaceSlug, Vec<CheckedClaim>>, CheckError> {
+        let held: Vec<(&WorkspaceSlug, UserKey, SessionId, u64)> = asking
+            .iter()
+            .flat_map(|ask| {
+                let workspace = ask.room.workspace();
+                ask.held
+                    .iter()
+                    .map(move |(user, session, asked)| (workspace, *user, *session, *asked))
+            })
+            .collect();
+        let tail = self.leader.tail().await?;
+        let mut answers: HashMap<WorkspaceSlug, Vec<CheckedClaim>> = HashMap::new();
+        for chunk in held.chunks(CLAIMS_AT_ONCE) {
+            let subjects: Vec<String> = chunk
+                .iter()
+                .map(|(workspace, user, ..)| sessions::subject(workspace, *user))
+                .collect();
+            let found: HashMap<String, LastOf> = lasts(&self.direct, &subjects, &tail)
+                .await?
+                .into_iter()
+                .map(|entry| (entry.subject.to_string(), entry))
+                .collect();
+            for (subject, (workspace, user, session, asked)) in subjects.iter().zip(chunk) {
+                let last = found
+                    .get(subject)
+                    .map_or(Standing::Nothing, |entry| self.standing(entry, workspace));
+                answers
+                    .entry((*workspace).clone())
+                    .or_default()
+                    .push(CheckedClaim {
+                        user: *user,
+                        session: *session,
+                        asked: *asked,
+                        last,
+                    });
+            }
+        }
+        Ok(answers)
+    }
+
+    fn standing(&self, entry: &LastOf, workspace: &WorkspaceSlug) -> Standing {
+        let stored = (entry.sequence, entry.time);
+        let parsed = self
+            .claims
+            .parse(&entry.subject, workspace, stored, &entry.payload);
+        parsed.map_or(Standing::NoClaim(entry.sequence), |(_, claim)| {
+            Standing::Claim(claim)
+        })
+    }
+}
