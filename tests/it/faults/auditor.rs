@@ -39,6 +39,8 @@ pub(super) struct Verdict {
     pub(super) lateness: Vec<Duration>,
     /// Between the store and the arrival of all.
     pub(super) latency: Vec<Duration>,
+    /// Between the end of the fault that held them up and the arrival of these.
+    pub(super) recovery: Vec<Duration>,
     pub(super) deliveries: usize,
 }
 
@@ -137,6 +139,10 @@ impl Evidence<'_> {
             }
             let took = arrival.at.saturating_duration_since(stored.at);
             verdict.latency.push(took);
+            let acknowledged = event.acknowledged.unwrap_or(stored.at);
+            verdict
+                .recovery
+                .extend(self.recovery(stored.at, acknowledged, arrival.at));
             if stored.sequence < highest {
                 verdict
                     .late
@@ -204,6 +210,24 @@ impl Evidence<'_> {
             Some(_) => false,
         };
         is_in_time && is_for(connection, event) && event.sent > connection.opened
+    }
+
+    /// How long after the end of the fault that held it up an event arrived, and after its acknowledgement:
+    /// without a quorum nothing can be delivered. `None` if nothing did.
+    fn recovery(
+        &self,
+        stored: Instant,
+        acknowledged: Instant,
+        arrived: Instant,
+    ) -> Option<Duration> {
+        let ends = self
+            .faults
+            .iter()
+            .filter(|fault| fault.began <= stored + AFTERMATH)
+            .map(|fault| fault.ended)
+            .filter(|ended| (stored..=arrived).contains(ended));
+        let end = ends.max()?.max(acknowledged);
+        Some(arrived.saturating_duration_since(end))
     }
 
     /// When an event that was lost on the way has to be there.
@@ -353,6 +377,33 @@ mod tests {
         };
         assert_eq!(case.counts(&[fault]), [0, 0, 0, 0, 1, 0]);
         assert_eq!(case.judge(&[fault]).late[&0], BTreeSet::from([2]));
+    }
+
+    #[test]
+    fn a_recovery_is_from_the_end_of_the_fault_or_the_acknowledgement() {
+        let case = Case::new();
+        let at = |seconds| case.start + Duration::from_secs(seconds);
+        let fault = |began, ended| Happened {
+            began: at(began),
+            ended: at(ended),
+        };
+        let recovery = |faults: &[Happened], (stored, acknowledged, arrived)| {
+            let evidence = Evidence {
+                events: &case.events,
+                stored: &case.stored,
+                faults,
+                drains: &[],
+            };
+            let recovery = evidence.recovery(at(stored), at(acknowledged), at(arrived));
+            recovery.map(|recovery| recovery.as_secs())
+        };
+        let faults = [fault(10, 20), fault(18, 22), fault(30, 40)];
+        assert_eq!(recovery(&faults, (15, 15, 21)), Some(1));
+        assert_eq!(recovery(&faults, (19, 19, 25)), Some(3));
+        assert_eq!(recovery(&faults, (19, 24, 25)), Some(1));
+        assert_eq!(recovery(&faults, (9, 9, 21)), Some(1));
+        assert_eq!(recovery(&faults, (25, 25, 26)), None);
+        assert_eq!(recovery(&faults, (35, 35, 36)), None);
     }
 
     #[test]

@@ -25,12 +25,13 @@ pub(super) struct Report {
     pub(super) broken: usize,
     pub(super) lateness: Vec<Duration>,
     pub(super) latency: Vec<Duration>,
+    pub(super) recovery: Vec<Duration>,
     /// The first few of each kind of wrong.
     pub(super) examples: Vec<String>,
 }
 
 impl Report {
-    pub(super) const HEAD: &str = "| seed | faults | events | connections | deliveries | missing | twice | foreign | out of order | late | too late | lateness p50 / p99 / max | latency p50 / p99 / max |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|";
+    pub(super) const HEAD: &str = "| seed | faults | events | connections | deliveries | missing | twice | foreign | out of order | late | too late | lateness p50 / p99 / max | latency p50 / p99 / max | recovery p50 / p99 / max |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|";
 
     pub(super) fn is_good(&self) -> bool {
         let wrong = [
@@ -80,6 +81,7 @@ impl Report {
             broken: sum(|report| report.broken),
             lateness: all(|report| &report.lateness),
             latency: all(|report| &report.latency),
+            recovery: all(|report| &report.recovery),
             examples: Vec::new(),
         }
     }
@@ -110,7 +112,7 @@ impl fmt::Display for Report {
         };
         write!(
             f,
-            "| {seed} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {seed} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             self.faults,
             self.events,
             self.connections,
@@ -123,6 +125,7 @@ impl fmt::Display for Report {
             self.too_late,
             percentiles(&self.lateness),
             percentiles(&self.latency),
+            percentiles(&self.recovery),
         )
     }
 }

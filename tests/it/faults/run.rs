@@ -225,6 +225,7 @@ fn report(
 ) -> Report {
     verdict.lateness.sort_unstable();
     verdict.latency.sort_unstable();
+    verdict.recovery.sort_unstable();
     let kinds = [
         ("missing", &verdict.missing),
         ("twice", &verdict.twice),
@@ -264,6 +265,7 @@ fn report(
         examples: examples.chain(ends).collect(),
         lateness: verdict.lateness,
         latency: verdict.latency,
+        recovery: verdict.recovery,
     };
     if !report.is_good() {
         keep_logs(plan.seed, world);
