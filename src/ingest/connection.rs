@@ -1,5 +1,6 @@
 //! The connection to NATS: options from the settings, used by the gateway and by every command.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -23,7 +24,7 @@ const PING: Duration = Duration::from_secs(3);
 /// for Go.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether there is a connection again.
+/// How often it is looked whether there is a connection again, or another one.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Why there is no connection. `Display` names no URL, because a URL may carry a password.
@@ -82,16 +83,25 @@ pub async fn connect(
         })
 }
 
-/// Waits until there is a connection, for `limit` at most, and says whether there is one. What is sent while
-/// there is none stays in the client: after a long time the server would get all of it at once, and none of
-/// it would matter any more.
-pub(super) async fn is_connected(client: &Client, limit: Duration) -> bool {
-    let connected = async {
-        while client.connection_state() != State::Connected {
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    tokio::time::timeout(limit, connected).await.is_ok()
+/// Waits until there is a connection. What is sent while there is none stays in the client: after a long time
+/// the server would get all of it at once, and none of it would matter any more.
+pub(super) async fn connected(client: &Client) {
+    while client.connection_state() != State::Connected {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Which of its connections the client is at; it rises with each reconnect, before the first message of the
+/// new one.
+pub(super) fn connects(client: &Client) -> u64 {
+    client.statistics().connects.load(Ordering::Acquire)
+}
+
+/// Waits until the client is at another connection than that: what was to be answered on it will not be.
+pub(super) async fn broken(client: &Client, connection: u64) {
+    while connects(client) == connection {
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Reads what a connection is made with, and makes none.

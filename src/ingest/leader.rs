@@ -14,15 +14,17 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::connection::is_connected;
+use super::connection::connected;
 use super::raw::{RawStored, read_headers};
 use crate::event::Mark;
 use crate::telemetry::Metrics;
 
-/// A leader answers in well under a millisecond; during an election nobody does.
+/// How long an answer is waited for, and before that for a connection. A leader answers in well under a
+/// millisecond; during an election nobody does.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// A read is sent so often in this time: who is elected meanwhile knows nothing of what was asked before.
-const ASKED_MAX: u32 = 5;
+/// So long after it was sent, a read is sent again: who is elected meanwhile knows nothing of what was asked
+/// before.
+const AGAIN: Duration = Duration::from_millis(400);
 
 /// The leader gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -232,6 +234,7 @@ impl Leader {
     }
 
     async fn info(&self) -> Result<Info, ReadError> {
+        self.connected().await?;
         let answer = self.ask("INFO", "{}".to_owned()).await?;
         match serde_json::from_slice(&answer).map_err(|error| self.error(error))? {
             Response::Ok(info) => Ok(info),
@@ -285,6 +288,7 @@ impl Leader {
     }
 
     async fn get(&self, request: &serde_json::Value) -> Result<Option<Message>, ReadError> {
+        self.connected().await?;
         let asked_at = Instant::now();
         let answer = self.ask("MSG.GET", request.to_string()).await?;
         if let Some(metrics) = &self.metrics {
@@ -298,22 +302,30 @@ impl Leader {
         }
     }
 
-    /// Asks JetStream's API, a few times if need be; the first answer counts.
+    async fn connected(&self) -> Result<(), ReadError> {
+        let connected = timeout(TIMEOUT, connected(&self.client)).await;
+        connected.map_err(|_| self.error("no connection"))
+    }
+
     async fn ask(&self, api: &str, request: String) -> Result<Bytes, ReadError> {
-        if !is_connected(&self.client, TIMEOUT).await {
-            return Err(self.error("no connection"));
-        }
+        let answer = timeout(TIMEOUT, self.keep_asking(api, request)).await;
+        answer.unwrap_or_else(|_| Err(self.error("no answer in time")))
+    }
+
+    /// Asks JetStream's API until there is an answer.
+    async fn keep_asking(&self, api: &str, request: String) -> Result<Bytes, ReadError> {
         let subject = format!("$JS.API.STREAM.{api}.{}", self.name);
         let request = Bytes::from(request);
         let inbox = self.client.new_inbox();
         let subscribed = self.client.subscribe(inbox.clone()).await;
         let mut answers = subscribed.map_err(|error| self.error(error))?;
-        for _ in 0..ASKED_MAX {
+        loop {
+            connected(&self.client).await;
             self.client
                 .publish_with_reply(subject.clone(), inbox.clone(), request.clone())
                 .await
                 .map_err(|error| self.error(error))?;
-            match timeout(TIMEOUT / ASKED_MAX, answers.next()).await {
+            match timeout(AGAIN, answers.next()).await {
                 Ok(Some(answer)) if answer.status == Some(StatusCode::NO_RESPONDERS) => {
                     return Err(self.error("no responders"));
                 }
@@ -322,7 +334,6 @@ impl Leader {
                 Err(_) => {}
             }
         }
-        Err(self.error("no answer in time"))
     }
 
     fn error(&self, cause: impl std::fmt::Display) -> ReadError {

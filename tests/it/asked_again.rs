@@ -11,8 +11,9 @@ use async_nats::{Client, HeaderMap, Subject};
 use futures_util::StreamExt;
 use herald::ingest::{DirectGet, DirectGetError, Leader};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use crate::support::cable::{Cable, Condition};
+use crate::support::cable::Cable;
 use crate::support::nats::Nats;
 use crate::support::{PATIENCE, eventually};
 
@@ -47,17 +48,30 @@ async fn answering(
             if inboxes.len() < after {
                 continue;
             }
-            let mut headers = HeaderMap::new();
-            for (name, value) in STORED {
-                headers.insert(name, value);
-            }
-            let answered = client.publish_with_headers(inbox, headers, MESSAGE.into());
-            answered.await.unwrap();
+            answer(&client, inbox).await;
             break;
         }
         client.flush().await.unwrap();
         inboxes
     })
+}
+
+async fn answer(client: &Client, inbox: Subject) {
+    let mut headers = HeaderMap::new();
+    for (name, value) in STORED {
+        headers.insert(name, value);
+    }
+    let answered = client.publish_with_headers(inbox, headers, MESSAGE.into());
+    answered.await.unwrap();
+}
+
+/// Cuts the cable, and waits until its client has noticed.
+async fn cut(cable: &Cable, client: &Client) {
+    cable.cut();
+    let is_cut = eventually(PATIENCE, async || {
+        client.connection_state() != State::Connected
+    });
+    assert!(is_cut.await);
 }
 
 #[tokio::test]
@@ -108,24 +122,55 @@ async fn a_direct_get_is_asked_again_elsewhere_until_its_answer_begins() {
 }
 
 #[tokio::test]
+async fn a_direct_get_is_asked_again_at_once_when_its_connection_was_broken() {
+    let nats = Nats::start("").await;
+    let mut asked = nats.connect().await.subscribe(DIRECT).await.unwrap();
+    let answering = nats.connect().await;
+    let cable = Cable::to(nats.port()).await;
+    let client = async_nats::connect(cable.url()).await.unwrap();
+    // Left to time, the second question would come after 75 s.
+    let get = DirectGet::new(client.clone(), "EVENTS").with_timeout(Duration::from_secs(600));
+    let mut batch = get.next_by_subject(1, 10, 1024, "ws.>").await.unwrap();
+    asked.next().await.expect("asked");
+    let again = async {
+        cut(&cable, &client).await;
+        cable.mend();
+        let again = timeout(PATIENCE, asked.next()).await.expect("in time");
+        answer(&answering, again.expect("open").reply.expect("a question")).await;
+        // The rest is lost with the connection, after the beginning of it has come.
+        answering.flush().await.unwrap();
+    };
+    let (message, ()) = tokio::join!(batch.next(), again);
+    assert_eq!(message.unwrap().expect("a message").sequence, 7);
+    cut(&cable, &client).await;
+    cable.mend();
+    let rest = timeout(PATIENCE, batch.next()).await.expect("in time");
+    assert!(matches!(rest, Err(DirectGetError::Incomplete)), "{rest:?}");
+}
+
+#[tokio::test]
 async fn what_is_asked_without_a_connection_is_not_asked_when_there_is_one_again() {
     let nats = Nats::start("").await;
     let mut asked = nats.connect().await.subscribe("$JS.API.>").await.unwrap();
     let cable = Cable::to(nats.port()).await;
     let client = async_nats::connect(cable.url()).await.unwrap();
     let leader = Leader::new(&client, "EVENTS", "ws.>");
-    let get = DirectGet::new(client.clone(), "EVENTS").with_timeout(Duration::from_millis(100));
-    cable.set(Condition::Cut);
-    let is_cut = eventually(PATIENCE, async || {
-        client.connection_state() != State::Connected
-    });
-    assert!(is_cut.await);
+    let patience = Duration::from_millis(100);
+    let get = DirectGet::new(client.clone(), "EVENTS").with_timeout(patience);
+    let without_a_connection = async {
+        // What is under way when the connection breaks is not sent again either.
+        asked.next().await.expect("asked");
+        cut(&cable, &client).await;
+    };
+    let (under_way, ()) = tokio::join!(leader.tail(), without_a_connection);
+    under_way.unwrap_err();
     leader.tail().await.unwrap_err();
-    get.next_by_subject(1, 10, 1024, "ws.>").await.unwrap_err();
+    let error = get.next_by_subject(1, 10, 1024, "ws.>").await.unwrap_err();
+    assert!(matches!(error, DirectGetError::Timeout(_)), "{error:?}");
     cable.mend();
     // What waited in the client is with the server when this is, and this comes to us after it.
     let last = "$JS.API.STREAM.NAMES";
     client.publish(last, "".into()).await.unwrap();
-    let first = tokio::time::timeout(PATIENCE, asked.next()).await.unwrap();
+    let first = timeout(PATIENCE, asked.next()).await.unwrap();
     assert_eq!(first.expect("open").subject.as_str(), last);
 }

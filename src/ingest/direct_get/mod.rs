@@ -6,6 +6,8 @@
 //! is checked: each message names the one before it, so one that got lost on the way is an error
 //! and never a silent hole.
 
+mod answer;
+
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Message, Subject, Subscriber};
@@ -13,12 +15,17 @@ use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::StreamExt as _;
 use serde::Serialize;
+use tokio::time::timeout;
 
-use super::connection::is_connected;
+use self::answer::{Kind, Step, step};
+use super::connection::{broken, connected, connects};
 use super::raw::RawStored;
 
+pub use self::answer::End;
+
 /// How long the next message of an answer may take. An answer comes in one go, so that this is the
-/// time of one round trip on a bad day. Meanwhile the question is sent again, as long as nothing has come.
+/// time of one round trip on a bad day. Meanwhile the question is sent again, as long as nothing has come; the
+/// waits for a connection may take as long again.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Most messages asked for in one batch: well below what waits for one subscription in the client
@@ -43,17 +50,6 @@ struct Question {
     client: Client,
     subject: Subject,
     body: Bytes,
-}
-
-/// How an answer ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct End {
-    /// The replica that answered has no match at all (404).
-    pub not_found: bool,
-    /// Matching messages that the replica holds beyond this answer: ask on from the last sequence.
-    pub pending: u64,
-    /// Up to where the replica had looked. Only [`DirectGet::multi_last`] is told.
-    pub up_to_sequence: Option<u64>,
 }
 
 /// The last message of one subject.
@@ -206,17 +202,21 @@ impl DirectGet {
     }
 
     async fn ask(&self, request: &Request<'_>) -> Result<Batch, DirectGetError> {
-        if !is_connected(&self.client, self.timeout).await {
-            return Err(DirectGetError::Closed);
-        }
+        let late = |_| DirectGetError::Timeout(self.timeout);
+        timeout(self.timeout, connected(&self.client))
+            .await
+            .map_err(late)?;
         let body = serde_json::to_vec(request).map_err(|_| DirectGetError::Closed)?;
         let question = Question {
             client: self.client.clone(),
             subject: self.subject.clone(),
             body: body.into(),
         };
+        let asking = timeout(self.timeout, question.ask());
+        let (messages, connection) = asking.await.map_err(late)??;
         Ok(Batch {
-            messages: question.ask().await?,
+            messages,
+            connection,
             question,
             asked: 1,
             kind: if request.multi_last.is_some() {
@@ -232,8 +232,9 @@ impl DirectGet {
 }
 
 impl Question {
-    /// Asks; returns where the answer will come.
-    async fn ask(&self) -> Result<Subscriber, DirectGetError> {
+    /// Asks; returns where the answer will come, and on which connection.
+    async fn ask(&self) -> Result<(Subscriber, u64), DirectGetError> {
+        let connection = connects(&self.client);
         // An inbox of its own: the shared one of `Client::request` takes a single message.
         let inbox = self.client.new_inbox();
         let messages = self
@@ -247,7 +248,19 @@ impl Question {
             .publish_with_reply(self.subject.clone(), inbox, self.body.clone())
             .await
             .map_err(|_| DirectGetError::Closed)?;
-        Ok(messages)
+        Ok((messages, connection))
+    }
+
+    /// Asks again once there is a connection. `None` if there is none within `limit`.
+    async fn ask_within(
+        &self,
+        limit: Duration,
+    ) -> Option<Result<(Subscriber, u64), DirectGetError>> {
+        let asking = async {
+            connected(&self.client).await;
+            self.ask().await
+        };
+        timeout(limit, asking).await.ok()
     }
 }
 
@@ -255,8 +268,10 @@ impl Question {
 #[derive(Debug)]
 pub struct Batch {
     messages: Subscriber,
+    /// Where it comes; with that connection it ends.
+    connection: u64,
     question: Question,
-    /// How often.
+    /// How often it was asked, or would have been with a connection.
     asked: u32,
     kind: Kind,
     timeout: Duration,
@@ -276,13 +291,26 @@ impl Batch {
             return Ok(None);
         }
         let message = loop {
-            match tokio::time::timeout(self.patience(), self.messages.next()).await {
-                Ok(message) => break message.ok_or(DirectGetError::Closed)?,
-                Err(_) if self.previous == 0 && self.asked < ASKED_MAX => {
-                    self.messages = self.question.ask().await?;
-                    self.asked += 1;
+            let broken = match timeout(
+                patience(self.previous, self.asked, self.timeout),
+                self.heard(),
+            )
+            .await
+            {
+                Ok(Some(message)) => break message?,
+                Ok(None) => true,
+                Err(_) => false,
+            };
+            if self.previous == 0 && self.asked < ASKED_MAX {
+                let limit = patience(0, self.asked + 1, self.timeout);
+                if let Some(asked) = self.question.ask_within(limit).await {
+                    (self.messages, self.connection) = asked?;
                 }
-                Err(_) => return Err(DirectGetError::Timeout(self.timeout)),
+                self.asked += 1;
+            } else if broken {
+                return Err(DirectGetError::Incomplete);
+            } else {
+                return Err(DirectGetError::Timeout(self.timeout));
             }
         };
         match step(message, self.kind, self.previous)? {
@@ -297,14 +325,13 @@ impl Batch {
         }
     }
 
-    /// How long the next message is waited for: for the first one at most the whole time in all, and longer
-    /// each time, since it may just be slow.
-    fn patience(&self) -> Duration {
-        match (self.previous, self.asked) {
-            (0, 1) => self.timeout / 8,
-            (0, 2) => self.timeout / 4,
-            (0, _) => self.timeout / 8 * 5,
-            _ => self.timeout,
+    /// The next message; `None` if the connection that it was to come on is no more.
+    async fn heard(&mut self) -> Option<Result<Message, DirectGetError>> {
+        tokio::select! {
+            // What came before the break counts.
+            biased;
+            message = self.messages.next() => Some(message.ok_or(DirectGetError::Closed)),
+            () = broken(&self.question.client, self.connection) => None,
         }
     }
 
@@ -314,171 +341,13 @@ impl Batch {
     }
 }
 
-#[derive(Debug)]
-enum Step {
-    Message(RawStored),
-    End(End),
-}
-
-/// Reads one message of an answer of this kind. `previous` is the sequence of the one before it, 0
-/// for none.
-fn step(message: Message, kind: Kind, previous: u64) -> Result<Step, DirectGetError> {
-    // The status line is looked at last: a publisher can store one (a bare line feed in it escapes
-    // the server's filter), but nobody can take away the headers that the server adds to a message.
-    let (status, description) = (message.status, message.description.clone());
-    let end_headers = status.is_some().then(|| message.headers.clone()).flatten();
-    if let Ok(raw) = RawStored::parse(message) {
-        let in_order = raw.sequence > previous && raw.last_sequence == Some(previous);
-        return in_order
-            .then_some(Step::Message(raw))
-            .ok_or(DirectGetError::Incomplete);
-    }
-    let number = |name: &str| -> Option<u64> {
-        let value = end_headers.as_ref()?.get_last(name)?;
-        value.as_str().parse().ok()
-    };
-    let code = status.ok_or(DirectGetError::Malformed)?.as_u16();
-    let description = description.unwrap_or_default();
-    match code {
-        204 if number("Nats-Last-Sequence") == Some(previous) => Ok(Step::End(End {
-            not_found: false,
-            pending: number("Nats-Num-Pending").ok_or(DirectGetError::Incomplete)?,
-            up_to_sequence: number("Nats-UpTo-Sequence"),
-        })),
-        204 => Err(DirectGetError::Incomplete),
-        404 if kind.is_empty(previous, &description) => Ok(Step::End(End {
-            not_found: true,
-            ..End::default()
-        })),
-        404 => Err(DirectGetError::Incomplete),
-        408 => Err(DirectGetError::BadRequest(description)),
-        413 => Err(DirectGetError::TooManyResults),
-        503 => Err(DirectGetError::NoResponders),
-        code => Err(DirectGetError::Status { code, description }),
-    }
-}
-
-/// Which question an answer is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Next,
-    MultiLast,
-}
-
-impl Kind {
-    /// Whether a 404 behind the message `previous` says that nothing matches. `multi_last` also
-    /// ends with a 404, of another text, where it could not load a message that does match.
-    fn is_empty(self, previous: u64, description: &str) -> bool {
-        previous == 0 && (self == Self::Next || description == "No Results")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answer(status: Option<(u16, &str)>, headers: &[(&str, &str)]) -> Message {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(*name, *value);
-        }
-        Message {
-            subject: "_INBOX.x".into(),
-            reply: None,
-            payload: Bytes::new(),
-            headers: Some(map),
-            status: status.map(|(code, _)| async_nats::StatusCode::from_u16(code).unwrap()),
-            description: status.map(|(_, text)| text.to_owned()),
-            length: 0,
-        }
-    }
-
-    const STORED: [(&str, &str); 3] = [
-        ("Nats-Subject", "ws.acme.custom.x"),
-        ("Nats-Sequence", "7"),
-        ("Nats-Time-Stamp", "2026-01-02T03:04:05Z"),
-    ];
-
-    #[test]
-    fn a_message_counts_only_behind_the_one_it_names() {
-        for (names, previous, good) in [("0", 0, true), ("3", 3, true), ("3", 2, false)] {
-            let mut headers = STORED.to_vec();
-            headers.push(("Nats-Last-Sequence", names));
-            let got = step(answer(None, &headers), Kind::Next, previous);
-            assert_eq!(matches!(got, Ok(Step::Message(_))), good, "{got:?}");
-        }
-    }
-
-    #[test]
-    fn regression_a_stored_status_line_does_not_end_an_answer() {
-        let mut headers = vec![("Nats-Num-Pending", "0"), ("Nats-Last-Sequence", "0")];
-        headers.extend(STORED);
-        headers.push(("Nats-Last-Sequence", "0"));
-        let got = step(answer(Some((204, "EOB")), &headers), Kind::Next, 0);
-        assert!(matches!(got, Ok(Step::Message(_))), "{got:?}");
-    }
-
-    #[test]
-    fn each_status_is_told_apart() {
-        use DirectGetError as E;
-        type Check = fn(&Result<Step, E>) -> bool;
-        let not_found: Check =
-            |got| matches!(got, Ok(Step::End(end)) if end.not_found && end.pending == 0);
-        let incomplete: Check = |got| matches!(got, Err(E::Incomplete));
-        let table: [(u16, &str, Kind, u64, Check); 9] = [
-            (404, "Message Not Found", Kind::Next, 0, not_found),
-            (404, "No Results", Kind::MultiLast, 0, not_found),
-            (404, "Message Not Found", Kind::MultiLast, 0, incomplete),
-            (404, "Message Not Found", Kind::MultiLast, 5, incomplete),
-            (204, "EOB", Kind::Next, 0, incomplete),
-            (
-                408,
-                "Bad Request",
-                Kind::Next,
-                0,
-                |got| matches!(got, Err(E::BadRequest(text)) if text == "Bad Request"),
-            ),
-            (413, "Too Many Results", Kind::MultiLast, 0, |got| {
-                matches!(got, Err(E::TooManyResults))
-            }),
-            (503, "", Kind::Next, 0, |got| {
-                matches!(got, Err(E::NoResponders))
-            }),
-            (500, "boom", Kind::Next, 0, |got| {
-                matches!(got, Err(E::Status { code: 500, .. }))
-            }),
-        ];
-        for (code, text, kind, previous, check) in table {
-            let got = step(answer(Some((code, text)), &[]), kind, previous);
-            assert!(check(&got), "{code} {text} {kind:?}: {got:?}");
-        }
-        let got = step(answer(None, &[]), Kind::Next, 0);
-        assert!(matches!(got, Err(E::Malformed)), "{got:?}");
-    }
-
-    #[test]
-    fn an_end_counts_only_behind_the_message_it_names() {
-        for (previous, good) in [(7, true), (6, false)] {
-            let headers = [
-                ("Nats-Num-Pending", "4"),
-                ("Nats-Last-Sequence", "7"),
-                ("Nats-UpTo-Sequence", "20"),
-            ];
-            let got = step(
-                answer(Some((204, "EOB")), &headers),
-                Kind::MultiLast,
-                previous,
-            );
-            let want = End {
-                not_found: false,
-                pending: 4,
-                up_to_sequence: Some(20),
-            };
-            assert_eq!(
-                matches!(&got, Ok(Step::End(end)) if *end == want),
-                good,
-                "{got:?}"
-            );
-        }
+/// How long the next message is waited for: for the first one at most the whole time in all, and longer
+/// each time, since it may just be slow.
+fn patience(previous: u64, asked: u32, whole: Duration) -> Duration {
+    match (previous, asked) {
+        (0, 1) => whole / 8,
+        (0, 2) => whole / 4,
+        (0, _) => whole / 8 * 5,
+        _ => whole,
     }
 }
