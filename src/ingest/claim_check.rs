@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::direct_get::{DirectGet, LastOf};
-use super::gather::{RETRY, gather};
+use super::gather::{Ask, RETRY, gather};
 use super::leader::{Leader, ReadError};
 use super::proven::{ProofError, lasts};
 use super::sessions::{self, ClaimWriter};
@@ -29,6 +29,16 @@ pub struct ClaimAsk {
     pub held: Vec<(UserKey, SessionId, u64)>,
     /// Somebody waits for it.
     pub urgent: bool,
+}
+
+impl Ask for ClaimAsk {
+    fn room(&self) -> &RoomHandle {
+        &self.room
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.urgent
+    }
 }
 
 /// What SESSIONS holds for a session's user.
@@ -82,12 +92,13 @@ impl ClaimChecker {
 
     async fn run(self, mut inbox: mpsc::UnboundedReceiver<ClaimAsk>) {
         let mut asking: Vec<ClaimAsk> = Vec::new();
-        while gather(&mut inbox, &mut asking, |ask| ask.urgent).await {
+        while gather(&mut inbox, &mut asking).await {
             match self.check(&asking).await {
-                Ok(mut answers) => {
+                Ok(answers) => {
+                    let mut answers = answers.into_iter();
                     for ask in asking.drain(..) {
-                        let found = answers.remove(ask.room.workspace());
-                        ask.room.checked(found.unwrap_or_default());
+                        let its = answers.by_ref().take(ask.held.len()).collect();
+                        ask.room.checked(its);
                     }
                 }
                 Err(error) => {
@@ -98,45 +109,34 @@ impl ClaimChecker {
         }
     }
 
-    /// What SESSIONS holds for all sessions asked about, by workspace.
-    async fn check(
-        &self,
-        asking: &[ClaimAsk],
-    ) -> Result<HashMap<WorkspaceSlug, Vec<CheckedClaim>>, CheckError> {
-        let held: Vec<(&WorkspaceSlug, UserKey, SessionId, u64)> = asking
+    /// What SESSIONS holds for all sessions asked about, in their order.
+    async fn check(&self, asking: &[ClaimAsk]) -> Result<Vec<CheckedClaim>, CheckError> {
+        let held: Vec<_> = asking
             .iter()
-            .flat_map(|ask| {
-                let workspace = ask.room.workspace();
-                ask.held
-                    .iter()
-                    .map(move |(user, session, asked)| (workspace, *user, *session, *asked))
-            })
+            .flat_map(|ask| ask.held.iter().map(|held| (ask.room.workspace(), held)))
             .collect();
         let tail = self.leader.tail().await?;
-        let mut answers: HashMap<WorkspaceSlug, Vec<CheckedClaim>> = HashMap::new();
+        let mut answers = Vec::with_capacity(held.len());
         for chunk in held.chunks(CLAIMS_AT_ONCE) {
             let subjects: Vec<String> = chunk
                 .iter()
-                .map(|(workspace, user, ..)| sessions::subject(workspace, *user))
+                .map(|(workspace, (user, ..))| sessions::subject(workspace, *user))
                 .collect();
             let found: HashMap<String, LastOf> = lasts(&self.direct, &subjects, &tail)
                 .await?
                 .into_iter()
                 .map(|entry| (entry.subject.to_string(), entry))
                 .collect();
-            for (subject, (workspace, user, session, asked)) in subjects.iter().zip(chunk) {
+            for (subject, (workspace, (user, session, asked))) in subjects.iter().zip(chunk) {
                 let last = found
                     .get(subject)
                     .map_or(Standing::Nothing, |entry| self.standing(entry, workspace));
-                answers
-                    .entry((*workspace).clone())
-                    .or_default()
-                    .push(CheckedClaim {
-                        user: *user,
-                        session: *session,
-                        asked: *asked,
-                        last,
-                    });
+                answers.push(CheckedClaim {
+                    user: *user,
+                    session: *session,
+                    asked: *asked,
+                    last,
+                });
             }
         }
         Ok(answers)

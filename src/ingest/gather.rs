@@ -4,18 +4,27 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::room::RoomHandle;
+
 /// How long an ask that nobody waits for gathers company.
 const GATHER: Duration = Duration::from_millis(200);
 /// Pause before what failed is tried again.
 pub(super) const RETRY: Duration = Duration::from_millis(250);
 
-/// Adds to `asking` what else is asked by now, waiting for the first one, and a little for more unless one
-/// `is_urgent`. `false` when there will be none any more.
-pub(super) async fn gather<T>(
+/// What a room asks for.
+pub(super) trait Ask {
+    fn room(&self) -> &RoomHandle;
+    /// Somebody waits for it.
+    fn is_urgent(&self) -> bool;
+}
+
+/// Adds to `asking` what else is asked by now, waiting for the first one, and a little for more unless one is
+/// urgent; rooms that have ended ask no more. `false` when there will be none any more.
+pub(super) async fn gather<T: Ask>(
     inbox: &mut mpsc::UnboundedReceiver<T>,
     asking: &mut Vec<T>,
-    is_urgent: impl Fn(&T) -> bool,
 ) -> bool {
+    asking.retain(|ask| !ask.room().has_ended());
     if asking.is_empty() {
         let Some(first) = inbox.recv().await else {
             return false;
@@ -23,7 +32,7 @@ pub(super) async fn gather<T>(
         asking.push(first);
     }
     let until = tokio::time::Instant::now() + GATHER;
-    while !asking.iter().any(&is_urgent) {
+    while !asking.iter().any(Ask::is_urgent) {
         match tokio::time::timeout_at(until, inbox.recv()).await {
             Ok(Some(more)) => asking.push(more),
             Ok(None) | Err(_) => break,

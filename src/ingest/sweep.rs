@@ -1,6 +1,6 @@
 //! The sweep: finds what was lost and nothing follows, and moves the rooms' watermarks.
 //!
-//! One task. Rooms ask; those that ask about the same time share one read of the leaders and few
+//! One task. Rooms ask; those that ask about the same time share one read of the leader and few
 //! batched direct gets. What is found goes back to each room, which alone judges it.
 
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::direct_get::{DirectGet, DirectGetError};
-use super::gather::{RETRY, gather};
+use super::gather::{Ask, RETRY, gather};
 use super::leader::{Leader, ReadError, Seen, StreamState, Tail};
 use super::proven::{self, ProofError};
 use crate::event::{Mark, WorkspaceSlug};
@@ -27,6 +27,16 @@ pub struct SweepAsk {
     pub urgent: bool,
     /// The last event that the room knows of, if it doubts that the stream still has it.
     pub known: Option<Known>,
+}
+
+impl Ask for SweepAsk {
+    fn room(&self) -> &RoomHandle {
+        &self.room
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.urgent
+    }
 }
 
 /// The last event that a room knows of, and why it doubts that the stream still has it.
@@ -100,7 +110,7 @@ impl Sweeper {
 
     async fn run(self, mut inbox: mpsc::UnboundedReceiver<SweepAsk>) {
         let mut asking: Vec<SweepAsk> = Vec::new();
-        while gather(&mut inbox, &mut asking, |ask| ask.urgent).await {
+        while gather(&mut inbox, &mut asking).await {
             match self.now(&asking).await {
                 Ok(now) => {
                     // The busiest first: they have the most to lose.

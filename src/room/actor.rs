@@ -12,12 +12,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::claiming::Check;
+use super::claiming::Checks;
 use super::claims::Claims;
 use super::follower::Follower;
 use super::handle::{Command, RoomHandle, Shared};
 use super::members::Members;
 use super::registry::{RoomContext, Rooms};
+use super::schedule::Schedule;
 use crate::event::{Mark, WorkspaceSlug};
 use crate::ingest::{Repair, Repaired};
 use crate::socket::CloseReason;
@@ -48,7 +49,7 @@ pub(super) struct Room {
     pub(super) repair: Option<Repair>,
     pub(super) members: Members,
     pub(super) claims: Claims,
-    pub(super) check: Check,
+    pub(super) checks: Checks,
     pub(super) barriers: Vec<(u64, oneshot::Sender<()>)>,
     /// What the metrics by workspace count.
     pub(super) traffic: Arc<Traffic>,
@@ -122,7 +123,7 @@ impl Room {
                         repair: None,
                         members: Members::default(),
                         claims: Claims::default(),
-                        check: Check::default(),
+                        checks: Checks::new(Schedule::new(share(), now)),
                         barriers: Vec::new(),
                         empty_since: Some(now),
                         prune_at: now + PRUNE,
@@ -249,6 +250,7 @@ impl Room {
     fn on_time(&mut self) -> bool {
         let now = Instant::now();
         self.follower.time(now);
+        self.check_claims_on_time(now);
         if now >= self.prune_at {
             self.claims.prune(now);
             self.prune_at = now + PRUNE;
@@ -274,6 +276,7 @@ impl Room {
     fn wake(&self, pressed: Option<Instant>) -> Instant {
         [
             self.follower.deadline(),
+            self.checks.deadline(),
             self.empty_since.map(|since| since + LINGER),
             pressed,
         ]

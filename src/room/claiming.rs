@@ -11,21 +11,35 @@ use super::claims::Verdict;
 use super::handle::{Attach, Command};
 use super::members::Member;
 use super::patience::Patience;
+use super::schedule::Schedule;
 use crate::auth::UserKey;
 use crate::ingest::{CheckedClaim, ClaimAsk, ClaimError};
 use crate::socket::CloseReason;
 use crate::telemetry::LiveDrop;
 
-/// How long making a claim again may take before the next sweep looks once more.
+/// How long making a claim again may take before SESSIONS is looked into once more.
 const RECLAIM_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Whether the room's claims are being checked.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) enum Check {
-    #[default]
-    None,
-    Asked,
-    AskedAgain,
+/// When the room's claims are checked.
+#[derive(Debug)]
+pub(super) struct Checks {
+    schedule: Schedule,
+    /// One is under way.
+    is_asked: bool,
+}
+
+impl Checks {
+    pub(super) fn new(schedule: Schedule) -> Self {
+        Self {
+            schedule,
+            is_asked: false,
+        }
+    }
+
+    /// When the next one is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        (!self.is_asked).then(|| self.schedule.next())
+    }
 }
 
 impl Room {
@@ -97,17 +111,31 @@ impl Room {
         }
     }
 
+    /// A claim may have been missed: looks now, and again a little later.
+    pub(super) fn doubt_claims(&mut self, now: Instant) {
+        self.checks.schedule.follow_up(now);
+        self.check_claims(true, now);
+    }
+
+    /// Checks the claims if that is due.
+    pub(super) fn check_claims_on_time(&mut self, now: Instant) {
+        if self.checks.deadline().is_some_and(|due| now >= due) {
+            self.check_claims(false, now);
+        }
+    }
+
     /// Asks what SESSIONS holds for the room's sessions; if that is under way, once more after it.
-    pub(super) fn check_claims(&mut self, urgent: bool) {
-        if self.check != Check::None {
-            self.check = Check::AskedAgain;
+    fn check_claims(&mut self, urgent: bool, now: Instant) {
+        if self.checks.is_asked {
+            self.checks.schedule.again();
             return;
         }
+        self.checks.schedule.asked(now);
         let held: Vec<_> = self.claims.held().collect();
         if held.is_empty() {
             return;
         }
-        self.check = Check::Asked;
+        self.checks.is_asked = true;
         self.context.claim_checks.ask(ClaimAsk {
             room: self.handle.clone(),
             held,
@@ -116,7 +144,7 @@ impl Room {
     }
 
     pub(super) fn checked(&mut self, answers: Vec<CheckedClaim>) {
-        let again = std::mem::take(&mut self.check) == Check::AskedAgain;
+        self.checks.is_asked = false;
         let now = Instant::now();
         for answer in answers {
             let verdicts =
@@ -124,8 +152,8 @@ impl Room {
                     .checked(answer.user, answer.session, answer.asked, answer.last, now);
             self.follow(answer.user, verdicts);
         }
-        if again {
-            self.check_claims(true);
+        if self.checks.schedule.take_again() {
+            self.check_claims(true, now);
         }
     }
 
@@ -145,7 +173,7 @@ impl Room {
             Err(error) => {
                 warn!(%error, %session, "claim not made again");
                 // Not at once: what stands in the way may be there again.
-                self.follower.look_later(Instant::now());
+                self.checks.schedule.follow_up(Instant::now());
             }
         }
     }
@@ -160,7 +188,7 @@ impl Room {
                     self.claims.left(user, session);
                 }
                 Verdict::ClaimAgain { session, last } => self.claim_again(user, session, last),
-                Verdict::Check => self.check_claims(true),
+                Verdict::Check => self.check_claims(true, Instant::now()),
             }
         }
     }

@@ -67,9 +67,9 @@ impl Room {
                     urgent,
                     known,
                 });
-                // Whatever lost events lost claims too.
-                self.check_claims(urgent);
             }
+            // It may have lost claims too.
+            Effect::Reconnected => self.doubt_claims(Instant::now()),
             Effect::Repair {
                 from,
                 known,
@@ -159,7 +159,11 @@ impl Room {
         match why {
             // Each input looks for a reconnect; this one makes a room look that hears nothing else.
             Resync::Reconnected => self.notice_reconnect(),
-            Resync::Doubt => self.follower.doubt(Instant::now()),
+            Resync::Doubt => {
+                let now = Instant::now();
+                self.follower.doubt(now);
+                self.doubt_claims(now);
+            }
         }
     }
 

@@ -155,6 +155,11 @@ impl RoomHandle {
         self.active.clone().wait_for(|active| *active).await.is_ok()
     }
 
+    /// Whether the room is no more: nothing that it asked for matters to anybody.
+    pub fn has_ended(&self) -> bool {
+        self.commands.is_closed()
+    }
+
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
     }

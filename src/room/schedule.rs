@@ -1,15 +1,15 @@
-//! When a room is swept. Pure.
+//! When a room compares with NATS what it knows: its events by a sweep, its claims by a check. Pure.
 
 use std::time::{Duration, Instant};
 
-/// Each room is swept once in this time, give or take a quarter.
+/// It does so once in this time, give or take a quarter.
 const EVERY: Duration = Duration::from_secs(60);
 /// When to look again after a disturbance.
 const FOLLOW_UPS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
-/// When the next sweep is due.
+/// When the next look is due.
 #[derive(Debug)]
-pub(super) struct SweepSchedule {
+pub(super) struct Schedule {
     /// Where this room stands between a quarter early (0) and a quarter late, so that rooms opened
     /// together do not stay together.
     share: u16,
@@ -19,7 +19,7 @@ pub(super) struct SweepSchedule {
     again: bool,
 }
 
-impl SweepSchedule {
+impl Schedule {
     /// Of a room that opens `now`: it is looked at early, since in a cluster not every server may know
     /// yet what this one subscribes to.
     pub(super) fn new(share: u16, now: Instant) -> Self {
@@ -39,7 +39,7 @@ impl SweepSchedule {
         follow_ups.copied().fold(self.regular, Instant::min)
     }
 
-    /// A sweep has been asked for.
+    /// A look has been asked for.
     pub(super) fn asked(&mut self, now: Instant) {
         for due in &mut self.follow_ups {
             *due = due.filter(|due| *due > now);
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_disturbance_is_followed_up_twice_and_then_the_minute_counts() {
         let start = Instant::now();
-        let mut schedule = SweepSchedule::new(0, start);
+        let mut schedule = Schedule::new(0, start);
         let mut seen = Vec::new();
         let mut now = start;
         for _ in 0..4 {

@@ -199,7 +199,6 @@ impl Claims {
         let Some(held) = self.held.get_mut(&user) else {
             return Vec::new();
         };
-        let lower = held.lower.take();
         let Some(own) = held.sessions.iter_mut().find(|own| own.id == session) else {
             return Vec::new();
         };
@@ -207,6 +206,7 @@ impl Claims {
             // It was claimed again meanwhile: the answer is about the past.
             return Vec::new();
         }
+        let lower = held.lower.take();
         match last {
             Standing::Claim(claim) if claim.session == session => {
                 own.sequence = Some(claim.sequence);

@@ -54,6 +54,21 @@ fn an_earlier_claim_heard_late_replaces_nobody_but_is_looked_into() {
 }
 
 #[test]
+fn an_answer_about_the_past_takes_nothing_with_it() {
+    let now = Instant::now();
+    let mut claims = Claims::default();
+    claims.pending(user(), id(1));
+    claims.acknowledged(user(), id(1), 10, now);
+    // SESSIONS was made anew, and another claim is the first in it.
+    assert_eq!(claims.heard(user(), other(2, 3), now), [Verdict::Check]);
+    assert_eq!(claims.checked(user(), id(1), 9, Standing::Nothing, now), []);
+    assert_eq!(
+        claims.checked(user(), id(1), 10, Standing::Claim(other(2, 3)), now),
+        [Verdict::Replaced(id(1))]
+    );
+}
+
+#[test]
 fn a_check_claims_again_over_a_message_that_is_no_claim() {
     let now = Instant::now();
     let mut claims = Claims::default();

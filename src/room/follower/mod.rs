@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 
 use super::cursor::{Cursor, Offer};
 use super::hold::{Hold, HoldBudget};
-use super::schedule::SweepSchedule;
+use super::schedule::Schedule;
 use crate::event::{Mark, StoredMessage};
 use crate::ingest::{Known, Live, Position, Repaired, StreamState};
 
@@ -45,6 +45,8 @@ pub(super) enum Effect {
     },
     /// Ask the repair under way for its next batch.
     NextBatch,
+    /// The connection to NATS is another one: something else than events may have been missed.
+    Reconnected,
     /// A live message was delivered before.
     Duplicate,
     /// These sequences aged out before they could be read.
@@ -109,7 +111,7 @@ pub(super) struct Follower {
     missing_since: Option<Instant>,
     /// The live message before which something was found missing last.
     gap: Option<u64>,
-    sweep: SweepSchedule,
+    sweep: Schedule,
     /// What held when the sweep under way was asked for.
     asked: Option<Asked>,
     /// Events delivered since the watermark moved.
@@ -150,7 +152,7 @@ impl Follower {
             unclear_since: None,
             missing_since: None,
             gap: None,
-            sweep: SweepSchedule::new(share, now),
+            sweep: Schedule::new(share, now),
             asked: None,
             events: 0,
             effects: VecDeque::new(),
@@ -222,6 +224,7 @@ impl Follower {
             return;
         }
         self.suspect("reconnect");
+        self.effects.push_back(Effect::Reconnected);
         self.doubt(now);
     }
 
@@ -245,11 +248,6 @@ impl Follower {
     pub(super) fn doubt(&mut self, now: Instant) {
         self.sweep.follow_up(now);
         self.ask_sweep(true, now);
-    }
-
-    /// Something did not come out right: a sweep a little later, and another.
-    pub(super) fn look_later(&mut self, now: Instant) {
-        self.sweep.follow_up(now);
     }
 
     /// Asks for a sweep; if one is under way, for another after it.

@@ -116,7 +116,7 @@ impl Sessions {
     }
 
     /// SESSIONS is made anew, or restored from a backup in which the user's last claim is an older one.
-    /// Each gateway has seen its claims in it before, live or by a sweep.
+    /// Each gateway has seen its claims in it before, live or by a check.
     fn lose(&mut self, draw: &mut Draw) {
         let backup = self.last.filter(|_| draw.below(2) == 0);
         self.quiesce();
@@ -168,7 +168,7 @@ impl Sessions {
         }
     }
 
-    /// A sweep reads SESSIONS; its answer is on its way.
+    /// SESSIONS is read; what it holds is on its way.
     fn check(&mut self, gateway: usize) {
         let held: Vec<_> = self.claims[gateway].held().collect();
         for (_, session, asked) in held {

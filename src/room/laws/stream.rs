@@ -398,7 +398,10 @@ impl Stream {
                     self.wants_batch = true;
                 }
                 Effect::NextBatch => self.wants_batch = self.repair.is_some(),
-                Effect::Duplicate | Effect::AgedOut { .. } | Effect::Anew(_) => {}
+                Effect::Reconnected
+                | Effect::Duplicate
+                | Effect::AgedOut { .. }
+                | Effect::Anew(_) => {}
             }
         }
     }

@@ -39,7 +39,7 @@ pub(super) struct Verdict {
     pub(super) lateness: Vec<Duration>,
     /// Between the store and the arrival of all.
     pub(super) latency: Vec<Duration>,
-    /// Between the end of the fault that held them up and the arrival of these.
+    /// Between the end of the last fault before they arrived and the arrival of these.
     pub(super) recovery: Vec<Duration>,
     pub(super) deliveries: usize,
 }
@@ -212,8 +212,9 @@ impl Evidence<'_> {
         is_in_time && is_for(connection, event) && event.sent > connection.opened
     }
 
-    /// How long after the end of the fault that held it up an event arrived, and after its acknowledgement:
-    /// without a quorum nothing can be delivered. `None` if nothing did.
+    /// How long after the end of the last fault since it was stored an event arrived, and after its
+    /// acknowledgement: without a quorum nothing can be delivered. It took at least that long to recover from
+    /// whichever of them held it up. `None` if there was no fault.
     fn recovery(
         &self,
         stored: Instant,
