@@ -103,7 +103,7 @@ impl ClaimChecker {
                 }
                 Err(error) => {
                     debug!(%error, "claims not checked");
-                    tokio::time::sleep(RETRY).await;
+                    self.leader.pause(RETRY).await;
                 }
             }
         }

@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::connection::connected;
@@ -25,6 +26,9 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// So long after it was sent, a read is sent again: who is elected meanwhile knows nothing of what was asked
 /// before.
 const AGAIN: Duration = Duration::from_millis(400);
+/// The same after an election, and twice as long each time: it is announced a little before the new leader
+/// answers.
+const SOON: Duration = Duration::from_millis(50);
 
 /// The leader gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -93,6 +97,8 @@ pub struct Leader {
     subjects: &'static str,
     /// Where the time of each read goes.
     metrics: Option<Arc<Metrics>>,
+    /// Says that there was an election.
+    elections: watch::Sender<()>,
 }
 
 /// The answer to `$JS.API.STREAM.MSG.GET` (ADR-8). Read here and not by the client, which fails on a
@@ -144,6 +150,7 @@ impl Leader {
             name: name.to_owned(),
             subjects,
             metrics: None,
+            elections: watch::Sender::new(()),
         }
     }
 
@@ -302,6 +309,23 @@ impl Leader {
         }
     }
 
+    /// The stream's name.
+    pub fn stream(&self) -> &str {
+        &self.name
+    }
+
+    /// There is another leader: what was not answered is asked again at once.
+    pub fn elected(&self) {
+        self.elections.send_replace(());
+    }
+
+    /// Waits, but no longer than until there is another leader.
+    pub(super) async fn pause(&self, pause: Duration) {
+        let mut elections = self.elections.subscribe();
+        // Either is the end of it; the other end of the channel is our own.
+        let _ = timeout(pause, elections.changed()).await;
+    }
+
     async fn connected(&self) -> Result<(), ReadError> {
         let connected = timeout(TIMEOUT, connected(&self.client)).await;
         connected.map_err(|_| self.error("no connection"))
@@ -319,20 +343,32 @@ impl Leader {
         let inbox = self.client.new_inbox();
         let subscribed = self.client.subscribe(inbox.clone()).await;
         let mut answers = subscribed.map_err(|error| self.error(error))?;
+        let mut elections = self.elections.subscribe();
+        let mut again = AGAIN;
         loop {
             connected(&self.client).await;
             self.client
                 .publish_with_reply(subject.clone(), inbox.clone(), request.clone())
                 .await
                 .map_err(|error| self.error(error))?;
-            match timeout(AGAIN, answers.next()).await {
-                Ok(Some(answer)) if answer.status == Some(StatusCode::NO_RESPONDERS) => {
-                    return Err(self.error("no responders"));
+            let answer = tokio::select! {
+                answer = answers.next() => answer,
+                () = tokio::time::sleep(again) => {
+                    again = AGAIN.min(again * 2);
+                    continue;
                 }
-                Ok(Some(answer)) => return Ok(answer.payload),
-                Ok(None) => return Err(self.error("the connection is closed")),
-                Err(_) => {}
-            }
+                _ = elections.changed() => {
+                    again = SOON;
+                    continue;
+                }
+            };
+            return match answer {
+                Some(answer) if answer.status == Some(StatusCode::NO_RESPONDERS) => {
+                    Err(self.error("no responders"))
+                }
+                Some(answer) => Ok(answer.payload),
+                None => Err(self.error("the connection is closed")),
+            };
         }
     }
 

@@ -179,7 +179,7 @@ impl Repairer {
                 Err(error) => {
                     warn!(%error, %workspace, "repair interrupted");
                     drop((permit, slot));
-                    tokio::time::sleep(RETRY).await;
+                    self.leader.pause(RETRY).await;
                     continue;
                 }
             };

@@ -126,7 +126,7 @@ impl Sweeper {
                 Err(error) => debug!(%error, "sweep waits for the leader"),
             }
             if !asking.is_empty() {
-                tokio::time::sleep(RETRY).await;
+                self.events.pause(RETRY).await;
             }
         }
     }

@@ -271,16 +271,27 @@ async fn open(
     let link = Link::establish(&config.nats, metrics, disturbances_in).await?;
     migrated(&link, config).await?;
     permitted(config).await?;
-    let (context, events) = context(config, link.clone(), projector, telemetry, cancel, parts);
+    let leaders = Leaders {
+        events: Leader::new(link.client(), &config.nats.stream, "ws.>")
+            .observed(telemetry.metrics()),
+        sessions: Leader::new(link.client(), sessions::STREAM, sessions::SUBJECTS),
+    };
+    let context = context(
+        config,
+        link.clone(),
+        leaders.clone(),
+        projector,
+        telemetry,
+        cancel,
+        parts,
+    );
     let rooms = Rooms::new(Arc::new(context), cancel.clone());
     parts.spawn(resync(rooms.clone(), disturbances));
-    parts.spawn(advisories(
-        link.clone(),
-        config.nats.stream.clone(),
-        rooms.clone(),
-    ));
+    for leader in [leaders.events.clone(), leaders.sessions] {
+        parts.spawn(elections(link.clone(), leader, rooms.clone()));
+    }
     parts.spawn(watch_lag(
-        events,
+        leaders.events,
         rooms.clone(),
         Arc::clone(telemetry.metrics()),
     ));
@@ -354,25 +365,32 @@ async fn permitted(config: &Config) -> Result<(), ServeError> {
     }
 }
 
+/// What the gateway reads at the leaders of its streams.
+#[derive(Clone)]
+struct Leaders {
+    events: Leader,
+    sessions: Leader,
+}
+
 fn context(
     config: &Config,
     link: Link,
+    leaders: Leaders,
     projector: Projector,
     telemetry: &Telemetry,
     cancel: &CancellationToken,
     parts: &mut JoinSet<()>,
-) -> (RoomContext, Leader) {
+) -> RoomContext {
     let metrics = Arc::clone(telemetry.metrics());
     let client = link.client().clone();
     let stream = config.nats.stream.clone();
-    let events = Leader::new(&client, &stream, "ws.>").observed(&metrics);
+    let Leaders { events, sessions } = leaders;
     let events_direct = DirectGet::new(client.clone(), &stream);
     let (floor, reader) = FloorReader::start(events.clone());
     parts.spawn(reader);
-    let sessions_leader = Leader::new(&client, sessions::STREAM, sessions::SUBJECTS);
     let claims = ClaimWriter::new(
         client.clone(),
-        sessions_leader.clone(),
+        sessions.clone(),
         &telemetry.instance().to_string(),
     );
     let sweeper = Sweeper {
@@ -382,16 +400,16 @@ fn context(
     let (sweeps, sweeper) = sweeper.start();
     parts.spawn(sweeper);
     let checker = ClaimChecker {
-        leader: sessions_leader,
-        direct: DirectGet::new(client.clone(), sessions::STREAM),
+        direct: DirectGet::new(client.clone(), sessions.stream()),
+        leader: sessions,
         claims: claims.clone(),
     };
     let (claim_checks, checker) = checker.start();
     parts.spawn(checker);
     let dead_letters = DeadLetters::start(client, cancel.clone());
     metrics.observe_dead_letters(dead_letters.counters());
-    let context = RoomContext {
-        repairer: Repairer::new(events_direct, events.clone(), floor.clone()),
+    RoomContext {
+        repairer: Repairer::new(events_direct, events, floor.clone()),
         holds: HoldBudget::default(),
         sweeps,
         claim_checks,
@@ -403,8 +421,7 @@ fn context(
         link,
         metrics,
         tracing: telemetry.tracing().cloned(),
-    };
-    (context, events)
+    }
 }
 
 /// Measures, for ever, how far the stream is ahead of the rooms.
@@ -433,22 +450,21 @@ async fn resync(rooms: Rooms, mut disturbances: mpsc::UnboundedReceiver<Disturba
     }
 }
 
-/// Tells the rooms of every leader election: some events stored before it may not have been
-/// republished.
-async fn advisories(link: Link, stream: String, rooms: Rooms) {
+/// Tells the rooms, and who waits for it, of every election of `leader`: some of what was stored before it may
+/// not have been republished.
+async fn elections(link: Link, leader: Leader, rooms: Rooms) {
     use futures_util::StreamExt;
-    let subject = |stream: &str| format!("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{stream}");
-    let client = link.client();
-    let (Ok(events), Ok(sessions)) = (
-        client.subscribe(subject(&stream)).await,
-        client.subscribe(subject(sessions::STREAM)).await,
-    ) else {
-        error!("leader elections are not heard");
+    let subject = format!(
+        "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{}",
+        leader.stream()
+    );
+    let Ok(mut elections) = link.client().subscribe(subject).await else {
+        error!(stream = leader.stream(), "leader elections are not heard");
         return;
     };
-    let mut elections = futures_util::stream::select(events, sessions);
-    while let Some(election) = elections.next().await {
-        info!(subject = %election.subject, "leader elected");
+    while elections.next().await.is_some() {
+        info!(stream = leader.stream(), "leader elected");
+        leader.elected();
         rooms.resync(Resync::Doubt);
     }
 }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, HeaderMap, Subject};
+use async_nats::{Client, HeaderMap, Subject, Subscriber};
 use futures_util::StreamExt;
 use herald::ingest::{DirectGet, DirectGetError, Leader};
 use tokio::task::JoinHandle;
@@ -31,14 +31,23 @@ const STORED: [(&str, &str); 4] = [
     ("Nats-Last-Sequence", "0"),
 ];
 
+/// Subscribes, and waits until the server knows.
+async fn subscribed(client: &Client, subject: &'static str) -> Subscriber {
+    let subscriber = client.subscribe(subject).await.unwrap();
+    let inbox = client.new_inbox();
+    let mut echo = client.subscribe(inbox.clone()).await.unwrap();
+    client.publish(inbox, "".into()).await.unwrap();
+    echo.next().await.expect("an echo");
+    subscriber
+}
+
 /// Answers on `subject` from the `after`th question on, and returns where each was to be answered.
 async fn answering(
     client: &Client,
     subject: &'static str,
     after: usize,
 ) -> JoinHandle<Vec<Subject>> {
-    let mut asked = client.subscribe(subject).await.unwrap();
-    client.flush().await.unwrap();
+    let mut asked = subscribed(client, subject).await;
     let client = client.clone();
     tokio::spawn(async move {
         let mut inboxes = Vec::new();
@@ -86,6 +95,25 @@ async fn a_leaders_read_is_sent_again_until_somebody_leads() {
 }
 
 #[tokio::test]
+async fn a_leaders_read_is_sent_again_when_there_was_an_election() {
+    let nats = Nats::start("").await;
+    let client = nats.connect().await;
+    let leader = Leader::new(&nats.connect().await, "EVENTS", "ws.>");
+    let mut questions = subscribed(&client, LEADER).await;
+    let elections = async {
+        // More often than time alone would have it.
+        for _ in 1..10 {
+            questions.next().await.expect("a question");
+            leader.elected();
+        }
+        let last = questions.next().await.expect("a question");
+        answer(&client, last.reply.expect("a question")).await;
+    };
+    let asking = async { assert_eq!(leader.tail().await.unwrap().mark.sequence, 7) };
+    tokio::join!(asking, elections);
+}
+
+#[tokio::test]
 async fn a_leader_that_never_answers_is_an_error_and_one_that_is_not_there_is_another() {
     let nats = Nats::start("").await;
     let client = nats.connect().await;
@@ -124,7 +152,7 @@ async fn a_direct_get_is_asked_again_elsewhere_until_its_answer_begins() {
 #[tokio::test]
 async fn a_direct_get_is_asked_again_at_once_when_its_connection_was_broken() {
     let nats = Nats::start("").await;
-    let mut asked = nats.connect().await.subscribe(DIRECT).await.unwrap();
+    let mut asked = subscribed(&nats.connect().await, DIRECT).await;
     let answering = nats.connect().await;
     let cable = Cable::to(nats.port()).await;
     let client = async_nats::connect(cable.url()).await.unwrap();
@@ -151,7 +179,7 @@ async fn a_direct_get_is_asked_again_at_once_when_its_connection_was_broken() {
 #[tokio::test]
 async fn what_is_asked_without_a_connection_is_not_asked_when_there_is_one_again() {
     let nats = Nats::start("").await;
-    let mut asked = nats.connect().await.subscribe("$JS.API.>").await.unwrap();
+    let mut asked = subscribed(&nats.connect().await, "$JS.API.>").await;
     let cable = Cable::to(nats.port()).await;
     let client = async_nats::connect(cable.url()).await.unwrap();
     let leader = Leader::new(&client, "EVENTS", "ws.>");
