@@ -71,8 +71,9 @@ impl Evidence<'_> {
                 .push(stored);
         }
         let mut verdict = Verdict::default();
+        let faults = self.effects();
         for connection in connections {
-            self.follow(connection, &by_number, &mut verdict);
+            self.follow(connection, (&by_number, &faults), &mut verdict);
             let stored = by_workspace.get(&connection.workspace);
             self.miss(connection, stored.map_or(&[], Vec::as_slice), &mut verdict);
         }
@@ -97,11 +98,30 @@ impl Evidence<'_> {
             .count()
     }
 
+    /// The faults with the time in which they have an effect: up to the first acknowledgement after the end of
+    /// each. While nobody leads the stream, nothing can be stored and nothing be read.
+    fn effects(&self) -> Vec<Happened> {
+        let mut acknowledged: Vec<Instant> = self
+            .events
+            .iter()
+            .filter_map(|event| event.acknowledged)
+            .collect();
+        acknowledged.sort_unstable();
+        let effect = |fault: &Happened| {
+            let next = acknowledged.partition_point(|at| *at < fault.ended);
+            Happened {
+                began: fault.began,
+                ended: *acknowledged.get(next).unwrap_or(&fault.ended),
+            }
+        };
+        self.faults.iter().map(effect).collect()
+    }
+
     /// What came, one by one.
     fn follow(
         &self,
         connection: &Connection,
-        by_number: &HashMap<usize, &Stored>,
+        (by_number, faults): (&HashMap<usize, &Stored>, &[Happened]),
         verdict: &mut Verdict,
     ) {
         let mut seen = BTreeSet::new();
@@ -142,7 +162,7 @@ impl Evidence<'_> {
             let acknowledged = event.acknowledged.unwrap_or(stored.at);
             verdict
                 .recovery
-                .extend(self.recovery(stored.at, acknowledged, arrival.at));
+                .extend(recovery(faults, (stored.at, acknowledged, arrival.at)));
             if stored.sequence < highest {
                 verdict
                     .late
@@ -150,7 +170,7 @@ impl Evidence<'_> {
                     .or_default()
                     .insert(number);
                 verdict.lateness.push(took);
-                let due = self.due(stored.at);
+                let due = due(faults, stored.at);
                 if arrival.at > due {
                     let by = arrival.at - due;
                     verdict
@@ -211,35 +231,30 @@ impl Evidence<'_> {
         };
         is_in_time && is_for(connection, event) && event.sent > connection.opened
     }
+}
 
-    /// How long after the end of the last fault since it was stored an event arrived, and after its
-    /// acknowledgement: without a quorum nothing can be delivered. It took at least that long to recover from
-    /// whichever of them held it up. `None` if there was no fault.
-    fn recovery(
-        &self,
-        stored: Instant,
-        acknowledged: Instant,
-        arrived: Instant,
-    ) -> Option<Duration> {
-        let ends = self
-            .faults
-            .iter()
-            .filter(|fault| fault.began <= stored + AFTERMATH)
-            .map(|fault| fault.ended)
-            .filter(|ended| (stored..=arrived).contains(ended));
-        let end = ends.max()?.max(acknowledged);
-        Some(arrived.saturating_duration_since(end))
-    }
+/// How long after the end of the last fault since it was stored an event arrived, and after its acknowledgement.
+/// It took at least that long to recover from whichever of them held it up. `None` if there was no fault.
+fn recovery(
+    faults: &[Happened],
+    (stored, acknowledged, arrived): (Instant, Instant, Instant),
+) -> Option<Duration> {
+    let ends = faults
+        .iter()
+        .filter(|fault| fault.began <= stored + AFTERMATH)
+        .map(|fault| fault.ended)
+        .filter(|ended| (stored..=arrived).contains(ended));
+    let end = ends.max()?.max(acknowledged);
+    Some(arrived.saturating_duration_since(end))
+}
 
-    /// When an event that was lost on the way has to be there.
-    fn due(&self, stored: Instant) -> Instant {
-        let faults = self
-            .faults
-            .iter()
-            .filter(|fault| fault.began <= stored + AFTERMATH && fault.ended + AFTERMATH >= stored)
-            .map(|fault| fault.ended);
-        faults.fold(stored, Instant::max) + LATE_LIMIT
-    }
+/// When an event that was lost on the way has to be there.
+fn due(faults: &[Happened], stored: Instant) -> Instant {
+    let faults = faults
+        .iter()
+        .filter(|fault| fault.began <= stored + AFTERMATH && fault.ended + AFTERMATH >= stored)
+        .map(|fault| fault.ended);
+    faults.fold(stored, Instant::max) + LATE_LIMIT
 }
 
 fn is_for(connection: &Connection, event: &Published) -> bool {
@@ -378,33 +393,34 @@ mod tests {
         };
         assert_eq!(case.counts(&[fault]), [0, 0, 0, 0, 1, 0]);
         assert_eq!(case.judge(&[fault]).late[&0], BTreeSet::from([2]));
+        // It lasts until the stream takes events again.
+        case.connection.arrivals[3].at = case.start + Duration::from_secs(14);
+        assert_eq!(case.counts(&[fault]), [0, 0, 0, 0, 1, 1]);
+        for event in &mut case.events[5..] {
+            event.acknowledged = Some(case.start + Duration::from_secs(10));
+        }
+        assert_eq!(case.counts(&[fault]), [0, 0, 0, 0, 1, 0]);
     }
 
     #[test]
     fn a_recovery_is_from_the_end_of_the_fault_or_the_acknowledgement() {
-        let case = Case::new();
-        let at = |seconds| case.start + Duration::from_secs(seconds);
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
         let fault = |began, ended| Happened {
             began: at(began),
             ended: at(ended),
         };
-        let recovery = |faults: &[Happened], (stored, acknowledged, arrived)| {
-            let evidence = Evidence {
-                events: &case.events,
-                stored: &case.stored,
-                faults,
-                drains: &[],
-            };
-            let recovery = evidence.recovery(at(stored), at(acknowledged), at(arrived));
+        let faults = [fault(10, 20), fault(18, 22), fault(30, 40)];
+        let recovered = |stored, acknowledged, arrived| {
+            let recovery = recovery(&faults, (at(stored), at(acknowledged), at(arrived)));
             recovery.map(|recovery| recovery.as_secs())
         };
-        let faults = [fault(10, 20), fault(18, 22), fault(30, 40)];
-        assert_eq!(recovery(&faults, (15, 15, 21)), Some(1));
-        assert_eq!(recovery(&faults, (19, 19, 25)), Some(3));
-        assert_eq!(recovery(&faults, (19, 24, 25)), Some(1));
-        assert_eq!(recovery(&faults, (9, 9, 21)), Some(1));
-        assert_eq!(recovery(&faults, (25, 25, 26)), None);
-        assert_eq!(recovery(&faults, (35, 35, 36)), None);
+        assert_eq!(recovered(15, 15, 21), Some(1));
+        assert_eq!(recovered(19, 19, 25), Some(3));
+        assert_eq!(recovered(19, 24, 25), Some(1));
+        assert_eq!(recovered(9, 9, 21), Some(1));
+        assert_eq!(recovered(25, 25, 26), None);
+        assert_eq!(recovered(35, 35, 36), None);
     }
 
     #[test]
