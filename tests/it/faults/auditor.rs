@@ -41,6 +41,8 @@ pub(super) struct Verdict {
     pub(super) latency: Vec<Duration>,
     /// Between the end of the last fault before they arrived and the arrival of these.
     pub(super) recovery: Vec<Duration>,
+    /// The longest of these, and which it was.
+    pub(super) slowest: (Duration, String),
     pub(super) deliveries: usize,
 }
 
@@ -160,9 +162,21 @@ impl Evidence<'_> {
             let took = arrival.at.saturating_duration_since(stored.at);
             verdict.latency.push(took);
             let acknowledged = event.acknowledged.unwrap_or(stored.at);
-            verdict
-                .recovery
-                .extend(recovery(faults, (stored.at, acknowledged, arrival.at)));
+            if let Some(recovery) = recovery(faults, (stored.at, acknowledged, arrival.at)) {
+                verdict.recovery.push(recovery);
+                if recovery > verdict.slowest.0 {
+                    let start = self.events[0].sent;
+                    let [stored, acknowledged, arrived] = [stored.at, acknowledged, arrival.at]
+                        .map(|at| at.saturating_duration_since(start));
+                    verdict.slowest = (
+                        recovery,
+                        format!(
+                            "{}: stored at {stored:.1?}, acknowledged at {acknowledged:.1?}, there at {arrived:.1?}",
+                            told()
+                        ),
+                    );
+                }
+            }
             if stored.sequence < highest {
                 verdict
                     .late
@@ -233,8 +247,9 @@ impl Evidence<'_> {
     }
 }
 
-/// How long after the end of the last fault since it was stored an event arrived, and after its acknowledgement.
-/// It took at least that long to recover from whichever of them held it up. `None` if there was no fault.
+/// How long an event took to arrive after the last end of the faults that it met when it was stored, and after its
+/// acknowledgement. A fault that comes later, and holds it up again, counts as part of that. `None` if there was
+/// no fault.
 fn recovery(
     faults: &[Happened],
     (stored, acknowledged, arrived): (Instant, Instant, Instant),

@@ -59,6 +59,9 @@ impl Plan {
     }
 }
 
+/// A recovery that takes longer is good, and worth a look.
+const SLOW: Duration = Duration::from_secs(5);
+
 /// Runs the plan and judges it.
 pub(super) async fn run(plan: &Plan) -> Report {
     let faults = plan.schedule();
@@ -267,7 +270,11 @@ fn report(
         latency: verdict.latency,
         recovery: verdict.recovery,
     };
-    if !report.is_good() {
+    let (longest, which) = verdict.slowest;
+    if longest > SLOW {
+        println!("slowest recovery: {longest:.1?}: {which}");
+    }
+    if longest > SLOW || !report.is_good() {
         keep_logs(plan.seed, world);
     }
     report
