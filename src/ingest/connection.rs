@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, Statistics};
 use tokio::sync::mpsc;
 
 use crate::config::NatsConfig;
@@ -91,15 +91,17 @@ pub(super) async fn connected(client: &Client) {
     }
 }
 
-/// Which of its connections the client is at; it rises with each reconnect, before the first message of the
-/// new one.
-pub(super) fn connects(client: &Client) -> u64 {
-    client.statistics().connects.load(Ordering::Acquire)
+/// Counts a client's connections made so far. The connection task counts up before it reads the first byte of a
+/// new connection, so that a message taken while this number stands is from the connection it stands for, or
+/// an earlier one; the events of the client come later than that.
+pub(super) fn epoch(statistics: &Statistics) -> u64 {
+    statistics.connects.load(Ordering::Acquire)
 }
 
-/// Waits until the client is at another connection than that: what was to be answered on it will not be.
-pub(super) async fn broken(client: &Client, connection: u64) {
-    while connects(client) == connection {
+/// Waits until there is another connection than that of `since`: what was to be answered on it will not be.
+pub(super) async fn broken(client: &Client, since: u64) {
+    let statistics = client.statistics();
+    while epoch(&statistics) == since {
         tokio::time::sleep(LOOK).await;
     }
 }

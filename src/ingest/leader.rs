@@ -351,24 +351,18 @@ impl Leader {
                 .publish_with_reply(subject.clone(), inbox.clone(), request.clone())
                 .await
                 .map_err(|error| self.error(error))?;
-            let answer = tokio::select! {
-                answer = answers.next() => answer,
-                () = tokio::time::sleep(again) => {
-                    again = AGAIN.min(again * 2);
-                    continue;
-                }
-                _ = elections.changed() => {
-                    again = SOON;
-                    continue;
-                }
-            };
-            return match answer {
-                Some(answer) if answer.status == Some(StatusCode::NO_RESPONDERS) => {
-                    Err(self.error("no responders"))
-                }
-                Some(answer) => Ok(answer.payload),
-                None => Err(self.error("the connection is closed")),
-            };
+            tokio::select! {
+                answer = answers.next() => return match answer {
+                    Some(answer) if answer.status == Some(StatusCode::NO_RESPONDERS) => {
+                        Err(self.error("no responders"))
+                    }
+                    Some(answer) => Ok(answer.payload),
+                    None => Err(self.error("the connection is closed")),
+                },
+                () = tokio::time::sleep(again) => again = AGAIN.min(again * 2),
+                // The other end is our own: this is an election.
+                _ = elections.changed() => again = SOON,
+            }
         }
     }
 

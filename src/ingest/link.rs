@@ -1,7 +1,6 @@
 //! The gateway's one connection to NATS and what is known about it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, Event, Statistics};
@@ -10,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::connection::epoch;
 use super::{ConnectError, connect};
 use crate::config::NatsConfig;
 use crate::telemetry::Metrics;
@@ -83,11 +83,9 @@ impl Link {
         &self.client
     }
 
-    /// Counts connections made so far. The connection task counts up before it reads the first byte
-    /// of a new connection, so that a message taken while this number stands is from the connection
-    /// it stands for, or an earlier one; the events of the client come later than that.
+    /// Counts connections made so far; it tells what a message came on.
     pub fn epoch(&self) -> u64 {
-        self.statistics.connects.load(Ordering::Acquire)
+        epoch(&self.statistics)
     }
 
     /// Whether NATS is there now, as far as is known.

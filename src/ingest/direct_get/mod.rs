@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use self::answer::{Kind, Step, step};
-use super::connection::{broken, connected, connects};
+use super::connection::{broken, connected, epoch};
 use super::raw::RawStored;
 
 pub use self::answer::End;
@@ -108,6 +108,18 @@ struct Request<'a> {
     max_bytes: Option<usize>,
 }
 
+impl<'a> Request<'a> {
+    /// A batch from a place that is still to be named.
+    fn next(batch: usize, max_bytes: usize, subject: &'a str) -> Self {
+        Self {
+            next_by_subj: Some(subject),
+            batch: Some(batch.clamp(1, BATCH_MAX)),
+            max_bytes: Some(max_bytes.max(1)),
+            ..Self::default()
+        }
+    }
+}
+
 impl DirectGet {
     /// Reads of `stream` over `client`.
     pub fn new(client: Client, stream: &str) -> Self {
@@ -140,10 +152,7 @@ impl DirectGet {
         self.ask(&Request {
             // The server takes 0 for "not given", and then 1 is what is meant.
             seq: Some(seq.max(1)),
-            next_by_subj: Some(subject),
-            batch: Some(batch.clamp(1, BATCH_MAX)),
-            max_bytes: Some(max_bytes.max(1)),
-            ..Request::default()
+            ..Request::next(batch, max_bytes, subject)
         })
         .await
     }
@@ -161,10 +170,7 @@ impl DirectGet {
     ) -> Result<Batch, DirectGetError> {
         self.ask(&Request {
             start_time: Some(time.to_rfc3339_opts(SecondsFormat::Nanos, true)),
-            next_by_subj: Some(subject),
-            batch: Some(batch.clamp(1, BATCH_MAX)),
-            max_bytes: Some(max_bytes.max(1)),
-            ..Request::default()
+            ..Request::next(batch, max_bytes, subject)
         })
         .await
     }
@@ -202,21 +208,17 @@ impl DirectGet {
     }
 
     async fn ask(&self, request: &Request<'_>) -> Result<Batch, DirectGetError> {
-        let late = |_| DirectGetError::Timeout(self.timeout);
-        timeout(self.timeout, connected(&self.client))
-            .await
-            .map_err(late)?;
         let body = serde_json::to_vec(request).map_err(|_| DirectGetError::Closed)?;
         let question = Question {
             client: self.client.clone(),
             subject: self.subject.clone(),
             body: body.into(),
         };
-        let asking = timeout(self.timeout, question.ask());
-        let (messages, connection) = asking.await.map_err(late)??;
+        let asked = question.ask(self.timeout).await?;
+        let (messages, epoch) = asked.ok_or(DirectGetError::Timeout(self.timeout))?;
         Ok(Batch {
             messages,
-            connection,
+            epoch,
             question,
             asked: 1,
             kind: if request.multi_last.is_some() {
@@ -232,9 +234,15 @@ impl DirectGet {
 }
 
 impl Question {
-    /// Asks; returns where the answer will come, and on which connection.
-    async fn ask(&self) -> Result<(Subscriber, u64), DirectGetError> {
-        let connection = connects(&self.client);
+    /// Asks once there is a connection; returns where the answer will come, and the epoch of the connection
+    /// that it will come on. `None` if there is none within `limit`.
+    async fn ask(&self, limit: Duration) -> Result<Option<(Subscriber, u64)>, DirectGetError> {
+        timeout(limit, self.send()).await.ok().transpose()
+    }
+
+    async fn send(&self) -> Result<(Subscriber, u64), DirectGetError> {
+        connected(&self.client).await;
+        let epoch = epoch(&self.client.statistics());
         // An inbox of its own: the shared one of `Client::request` takes a single message.
         let inbox = self.client.new_inbox();
         let messages = self
@@ -248,19 +256,7 @@ impl Question {
             .publish_with_reply(self.subject.clone(), inbox, self.body.clone())
             .await
             .map_err(|_| DirectGetError::Closed)?;
-        Ok((messages, connection))
-    }
-
-    /// Asks again once there is a connection. `None` if there is none within `limit`.
-    async fn ask_within(
-        &self,
-        limit: Duration,
-    ) -> Option<Result<(Subscriber, u64), DirectGetError>> {
-        let asking = async {
-            connected(&self.client).await;
-            self.ask().await
-        };
-        timeout(limit, asking).await.ok()
+        Ok((messages, epoch))
     }
 }
 
@@ -268,8 +264,8 @@ impl Question {
 #[derive(Debug)]
 pub struct Batch {
     messages: Subscriber,
-    /// Where it comes; with that connection it ends.
-    connection: u64,
+    /// That of the connection on which it comes, and with which it ends.
+    epoch: u64,
     question: Question,
     /// How often it was asked, or would have been with a connection.
     asked: u32,
@@ -291,27 +287,18 @@ impl Batch {
             return Ok(None);
         }
         let message = loop {
-            let broken = match timeout(
-                patience(self.previous, self.asked, self.timeout),
-                self.heard(),
-            )
-            .await
-            {
+            let silence = match timeout(self.patience(self.asked), self.heard()).await {
                 Ok(Some(message)) => break message?,
-                Ok(None) => true,
-                Err(_) => false,
+                Ok(None) => DirectGetError::Incomplete,
+                Err(_) => DirectGetError::Timeout(self.timeout),
             };
-            if self.previous == 0 && self.asked < ASKED_MAX {
-                let limit = patience(0, self.asked + 1, self.timeout);
-                if let Some(asked) = self.question.ask_within(limit).await {
-                    (self.messages, self.connection) = asked?;
-                }
-                self.asked += 1;
-            } else if broken {
-                return Err(DirectGetError::Incomplete);
-            } else {
-                return Err(DirectGetError::Timeout(self.timeout));
+            if self.previous > 0 || self.asked == ASKED_MAX {
+                return Err(silence);
             }
+            if let Some(asked) = self.question.ask(self.patience(self.asked + 1)).await? {
+                (self.messages, self.epoch) = asked;
+            }
+            self.asked += 1;
         };
         match step(message, self.kind, self.previous)? {
             Step::Message(raw) => {
@@ -331,23 +318,23 @@ impl Batch {
             // What came before the break counts.
             biased;
             message = self.messages.next() => Some(message.ok_or(DirectGetError::Closed)),
-            () = broken(&self.question.client, self.connection) => None,
+            () = broken(&self.question.client, self.epoch) => None,
+        }
+    }
+
+    /// How long the next message is waited for after so many questions: for the first one at most the whole time
+    /// in all, and longer each time, since it may just be slow.
+    fn patience(&self, asked: u32) -> Duration {
+        match (self.previous, asked) {
+            (0, 1) => self.timeout / 8,
+            (0, 2) => self.timeout / 4,
+            (0, _) => self.timeout / 8 * 5,
+            _ => self.timeout,
         }
     }
 
     /// How the answer ended; [`End::default`] before [`Batch::next`] has returned `None`.
     pub fn end(&self) -> End {
         self.end.unwrap_or_default()
-    }
-}
-
-/// How long the next message is waited for: for the first one at most the whole time in all, and longer
-/// each time, since it may just be slow.
-fn patience(previous: u64, asked: u32, whole: Duration) -> Duration {
-    match (previous, asked) {
-        (0, 1) => whole / 8,
-        (0, 2) => whole / 4,
-        (0, _) => whole / 8 * 5,
-        _ => whole,
     }
 }
