@@ -203,7 +203,7 @@ async fn an_event_whose_republish_was_lost_comes_once_it_is_found() {
     let publisher = Publisher::on(&nats).await;
     let mut ann = Client::join(&gateway, "ann", "acme").await;
     publisher
-        .unheard(async || {
+        .unheard("EVENTS", async || {
             let lost = json!({ "title": "lost" });
             publisher.event("acme.custom.a", &lost).await;
         })

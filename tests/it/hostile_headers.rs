@@ -93,7 +93,7 @@ async fn header_blocks_that_are_none_are_repaired_past() {
     let mut ann = Client::join(&gateway, "ann", "acme").await;
     // So that each can come by a repair only.
     publisher
-        .unheard(async || {
+        .unheard("EVENTS", async || {
             for block in BLOCKS {
                 let body = b"{\"title\":\"hostile\"}";
                 publish(&nats, "ws.acme.custom.x", block, body).await;

@@ -39,7 +39,7 @@ pub(super) struct Verdict {
     pub(super) lateness: Vec<Duration>,
     /// Between the store and the arrival of all.
     pub(super) latency: Vec<Duration>,
-    /// Between the end of the last fault before they arrived and the arrival of these.
+    /// Between the end of the faults that they met when they were stored and the arrival of these.
     pub(super) recovery: Vec<Duration>,
     /// The longest of these, and which it was.
     pub(super) slowest: (Duration, String),
@@ -165,16 +165,10 @@ impl Evidence<'_> {
             if let Some(recovery) = recovery(faults, (stored.at, acknowledged, arrival.at)) {
                 verdict.recovery.push(recovery);
                 if recovery > verdict.slowest.0 {
-                    let start = self.events[0].sent;
-                    let [stored, acknowledged, arrived] = [stored.at, acknowledged, arrival.at]
-                        .map(|at| at.saturating_duration_since(start));
-                    verdict.slowest = (
-                        recovery,
-                        format!(
-                            "{}: stored at {stored:.1?}, acknowledged at {acknowledged:.1?}, there at {arrived:.1?}",
-                            told()
-                        ),
-                    );
+                    let since = |at: Instant| at.saturating_duration_since(self.events[0].sent);
+                    let times = [stored.at, acknowledged, arrival.at].map(since);
+                    let which = format!("{}: stored, acknowledged, there at {times:.1?}", told());
+                    verdict.slowest = (recovery, which);
                 }
             }
             if stored.sequence < highest {

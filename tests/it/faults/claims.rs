@@ -8,7 +8,6 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
-use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +16,7 @@ use super::report::percentiles;
 use super::world::{GATEWAYS, World};
 use crate::support::client::Client;
 use crate::support::nats::cluster::request;
+use crate::support::publisher::Publisher;
 use crate::support::token::token;
 
 /// One of the two is closed by then.
@@ -47,8 +47,7 @@ async fn a_user_claimed_elsewhere_while_a_gateway_was_cut_off_is_closed_there_af
     for cable in &world.cables[0] {
         cable.mend();
     }
-    let closed = timeout(SETTLES, older.closed()).await;
-    assert_eq!(closed.expect("in time").0, 4009);
+    is_replaced(&mut older).await;
     assert!(newer.is_open().await);
 }
 
@@ -56,11 +55,11 @@ async fn a_user_claimed_elsewhere_while_a_gateway_was_cut_off_is_closed_there_af
 async fn a_claim_whose_republish_was_lost_counts_from_the_next_election_on() {
     let world = World::start(|gateway| gateway).await;
     let mut older = Client::join(&world.gateways[0], "ann", "acme").await;
-    let joining = Box::pin(Client::join(&world.gateways[1], "ann", "acme"));
-    let mut newer = unheard(&world.client, joining).await;
+    let publisher = Publisher::over(world.client.clone());
+    let join = async || Box::pin(Client::join(&world.gateways[1], "ann", "acme")).await;
+    let mut newer = publisher.unheard("SESSIONS", join).await;
     assert!(world.cluster.step_down(&world.client, "SESSIONS").await);
-    let closed = timeout(SETTLES, older.closed()).await;
-    assert_eq!(closed.expect("in time").0, 4009);
+    is_replaced(&mut older).await;
     assert!(newer.is_open().await);
 }
 
@@ -78,38 +77,17 @@ async fn claims_are_checked_while_nobody_leads_events() {
         let look = timeout(SETTLES, looks.next()).await;
         look.expect("in time").expect("connected");
     }
-    let context = async_nats::jetstream::new(world.client.clone());
-    let sessions = context.get_stream("SESSIONS").await.expect("it is there");
-    let claim = sessions.get_last_raw_message_by_subject("session.>").await;
-    let body = json!({ "session": "0123456789abcdef0123456789abcdef", "gateway": "another" });
-    let subject = claim.expect("a claim").subject;
-    let claiming = async {
-        let sent = context.publish(subject, body.to_string().into()).await;
-        sent.expect("sent").await.expect("stored");
-    };
-    unheard(&world.client, claiming).await;
+    let publisher = Publisher::over(world.client.clone());
+    let claim = async || publisher.claim_over_the_last().await;
+    publisher.unheard("SESSIONS", claim).await;
     assert!(older.is_open().await);
     assert!(world.cluster.step_down(&world.client, "SESSIONS").await);
-    let closed = timeout(SETTLES, older.closed()).await;
-    assert_eq!(closed.expect("in time").0, 4009);
+    is_replaced(&mut older).await;
 }
 
-/// Does something while SESSIONS republishes nothing: no other gateway hears of it.
-async fn unheard<T>(client: &async_nats::Client, doing: impl Future<Output = T>) -> T {
-    let info = request(client, "$JS.API.STREAM.INFO.SESSIONS", "").await;
-    let full = info.expect("it answers")["config"].clone();
-    let mut silent = full.clone();
-    silent["republish"] = serde_json::Value::Null;
-    let update = async |config: &serde_json::Value| {
-        let body = config.to_string();
-        let answer = request(client, "$JS.API.STREAM.UPDATE.SESSIONS", &body).await;
-        let answer = answer.expect("it answers");
-        assert!(answer["error"].is_null(), "{answer}");
-    };
-    update(&silent).await;
-    let done = doing.await;
-    update(&full).await;
-    done
+async fn is_replaced(client: &mut Client) {
+    let closed = timeout(SETTLES, client.closed()).await;
+    assert_eq!(closed.expect("in time").0, 4009);
 }
 
 const CONNECTING: u8 = 0;

@@ -24,6 +24,8 @@ const QUIESCENCE: Duration = Duration::from_secs(20);
 const QUIESCENCE_BLIND: Duration = Duration::from_secs(2);
 /// So long it is watched what comes afterwards.
 const AFTERWARDS: Duration = Duration::from_secs(1);
+/// A recovery that takes longer is good, and worth a look.
+const SLOW: Duration = Duration::from_secs(5);
 /// One client in so many comes and goes.
 const COMES_AND_GOES: usize = 5;
 
@@ -58,9 +60,6 @@ impl Plan {
         );
     }
 }
-
-/// A recovery that takes longer is good, and worth a look.
-const SLOW: Duration = Duration::from_secs(5);
 
 /// Runs the plan and judges it.
 pub(super) async fn run(plan: &Plan) -> Report {

@@ -1,8 +1,8 @@
 //! A publisher: a plain NATS client that knows nothing of Herald.
 
 use async_nats::jetstream::Context;
-use async_nats::{HeaderMap, jetstream};
-use serde_json::Value;
+use async_nats::{Client, HeaderMap, jetstream};
+use serde_json::{Value, json};
 
 use super::nats::Nats;
 
@@ -15,8 +15,13 @@ pub(crate) struct Publisher {
 impl Publisher {
     /// A publisher on `nats`.
     pub(crate) async fn on(nats: &Nats) -> Self {
+        Self::over(nats.connect().await)
+    }
+
+    /// A publisher over this connection.
+    pub(crate) fn over(client: Client) -> Self {
         Self {
-            context: jetstream::new(nats.connect().await),
+            context: jetstream::new(client),
         }
     }
 
@@ -41,17 +46,34 @@ impl Publisher {
         sent.await.expect("it is stored").sequence
     }
 
-    /// Runs `publish` while EVENTS stores and republishes nothing: as an event fares whose republish
+    /// Stores a claim of another gateway, of the first version, as the successor of the last one; returns its
+    /// sequence.
+    pub(crate) async fn claim_over_the_last(&self) -> u64 {
+        let sessions = self.context.get_stream("SESSIONS").await;
+        let sessions = sessions.expect("it exists");
+        let claim = sessions.get_last_raw_message_by_subject("session.>").await;
+        let subject = claim.expect("a claim").subject;
+        let body =
+            json!({ "session": "0123456789abcdef0123456789abcdef", "gateway": "an older one" });
+        let sent = self.context.publish(subject, body.to_string().into()).await;
+        sent.expect("it is sent")
+            .await
+            .expect("it is stored")
+            .sequence
+    }
+
+    /// Runs `publish` while `stream` stores and republishes nothing: as a message fares whose republish
     /// NATS loses with a leader change.
-    pub(crate) async fn unheard(&self, publish: impl AsyncFnOnce()) {
-        let mut stream = self.context.get_stream("EVENTS").await.expect("it exists");
+    pub(crate) async fn unheard<T>(&self, stream: &str, publish: impl AsyncFnOnce() -> T) -> T {
+        let mut stream = self.context.get_stream(stream).await.expect("it exists");
         let full = stream.info().await.expect("info").config.clone();
         let silent = jetstream::stream::Config {
             republish: None,
             ..full.clone()
         };
         self.context.update_stream(&silent).await.expect("updated");
-        publish().await;
+        let done = publish().await;
         self.context.update_stream(&full).await.expect("updated");
+        done
     }
 }

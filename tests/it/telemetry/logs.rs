@@ -95,7 +95,7 @@ async fn a_warning_that_repeats_is_counted_and_not_printed() {
     for number in 0..20 {
         let lost = format!("acme.custom.a{number}");
         publisher
-            .unheard(async || {
+            .unheard("EVENTS", async || {
                 publisher.event(&lost, &json!({})).await;
             })
             .await;

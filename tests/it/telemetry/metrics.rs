@@ -91,7 +91,7 @@ async fn run_through_a_restart(nats: &mut Nats, gateway: &Gateway) -> Counted {
     let publisher = Publisher::on(nats).await;
     // One that only a repair can find, and the last of each workspace.
     publisher
-        .unheard(async || {
+        .unheard("EVENTS", async || {
             publisher.event("w0.custom.n0", &json!({})).await;
         })
         .await;

@@ -242,7 +242,9 @@ async fn a_repaired_event_says_so_and_why() {
     } = Scene::exporting("grpc").await;
     let mut lost = 0;
     publisher
-        .unheard(async || lost = publisher.event("acme.custom.a", &json!({})).await)
+        .unheard("EVENTS", async || {
+            lost = publisher.event("acme.custom.a", &json!({})).await
+        })
         .await;
     publisher.event("acme.custom.a", &json!({})).await;
     ann.notifications(2).await;
