@@ -37,6 +37,7 @@ lint: need-cargo ## Formatting, clippy, rustdoc and (where cargo-deny is install
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+	scripts/check-vendor.sh
 	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
 	echo "cargo-deny is not installed: dependencies are not checked (cargo install --locked cargo-deny)"; \
 	else $(CARGO) deny --locked check bans licenses sources && { \

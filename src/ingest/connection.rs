@@ -4,8 +4,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, Statistics};
+use async_nats::{
+    Client, ConnectErrorKind, ConnectOptions, Event, Message, ServerAddr, Statistics, Subscriber,
+};
+use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
+use tracing::warn;
 
 use crate::config::NatsConfig;
 
@@ -96,6 +100,18 @@ pub(super) async fn connected(client: &Client) {
 /// an earlier one; the events of the client come later than that.
 pub(super) fn epoch(statistics: &Statistics) -> u64 {
     statistics.connects.load(Ordering::Acquire)
+}
+
+/// The next message that came to `inbox`. The client routes by the number of a subscription alone, so it is
+/// looked at the subject, too. `None` if the connection is closed.
+pub(super) async fn next_on(messages: &mut Subscriber, inbox: &str) -> Option<Message> {
+    loop {
+        let message = messages.next().await?;
+        if message.subject.as_str() == inbox {
+            return Some(message);
+        }
+        warn!(subject = %message.subject, "an answer for another inbox is left out");
+    }
 }
 
 /// Waits until there is another connection than that of `since`: what was to be answered on it will not be.

@@ -1,22 +1,22 @@
 //! Reads that only a stream's leader answers: what they say is final.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::{response::Response, stream::Info};
-use async_nats::{Client, StatusCode};
+use async_nats::jetstream::stream::Info;
+use async_nats::{Client, StatusCode, wire};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::connection::connected;
-use super::raw::{RawStored, read_headers};
+use super::connection::{connected, next_on};
+use super::raw::RawStored;
 use crate::event::Mark;
 use crate::telemetry::Metrics;
 
@@ -36,6 +36,13 @@ const SOON: Duration = Duration::from_millis(50);
 pub struct ReadError {
     stream: String,
     cause: String,
+}
+
+impl ReadError {
+    /// Why, without the stream's name.
+    pub fn cause(&self) -> &str {
+        &self.cause
+    }
 }
 
 /// What a stream is now.
@@ -74,7 +81,8 @@ pub struct Tail {
     /// The last sequence, 0 of a stream that never had a message; and when it was stored, or the stream
     /// made.
     pub mark: Mark,
-    /// The subject of the last message; `None` of a stream that holds none.
+    /// The subject of a message that the stream holds, the last one's if it can be asked for; `None` of a
+    /// stream that holds none.
     pub subject: Option<String>,
 }
 
@@ -99,6 +107,9 @@ pub struct Leader {
     metrics: Option<Arc<Metrics>>,
     /// Says that there was an election.
     elections: watch::Sender<()>,
+    /// The subject of the newest message whose subject can be asked for. One lock for a moment: reads run
+    /// side by side.
+    askable: Arc<Mutex<Option<String>>>,
 }
 
 /// The answer to `$JS.API.STREAM.MSG.GET` (ADR-8). Read here and not by the client, which fails on a
@@ -120,23 +131,24 @@ struct Message {
     data: String,
 }
 
-impl Message {
-    /// The end of a stream whose last message this is.
-    fn into_tail(self) -> Tail {
-        Tail {
-            mark: Mark {
-                sequence: self.seq,
-                time: self.time,
-            },
-            subject: Some(self.subject),
-        }
-    }
+/// The answer to `$JS.API.STREAM.INFO`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum InfoAnswer {
+    Failed { error: ApiError },
+    Ok(Box<Info>),
 }
 
 #[derive(Deserialize)]
 struct ApiError {
     err_code: u64,
     description: String,
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.description, self.err_code)
+    }
 }
 
 /// JetStream's error code for "no message found".
@@ -151,6 +163,7 @@ impl Leader {
             subjects,
             metrics: None,
             elections: watch::Sender::new(()),
+            askable: Arc::default(),
         }
     }
 
@@ -173,13 +186,13 @@ impl Leader {
     pub async fn tail(&self) -> Result<Tail, ReadError> {
         let last = json!({ "last_by_subj": self.subjects });
         if let Some(message) = self.get(&last).await? {
-            return Ok(message.into_tail());
+            return Ok(self.tail_at(message));
         }
         let state = self.state().await?;
         // What was stored between the two reads is in the second only: whether there is nothing up to
         // its sequence, a third one says.
         if let Some(message) = self.get(&last).await? {
-            return Ok(message.into_tail());
+            return Ok(self.tail_at(message));
         }
         Ok(Tail {
             mark: Mark {
@@ -188,6 +201,24 @@ impl Leader {
             },
             subject: None,
         })
+    }
+
+    /// The end of a stream whose last message this is.
+    fn tail_at(&self, message: Message) -> Tail {
+        let mut askable = self.askable.lock().unwrap_or_else(PoisonError::into_inner);
+        let subject = if is_askable(&message.subject) {
+            *askable = Some(message.subject.clone());
+            message.subject
+        } else {
+            askable.clone().unwrap_or_else(|| pattern(&message.subject))
+        };
+        Tail {
+            mark: Mark {
+                sequence: message.seq,
+                time: message.time,
+            },
+            subject: Some(subject),
+        }
     }
 
     /// What the stream is now, and its end, which is its last message but where that was deleted.
@@ -244,8 +275,8 @@ impl Leader {
         self.connected().await?;
         let answer = self.ask("INFO", "{}".to_owned()).await?;
         match serde_json::from_slice(&answer).map_err(|error| self.error(error))? {
-            Response::Ok(info) => Ok(info),
-            Response::Err { error } => Err(self.error(error)),
+            InfoAnswer::Ok(info) => Ok(*info),
+            InfoAnswer::Failed { error } => Err(self.error(error)),
         }
     }
 
@@ -278,14 +309,18 @@ impl Leader {
     /// # Errors
     /// [`ReadError`].
     pub async fn last(&self, subject: &str) -> Result<Option<RawStored>, ReadError> {
-        let message = self.get(&json!({ "last_by_subj": subject })).await?;
-        message.map(|message| self.raw(message)).transpose()
+        match self.get(&json!({ "last_by_subj": subject })).await? {
+            Some(message) if message.subject != subject => {
+                Err(self.error("the answer is of another subject"))
+            }
+            message => message.map(|message| self.raw(message)).transpose(),
+        }
     }
 
     fn raw(&self, message: Message) -> Result<RawStored, ReadError> {
         let decode = |text: &str| STANDARD.decode(text).map_err(|error| self.error(error));
         Ok(RawStored {
-            headers: Some(read_headers(&decode(&message.hdrs)?)),
+            headers: Some(wire::header_block(&decode(&message.hdrs)?).2),
             payload: decode(&message.data)?.into(),
             subject: message.subject.into(),
             sequence: message.seq,
@@ -304,7 +339,7 @@ impl Leader {
         let answer: Answer = serde_json::from_slice(&answer).map_err(|error| self.error(error))?;
         match answer.error {
             Some(error) if error.err_code == NO_MESSAGE => Ok(None),
-            Some(error) => Err(self.error(error.description)),
+            Some(error) => Err(self.error(error)),
             None => Ok(answer.message),
         }
     }
@@ -328,7 +363,7 @@ impl Leader {
 
     async fn connected(&self) -> Result<(), ReadError> {
         let connected = timeout(TIMEOUT, connected(&self.client)).await;
-        connected.map_err(|_| self.error("no connection"))
+        connected.map_err(|_| self.error("NATS is away"))
     }
 
     async fn ask(&self, api: &str, request: String) -> Result<Bytes, ReadError> {
@@ -352,7 +387,7 @@ impl Leader {
                 .await
                 .map_err(|error| self.error(error))?;
             tokio::select! {
-                answer = answers.next() => return match answer {
+                answer = next_on(&mut answers, &inbox) => return match answer {
                     Some(answer) if answer.status == Some(StatusCode::NO_RESPONDERS) => {
                         Err(self.error("no responders"))
                     }
@@ -370,6 +405,43 @@ impl Leader {
         ReadError {
             stream: self.name.clone(),
             cause: cause.to_string(),
+        }
+    }
+}
+
+/// Whether a request for `subject` asks for that one. A publisher may choose bytes that are no UTF-8, which no
+/// request can name, or tokens that mean many subjects in a request.
+fn is_askable(subject: &str) -> bool {
+    subject.split('.').all(is_askable_token)
+}
+
+fn is_askable_token(token: &str) -> bool {
+    token.bytes().all(|byte| byte.is_ascii_graphic()) && !matches!(token, "" | "*" | ">")
+}
+
+/// What asks for `subject`, and maybe for others.
+fn pattern(subject: &str) -> String {
+    let tokens = subject.split('.');
+    let asked = tokens.map(|token| if is_askable_token(token) { token } else { "*" });
+    asked.collect::<Vec<_>>().join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_that_no_request_can_name_is_asked_for_by_a_pattern() {
+        for (subject, is_one, wanted) in [
+            ("ws.acme.custom.x", true, "ws.acme.custom.x"),
+            ("ws.acme.custom.\u{fffd}", false, "ws.acme.custom.*"),
+            ("ws.acme.custom.x\u{a0}17", false, "ws.acme.custom.*"),
+            ("ws.acme.>", false, "ws.acme.*"),
+            ("ws.acme.*.x", false, "ws.acme.*.x"),
+            ("ws.a*b.custom.x>", true, "ws.a*b.custom.x>"),
+        ] {
+            assert_eq!(is_askable(subject), is_one, "{subject}");
+            assert_eq!(pattern(subject), wanted, "{subject}");
         }
     }
 }

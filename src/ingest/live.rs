@@ -35,12 +35,7 @@ pub(super) fn republished(message: Message, stream: &str) -> Option<RawStored> {
 /// Reads an event of `workspace`. `None` where it is not one, as in [`republished`].
 pub fn event(message: Message, stream: &str, workspace: &WorkspaceSlug) -> Option<Live> {
     let raw = republished(message, stream)?;
-    let in_workspace = raw
-        .subject
-        .strip_prefix("ws.")
-        .and_then(|rest| rest.strip_prefix(workspace.as_str()))
-        .is_some_and(|rest| rest.starts_with('.'));
-    in_workspace.then_some(Live {
+    raw.is_of(workspace).then_some(Live {
         previous: raw.last_sequence?,
         message: raw.into_stored(workspace.clone()),
     })

@@ -7,7 +7,7 @@
 use async_nats::header::{
     HeaderName, NATS_LAST_SEQUENCE, NATS_SEQUENCE, NATS_SUBJECT, NATS_TIME_STAMP,
 };
-use async_nats::{HeaderMap, HeaderValue, Message, Subject};
+use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
@@ -74,8 +74,16 @@ impl RawStored {
         WorkspaceSlug::parse(tokens.next()?).ok()
     }
 
+    /// Whether it is stored under a subject of `workspace`.
+    pub fn is_of(&self, workspace: &WorkspaceSlug) -> bool {
+        self.subject
+            .strip_prefix("ws.")
+            .and_then(|rest| rest.strip_prefix(workspace.as_str()))
+            .is_some_and(|rest| rest.starts_with('.'))
+    }
+
     /// The message as the event stage takes it. `workspace` is that of the room that read it; see
-    /// [`RawStored::workspace`].
+    /// [`RawStored::is_of`].
     pub fn into_stored(self, workspace: WorkspaceSlug) -> StoredMessage {
         StoredMessage {
             workspace,
@@ -86,24 +94,6 @@ impl RawStored {
             payload: self.payload,
         }
     }
-}
-
-/// Reads a header block as it is stored (ADR-4). A publisher wrote it and the server did not look: what
-/// cannot be read is skipped.
-pub(super) fn read_headers(block: &[u8]) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for line in String::from_utf8_lossy(block).split("\r\n").skip(1) {
-        let Some((name, value)) = line.split_once(':') else {
-            continue;
-        };
-        if let (Ok(name), Ok(value)) = (
-            name.parse::<HeaderName>(),
-            value.trim().parse::<HeaderValue>(),
-        ) {
-            headers.append(name, value);
-        }
-    }
-    headers
 }
 
 /// The server's value of a header: the last one.
@@ -189,5 +179,98 @@ mod tests {
             let got = raw.workspace();
             assert_eq!(got.as_ref().map(WorkspaceSlug::as_str), workspace);
         }
+    }
+
+    /// The words of a line, and the subjects that they give; `None` where it is none.
+    #[test]
+    fn the_line_of_a_message_is_split_at_ascii_spaces_alone() {
+        let nbsp = "ws.acme.x\u{a0}17 1 2 3";
+        type Read<'a> = Option<(&'a str, u64, Option<&'a str>, usize, usize)>;
+        let table: [(&[u8], bool, Read<'_>); 16] = [
+            (b"a.b 7 12 34", true, Some(("a.b", 7, None, 12, 34))),
+            (
+                b"a.b 7 in.x 12 34",
+                true,
+                Some(("a.b", 7, Some("in.x"), 12, 34)),
+            ),
+            (b"a.b 7 34", false, Some(("a.b", 7, None, 0, 34))),
+            (
+                b" a.b  7 in.x 34 ",
+                false,
+                Some(("a.b", 7, Some("in.x"), 0, 34)),
+            ),
+            (
+                nbsp.as_bytes(),
+                true,
+                Some(("ws.acme.x\u{a0}17", 1, None, 2, 3)),
+            ),
+            (b"a\x0b17 1 2 3", true, Some(("a\x0b17", 1, None, 2, 3))),
+            (b"a.\xff 1 2 3", true, Some(("a.\u{fffd}", 1, None, 2, 3))),
+            (
+                b"a 1 \xe2\x80 3",
+                false,
+                Some(("a", 1, Some("\u{fffd}\u{fffd}"), 0, 3)),
+            ),
+            (b"a 1 3 2", true, None),
+            (b"a 1 2", true, None),
+            (b"a 1 2 3 4 5", true, None),
+            (b"a 1", false, None),
+            (b"", false, None),
+            (b"a x 2 3", true, None),
+            (b"a 1 -2 3", true, None),
+            (b"a 1 18446744073709551615", false, None),
+        ];
+        for (text, has_headers, wanted) in table {
+            let line = async_nats::wire::line(text, has_headers).ok();
+            let got = line.as_ref().map(|line| {
+                let reply = line.reply.as_ref().map(|reply| reply.as_str());
+                (
+                    line.subject.as_str(),
+                    line.sid,
+                    reply,
+                    line.header_len,
+                    line.total_len,
+                )
+            });
+            assert_eq!(got, wanted, "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn of_a_header_block_what_can_be_read_is() {
+        type Headers<'a> = &'a [(&'a str, &'a str)];
+        let table: [(&[u8], Headers<'_>); 8] = [
+            (
+                b"NATS/1.0\r\nA: b\r\nA:c \r\n\r\n",
+                &[("A", "b"), ("A", "c")],
+            ),
+            (b"NATS/1.0\r\nA: a\rb\r\nB: c\r\n\r\n", &[("B", "c")]),
+            (b"NATS/1.0\r\nno colon\r\n: x\r\nB: c\r\n", &[("B", "c")]),
+            (b"garbage\r\nB: c", &[("B", "c")]),
+            (b"A: \xff\r\n", &[("A", "\u{fffd}")]),
+            (b"A: b\r\n  c\r\n", &[("A", "b  c")]),
+            ("A: x\u{a0}\r\n".as_bytes(), &[("A", "x\u{a0}")]),
+            ("A: x\r\n\u{a0}B: c\r\n".as_bytes(), &[("A", "x")]),
+        ];
+        for (block, wanted) in table {
+            let (_, _, headers) = async_nats::wire::header_block(block);
+            let mut got: Vec<(String, String)> = headers
+                .iter()
+                .flat_map(|(name, values)| {
+                    values
+                        .iter()
+                        .map(|value| (name.to_string(), value.to_string()))
+                })
+                .collect();
+            got.sort();
+            let wanted: Vec<_> = wanted
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect();
+            assert_eq!(got, wanted, "{}", block.escape_ascii());
+        }
+        let (status, description, _) = async_nats::wire::header_block(b"NATS/1.0 204 EOB\r\n\r\n");
+        assert_eq!(status.map(|status| status.as_u16()), Some(204));
+        assert_eq!(description.as_deref(), Some("EOB"));
     }
 }

@@ -159,7 +159,7 @@ impl Repairer {
         tell: &mpsc::Sender<Told>,
         mut asked: mpsc::Receiver<()>,
     ) {
-        let Some(end) = self.floor.wait().await else {
+        let Some(end) = self.floor.wait(&mut None).await else {
             return;
         };
         let mut progress = Progress {
@@ -220,9 +220,13 @@ impl Repairer {
         }
         progress.known = None;
         progress.from = Position::Above(upto);
-        let stored = |raw: RawStored| raw.into_stored(workspace.clone());
+        let stored = |raw: RawStored| {
+            // It was asked for no others, but a room delivers nothing that is not its own.
+            let is_own = raw.is_of(workspace);
+            is_own.then(|| raw.into_stored(workspace.clone()))
+        };
         Ok(Repaired::Batch(RepairedBatch {
-            messages: messages.into_iter().map(stored).collect(),
+            messages: messages.into_iter().filter_map(stored).collect(),
             end: (upto >= end.sequence).then_some(end),
         }))
     }

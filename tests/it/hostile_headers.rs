@@ -2,13 +2,12 @@
 //! publisher sends. None of it may end a gateway, delay its room or lose another's event.
 
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
 
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
 use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
+use crate::support::raw_nats::RawNats;
 
 /// Header blocks that no client library would send. Each is followed by a body.
 const BLOCKS: &[&[u8]] = &[
@@ -23,28 +22,14 @@ const BLOCKS: &[&[u8]] = &[
     b"garbage\r\nA: b\r\n\r\n",
     b"NATS/1.0\r\nA: b",
     b"\r\n\r\n",
+    "NATS/1.0\r\nA: b\r\n\u{a0}c\r\n\r\n".as_bytes(),
 ];
 
 async fn publish(nats: &Nats, subject: &str, block: &[u8], body: &[u8]) {
-    let stream = TcpStream::connect(("127.0.0.1", nats.port()))
-        .await
-        .unwrap();
-    let mut stream = BufReader::new(stream);
-    let total = block.len() + body.len();
-    let mut sent = b"CONNECT {\"verbose\":false,\"headers\":true,\"protocol\":1}\r\n".to_vec();
-    sent.extend_from_slice(format!("HPUB {subject} {} {total}\r\n", block.len()).as_bytes());
-    sent.extend_from_slice(block);
-    sent.extend_from_slice(body);
-    sent.extend_from_slice(b"\r\nPING\r\n");
-    stream.write_all(&sent).await.unwrap();
-    let mut line = String::new();
-    while !line.starts_with("PONG") {
-        line.clear();
-        assert!(
-            stream.read_line(&mut line).await.unwrap() > 0,
-            "the server hung up"
-        );
-    }
+    let mut raw = RawNats::on(nats).await;
+    raw.publish_with_block(subject.as_bytes(), block, body)
+        .await;
+    raw.flush().await;
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ mod frames;
 mod guide;
 mod harness;
 mod hostile_headers;
+mod hostile_subjects;
 mod limits;
 mod migration_faults;
 mod migrations;

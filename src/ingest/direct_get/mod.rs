@@ -13,12 +13,11 @@ use std::time::Duration;
 use async_nats::{Client, HeaderMap, Message, Subject, Subscriber};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
-use futures_util::StreamExt as _;
 use serde::Serialize;
 use tokio::time::timeout;
 
 use self::answer::{Kind, Step, step};
-use super::connection::{broken, connected, epoch};
+use super::connection::{broken, connected, epoch, next_on};
 use super::raw::RawStored;
 
 pub use self::answer::End;
@@ -215,10 +214,8 @@ impl DirectGet {
             body: body.into(),
         };
         let asked = question.ask(self.timeout).await?;
-        let (messages, epoch) = asked.ok_or(DirectGetError::Timeout(self.timeout))?;
         Ok(Batch {
-            messages,
-            epoch,
+            inbox: asked.ok_or(DirectGetError::Timeout(self.timeout))?,
             question,
             asked: 1,
             kind: if request.multi_last.is_some() {
@@ -234,38 +231,49 @@ impl DirectGet {
 }
 
 impl Question {
-    /// Asks once there is a connection; returns where the answer will come, and the epoch of the connection
-    /// that it will come on. `None` if there is none within `limit`.
-    async fn ask(&self, limit: Duration) -> Result<Option<(Subscriber, u64)>, DirectGetError> {
+    /// Asks once there is a connection; returns where the answer will come. `None` if there is none within
+    /// `limit`.
+    async fn ask(&self, limit: Duration) -> Result<Option<Inbox>, DirectGetError> {
         timeout(limit, self.send()).await.ok().transpose()
     }
 
-    async fn send(&self) -> Result<(Subscriber, u64), DirectGetError> {
+    async fn send(&self) -> Result<Inbox, DirectGetError> {
         connected(&self.client).await;
         let epoch = epoch(&self.client.statistics());
         // An inbox of its own: the shared one of `Client::request` takes a single message.
-        let inbox = self.client.new_inbox();
+        let subject = self.client.new_inbox();
         let messages = self
             .client
-            .subscribe(inbox.clone())
+            .subscribe(subject.clone())
             .await
             .map_err(|_| DirectGetError::Closed)?;
         // The server handles SUB and PUB of one connection in order, so nothing needs flushing in
         // between.
         self.client
-            .publish_with_reply(self.subject.clone(), inbox, self.body.clone())
+            .publish_with_reply(self.subject.clone(), subject.clone(), self.body.clone())
             .await
             .map_err(|_| DirectGetError::Closed)?;
-        Ok((messages, epoch))
+        Ok(Inbox {
+            subject,
+            messages,
+            epoch,
+        })
     }
+}
+
+/// Where an answer comes.
+#[derive(Debug)]
+struct Inbox {
+    subject: String,
+    messages: Subscriber,
+    /// That of the connection on which it comes, and with which it ends.
+    epoch: u64,
 }
 
 /// An answer on its way. Dropping it unsubscribes, which ends what is still to come of it.
 #[derive(Debug)]
 pub struct Batch {
-    messages: Subscriber,
-    /// That of the connection on which it comes, and with which it ends.
-    epoch: u64,
+    inbox: Inbox,
     question: Question,
     /// How often it was asked, or would have been with a connection.
     asked: u32,
@@ -296,7 +304,7 @@ impl Batch {
                 return Err(silence);
             }
             if let Some(asked) = self.question.ask(self.patience(self.asked + 1)).await? {
-                (self.messages, self.epoch) = asked;
+                self.inbox = asked;
             }
             self.asked += 1;
         };
@@ -317,8 +325,10 @@ impl Batch {
         tokio::select! {
             // What came before the break counts.
             biased;
-            message = self.messages.next() => Some(message.ok_or(DirectGetError::Closed)),
-            () = broken(&self.question.client, self.epoch) => None,
+            message = next_on(&mut self.inbox.messages, &self.inbox.subject) => {
+                Some(message.ok_or(DirectGetError::Closed))
+            }
+            () = broken(&self.question.client, self.inbox.epoch) => None,
         }
     }
 

@@ -18,7 +18,7 @@ use std::fmt::{self, Display, Write as _};
 use std::future::{self, Future};
 use std::io::IoSlice;
 use std::pin::Pin;
-use std::str::{self, FromStr};
+use std::str;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -35,10 +35,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite};
 use tracing::trace;
 
-use crate::header::{HeaderMap, HeaderName};
-use crate::status::StatusCode;
-use crate::subject::Subject;
-use crate::{ClientOp, ServerError, ServerOp, Statistics};
+use crate::{wire, ClientOp, ServerError, ServerOp, Statistics};
 
 /// Soft limit for the amount of bytes in [`Connection::write_buf`]
 /// and [`Connection::flattened_writes`].
@@ -157,8 +154,7 @@ impl Connection {
         }
 
         if self.read_buf.starts_with(b"-ERR") {
-            let description = str::from_utf8(&self.read_buf[5..len])
-                .map_err(|err| io::Error::new(io::ErrorKind::InvalidInput, err))?
+            let description = wire::text(self.read_buf.get(5..len).unwrap_or_default())
                 .trim_matches('\'')
                 .to_owned();
 
@@ -177,40 +173,14 @@ impl Connection {
         }
 
         if self.read_buf.starts_with(b"MSG ") {
-            let line = str::from_utf8(&self.read_buf[4..len])
-                .map_err(|err| io::Error::new(io::ErrorKind::InvalidInput, err))?;
-            let mut args = line.split(' ').filter(|s| !s.is_empty());
-
-            // Parse the operation syntax: MSG <subject> <sid> [reply-to] <#bytes>
-            let (subject, sid, reply_to, payload_len) = match (
-                args.next(),
-                args.next(),
-                args.next(),
-                args.next(),
-                args.next(),
-            ) {
-                (Some(subject), Some(sid), Some(reply_to), Some(payload_len), None) => {
-                    (subject, sid, Some(reply_to), payload_len)
-                }
-                (Some(subject), Some(sid), Some(payload_len), None, None) => {
-                    (subject, sid, None, payload_len)
-                }
-                _ => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidInput,
-                        "invalid number of arguments after MSG",
-                    ))
-                }
-            };
-
-            let sid = sid
-                .parse::<u64>()
-                .map_err(|err| io::Error::new(io::ErrorKind::InvalidInput, err))?;
-
-            // Parse the number of payload bytes.
-            let payload_len = payload_len
-                .parse::<usize>()
-                .map_err(|err| io::Error::new(io::ErrorKind::InvalidInput, err))?;
+            // MSG <subject> <sid> [reply-to] <#bytes>
+            let wire::Line {
+                subject,
+                sid,
+                reply,
+                total_len: payload_len,
+                ..
+            } = wire::line(&self.read_buf[4..len], false)?;
 
             // Return early without advancing if there is not enough data read the entire
             // message
@@ -219,11 +189,8 @@ impl Connection {
             }
 
             let length = payload_len
-                + reply_to.as_ref().map(|reply| reply.len()).unwrap_or(0)
+                + reply.as_ref().map(|reply| reply.len()).unwrap_or(0)
                 + subject.len();
-
-            let subject = Subject::from(subject);
-            let reply = reply_to.map(Subject::from);
 
             self.read_buf.advance(len + 2);
             let payload = self.read_buf.split_to(payload_len).freeze();
@@ -250,77 +217,14 @@ impl Connection {
         }
 
         if self.read_buf.starts_with(b"HMSG ") {
-            // Extract whitespace-delimited arguments that come after "HMSG".
-            let line = std::str::from_utf8(&self.read_buf[5..len])
-                .map_err(|err| io::Error::new(io::ErrorKind::InvalidInput, err))?;
-            let mut args = line.split_whitespace().filter(|s| !s.is_empty());
-
-            // <subject> <sid> [reply-to] <# header bytes><# total bytes>
-            let (subject, sid, reply_to, header_len, total_len) = match (
-                args.next(),
-                args.next(),
-                args.next(),
-                args.next(),
-                args.next(),
-                args.next(),
-            ) {
-                (
-                    Some(subject),
-                    Some(sid),
-                    Some(reply_to),
-                    Some(header_len),
-                    Some(total_len),
-                    None,
-                ) => (subject, sid, Some(reply_to), header_len, total_len),
-                (Some(subject), Some(sid), Some(header_len), Some(total_len), None, None) => {
-                    (subject, sid, None, header_len, total_len)
-                }
-                _ => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidInput,
-                        "invalid number of arguments after HMSG",
-                    ))
-                }
-            };
-
-            // Convert the slice into a subject
-            let subject = Subject::from(subject);
-
-            // Parse the subject ID.
-            let sid = sid.parse::<u64>().map_err(|_| {
-                io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    "cannot parse sid argument after HMSG",
-                )
-            })?;
-
-            // Convert the slice into a subject.
-            let reply = reply_to.map(Subject::from);
-
-            // Parse the number of payload bytes.
-            let header_len = header_len.parse::<usize>().map_err(|_| {
-                io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    "cannot parse the number of header bytes argument after \
-                     HMSG",
-                )
-            })?;
-
-            // Parse the number of payload bytes.
-            let total_len = total_len.parse::<usize>().map_err(|_| {
-                io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    "cannot parse the number of bytes argument after HMSG",
-                )
-            })?;
-
-            if total_len < header_len {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    "number of header bytes was greater than or equal to the \
-                 total number of bytes after HMSG",
-                ));
-            }
+            // HMSG <subject> <sid> [reply-to] <# header bytes> <# total bytes>
+            let wire::Line {
+                subject,
+                sid,
+                reply,
+                header_len,
+                total_len,
+            } = wire::line(&self.read_buf[5..len], true)?;
 
             if len + total_len + 4 > self.read_buf.remaining() {
                 return Ok(None);
@@ -331,38 +235,7 @@ impl Connection {
             let payload = self.read_buf.split_to(total_len - header_len).freeze();
             self.read_buf.advance(2);
 
-            // The server passes a publisher's header block on as it stands, so that nothing in it
-            // may end the connection: what cannot be read is skipped, and what the server itself
-            // appended comes last and is well-formed.
-            let text = String::from_utf8_lossy(&header);
-            let mut lines = text.lines().peekable();
-            let suffix = lines
-                .next_if(|line| line.starts_with("NATS/1.0"))
-                .and_then(|line| line.strip_prefix("NATS/1.0"))
-                .map_or("", str::trim);
-            let (status, description) = suffix
-                .split_once(' ')
-                .map(|(status, description)| (status.trim(), description.trim()))
-                .unwrap_or((suffix, ""));
-            let status = status.parse::<StatusCode>().ok();
-            let description = (!description.is_empty()).then(|| description.to_owned());
-
-            let mut headers = HeaderMap::new();
-            while let Some(line) = lines.next() {
-                let Some((name, value)) = line.split_once(':') else {
-                    continue;
-                };
-                let mut value = value.trim_start().to_owned();
-                while let Some(v) = lines.next_if(|s| s.starts_with(char::is_whitespace)) {
-                    value.push_str(v);
-                }
-                value.truncate(value.trim_end().len());
-                if let (Ok(name), Ok(value)) =
-                    (HeaderName::from_str(name), crate::HeaderValue::from_str(&value))
-                {
-                    headers.append(name, value);
-                }
-            }
+            let (status, description, headers) = wire::header_block(&header);
 
             trace!(
                 subject = %subject,

@@ -285,6 +285,7 @@ pub mod service;
 pub mod status;
 pub mod subject;
 mod tls;
+pub mod wire;
 
 pub use message::Message;
 pub use status::StatusCode;
@@ -1310,6 +1311,11 @@ impl Subscriber {
             sender,
             receiver,
         }
+    }
+
+    /// The subscription's id, by which [`Event::SlowConsumer`] names it.
+    pub fn sid(&self) -> u64 {
+        self.sid
     }
 
     /// Unsubscribes from subscription, draining all remaining messages.
