@@ -61,7 +61,7 @@ struct PlannedOperation {
 }
 
 pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
-    let client = connect(&config.nats, "herald-migrate", None).await?;
+    let client = connect(&config.nats, "herald-migrate", drop).await?;
     let migrator = Migrator::new(&client, &config.nats, &MigrationSet::embedded())?;
     if args.status {
         let status = migrator.status().await?;

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::CliError;
 use crate::config::Config;
-use crate::ingest::{connect, permissions};
+use crate::ingest::{connect, event_channel, permissions};
 
 /// The oldest nats-server that will do: batched direct get came with it.
 pub(super) const VERSION_MIN: &str = "2.11";
@@ -26,7 +26,7 @@ pub(super) fn is_new_enough(version: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) client: Client,
-    events: mpsc::UnboundedReceiver<Event>,
+    events: mpsc::Receiver<Event>,
     inbox_prefix: String,
 }
 
@@ -36,8 +36,8 @@ impl Connection {
     /// # Errors
     /// [`CliError::Failure`] at once where no server can be reached or it refuses the credentials.
     pub(super) async fn open(config: &Config, name: &str) -> Result<Self, CliError> {
-        let (sender, events) = mpsc::unbounded_channel();
-        let client = connect(&config.nats, name, Some(sender)).await?;
+        let (happens, events) = event_channel();
+        let client = connect(&config.nats, name, happens).await?;
         Ok(Self {
             client,
             events,
@@ -63,7 +63,7 @@ impl Connection {
 }
 
 /// Ends with the first missing permission that the server tells of.
-async fn first_denial(events: &mut mpsc::UnboundedReceiver<Event>, inbox_prefix: &str) -> String {
+async fn first_denial(events: &mut mpsc::Receiver<Event>, inbox_prefix: &str) -> String {
     while let Some(event) = events.recv().await {
         if let Some(text) = permissions::denial(&event, inbox_prefix) {
             return text;

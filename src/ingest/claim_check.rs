@@ -62,7 +62,7 @@ pub struct ClaimChecker {
 /// A cheap handle for asking.
 #[derive(Debug, Clone)]
 pub struct ClaimCheckHandle {
-    /// The other end is the task of [`ClaimChecker::start`].
+    /// The other end is the task of [`ClaimChecker::start`]. Unbounded, but a room has one ask under way.
     asks: mpsc::UnboundedSender<ClaimAsk>,
 }
 

@@ -28,6 +28,9 @@ const PING: Duration = Duration::from_secs(3);
 /// for Go.
 const CONNECT: Duration = Duration::from_secs(2);
 
+/// Events of a connection that may wait for a command: far more than a command has denied requests.
+const EVENTS_MAX: usize = 1024;
+
 /// How often it is looked whether there is a connection again, or another one.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -56,26 +59,23 @@ pub enum ConnectError {
     Unreachable(String),
 }
 
-/// Connects as `name`. With `events`, the connection is also kept up for ever and says what
-/// happens to it there; without, an unreachable server is an error at once.
+/// Connects as `name`, and keeps the connection up for ever; `happens` hears what happens to it, and does not
+/// take long.
 ///
 /// # Errors
 /// [`ConnectError`].
 pub async fn connect(
     config: &NatsConfig,
     name: &str,
-    events: Option<mpsc::UnboundedSender<Event>>,
+    happens: impl Fn(Event) + Send + Sync + 'static,
 ) -> Result<Client, ConnectError> {
-    let (mut options, servers) = options(config).await?;
-    options = options.name(name);
-    if let Some(events) = events {
-        options = options.event_callback(move |event| {
-            // The receiver is gone only when the gateway is ending.
-            let _ = events.send(event);
-            std::future::ready(())
-        });
-    }
+    let (options, servers) = options(config).await?;
     options
+        .name(name)
+        .event_callback(move |event| {
+            happens(event);
+            std::future::ready(())
+        })
         .connect(servers)
         .await
         .map_err(|error| match error.kind() {
@@ -85,6 +85,16 @@ pub async fn connect(
             ConnectErrorKind::ServerParse => ConnectError::Url,
             kind => ConnectError::Unreachable(kind.to_string()),
         })
+}
+
+/// What [`connect`] tells, for somebody who waits for some of it. What comes while [`EVENTS_MAX`] wait is left out.
+pub fn event_channel() -> (
+    impl Fn(Event) + Send + Sync + 'static,
+    mpsc::Receiver<Event>,
+) {
+    let (sender, events) = mpsc::channel(EVENTS_MAX);
+    // Full, or nobody waits any more.
+    (move |event| drop(sender.try_send(event)), events)
 }
 
 /// Waits until there is a connection. What is sent while there is none stays in the client: after a long time

@@ -42,13 +42,17 @@ impl FloorReader {
         answer.await.map_err(|_| None)?.map_err(Some)
     }
 
-    /// The same, asked for until the leader answers. `None` if the gateway is ending.
-    pub async fn wait(&self) -> Option<Mark> {
+    /// The same, asked for until the leader answers; meanwhile `cause` is why it does not. `None` if the gateway
+    /// is ending.
+    pub async fn wait(&self, cause: &mut Option<ReadError>) -> Option<Mark> {
         loop {
             match self.read().await {
                 Ok(floor) => return Some(floor),
                 Err(None) => return None,
-                Err(Some(error)) => debug!(%error, "waiting for the leader"),
+                Err(Some(error)) => {
+                    debug!(%error, "waiting for the leader");
+                    *cause = Some(error);
+                }
             }
             tokio::time::sleep(RETRY).await;
         }

@@ -32,7 +32,7 @@ const SOON: Duration = Duration::from_millis(50);
 
 /// The leader gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("stream {stream} did not answer: {cause}")]
+#[error("stream {stream} cannot be read: {cause}")]
 pub struct ReadError {
     stream: String,
     cause: String,

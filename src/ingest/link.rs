@@ -1,46 +1,30 @@
 //! The gateway's one connection to NATS and what is known about it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::{Client, Event, Statistics};
 use futures_util::StreamExt;
-use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::connection::epoch;
-use super::{ConnectError, connect};
+use super::connection::{connected, epoch};
+use super::{ConnectError, Disturbances, connect};
 use crate::config::NatsConfig;
 use crate::telemetry::Metrics;
-
-/// What the rooms and health need to know of the connection, from its own reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disturbance {
-    /// There is a connection again: what was stored meanwhile was not heard.
-    Reconnected,
-    /// Messages were dropped on our side because a subscription was full.
-    SlowConsumer,
-}
 
 /// A cheap handle on the connection.
 #[derive(Debug, Clone)]
 pub struct Link {
     client: Client,
     statistics: Arc<Statistics>,
-    since: watch::Receiver<Presence>,
     lost: CancellationToken,
 }
 
-/// Whether NATS is there, and since when.
-#[derive(Debug, Clone, Copy)]
-pub struct Presence {
-    pub connected: bool,
-    pub since: Instant,
-}
-
 impl Link {
-    /// Connects and keeps the connection up; `disturbances` hears what needs repair. Waits while no
+    /// Connects and keeps the connection up; `disturbances` is told what needs repair. Waits while no
     /// server can be reached, saying so, and gives up where the answer would not change by itself.
     ///
     /// # Errors
@@ -48,12 +32,12 @@ impl Link {
     pub async fn establish(
         config: &NatsConfig,
         metrics: Arc<Metrics>,
-        disturbances: mpsc::UnboundedSender<Disturbance>,
+        disturbances: Arc<Disturbances>,
     ) -> Result<Self, ConnectError> {
         let mut pause = Duration::from_millis(250);
-        let (events_in, events) = mpsc::unbounded_channel();
         let client = loop {
-            match connect(config, "herald", Some(events_in.clone())).await {
+            let happens = follow(Arc::clone(&metrics), Arc::clone(&disturbances));
+            match connect(config, "herald", happens).await {
                 Err(ConnectError::Unreachable(cause)) => {
                     warn!(cause, "waiting for nats");
                     tokio::time::sleep(pause).await;
@@ -62,19 +46,14 @@ impl Link {
                 other => break other?,
             }
         };
+        metrics.nats_connected(true);
         info!("connected to nats");
-        let (presence, since) = watch::channel(Presence {
-            connected: true,
-            since: Instant::now(),
-        });
-        tokio::spawn(follow(events, presence, metrics, disturbances));
         let lost = CancellationToken::new();
         tokio::spawn(watch_over(client.clone(), lost.clone()));
         Ok(Self {
             lost,
             statistics: client.statistics(),
             client,
-            since,
         })
     }
 
@@ -88,9 +67,9 @@ impl Link {
         epoch(&self.statistics)
     }
 
-    /// Whether NATS is there now, as far as is known.
-    pub fn presence(&self) -> Presence {
-        *self.since.borrow()
+    /// Whether there is a connection.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
     }
 
     /// Waits until the client itself has ended, after which there will be no connection any more. It
@@ -99,13 +78,9 @@ impl Link {
         self.lost.cancelled().await;
     }
 
-    /// Waits until NATS is there. `false` if the connection has ended for good.
-    pub async fn connected(&self) -> bool {
-        self.since
-            .clone()
-            .wait_for(|presence| presence.connected)
-            .await
-            .is_ok()
+    /// Waits until there is a connection.
+    pub async fn connected(&self) {
+        connected(&self.client).await;
     }
 }
 
@@ -119,64 +94,42 @@ async fn watch_over(client: Client, lost: CancellationToken) {
     }
 }
 
-async fn follow(
-    mut events: mpsc::UnboundedReceiver<Event>,
-    presence: watch::Sender<Presence>,
-    metrics: Arc<Metrics>,
-    disturbances: mpsc::UnboundedSender<Disturbance>,
-) {
-    let mut first = true;
-    metrics.nats_connected(true);
-    let turn = |connected| {
-        metrics.nats_connected(connected);
-        presence.send_if_modified(|now| {
-            let changed = now.connected != connected;
-            if changed {
-                *now = Presence {
-                    connected,
-                    since: Instant::now(),
-                };
-            }
-            changed
-        });
-    };
-    while let Some(event) = events.recv().await {
-        let (name, disturbance) = match &event {
+/// Logs and counts what happens to the connection, and notes what rooms need to know of.
+fn follow(metrics: Arc<Metrics>, disturbances: Arc<Disturbances>) -> impl Fn(Event) + Send + Sync {
+    let was_connected = AtomicBool::new(false);
+    move |event| {
+        let name = match &event {
             Event::Connected => {
-                turn(true);
-                let again = !std::mem::take(&mut first);
-                if again {
+                metrics.nats_connected(true);
+                if was_connected.swap(true, Ordering::Relaxed) {
                     metrics.nats_reconnected();
                     info!("reconnected to nats");
+                    disturbances.reconnected();
                 }
-                ("connected", again.then_some(Disturbance::Reconnected))
+                "connected"
             }
             Event::Disconnected => {
-                turn(false);
+                metrics.nats_connected(false);
                 warn!("disconnected from nats");
-                ("disconnected", None)
+                "disconnected"
             }
-            Event::SlowConsumer(_) => {
+            Event::SlowConsumer(subscription) => {
                 metrics.nats_slow_consumer();
-                warn!("messages dropped, a subscription was full");
-                ("slow_consumer", Some(Disturbance::SlowConsumer))
+                disturbances.full(*subscription);
+                "slow_consumer"
             }
             Event::ServerError(error) => {
                 warn!(%error, "nats server error");
-                ("server_error", None)
+                "server_error"
             }
             Event::ClientError(error) => {
                 warn!(%error, "nats client error");
-                ("client_error", None)
+                "client_error"
             }
-            Event::LameDuckMode => ("lame_duck", None),
-            Event::Draining => ("draining", None),
-            Event::Closed => ("closed", None),
+            Event::LameDuckMode => "lame_duck",
+            Event::Draining => "draining",
+            Event::Closed => "closed",
         };
         metrics.nats_event(name);
-        if let Some(disturbance) = disturbance {
-            // The receiver is gone only when the gateway is ending.
-            let _ = disturbances.send(disturbance);
-        }
     }
 }

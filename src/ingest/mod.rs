@@ -4,6 +4,7 @@ mod claim_check;
 mod connection;
 mod dead_letters;
 mod direct_get;
+mod disturbances;
 mod floor;
 mod gather;
 mod leader;
@@ -13,22 +14,27 @@ pub mod permissions;
 mod proven;
 mod publish;
 mod raw;
+mod readable;
 mod repair;
 pub mod sessions;
 mod sweep;
 
 pub use self::claim_check::{CheckedClaim, ClaimAsk, ClaimCheckHandle, ClaimChecker};
-pub use self::connection::{ConnectError, SUBSCRIPTION_CAPACITY, check_settings, connect};
+pub use self::connection::{
+    ConnectError, SUBSCRIPTION_CAPACITY, check_settings, connect, event_channel,
+};
 pub use self::dead_letters::{DeadLetterCounters, DeadLetters};
 pub use self::direct_get::{
     ANSWER_TIMEOUT, BATCH_MAX, Batch, DirectGet, DirectGetError, End, LastOf,
 };
+pub use self::disturbances::{Disturbances, Happened};
 pub use self::floor::FloorReader;
 pub use self::leader::{Leader, ReadError, Seen, StreamState, Tail};
-pub use self::link::{Disturbance, Link, Presence};
+pub use self::link::Link;
 pub use self::live::{Live, event as live_event};
 pub use self::publish::{PubAck, PublishError, publish};
 pub use self::raw::{NotStored, RawStored};
+pub use self::readable::{Looked, Readable, Way};
 pub use self::repair::{Position, Repair, Repaired, RepairedBatch, Repairer};
 pub use self::sessions::{ClaimError, ClaimWriter};
 pub use self::sweep::{Known, Last, SweepAsk, SweepHandle, Sweeper, Swept};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_nats::{Client, Event, HeaderMap, RequestErrorKind, ServerError, header};
 use tokio::sync::mpsc;
 
-use super::{ConnectError, connect, sessions};
+use super::{ConnectError, connect, event_channel, sessions};
 use crate::config::NatsConfig;
 
 /// The stream of dead letters.
@@ -84,9 +84,9 @@ pub async fn denied(
     name: &str,
     probes: Vec<Probe>,
 ) -> Result<Vec<String>, ProbeError> {
-    let (sender, events) = mpsc::unbounded_channel();
+    let (happens, events) = event_channel();
     let attempt = Attempt {
-        client: connect(config, name, Some(sender)).await?,
+        client: connect(config, name, happens).await?,
         events,
         inbox_prefix: &config.inbox_prefix,
     };
@@ -98,7 +98,7 @@ pub async fn denied(
 /// The connection of one attempt.
 struct Attempt<'a> {
     client: Client,
-    events: mpsc::UnboundedReceiver<Event>,
+    events: mpsc::Receiver<Event>,
     inbox_prefix: &'a str,
 }
 

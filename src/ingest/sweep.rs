@@ -79,7 +79,7 @@ pub struct Sweeper {
 /// A cheap handle for asking.
 #[derive(Debug, Clone)]
 pub struct SweepHandle {
-    /// The other end is the task of [`Sweeper::start`].
+    /// The other end is the task of [`Sweeper::start`]. Unbounded, but a room has one ask under way.
     asks: mpsc::UnboundedSender<SweepAsk>,
 }
 

@@ -10,10 +10,9 @@ use std::time::Duration;
 
 use async_nats::{Event, HeaderMap, ServerError, header};
 use futures_util::StreamExt;
-use tokio::sync::mpsc;
 
 use crate::config::NatsConfig;
-use crate::ingest::connect;
+use crate::ingest::{connect, event_channel};
 
 /// What is denied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +30,8 @@ pub(super) async fn of(config: &NatsConfig, subject: &str, patience: Duration) -
 }
 
 async fn ask(config: &NatsConfig, subject: &str) -> Option<Denial> {
-    let (tell, mut told) = mpsc::unbounded_channel();
-    let client = connect(config, "herald-permission-check", Some(tell))
+    let (happens, mut told) = event_channel();
+    let client = connect(config, "herald-permission-check", happens)
         .await
         .ok()?;
     let inbox = client.new_inbox();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -25,14 +25,31 @@ pub(super) async fn catch_up(rooms: &Rooms, doorway: &Doorway) {
     if timeout(JOINS, doorway.settled()).await.is_err() {
         warn!("draining with joins under way");
     }
-    let caught_up = timeout(CATCH_UP, async {
-        if let Some(end) = rooms.floor().await {
-            let all = rooms.all();
-            join_all(all.iter().map(|room| room.barrier(end.sequence))).await;
+    let deadline = Instant::now() + CATCH_UP;
+    let end = timeout_at(deadline, rooms.floor()).await;
+    let all = rooms.all();
+    let behind = join_all(all.iter().map(async |room| {
+        let caught_up = match end {
+            Ok(Some(end)) => timeout_at(deadline, room.barrier(end.sequence))
+                .await
+                .is_ok(),
+            // The gateway is ending at once.
+            Ok(None) => true,
+            Err(_) => false,
+        };
+        if caught_up {
+            0
+        } else {
+            room.outboxes().await.len()
         }
-    });
-    if caught_up.await.is_err() {
-        warn!("draining without having caught up");
+    }));
+    let sockets = behind.await.into_iter().sum::<usize>();
+    if sockets > 0 {
+        rooms.context().metrics.closed_behind(sockets as u64);
+        warn!(
+            sockets,
+            "draining without what was stored last, nats does not answer"
+        );
     }
 }
 

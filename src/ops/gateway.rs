@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{any, get};
-use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -22,8 +21,8 @@ use super::{drain, listener};
 use crate::auth::Verifier;
 use crate::config::Config;
 use crate::ingest::{
-    ClaimChecker, ClaimWriter, ConnectError, DeadLetters, DirectGet, Disturbance, FloorReader,
-    Leader, Link, Repairer, Sweeper, permissions, sessions,
+    ClaimChecker, ClaimWriter, ConnectError, DeadLetters, DirectGet, Disturbances, FloorReader,
+    Happened, Leader, Link, Looked, Readable, Repairer, Sweeper, permissions, sessions,
 };
 use crate::migrate;
 use crate::projection::Projector;
@@ -35,6 +34,8 @@ use crate::telemetry::{Metrics, Telemetry};
 const LOST: Duration = Duration::from_millis(200);
 /// How often the lag behind the stream is measured: a read at its leader each time.
 const LAG_EVERY: Duration = Duration::from_secs(15);
+/// Pause between looks at what happened to the connection: an overload drops many messages a second.
+const DISTURBANCES_PAUSE: Duration = Duration::from_millis(100);
 /// Pause between looks at migrations that another process is to apply.
 const MIGRATIONS_PAUSE: Duration = Duration::from_secs(1);
 
@@ -266,9 +267,9 @@ async fn open(
     cancel: &CancellationToken,
     parts: &mut JoinSet<()>,
 ) -> Result<Rooms, ServeError> {
-    let (disturbances_in, disturbances) = mpsc::unbounded_channel();
+    let disturbances = Arc::new(Disturbances::default());
     let metrics = Arc::clone(telemetry.metrics());
-    let link = Link::establish(&config.nats, metrics, disturbances_in).await?;
+    let link = Link::establish(&config.nats, metrics, Arc::clone(&disturbances)).await?;
     migrated(&link, config).await?;
     permitted(config).await?;
     let leaders = Leaders {
@@ -296,7 +297,7 @@ async fn open(
         Arc::clone(telemetry.metrics()),
     ));
     doorway.open(rooms.clone());
-    health.opened(link);
+    health.opened(rooms.context().readable.clone());
     Ok(rooms)
 }
 
@@ -399,8 +400,16 @@ fn context(
     };
     let (sweeps, sweeper) = sweeper.start();
     parts.spawn(sweeper);
+    let sessions_direct = DirectGet::new(client.clone(), sessions.stream());
+    let looked = vec![
+        Looked::new(&events, &events_direct),
+        Looked::new(&sessions, &sessions_direct),
+    ];
+    let (readable, look) = Readable::start(looked, config.server.unready_after);
+    parts.spawn(look);
+    metrics.observe_readable(readable.clone());
     let checker = ClaimChecker {
-        direct: DirectGet::new(client.clone(), sessions.stream()),
+        direct: sessions_direct,
         leader: sessions,
         claims: claims.clone(),
     };
@@ -419,6 +428,7 @@ fn context(
         projector,
         stream,
         link,
+        readable,
         metrics,
         tracing: telemetry.tracing().cloned(),
     }
@@ -428,6 +438,7 @@ fn context(
 async fn watch_lag(events: Leader, rooms: Rooms, metrics: Arc<Metrics>) {
     loop {
         tokio::time::sleep(LAG_EVERY).await;
+        metrics.nats_connected(rooms.context().link.is_connected());
         let lowest = rooms.lowest_watermark();
         match (events.tail().await, lowest) {
             (Ok(tail), Some(lowest)) => {
@@ -440,13 +451,21 @@ async fn watch_lag(events: Leader, rooms: Rooms, metrics: Arc<Metrics>) {
     }
 }
 
-/// Tells the rooms of every disturbance of the connection.
-async fn resync(rooms: Rooms, mut disturbances: mpsc::UnboundedReceiver<Disturbance>) {
-    while let Some(disturbance) = disturbances.recv().await {
-        rooms.resync(match disturbance {
-            Disturbance::Reconnected => Resync::Reconnected,
-            Disturbance::SlowConsumer => Resync::Doubt,
-        });
+/// Tells the rooms, for ever, of what happened to the connection.
+async fn resync(rooms: Rooms, disturbances: Arc<Disturbances>) {
+    loop {
+        let Happened { reconnected, full } = disturbances.next().await;
+        if reconnected {
+            rooms.resync(Resync::Reconnected);
+        }
+        if !full.is_empty() {
+            warn!(
+                subscriptions = full.len(),
+                "messages dropped, a subscription was full"
+            );
+            rooms.resync_listening(&full);
+        }
+        tokio::time::sleep(DISTURBANCES_PAUSE).await;
     }
 }
 
@@ -458,11 +477,14 @@ async fn elections(link: Link, leader: Leader, rooms: Rooms) {
         "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{}",
         leader.stream()
     );
-    let Ok(mut elections) = link.client().subscribe(subject).await else {
+    let Ok(mut elections) = link.client().subscribe(subject.clone()).await else {
         error!(stream = leader.stream(), "leader elections are not heard");
         return;
     };
-    while elections.next().await.is_some() {
+    while let Some(advisory) = elections.next().await {
+        if advisory.subject.as_str() != subject {
+            continue;
+        }
         info!(stream = leader.stream(), "leader elected");
         leader.elected();
         rooms.resync(Resync::Doubt);

@@ -8,13 +8,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use tokio::sync::SetOnce;
 
-use crate::ingest::Link;
+use crate::ingest::Readable;
 
 /// What `/readyz` looks at.
 #[derive(Debug)]
 pub(super) struct Health {
     /// Set when migrations are applied and rooms can open.
-    link: SetOnce<Link>,
+    readable: SetOnce<Readable>,
     draining: AtomicBool,
     unready_after: Duration,
 }
@@ -22,21 +22,21 @@ pub(super) struct Health {
 impl Health {
     pub(super) fn new(unready_after: Duration) -> Self {
         Self {
-            link: SetOnce::new(),
+            readable: SetOnce::new(),
             draining: AtomicBool::new(false),
             unready_after,
         }
     }
 
     /// Migrations are applied and NATS is there.
-    pub(super) fn opened(&self, link: Link) {
+    pub(super) fn opened(&self, readable: Readable) {
         // A gateway opens once.
-        let _ = self.link.set(link);
+        let _ = self.readable.set(readable);
     }
 
     /// Waits for [`Health::opened`].
     pub(super) async fn wait_opened(&self) {
-        self.link.wait().await;
+        self.readable.wait().await;
     }
 
     /// A drain has begun.
@@ -45,16 +45,14 @@ impl Health {
     }
 
     /// `None` if ready, else why not.
-    fn unready(&self) -> Option<&'static str> {
+    fn unready(&self) -> Option<String> {
         if self.draining.load(Ordering::Relaxed) {
-            return Some("draining\n");
+            return Some("draining".to_owned());
         }
-        let Some(link) = self.link.get() else {
-            return Some("waiting for NATS and its migrations\n");
+        let Some(readable) = self.readable.get() else {
+            return Some("waiting for NATS and its migrations".to_owned());
         };
-        let presence = link.presence();
-        let away = !presence.connected && presence.since.elapsed() >= self.unready_after;
-        away.then_some("NATS is away\n")
+        readable.trouble(self.unready_after)
     }
 }
 
@@ -64,9 +62,9 @@ pub(super) async fn healthz() -> &'static str {
 }
 
 /// `GET /readyz`: 200 or 503 with the reason.
-pub(super) async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, &'static str) {
+pub(super) async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, String) {
     match health.unready() {
-        None => (StatusCode::OK, "ready\n"),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
     }
 }

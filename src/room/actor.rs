@@ -115,6 +115,7 @@ impl Room {
             let epoch = context.link.epoch();
             match listen(&context, &workspace).await {
                 Some((ears, floor)) => {
+                    shared.listen([ears.events.sid(), ears.claims.sid()]);
                     let now = Instant::now();
                     let traffic = context.metrics.room_opened(&workspace);
                     return Some(Self {
@@ -230,7 +231,7 @@ impl Room {
                 result,
             } => self.reclaimed(user, session, result),
             Command::Barrier { sequence, answer } => self.barrier(sequence, answer),
-            Command::Resync(why) => self.resync(why),
+            Command::Resync => self.resync(),
             Command::Swept(swept) => self.swept(&swept),
             Command::Checked(claims) => self.checked(claims),
             Command::EndIfEmpty => {
@@ -328,9 +329,7 @@ async fn repaired(repair: &mut Option<Repair>) -> Option<Repaired> {
 
 /// Subscribes, and proves by a read sent afterwards on the same connection that it is in force.
 async fn listen(context: &RoomContext, workspace: &WorkspaceSlug) -> Option<(Ears, Mark)> {
-    if !matches!(timeout(AWAY, context.link.connected()).await, Ok(true)) {
-        return None;
-    }
+    timeout(AWAY, context.link.connected()).await.ok()?;
     let client = context.link.client();
     let events = client
         .subscribe(format!("live.ws.{workspace}.>"))

@@ -12,7 +12,6 @@ use tracing::{debug, warn};
 
 use super::actor::Room;
 use super::follower::Effect;
-use super::handle::Resync;
 use crate::ingest::{Repaired, SUBSCRIPTION_CAPACITY, StreamState, SweepAsk, Swept, live_event};
 use crate::telemetry::LiveDrop;
 
@@ -155,15 +154,15 @@ impl Room {
         }
     }
 
-    pub(super) fn resync(&mut self, why: Resync) {
-        match why {
-            // Each input looks for a reconnect; this one makes a room look that hears nothing else.
-            Resync::Reconnected => self.notice_reconnect(),
-            Resync::Doubt => {
-                let now = Instant::now();
-                self.follower.doubt(now);
-                self.doubt_claims(now);
-            }
+    /// Looks whether something was missed. A reconnect each input looks for; this one makes a room look
+    /// that hears nothing else.
+    pub(super) fn resync(&mut self) {
+        let is_doubted = self.shared.take_resync();
+        debug!(workspace = %self.workspace, is_doubted, "looking for what was missed");
+        if is_doubted {
+            let now = Instant::now();
+            self.follower.doubt(now);
+            self.doubt_claims(now);
         }
     }
 

@@ -1,7 +1,8 @@
 //! A room as the rest of the gateway sees it, and everything it can be told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,7 +18,8 @@ use crate::socket::Outbox;
 pub struct RoomHandle {
     workspace: WorkspaceSlug,
     /// The other end is the room's task. Unbounded, but each session has at most a few commands
-    /// under way, and sessions are bounded by `sockets.max_connections`.
+    /// under way, and sessions are bounded by `sockets.max_connections`; a room has at most one `Resync`, one
+    /// `Swept` and one `Checked` coming, and a drain asks once.
     commands: mpsc::UnboundedSender<Command>,
     /// Whether the room hears its workspace. Set by the room's task.
     active: watch::Receiver<bool>,
@@ -33,6 +35,28 @@ pub(super) struct Shared {
     pub(super) entrants: AtomicUsize,
     /// The cursor's watermark; 0 while the room has no sockets.
     pub(super) watermark: AtomicU64,
+    /// The ids of its subscriptions; 0, which is none of a room's, before it has them.
+    subscriptions: [AtomicU64; 2],
+    /// A `Resync` waits for the room.
+    is_told: AtomicBool,
+    /// It is for a doubt, too.
+    is_doubted: AtomicBool,
+}
+
+impl Shared {
+    /// The room has these subscriptions from now on.
+    pub(super) fn listen(&self, subscriptions: [u64; 2]) {
+        for (known, subscription) in self.subscriptions.iter().zip(subscriptions) {
+            known.store(subscription, Ordering::Relaxed);
+        }
+    }
+
+    /// The room looks now; whether it is for a doubt.
+    pub(super) fn take_resync(&self) -> bool {
+        // In this order, so that who comes between the two tells it again.
+        self.is_told.store(false, Ordering::SeqCst);
+        self.is_doubted.swap(false, Ordering::SeqCst)
+    }
 }
 
 /// Why a room looks whether it missed something.
@@ -72,8 +96,8 @@ pub(super) enum Command {
         sequence: u64,
         answer: oneshot::Sender<()>,
     },
-    /// Look whether something is missing.
-    Resync(Resync),
+    /// Look whether something is missing. One at a time: see [`Shared::take_resync`].
+    Resync,
     /// A sweep's answer.
     Swept(Swept),
     /// A claim check's answer.
@@ -134,9 +158,21 @@ impl RoomHandle {
         self.tell(Command::Checked(claims));
     }
 
-    /// Asks the room to look whether it missed something.
+    /// Asks the room to look whether it missed something. Asked again before it does, it looks once.
     pub fn resync(&self, why: Resync) {
-        self.tell(Command::Resync(why));
+        if why == Resync::Doubt {
+            self.shared.is_doubted.store(true, Ordering::SeqCst);
+        }
+        if !self.shared.is_told.swap(true, Ordering::SeqCst) {
+            self.tell(Command::Resync);
+        }
+    }
+
+    /// Whether one of these subscriptions is the room's.
+    pub fn listens_by(&self, subscriptions: &BTreeSet<u64>) -> bool {
+        let own = self.shared.subscriptions.iter();
+        own.map(|own| own.load(Ordering::Relaxed))
+            .any(|own| subscriptions.contains(&own))
     }
 
     /// Waits until everything stored up to `sequence` is in the members' queues, or the room ended.

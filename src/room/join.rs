@@ -9,7 +9,7 @@ use super::handle::{Attach, Command, RoomHandle};
 use super::{Rooms, SessionId};
 use crate::auth::UserKey;
 use crate::event::{Mark, WorkspaceSlug};
-use crate::ingest::ClaimError;
+use crate::ingest::{ClaimError, ReadError};
 use crate::socket::Outbox;
 use crate::telemetry::{Step, Steps};
 
@@ -28,11 +28,11 @@ pub struct JoinRequest {
 }
 
 /// Why a join is put off. All of these mean "later".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum JoinError {
-    /// NATS did not answer in time.
+    /// NATS did not answer in time; what is known of the reason.
     #[error("NATS is away")]
-    Unavailable,
+    Unavailable(Option<ReadError>),
     /// The user's connections replace each other too fast.
     #[error("connections of this user replace each other")]
     Flapping { retry_after: Duration },
@@ -84,14 +84,21 @@ impl Rooms {
         let entrance = self.enter(&request.workspace);
         let room = entrance.room();
         let claims = &self.context().claims;
-        let (floor, active, last) = timeout_at(deadline, async {
+        let mut cause = None;
+        let read = timeout_at(deadline, async {
+            let floor = self.context().floor.wait(&mut cause);
             let last = claims.last(&request.workspace, request.user);
-            tokio::join!(self.floor(), room.is_active(), last)
-        })
-        .await
-        .map_err(|_| JoinError::Unavailable)?;
+            tokio::join!(floor, room.is_active(), last)
+        });
+        let Ok((floor, active, last)) = read.await else {
+            return Err(JoinError::Unavailable(cause));
+        };
         let (Some(floor), true) = (floor, active) else {
-            return Err(JoinError::Unavailable);
+            return Err(JoinError::Unavailable(None));
+        };
+        let (last, cause) = match last {
+            Ok(last) => (Some(last), None),
+            Err(cause) => (None, Some(cause)),
         };
         steps.begin(Step::Claim);
         // From here on the room knows of the session, and Drop tells it of the end.
@@ -107,20 +114,14 @@ impl Rooms {
             answer,
         })
         .await
-        .ok_or(JoinError::Unavailable)?
+        .ok_or(JoinError::Unavailable(None))?
         .map_err(|retry_after| JoinError::Flapping { retry_after })?;
         let claim = claims
             // Without an answer it looks again.
-            .claim(
-                &request.workspace,
-                request.user,
-                session,
-                last.ok(),
-                deadline,
-            )
+            .claim(&request.workspace, request.user, session, last, deadline)
             .await
             .map_err(|error| match error {
-                ClaimError::Unacknowledged | ClaimError::Overtaken => JoinError::Unavailable,
+                ClaimError::Unacknowledged | ClaimError::Overtaken => JoinError::Unavailable(cause),
             })?;
         steps.begin(Step::Open);
         room.ask(|answer| Command::Attach {
@@ -135,12 +136,12 @@ impl Rooms {
             answer,
         })
         .await
-        .ok_or(JoinError::Unavailable)?;
+        .ok_or(JoinError::Unavailable(None))?;
         Ok(membership)
     }
 
     /// The stream's end, asked for until the leader answers. `None` if the gateway is ending.
     pub async fn floor(&self) -> Option<Mark> {
-        self.context().floor.wait().await
+        self.context().floor.wait(&mut None).await
     }
 }

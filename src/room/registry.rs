@@ -1,6 +1,6 @@
 //! All rooms of a gateway: opened by the first join, ended some time after the last socket.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,7 @@ use super::handle::{Command, Resync, RoomHandle, Shared};
 use super::hold::HoldBudget;
 use crate::event::WorkspaceSlug;
 use crate::ingest::{
-    ClaimCheckHandle, ClaimWriter, DeadLetters, FloorReader, Link, Repairer, SweepHandle,
+    ClaimCheckHandle, ClaimWriter, DeadLetters, FloorReader, Link, Readable, Repairer, SweepHandle,
 };
 use crate::projection::Projector;
 use crate::telemetry::{Metrics, Tracing};
@@ -25,6 +25,7 @@ const LINGERING_MAX: usize = 1000;
 #[derive(Debug)]
 pub struct RoomContext {
     pub link: Link,
+    pub readable: Readable,
     /// The stream of events (`nats.stream`).
     pub stream: String,
     pub floor: FloorReader,
@@ -70,6 +71,15 @@ impl Rooms {
             tasks: TaskTracker::new(),
             cancel,
         }))
+    }
+
+    /// Tells the rooms with these subscriptions to look whether they missed something.
+    pub fn resync_listening(&self, subscriptions: &BTreeSet<u64>) {
+        for room in self.all() {
+            if room.listens_by(subscriptions) {
+                room.resync(Resync::Doubt);
+            }
+        }
     }
 
     /// Tells all rooms to look whether they missed something.

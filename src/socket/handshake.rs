@@ -56,6 +56,8 @@ pub struct Doorway {
     admission: Admission,
     /// Fair: who came first begins first.
     turns: Semaphore,
+    /// How long a stream may be unreadable before nobody joins any more.
+    unready_after: Duration,
     metrics: Arc<Metrics>,
     tracing: Option<Arc<Tracing>>,
     /// There once NATS is.
@@ -78,6 +80,7 @@ impl Doorway {
             )),
             admission: Admission::new(config),
             turns: Semaphore::new(JOINS),
+            unready_after: config.server.unready_after,
             metrics: Arc::clone(telemetry.metrics()),
             tracing: telemetry.tracing().cloned(),
             rooms: OnceLock::new(),
@@ -188,6 +191,10 @@ impl Doorway {
             .try_acquire_owned()
             .map_err(|_| Refusal::CAPACITY)?;
         let rooms = self.rooms.get().ok_or(Refusal::NATS)?;
+        // What is stored for the newcomer could not be repaired.
+        if let Some(trouble) = rooms.context().readable.trouble(self.unready_after) {
+            return Err(Refusal::unreadable(&trouble));
+        }
         let outbox = Outbox::new(self.queue_limits, Arc::clone(self.metrics.depth()));
         let join = JoinRequest {
             workspace: workspace.clone(),

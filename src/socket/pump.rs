@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::{Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::handshake::Doorway;
 use super::in_flight::InFlight;
@@ -387,7 +387,9 @@ impl Pump {
         let room = self.membership.room().clone();
         Box::pin(async move {
             if timeout(CATCH_UP, doorway.catch_up(&room)).await.is_err() {
-                debug!(code = reason.code(), "closing without having caught up");
+                doorway.metrics().closed_behind(1);
+                let (code, workspace) = (reason.code(), room.workspace());
+                warn!(code, %workspace, "socket closed without what was stored last, nats does not answer");
             }
             reason
         })

@@ -1,5 +1,7 @@
 //! A request that is not answered with a socket, and its HTTP where it is not even upgraded.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
@@ -29,7 +31,7 @@ pub(super) struct HttpRefusal {
     pub(super) status: StatusCode,
     /// The metric's label.
     pub(super) reason: &'static str,
-    text: &'static str,
+    text: Cow<'static, str>,
     retry_after: Option<Duration>,
 }
 
@@ -38,7 +40,7 @@ impl Refusal {
     pub(super) const ORIGIN: Self = Self::Http(HttpRefusal {
         status: StatusCode::FORBIDDEN,
         reason: "origin",
-        text: "this origin may not connect\n",
+        text: Cow::Borrowed("this origin may not connect\n"),
         retry_after: None,
     });
     /// The gateway lets nobody in any more.
@@ -56,11 +58,21 @@ impl Refusal {
     /// NATS does not answer, or has not yet.
     pub(super) const NATS: Self = Self::later("nats", "NATS is away\n");
 
+    /// A stream cannot be read; `cause` says which and why.
+    pub(super) fn unreadable(cause: &impl fmt::Display) -> Self {
+        Self::Http(HttpRefusal {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            reason: "nats",
+            text: Cow::Owned(format!("{cause}\n")),
+            retry_after: Some(RETRY_AFTER),
+        })
+    }
+
     const fn later(reason: &'static str, text: &'static str) -> Self {
         Self::Http(HttpRefusal {
             status: StatusCode::SERVICE_UNAVAILABLE,
             reason,
-            text,
+            text: Cow::Borrowed(text),
             retry_after: Some(RETRY_AFTER),
         })
     }
@@ -70,7 +82,7 @@ impl Refusal {
         Self::Http(HttpRefusal {
             status: StatusCode::TOO_MANY_REQUESTS,
             reason,
-            text,
+            text: Cow::Borrowed(text),
             retry_after: Some(retry_after),
         })
     }
@@ -98,11 +110,12 @@ impl From<Over> for Refusal {
 impl From<JoinError> for Refusal {
     fn from(error: JoinError) -> Self {
         match error {
-            JoinError::Unavailable => Self::NATS,
+            JoinError::Unavailable(None) => Self::NATS,
+            JoinError::Unavailable(Some(cause)) => Self::unreadable(&cause),
             JoinError::Flapping { retry_after } => Self::Http(HttpRefusal {
                 status: StatusCode::CONFLICT,
                 reason: "flapping",
-                text: "connections of this user replace each other\n",
+                text: Cow::Borrowed("connections of this user replace each other\n"),
                 retry_after: Some(retry_after),
             }),
         }

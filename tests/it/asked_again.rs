@@ -121,13 +121,13 @@ async fn a_leader_that_never_answers_is_an_error_and_one_that_is_not_there_is_an
     let error = leader.tail().await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "stream EVENTS did not answer: no responders"
+        "stream EVENTS cannot be read: no responders"
     );
     let asked = answering(&client, LEADER, usize::MAX).await;
     let error = leader.tail().await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "stream EVENTS did not answer: no answer in time"
+        "stream EVENTS cannot be read: no answer in time"
     );
     asked.abort();
 }

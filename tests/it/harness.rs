@@ -76,8 +76,8 @@ async fn herald_takes_user_and_password_from_the_url() {
         url: Secret::from(nats.url_for("u", password)),
         ..NatsConfig::default()
     };
-    assert!(connect(&config("p%40ss"), "test", None).await.is_ok());
-    let refused = connect(&config("pass"), "test", None).await;
+    assert!(connect(&config("p%40ss"), "test", drop).await.is_ok());
+    let refused = connect(&config("pass"), "test", drop).await;
     assert!(matches!(refused, Err(ConnectError::Refused)));
 }
 

@@ -36,6 +36,8 @@ mod migrations;
 mod nats_away;
 mod nats_unfit;
 mod order;
+mod overload;
 mod permissions;
 mod support;
 mod telemetry;
+mod unreadable;

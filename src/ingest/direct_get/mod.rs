@@ -206,6 +206,16 @@ impl DirectGet {
         Ok((lasts, batch.end()))
     }
 
+    /// Asks for `workspace`'s last messages, for the answer alone.
+    ///
+    /// # Errors
+    /// [`DirectGetError`].
+    pub(super) async fn any(&self, workspace: &str) -> Result<(), DirectGetError> {
+        self.multi_last(&[format!("*.{workspace}.none")])
+            .await
+            .map(drop)
+    }
+
     async fn ask(&self, request: &Request<'_>) -> Result<Batch, DirectGetError> {
         let body = serde_json::to_vec(request).map_err(|_| DirectGetError::Closed)?;
         let question = Question {

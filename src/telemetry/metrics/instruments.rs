@@ -129,7 +129,7 @@ impl Metrics {
             lost: counter(
                 "herald.events.lost",
                 "{event}",
-                "Sequences that aged out before a room could read them: possibly lost",
+                "Possibly lost: sequences that aged out before a room could read them, and sockets closed while NATS was silent",
             ),
             live_dropped: counter(
                 "herald.live.dropped",
@@ -201,7 +201,6 @@ impl Metrics {
         for counter in [
             &self.connections_opened,
             &self.late,
-            &self.lost,
             &self.sweeps,
             &self.nats_reconnects,
             &self.nats_slow_consumers,
@@ -226,6 +225,7 @@ impl Metrics {
             (&self.connections_closed, "code", CLOSES),
             (&self.connections_refused, "reason", REFUSALS),
             (&self.live_dropped, "reason", &["forged", "bad_claim"]),
+            (&self.lost, "reason", &["aged_out", "closed"]),
         ] {
             for value in values {
                 counter.add(0, &[KeyValue::new(key, *value)]);

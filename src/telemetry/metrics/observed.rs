@@ -7,7 +7,7 @@ use std::time::Instant;
 use opentelemetry::KeyValue;
 
 use super::{Metrics, QueueDepth, busiest};
-use crate::ingest::DeadLetterCounters;
+use crate::ingest::{DeadLetterCounters, Readable};
 
 /// The name that all workspaces without a series of their own share; no slug begins with `_`.
 const OTHERS: &str = "_other";
@@ -127,6 +127,24 @@ impl Metrics {
             .with_description("The version that runs: always 1")
             .with_callback(|observer| {
                 observer.observe(1, &[KeyValue::new("version", env!("CARGO_PKG_VERSION"))]);
+            })
+            .build();
+    }
+
+    /// Shows which streams can be read.
+    pub(crate) fn observe_readable(&self, readable: Readable) {
+        let _instrument = self
+            .meter
+            .u64_observable_gauge("herald.stream.readable")
+            .with_description("Whether the last look at a stream got an answer: 1 or 0")
+            .with_callback(move |observer| {
+                for (stream, way, works) in readable.all() {
+                    let labels = [
+                        KeyValue::new("stream", stream.to_owned()),
+                        KeyValue::new("read", way.as_str()),
+                    ];
+                    observer.observe(works.into(), &labels);
+                }
             })
             .build();
     }

@@ -81,7 +81,13 @@ impl Metrics {
     }
 
     pub(crate) fn possibly_lost(&self, sequences: u64) {
-        self.lost.add(sequences, &[]);
+        self.lost
+            .add(sequences, &[KeyValue::new("reason", "aged_out")]);
+    }
+
+    /// Sockets that were closed without what was stored last for them.
+    pub(crate) fn closed_behind(&self, sockets: u64) {
+        self.lost.add(sockets, &[KeyValue::new("reason", "closed")]);
     }
 
     pub(crate) fn live_dropped(&self, reason: LiveDrop) {

@@ -27,6 +27,7 @@ pub(crate) struct Client {
 pub(crate) struct Refused {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<u64>,
+    pub(crate) body: String,
 }
 
 impl Client {
@@ -71,6 +72,8 @@ impl Client {
                     .headers()
                     .get("retry-after")
                     .and_then(|value| value.to_str().ok()?.parse().ok()),
+                body: String::from_utf8_lossy(response.body().as_deref().unwrap_or_default())
+                    .into_owned(),
             }),
             Err(error) => panic!("no connection: {error}"),
         }

@@ -1,0 +1,193 @@
+//! Whether the streams can be read, looked at again and again. What cannot be read cannot be repaired or
+//! joined, and nothing else may tell: live messages come without a read, and a denied one gets no answer.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::direct_get::{DirectGet, DirectGetError};
+use super::leader::Leader;
+
+/// The pause between two looks is a part of the time after which it matters: so many to it.
+const LOOKS: u32 = 3;
+/// The pause between two looks, at least and at most. A look costs four requests.
+const PAUSE: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(10)];
+/// How long the answer to a direct get may take.
+const DIRECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A workspace that nothing is stored for: only that there is an answer counts.
+const WORKSPACE: &str = "herald-check";
+
+/// What is known of the reads of all streams. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Readable(Arc<[Reads]>);
+
+/// A way to read a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Reads that only the stream's leader answers.
+    Leader,
+    /// Direct gets, which any replica answers.
+    Direct,
+}
+
+/// One way to read one stream.
+#[derive(Debug)]
+struct Reads {
+    stream: String,
+    way: Way,
+    /// `None` while it works. A lock, held for a look.
+    failing: Mutex<Option<Failing>>,
+}
+
+#[derive(Debug)]
+struct Failing {
+    /// When the first read that failed was begun.
+    since: Instant,
+    cause: String,
+}
+
+/// A stream that is looked at, and how it is read.
+#[derive(Debug)]
+pub struct Looked {
+    pub leader: Leader,
+    pub direct: DirectGet,
+}
+
+impl Readable {
+    /// What is known of `streams`, and the task that has to be run to keep it so; `unready_after` is
+    /// how long a failure may last before it matters.
+    pub fn start(
+        streams: Vec<Looked>,
+        unready_after: Duration,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let reads = streams.iter().flat_map(|stream| {
+            [Way::Leader, Way::Direct].map(|way| Reads {
+                stream: stream.leader.stream().to_owned(),
+                way,
+                failing: Mutex::default(),
+            })
+        });
+        let this = Self(reads.collect());
+        let [least, most] = PAUSE;
+        let pause = (unready_after / LOOKS).clamp(least, most);
+        (this.clone(), this.run(streams, pause))
+    }
+
+    /// What has failed for longer than `time`: one sentence for the first of it.
+    pub fn trouble(&self, time: Duration) -> Option<String> {
+        self.0.iter().find_map(|reads| {
+            let failing = reads.lock();
+            let failing = failing.as_ref()?;
+            let is_long = failing.since.elapsed() >= time;
+            is_long.then(|| format!("{reads}: {}", failing.cause))
+        })
+    }
+
+    /// Every stream and way, and whether it works.
+    pub fn all(&self) -> impl Iterator<Item = (&str, Way, bool)> {
+        self.0
+            .iter()
+            .map(|reads| (reads.stream.as_str(), reads.way, reads.lock().is_none()))
+    }
+
+    async fn run(self, streams: Vec<Looked>, pause: Duration) {
+        loop {
+            for (stream, reads) in streams.iter().zip(self.0.chunks_exact(2)) {
+                let [leader, direct] = reads else { continue };
+                let (began, read) = (Instant::now(), stream.leader.tail().await);
+                leader.note(began, read.err().map(|error| error.cause().to_owned()));
+                let (began, read) = (Instant::now(), stream.direct.any(WORKSPACE).await);
+                direct.note(began, read.err().map(|error| direct.told(&error)));
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+impl Looked {
+    /// A stream that is read at its leader, and by direct gets.
+    pub fn new(leader: &Leader, direct: &DirectGet) -> Self {
+        Self {
+            leader: leader.clone(),
+            direct: direct.clone().with_timeout(DIRECT_TIMEOUT),
+        }
+    }
+}
+
+impl Way {
+    /// The metric's label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+impl Reads {
+    /// A read that was begun at `began` failed for this cause, or did not.
+    fn note(&self, began: Instant, cause: Option<String>) {
+        let mut failing = self.lock();
+        match (&mut *failing, cause) {
+            (None, None) => {}
+            (None, Some(cause)) => {
+                warn!(
+                    stream = self.stream,
+                    read = self.way.as_str(),
+                    cause,
+                    "stream cannot be read"
+                );
+                *failing = Some(Failing {
+                    since: began,
+                    cause,
+                });
+            }
+            (Some(known), Some(cause)) => {
+                if known.cause != cause {
+                    warn!(
+                        stream = self.stream,
+                        read = self.way.as_str(),
+                        cause,
+                        "stream cannot be read"
+                    );
+                    known.cause = cause;
+                }
+            }
+            (Some(_), None) => {
+                info!(
+                    stream = self.stream,
+                    read = self.way.as_str(),
+                    "stream can be read again"
+                );
+                *failing = None;
+            }
+        }
+    }
+
+    /// What a direct get's error means to an operator.
+    fn told(&self, error: &DirectGetError) -> String {
+        match error {
+            DirectGetError::Timeout(_) => format!(
+                "{error}: may this user publish to $JS.API.DIRECT.GET.{}?",
+                self.stream
+            ),
+            error => error.to_string(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Failing>> {
+        // No code that holds the lock can panic half-way through a change.
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Display for Reads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.way {
+            Way::Leader => write!(f, "stream {} cannot be read", self.stream),
+            Way::Direct => write!(f, "stream {} cannot be read by direct get", self.stream),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A stream that is there no more, or that cannot be read, while a gateway serves: it is noticed and said,
+//! nobody joins, and what Herald closes meanwhile is counted (promise 2).
+
+use std::time::Duration;
+
+use async_nats::jetstream::{self, stream::Config};
+use serde_json::json;
+
+use crate::support::cable::Condition;
+use crate::support::client::{Client, Refused};
+use crate::support::gateway::Gateway;
+use crate::support::nats::Nats;
+use crate::support::publisher::Publisher;
+use crate::support::token::{expiring, token};
+use crate::support::{PATIENCE, eventually};
+
+async fn join(gateway: &Gateway, user: &str) -> Result<Client, Refused> {
+    let query = format!("token={}&workspaceSlug=acme", token(user, "acme"));
+    Client::attempt(gateway, &query).await
+}
+
+/// `/readyz` and joins come to say 503 with all of `words`; the log, too.
+async fn is_unready(gateway: &Gateway, words: &[&str]) {
+    let has = |text: &str| words.iter().all(|word| text.contains(word));
+    let unready = eventually(PATIENCE, async || {
+        let (status, why) = gateway.get("/readyz").await;
+        status == 503 && has(&why)
+    });
+    assert!(unready.await, "{:?}", gateway.get("/readyz").await);
+    let refused = join(gateway, "newcomer").await.expect_err("nobody joins");
+    assert_eq!(refused.status, 503);
+    assert!(refused.retry_after.is_some());
+    assert!(has(&refused.body), "{refused:?}");
+    let output = gateway.output();
+    let said = output.lines().any(|line| {
+        line.contains("\"WARN\"") && line.contains("stream cannot be read") && has(line)
+    });
+    assert!(said, "{output}");
+}
+
+async fn is_ready(gateway: &Gateway) {
+    let ready = eventually(PATIENCE, async || gateway.get("/readyz").await.0 == 200);
+    assert!(ready.await, "{:?}", gateway.get("/readyz").await);
+}
+
+async fn readable(gateway: &Gateway, stream: &str, read: &str, value: f64) {
+    let label = format!("read=\"{read}\",stream=\"{stream}\"");
+    let is_so = eventually(PATIENCE, async || {
+        let shown = gateway.metric("herald_stream_readable", &label).await;
+        (shown - value).abs() < 0.5
+    });
+    assert!(is_so.await, "{label}: not {value}");
+}
+
+#[tokio::test]
+async fn direct_gets_that_are_switched_off_are_noticed() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats)
+        .set("server.unready_after", "1s")
+        .ready()
+        .await;
+    let publisher = Publisher::on(&nats).await;
+    let mut ann = join(&gateway, "ann").await.expect("a socket");
+    for stream in ["EVENTS", "SESSIONS"] {
+        readable(&gateway, stream, "direct", 1.0).await;
+        let config = config(&publisher, stream).await;
+        let without = Config {
+            allow_direct: false,
+            ..config.clone()
+        };
+        let context = &publisher.context;
+        context.update_stream(&without).await.expect("updated");
+        is_unready(&gateway, &[stream, "direct get"]).await;
+        readable(&gateway, stream, "direct", 0.0).await;
+        readable(&gateway, stream, "leader", 1.0).await;
+        context.update_stream(&config).await.expect("updated");
+        is_ready(&gateway).await;
+        assert!(join(&gateway, "bob").await.is_ok());
+    }
+    let title = json!({ "title": "still here" });
+    publisher.event("acme.custom.x", &title).await;
+    assert_eq!(ann.notification().await["title"], "still here");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_deleted_is_named_with_the_servers_reason() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats)
+        .set("server.unready_after", "1s")
+        .ready()
+        .await;
+    let publisher = Publisher::on(&nats).await;
+    for stream in ["EVENTS", "SESSIONS"] {
+        let config = config(&publisher, stream).await;
+        let context = &publisher.context;
+        context.delete_stream(stream).await.expect("deleted");
+        let refused = join(&gateway, "ann").await.expect_err("nobody joins");
+        let reason = format!("stream {stream} cannot be read: stream not found (10059)");
+        assert!(refused.body.contains(&reason), "{refused:?}");
+        is_unready(&gateway, &[stream, "stream not found"]).await;
+        context.create_stream(config).await.expect("created");
+        is_ready(&gateway).await;
+    }
+    assert!(join(&gateway, "ann").await.is_ok());
+}
+
+async fn config(publisher: &Publisher, stream: &str) -> Config {
+    let mut stream: jetstream::stream::Stream = publisher
+        .context
+        .get_stream(stream)
+        .await
+        .expect("it exists");
+    stream.info().await.expect("info").config.clone()
+}
+
+#[tokio::test]
+async fn a_close_while_nats_is_silent_is_counted_and_logged() {
+    let nats = Nats::jetstream().await;
+    let (cable, mut gateway) = Gateway::behind_a_cable(&nats).await;
+    let query = format!("token={}&workspaceSlug=acme", expiring("ann", "acme", 4));
+    let mut ann = Client::connect(&gateway, &query).await;
+    let mut bob = join(&gateway, "bob").await.expect("a socket");
+    let mut cyd = join(&gateway, "cyd").await.expect("a socket");
+    cable.set(Condition::Silent);
+    assert_eq!(ann.closed().await.0, 4003);
+    gateway
+        .metric_becomes("herald_events_lost_total", "reason=\"closed\"", 1.0)
+        .await;
+    let told = |message: &str| {
+        let line = gateway.log_line(message).expect("a line");
+        assert!(line.contains("\"WARN\""), "{line}");
+        line
+    };
+    let line = told("socket closed without what was stored last, nats does not answer");
+    assert!(line.contains("4003") && line.contains("acme"), "{line}");
+    gateway.terminate();
+    assert_eq!(bob.closed().await.0, 1012);
+    assert_eq!(cyd.closed().await.0, 1012);
+    let line = told("draining without what was stored last, nats does not answer");
+    assert!(line.contains("\"sockets\":2"), "{line}");
+    tokio::time::timeout(Duration::from_secs(40), gateway.ended())
+        .await
+        .expect("it ends");
+}
