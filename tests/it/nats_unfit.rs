@@ -154,13 +154,19 @@ async fn a_stream_that_is_missing_or_changed_ends_serve() {
         }
         context.create_stream(config).await.unwrap();
     }
-    let changed = Config {
+    let unheard = Config {
         republish: None,
         ..saved.clone()
     };
-    context.update_stream(changed).await.unwrap();
-    for builder in [&builder, &alone] {
-        fails(builder, &["changed by hand", "SESSIONS", "republish"]).await;
+    let unreadable = Config {
+        allow_direct: false,
+        ..saved.clone()
+    };
+    for (changed, field) in [(unheard, "republish"), (unreadable, "allow_direct")] {
+        context.update_stream(changed).await.unwrap();
+        for builder in [&builder, &alone] {
+            fails(builder, &["changed by hand", "SESSIONS", field]).await;
+        }
     }
     context.update_stream(saved).await.unwrap();
     alone.ready().await;
