@@ -41,9 +41,14 @@ fn parse_workspace(text: &str) -> Result<WorkspaceSlug, String> {
     WorkspaceSlug::parse(text).map_err(|error| error.to_string())
 }
 
-/// One row, in the order of [`HEADINGS`].
+/// One row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Row([String; 6]);
+struct Row {
+    /// In the order of [`HEADINGS`].
+    cells: [String; 6],
+    /// Bytes of the payload, where the letter was cut short and has its beginning only.
+    payload_bytes: Option<u64>,
+}
 
 pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     let mut nats = Connection::open(&config, "herald dead-letters").await?;
@@ -112,22 +117,38 @@ impl Row {
             let value = raw.headers.as_ref().and_then(|headers| headers.get(name));
             value.map(|value| value.as_str().to_owned())
         };
-        Self([
-            token(),
-            token(),
-            header("Herald-Subject").unwrap_or_default(),
-            header("Herald-Reason").unwrap_or_default(),
-            header("Herald-Time").unwrap_or_default(),
-            header("Herald-Detail").unwrap_or_default(),
-        ])
+        let payload_bytes = header("Herald-Payload-Bytes");
+        Self {
+            payload_bytes: payload_bytes.and_then(|bytes| bytes.parse().ok()),
+            cells: [
+                token(),
+                token(),
+                header("Herald-Subject").unwrap_or_default(),
+                header("Herald-Reason").unwrap_or_default(),
+                header("Herald-Time").unwrap_or_default(),
+                header("Herald-Detail").unwrap_or_default(),
+            ],
+        }
+    }
+
+    /// The cells as the table has them.
+    fn shown(&self) -> [String; 6] {
+        let mut cells = self.cells.clone().map(|cell| output::harmless(&cell));
+        if let (Some(bytes), [.., detail]) = (self.payload_bytes, &mut cells) {
+            detail.push_str(&format!(" (cut short, the payload had {bytes} bytes)"));
+        }
+        cells
     }
 
     fn json(&self) -> String {
-        let [workspace, sequence, subject, reason, time, detail] = &self.0;
+        let [workspace, sequence, subject, reason, time, detail] = &self.cells;
         let sequence = sequence.parse::<u64>().unwrap_or(0);
         let text = |text: &str| serde_json::Value::from(text);
+        let cut = self
+            .payload_bytes
+            .map_or_else(String::new, |bytes| format!(r#","payload_bytes":{bytes}"#));
         format!(
-            r#"{{"workspace":{},"sequence":{sequence},"subject":{},"reason":{},"time":{},"detail":{}}}"#,
+            r#"{{"workspace":{},"sequence":{sequence},"subject":{},"reason":{},"time":{},"detail":{}{cut}}}"#,
             text(workspace),
             text(subject),
             text(reason),
@@ -141,10 +162,7 @@ impl Row {
 fn table(rows: &[Row]) -> Vec<String> {
     let headings = HEADINGS.map(str::to_owned);
     let cells: Vec<[String; 6]> = std::iter::once(headings)
-        .chain(
-            rows.iter()
-                .map(|row| row.0.clone().map(|cell| output::harmless(&cell))),
-        )
+        .chain(rows.iter().map(Row::shown))
         .collect();
     let mut widths = [0; 6];
     for row in &cells {
@@ -182,7 +200,25 @@ mod tests {
     use super::*;
 
     fn row(cells: [&str; 6]) -> Row {
-        Row(cells.map(str::to_owned))
+        Row {
+            cells: cells.map(str::to_owned),
+            payload_bytes: None,
+        }
+    }
+
+    #[test]
+    fn a_letter_that_was_cut_says_so() {
+        let cut = Row {
+            payload_bytes: Some(130_048),
+            ..row(["acme", "7", "s", "too_large", "t", "d"])
+        };
+        let table = table(std::slice::from_ref(&cut));
+        let detail = "d (cut short, the payload had 130048 bytes)";
+        assert!(table.iter().any(|line| line.ends_with(detail)), "{table:?}");
+        assert!(
+            cut.json()
+                .ends_with(r#""detail":"d","payload_bytes":130048}"#)
+        );
     }
 
     #[test]

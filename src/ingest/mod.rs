@@ -23,7 +23,7 @@ pub use self::claim_check::{CheckedClaim, ClaimAsk, ClaimCheckHandle, ClaimCheck
 pub use self::connection::{
     ConnectError, SUBSCRIPTION_CAPACITY, check_settings, connect, event_channel,
 };
-pub use self::dead_letters::{DeadLetterCounters, DeadLetters};
+pub use self::dead_letters::{DeadLetterCounters, DeadLetters, DropReason};
 pub use self::direct_get::{
     ANSWER_TIMEOUT, BATCH_MAX, Batch, DirectGet, DirectGetError, End, LastOf,
 };

@@ -36,7 +36,10 @@ pub enum PublishError {
     /// ones to go.
     #[error("the stream has a message of this subject already")]
     SubjectTaken,
-    /// The stream refused the message: full, too large for it, no quorum.
+    /// The stream is full, and new messages are the ones to go.
+    #[error("the stream is full: {0}")]
+    Full(String),
+    /// The stream refused the message: too large for it, no quorum.
     #[error("the stream refused the message: {0}")]
     Refused(String),
     /// Something else than JetStream answered.
@@ -91,14 +94,15 @@ pub async fn publish(
 fn read(answer: &[u8]) -> Result<PubAck, PublishError> {
     match serde_json::from_slice(answer) {
         Ok(Answer::Stored(ack)) => Ok(ack),
-        // The code (10077) is the same for a stream that is full: only the text tells them apart
-        // (measured on nats-server 2.15.1).
-        Ok(Answer::Refused { error })
-            if error.description == "maximum messages per subject exceeded" =>
-        {
-            Err(PublishError::SubjectTaken)
-        }
-        Ok(Answer::Refused { error }) => Err(PublishError::Refused(error.description)),
+        // The code (10077) is the same for all of these: only the text tells them apart (measured on
+        // nats-server 2.15.1).
+        Ok(Answer::Refused { error }) => Err(match error.description.as_str() {
+            "maximum messages per subject exceeded" => PublishError::SubjectTaken,
+            "maximum messages exceeded" | "maximum bytes exceeded" => {
+                PublishError::Full(error.description)
+            }
+            _ => PublishError::Refused(error.description),
+        }),
         Err(_) => Err(PublishError::NotJetStream),
     }
 }
@@ -121,8 +125,11 @@ mod tests {
         };
         let taken = refused("maximum messages per subject exceeded");
         assert!(matches!(taken, PublishError::SubjectTaken));
-        let full = refused("maximum messages exceeded");
-        assert!(matches!(full, PublishError::Refused(text) if text.starts_with("maximum")));
+        for text in ["maximum messages exceeded", "maximum bytes exceeded"] {
+            assert!(matches!(refused(text), PublishError::Full(full) if full == text));
+        }
+        let other = refused("message size exceeds maximum allowed");
+        assert!(matches!(other, PublishError::Refused(text) if text.starts_with("message")));
         for other in ["", "+OK", "{}", "[]", "null"] {
             let error = read(other.as_bytes()).unwrap_err();
             assert!(matches!(error, PublishError::NotJetStream), "{other}");

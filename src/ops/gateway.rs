@@ -283,7 +283,6 @@ async fn open(
         leaders.clone(),
         projector,
         telemetry,
-        cancel,
         parts,
     );
     let rooms = Rooms::new(Arc::new(context), cancel.clone());
@@ -379,7 +378,6 @@ fn context(
     leaders: Leaders,
     projector: Projector,
     telemetry: &Telemetry,
-    cancel: &CancellationToken,
     parts: &mut JoinSet<()>,
 ) -> RoomContext {
     let metrics = Arc::clone(telemetry.metrics());
@@ -415,7 +413,7 @@ fn context(
     };
     let (claim_checks, checker) = checker.start();
     parts.spawn(checker);
-    let dead_letters = DeadLetters::start(client, cancel.clone());
+    let dead_letters = DeadLetters::start(client);
     metrics.observe_dead_letters(dead_letters.counters());
     RoomContext {
         repairer: Repairer::new(events_direct, events, floor.clone()),

@@ -9,7 +9,6 @@ use herald::config::NatsConfig;
 use herald::event::{BadEvent, Reason, StoredMessage, WorkspaceSlug};
 use herald::ingest::DeadLetters;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::nats::Nats;
@@ -237,7 +236,7 @@ async fn dead_letters_are_listed_with_their_reasons() {
     let nats = migrated().await;
     let none = herald(&nats, &["dead-letters"]);
     assert_eq!(out(&none), "");
-    let letters = DeadLetters::start(nats.connect().await, CancellationToken::new());
+    let letters = DeadLetters::start(nats.connect().await);
     for (workspace, sequence) in [("acme", 7), ("globex", 8)] {
         let message = StoredMessage {
             workspace: WorkspaceSlug::parse(workspace).unwrap(),
@@ -252,16 +251,7 @@ async fn dead_letters_are_listed_with_their_reasons() {
             &BadEvent::new(Reason::Json, "the payload is not JSON"),
         );
     }
-    let ended = letters.clone();
-    drop(letters);
-    let published = crate::support::eventually(crate::support::PATIENCE, async || {
-        let counters = ended.counters();
-        counters
-            .published
-            .load(std::sync::atomic::Ordering::Relaxed)
-            == 2
-    });
-    assert!(published.await);
+    letters.end(crate::support::PATIENCE).await;
 
     let table = out(&herald(&nats, &["dead-letters"]));
     let lines: Vec<_> = table.lines().collect();

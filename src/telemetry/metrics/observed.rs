@@ -7,7 +7,7 @@ use std::time::Instant;
 use opentelemetry::KeyValue;
 
 use super::{Metrics, QueueDepth, busiest};
-use crate::ingest::{DeadLetterCounters, Readable};
+use crate::ingest::{DeadLetterCounters, DropReason, Readable};
 
 /// The name that all workspaces without a series of their own share; no slug begins with `_`.
 const OTHERS: &str = "_other";
@@ -160,10 +160,16 @@ impl Metrics {
                 for (outcome, counter) in [
                     ("published", &counters.published),
                     ("duplicate", &counters.duplicate),
-                    ("dropped", &counters.dropped),
                 ] {
                     let value = counter.load(Ordering::Relaxed);
                     observer.observe(value, &[KeyValue::new("outcome", outcome)]);
+                }
+                for reason in DropReason::ALL {
+                    let labels = [
+                        KeyValue::new("outcome", "dropped"),
+                        KeyValue::new("reason", reason.as_str()),
+                    ];
+                    observer.observe(counters.dropped(reason), &labels);
                 }
             })
             .build();

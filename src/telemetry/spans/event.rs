@@ -197,11 +197,11 @@ impl EventTrace {
         }
     }
 
-    /// Ends the event's span where its dead letter found no place in the queue.
-    pub(crate) fn letter_dropped(self) {
+    /// Ends the event's span where its dead letter is not sent.
+    pub(crate) fn letter_dropped(self, at: Instant) {
         let process = self.process.span();
         process.set_attribute(KeyValue::new("herald.dead_letter.outcome", "dropped"));
-        process.end();
+        self.end(at);
     }
 
     /// Ends the event's span.

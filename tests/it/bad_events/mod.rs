@@ -202,59 +202,31 @@ async fn flood(publisher: &Publisher, count: usize, from: &mut u64) {
 }
 
 #[tokio::test]
-async fn ten_thousand_bad_events_in_a_row_harm_no_good_one_and_are_dead_once() {
-    const ROUND: usize = 1000;
-    const ROUNDS: usize = 10;
+async fn ten_thousand_bad_events_at_once_harm_no_good_one_and_are_dead_once() {
+    const BAD: usize = 10_000;
     let nats = Nats::jetstream().await;
     let gateways = [Gateway::on(&nats).await, Gateway::on(&nats).await];
     let publisher = Publisher::on(&nats).await;
     let mut ann = Client::join(&gateways[0], "ann", "acme").await;
     let mut bob = Client::join(&gateways[1], "bob", "acme").await;
-    let mut dead = dead(&nats).await;
-    let (mut sent, mut got) = (0, 0);
-    // No more at once than may wait for DEAD, which takes them at its own pace.
-    for round in 1..=ROUNDS {
-        flood(&publisher, ROUND, &mut sent).await;
-        while got < sent {
-            for client in [&mut ann, &mut bob] {
-                assert_eq!(client.notification().await["title"], got.to_string());
-            }
-            got += 1;
-        }
-        dealt_with(&gateways, round * ROUND).await;
-    }
-    let all = (ROUND * ROUNDS) as u64;
-    let state = dead.info().await.unwrap().state.clone();
-    assert_eq!((state.messages, state.subjects_count), (all, all));
-    assert_eq!(listed(&nats).await.len() as u64, all);
-
-    // At once, there are more than DEAD takes in the time. The good ones do not wait for them, and
-    // each bad one is accounted for.
-    flood(&publisher, ROUND * ROUNDS, &mut sent).await;
-    while got < sent {
+    let mut sent = 0;
+    flood(&publisher, BAD, &mut sent).await;
+    // The good ones do not wait for the bad ones, which go to DEAD at their own pace.
+    for got in 0..sent {
         for client in [&mut ann, &mut bob] {
             assert_eq!(client.notification().await["title"], got.to_string());
         }
-        got += 1;
     }
-    let mut stored = 0.0;
+    dealt_with(&gateways, BAD).await;
     for gateway in &gateways {
         gateway
-            .metric_becomes("herald_dead_letters_total", "outcome", (2 * all) as f64)
-            .await;
-        gateway
-            .metric_becomes("herald_events_bad_total", "", (2 * all) as f64)
-            .await;
-        stored += gateway
-            .metric("herald_dead_letters_total", "published")
+            .metric_becomes("herald_events_bad_total", "", BAD as f64)
             .await;
     }
-    let messages = dead.info().await.unwrap().state.messages;
-    assert!(
-        (stored - messages as f64).abs() < 0.5,
-        "{stored} and {messages}"
-    );
-    assert_eq!(listed(&nats).await.len() as u64, messages);
+    let state = dead(&nats).await.info().await.unwrap().state.clone();
+    let all = BAD as u64;
+    assert_eq!((state.messages, state.subjects_count), (all, all));
+    assert_eq!(listed(&nats).await.len(), BAD);
 }
 
 #[tokio::test]

@@ -1,0 +1,207 @@
+//! Dead letters: bad events go to the stream DEAD, in the background and within bounds.
+//!
+//! A room reports and goes on. Letters wait in a queue that is fair by workspace ([`queue`]); one task
+//! sends them at its own pace ([`publisher`]), and no workspace may fill DEAD for the others ([`share`]).
+//! What cannot be kept is counted with a reason and logged ([`drops`]): a dead letter must never be in the
+//! way of an event.
+
+mod drops;
+mod letter;
+mod publisher;
+mod queue;
+mod share;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::Client;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::drops::DropLog;
+pub use self::drops::{DeadLetterCounters, DropReason};
+use self::letter::{CUT, Letter, PAYLOAD_MAX};
+use self::publisher::Publisher;
+use self::queue::FairQueue;
+use crate::event::{BadEvent, StoredMessage, WorkspaceSlug};
+use crate::telemetry::{DeadLetterTrace, EventTrace};
+
+/// Memory that letters may take which wait, in bytes, of all workspaces together. A small one takes some
+/// 500, so that a burst of 10,000 of up to 2 KiB each is kept, and of 60,000 small ones.
+const QUEUE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Once so much waits for one workspace, its letters are cut before they wait: a burst of large ones
+/// has 32 of the largest whole, and 20,000 in all.
+const WHOLE_BYTES: usize = QUEUE_BYTES / 8;
+
+/// Where bad events are reported. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct DeadLetters {
+    /// The task works on it as well.
+    shared: Arc<Shared>,
+    task: TaskTracker,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// A lock, held for moments only: rooms that report must not wait for the task.
+    state: Mutex<State>,
+    /// Tells the task that a letter came.
+    some: Notify,
+    counters: Arc<DeadLetterCounters>,
+    drops: DropLog,
+    /// What waits is to be sent at once.
+    ending: CancellationToken,
+    /// What waits is to be dropped.
+    over: CancellationToken,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: FairQueue<Letter>,
+    is_closed: bool,
+}
+
+/// What became of a letter, and where it stands.
+#[derive(Debug, Clone, Copy)]
+enum Outcome {
+    Published(u64),
+    /// Where the first one stands, as long as the stream remembers its id.
+    Duplicate(Option<u64>),
+    Dropped(DropReason),
+}
+
+impl DeadLetters {
+    /// Starts the task that publishes over `client`, until [`DeadLetters::end`].
+    pub fn start(client: Client) -> Self {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                queue: FairQueue::new(QUEUE_BYTES),
+                is_closed: false,
+            }),
+            some: Notify::new(),
+            counters: Arc::default(),
+            drops: DropLog::default(),
+            ending: CancellationToken::new(),
+            over: CancellationToken::new(),
+        });
+        let publisher = Publisher::new(client, Arc::clone(&shared));
+        let task = TaskTracker::new();
+        task.spawn({
+            let shared = Arc::clone(&shared);
+            async move {
+                tokio::select! {
+                    () = publisher.run() => {}
+                    () = shared.drops.keep_telling() => {}
+                }
+                shared.drops.tell();
+            }
+        });
+        task.close();
+        Self { shared, task }
+    }
+
+    /// Sends what waits as fast as it goes, for `patience` at most. What is left then, and what is reported
+    /// later, is dropped, counted and logged.
+    pub async fn end(&self, patience: Duration) {
+        self.shared.ending.cancel();
+        if timeout(patience, self.task.wait()).await.is_err() {
+            self.shared.over.cancel();
+            self.task.wait().await;
+        }
+    }
+
+    /// Hands a bad event over. Never waits: where there is no room for it, a letter is dropped and counted.
+    pub fn report(&self, message: &StoredMessage, bad: &BadEvent) {
+        self.report_traced(message, bad, None);
+    }
+
+    /// The same of an event whose trace is recorded; it ends when it is known what became of the
+    /// letter.
+    pub(crate) fn report_traced(
+        &self,
+        message: &StoredMessage,
+        bad: &BadEvent,
+        trace: Option<EventTrace>,
+    ) {
+        let workspace = &message.workspace;
+        let waits = self.shared.lock().queue.cost_of(workspace);
+        let most = if waits < WHOLE_BYTES {
+            PAYLOAD_MAX
+        } else {
+            CUT
+        };
+        let letter = Letter::new(message, bad, most, trace);
+        let cost = letter.cost();
+        let mut state = self.shared.lock();
+        let (gone, reason) = if state.is_closed {
+            (vec![(workspace.clone(), letter)], DropReason::Shutdown)
+        } else {
+            let gone = state.queue.push(workspace, cost, letter);
+            (gone, DropReason::QueueFull)
+        };
+        drop(state);
+        self.shared.some.notify_one();
+        for (workspace, letter) in gone {
+            letter.dropped();
+            self.shared.count_dropped(&workspace, reason);
+        }
+    }
+
+    /// The counters, which live as long as anybody holds them.
+    pub fn counters(&self) -> Arc<DeadLetterCounters> {
+        Arc::clone(&self.shared.counters)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that holds the lock can panic half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().queue.peek().is_none()
+    }
+
+    /// Counts what became of a letter, and ends its trace.
+    fn settle(&self, workspace: &WorkspaceSlug, trace: Option<DeadLetterTrace>, outcome: Outcome) {
+        let (label, sequence) = match outcome {
+            Outcome::Published(sequence) => {
+                self.counters.published.fetch_add(1, Ordering::Relaxed);
+                ("published", Some(sequence))
+            }
+            Outcome::Duplicate(sequence) => {
+                self.counters.duplicate.fetch_add(1, Ordering::Relaxed);
+                ("duplicate", sequence)
+            }
+            Outcome::Dropped(reason) => {
+                self.count_dropped(workspace, reason);
+                ("dropped", None)
+            }
+        };
+        if let Some(trace) = trace {
+            trace.end(label, sequence);
+        }
+    }
+
+    fn count_dropped(&self, workspace: &WorkspaceSlug, reason: DropReason) {
+        self.counters.count_dropped(reason);
+        self.drops.note(workspace, reason);
+    }
+
+    /// Takes no more letters, and drops those that wait.
+    fn close(&self) {
+        self.lock().is_closed = true;
+        loop {
+            let Some((workspace, letter)) = self.lock().queue.pop() else {
+                break;
+            };
+            letter.dropped();
+            self.count_dropped(&workspace, DropReason::Shutdown);
+        }
+    }
+}
