@@ -36,6 +36,9 @@ const LOST: Duration = Duration::from_millis(200);
 const LAG_EVERY: Duration = Duration::from_secs(15);
 /// Pause between looks at what happened to the connection: an overload drops many messages a second.
 const DISTURBANCES_PAUSE: Duration = Duration::from_millis(100);
+/// How long the end may take to send the dead letters that wait. Whatever ends the gateway, telemetry ends
+/// later, so that it tells what became of them.
+const DEAD_LETTERS: Duration = Duration::from_secs(2);
 /// Pause between looks at migrations that another process is to apply.
 const MIGRATIONS_PAUSE: Duration = Duration::from_secs(1);
 
@@ -196,18 +199,28 @@ impl Gateway {
             () = stop() => return Ok(()),
         };
         info!("ready");
-        tokio::select! {
-            () = stop() => {}
+        let served = tokio::select! {
+            () = stop() => Ok(()),
             // Sockets that are closed now come back to another gateway, or to this one's next start.
-            () = rooms.context().link.lost() => return Err(ServeError::Lost),
-            ended = parts.join_next() => return Err(failed(ended, &rooms.context().link).await),
-        }
-        let ending = end(&self.config, &rooms, &self.doorway, &self.health);
+            () = rooms.context().link.lost() => Err(ServeError::Lost),
+            ended = parts.join_next() => Err(failed(ended, &rooms.context().link).await),
+        };
+        let dead_letters = &rooms.context().dead_letters;
+        let ending = async {
+            if served.is_ok() {
+                end(&self.config, &rooms, &self.doorway, &self.health).await;
+                info!("drained");
+            }
+            dead_letters.end(DEAD_LETTERS).await;
+        };
         tokio::select! {
-            () = ending => info!("drained"),
-            () = stop() => warn!("ending at once"),
+            () = ending => {}
+            () = stop() => {
+                warn!("ending at once");
+                dead_letters.end(Duration::ZERO).await;
+            }
         }
-        Ok(())
+        served
     }
 
     fn public_router(&self) -> Router {

@@ -391,3 +391,49 @@ async fn what_a_share_does_not_keep_is_counted_and_logged() {
     });
     assert!(said.await);
 }
+
+#[tokio::test]
+async fn letters_that_wait_are_sent_before_the_gateway_ends() {
+    const COUNT: usize = 2000;
+    let nats = Nats::jetstream().await;
+    let publisher = Publisher::on(&nats).await;
+    let mut gateway = Gateway::builder(&nats)
+        .set("server.drain", "0s")
+        .ready()
+        .await;
+    let mut ann = Client::join(&gateway, "ann", "acme").await;
+    publish(&publisher, "acme", COUNT, "{").await;
+    gateway.terminate();
+    let (ended, closed) = tokio::join!(gateway.ended(), ann.closed());
+    assert_eq!((ended, closed.0), (Some(0), 1012));
+    let dead = publisher.context.get_stream("DEAD").await.unwrap();
+    assert_eq!(letters_of(&dead, "acme").await, COUNT);
+}
+
+#[tokio::test]
+async fn without_nats_the_letters_that_are_lost_at_the_end_are_told() {
+    const COUNT: usize = 5000;
+    let mut nats = Nats::jetstream().await;
+    let publisher = Publisher::on(&nats).await;
+    let mut gateway = Gateway::builder(&nats)
+        .set("server.drain", "0s")
+        .ready()
+        .await;
+    let ann = Client::join(&gateway, "ann", "acme").await;
+    publish(&publisher, "acme", COUNT, "{").await;
+    let bad = "herald_events_bad_total";
+    gateway.metric_becomes(bad, "json", COUNT as f64).await;
+    nats.pause().await;
+    drop(ann);
+    let start = Instant::now();
+    gateway.terminate();
+    assert_eq!(gateway.ended().await, Some(0));
+    // Five for the read of what was stored, two for the letters.
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(12), "{took:?}");
+    let line = gateway.log_line("bad events were not stored as dead letters");
+    let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+    assert!(line["dropped"].as_u64().unwrap() > 500, "{line}");
+    assert!(line["reasons"].as_str().unwrap().contains("shutdown="));
+    assert!(line["workspaces"].as_str().unwrap().starts_with("acme="));
+}
