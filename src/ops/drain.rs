@@ -17,6 +17,9 @@ const JOINS: Duration = Duration::from_secs(4);
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// How long sockets may take to end after the last close: the close frame's 5 s and the peer's 5 s.
 const LAST_SOCKETS: Duration = Duration::from_secs(11);
+/// How long the end may take to send the dead letters that wait. Whatever ends the gateway, telemetry ends
+/// later, so that it tells what became of them.
+pub(super) const DEAD_LETTERS: Duration = Duration::from_secs(2);
 /// How often it is looked for joins that were under way when the doorway closed.
 const LATECOMERS: Duration = Duration::from_millis(250);
 

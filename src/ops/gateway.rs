@@ -36,9 +36,6 @@ const LOST: Duration = Duration::from_millis(200);
 const LAG_EVERY: Duration = Duration::from_secs(15);
 /// Pause between looks at what happened to the connection: an overload drops many messages a second.
 const DISTURBANCES_PAUSE: Duration = Duration::from_millis(100);
-/// How long the end may take to send the dead letters that wait. Whatever ends the gateway, telemetry ends
-/// later, so that it tells what became of them.
-const DEAD_LETTERS: Duration = Duration::from_secs(2);
 /// Pause between looks at migrations that another process is to apply.
 const MIGRATIONS_PAUSE: Duration = Duration::from_secs(1);
 
@@ -211,7 +208,7 @@ impl Gateway {
                 end(&self.config, &rooms, &self.doorway, &self.health).await;
                 info!("drained");
             }
-            dead_letters.end(DEAD_LETTERS).await;
+            dead_letters.end(drain::DEAD_LETTERS).await;
         };
         tokio::select! {
             () = ending => {}
