@@ -115,7 +115,7 @@ async fn reset_level(State(level): State<LogLevel>) -> Response {
 fn answer(level: &LogLevel, result: Result<(), LevelError>) -> Response {
     match result {
         Ok(()) => (StatusCode::OK, level.current() + "\n").into_response(),
-        Err(error @ (LevelError::Parse(_) | LevelError::TooLong)) => {
+        Err(error @ LevelError::Filter(_)) => {
             (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response()
         }
         Err(error @ LevelError::Fixed) => {

@@ -19,14 +19,16 @@ use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::{info, warn};
-use tracing_subscriber::filter::ParseError;
 use uuid::Uuid;
 
 pub use self::command::CommandTraces;
 pub(crate) use self::command::trace_of;
 use self::environment::Environment;
 use self::exports::Exports;
-pub use self::logging::{FILTER_BYTES_MAX, LevelError, LogLevel, check};
+pub(crate) use self::logging::UNLIMITED;
+pub use self::logging::{
+    FILTER_BYTES_MAX, Filter, FilterError, FilterSettingError, LevelError, LogLevel,
+};
 use self::metrics::SelfObserved;
 pub(crate) use self::metrics::{ENTRY_BYTES, Stage, Traffic, Undelivered};
 pub use self::metrics::{Format, LiveDrop, Metrics, QueueDepth};
@@ -69,8 +71,8 @@ pub struct Telemetry {
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// `log.level` or `RUST_LOG`.
-    #[error("log.level (or RUST_LOG) is no filter: {0}")]
-    Level(#[from] ParseError),
+    #[error(transparent)]
+    Level(#[from] FilterSettingError),
     /// The instruments cannot be read, or spans not be exported.
     #[error("{0}")]
     Sdk(#[from] OTelSdkError),

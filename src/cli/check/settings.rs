@@ -8,7 +8,7 @@ use crate::config::{Config, Reading};
 use crate::ingest;
 use crate::ops::tls::Tls;
 use crate::projection::Projector;
-use crate::telemetry;
+use crate::telemetry::{self, Filter};
 
 /// The part without which no connection can be tried.
 pub(super) const NATS: &str = "nats settings";
@@ -75,12 +75,9 @@ fn tls(config: &Config) -> Finding {
 }
 
 fn log(config: &Config) -> Finding {
-    match telemetry::check(&config.log) {
-        Ok(()) => Finding::ok("log", config.log.level.clone()),
-        Err(error) => Finding::wrong(
-            "log",
-            &format!("log.level (or RUST_LOG) is no filter: {error}"),
-        ),
+    match Filter::configured(&config.log) {
+        Ok(filter) => Finding::ok("log", filter.text()),
+        Err(error) => Finding::wrong("log", &error),
     }
 }
 

@@ -1,47 +1,51 @@
 //! Logs on standard error and, where it is asked for, over OTLP: never a dependency's frames, never
 //! a flood of one warning, at a level that can be changed while the gateway runs.
 
+mod filter;
 mod format;
+mod ours;
 mod repeats;
 
 use std::io::IsTerminal;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
-use tracing::{Level, error, warn};
-use tracing_subscriber::filter::{EnvFilter, LevelFilter, ParseError, Targets};
+use tracing::{Level, Subscriber, error, warn};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::DefaultFields;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, Registry, fmt};
+use tracing_subscriber::{Registry, fmt, reload};
 
+pub use self::filter::{FILTER_BYTES_MAX, Filter, FilterError, FilterSettingError};
 use self::format::Line;
+use self::ours::Ours;
 use self::repeats::Repeats;
-pub(super) use self::repeats::UNLIMITED;
+pub(crate) use self::repeats::UNLIMITED;
 use crate::config::{LogConfig, LogFormat};
-
-/// A filter's text is at most so long; one with every target of the gateway is a tenth of it.
-pub const FILTER_BYTES_MAX: usize = 4096;
 
 /// A handle on what is logged. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LogLevel {
     /// `None` where the process' subscriber is somebody else's.
-    filter: Option<reload::Handle<EnvFilter, Registry>>,
-    configured: Arc<str>,
-    current: Arc<Mutex<String>>,
+    handle: Option<reload::Handle<Targets, Registry>>,
+    held: Arc<Mutex<Held>>,
 }
 
-/// A filter that is none.
+#[derive(Debug)]
+struct Held {
+    configured: Filter,
+    /// The text of the filter in force.
+    current: String,
+}
+
+/// A level that is not set.
 #[derive(Debug, thiserror::Error)]
 pub enum LevelError {
-    #[error("no filter such as debug or info,herald::room=debug: {0}")]
-    Parse(#[from] ParseError),
-    #[error("the filter is over {FILTER_BYTES_MAX} bytes")]
-    TooLong,
+    #[error("no log filter: {0}")]
+    Filter(#[from] FilterError),
     #[error("this process' log level cannot be changed")]
     Fixed,
 }
@@ -49,8 +53,7 @@ pub enum LevelError {
 impl LogLevel {
     /// The filter that holds now.
     pub fn current(&self) -> String {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.clone()
+        self.held().current.clone()
     }
 
     /// Sets another, until the next start.
@@ -58,18 +61,7 @@ impl LogLevel {
     /// # Errors
     /// [`LevelError`]; the filter stays what it was.
     pub fn set(&self, text: &str) -> Result<(), LevelError> {
-        let text = text.trim();
-        if text.len() > FILTER_BYTES_MAX {
-            return Err(LevelError::TooLong);
-        }
-        let filter = parse(text)?;
-        let handle = self.filter.as_ref().ok_or(LevelError::Fixed)?;
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        // Before it holds: a filter such as `off` would leave it out.
-        warn!(target: UNLIMITED, filter = text, "log level changed");
-        handle.reload(filter).map_err(|_| LevelError::Fixed)?;
-        text.clone_into(&mut current);
-        Ok(())
+        self.change(&mut self.held(), &Filter::parse(text)?)
     }
 
     /// Goes back to what was configured.
@@ -77,24 +69,90 @@ impl LogLevel {
     /// # Errors
     /// [`LevelError::Fixed`].
     pub fn reset(&self) -> Result<(), LevelError> {
-        self.set(&self.configured)
+        let mut held = self.held();
+        let configured = held.configured.clone();
+        self.change(&mut held, &configured)
+    }
+
+    /// Takes what is configured from now on. Where that is what was configured before, what [`LogLevel::set`]
+    /// has set meanwhile stays.
+    ///
+    /// # Errors
+    /// [`LevelError::Fixed`].
+    pub fn configure(&self, filter: &Filter) -> Result<(), LevelError> {
+        let mut held = self.held();
+        if held.configured.text() == filter.text() {
+            return Ok(());
+        }
+        held.configured = filter.clone();
+        self.apply(&mut held, filter)
+    }
+
+    fn change(&self, held: &mut Held, filter: &Filter) -> Result<(), LevelError> {
+        if self.handle.is_some() {
+            // Before it holds: a filter such as `off` would leave it out.
+            warn!(target: UNLIMITED, filter = filter.text(), "log level changed");
+        }
+        self.apply(held, filter)
+    }
+
+    fn apply(&self, held: &mut Held, filter: &Filter) -> Result<(), LevelError> {
+        let handle = self.handle.as_ref().ok_or(LevelError::Fixed)?;
+        let reloaded = handle.reload(filter.targets().clone());
+        cap_the_log_crate();
+        reloaded.map_err(|_| LevelError::Fixed)?;
+        filter.text().clone_into(&mut held.current);
+        Ok(())
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Installs the process' subscriber. `RUST_LOG`, where set, wins over `log.level`. Lines that repeat
-/// are counted in `suppressed`.
+/// Installs the process' subscriber. Lines that repeat are counted in `suppressed`.
 ///
 /// # Errors
-/// Where the level is not a tracing filter.
+/// Where the level is no filter.
 pub(super) fn init(
     config: &LogConfig,
     suppressed: Arc<AtomicU64>,
     otlp: Option<&SdkLoggerProvider>,
-) -> Result<LogLevel, ParseError> {
-    let asked = asked(config);
-    let (filter, handle) = reload::Layer::new(parse(&asked)?);
+) -> Result<LogLevel, FilterSettingError> {
+    let configured = Filter::configured(config)?;
+    let repeats = Repeats::new(suppressed);
+    let (subscriber, handle) = subscriber(&configured, config.format, repeats.clone(), otlp);
+    // A second call in one process (tests) keeps the first subscriber.
+    let handle = subscriber.try_init().is_ok().then_some(handle);
+    cap_the_log_crate();
+    if handle.is_some() && tokio::runtime::Handle::try_current().is_ok() {
+        tokio::spawn(tell(repeats));
+    }
+    let current = configured.text().to_owned();
+    let held = Held {
+        configured,
+        current,
+    };
+    Ok(LogLevel {
+        handle,
+        held: Arc::new(Mutex::new(held)),
+    })
+}
+
+/// One filter for all that is written to, so that what it leaves out costs a look at a number: the most
+/// verbose level of a subscriber with filters for each layer is that of the most verbose of them.
+fn subscriber(
+    filter: &Filter,
+    format: LogFormat,
+    repeats: Repeats,
+    otlp: Option<&SdkLoggerProvider>,
+) -> (
+    impl Subscriber + Send + Sync + use<>,
+    reload::Handle<Targets, Registry>,
+) {
+    let (filter, handle) = reload::Layer::new(filter.targets().clone());
     let is_terminal = std::io::stderr().is_terminal();
-    let line = match config.format {
+    let line = match format {
         LogFormat::Json => Line::Json,
         LogFormat::Auto if !is_terminal => Line::Json,
         LogFormat::Auto | LogFormat::Text => Line::Text(fmt::format().with_ansi(is_terminal)),
@@ -103,38 +161,20 @@ pub(super) fn init(
         .with_ansi(is_terminal)
         .fmt_fields(DefaultFields::new())
         .event_format(line)
-        .with_writer(std::io::stderr)
-        .with_filter(dependencies_capped());
-    // Only our own records go to the collector: those of the exporter would make more of themselves.
-    let exported = otlp.map(|provider| {
-        let ours = Targets::new().with_target("herald", Level::TRACE);
-        OpenTelemetryTracingBridge::new(provider).with_filter(ours)
-    });
-    let repeats = Repeats::new(suppressed);
-    let installed = tracing_subscriber::registry()
+        .with_writer(std::io::stderr);
+    let exported = otlp.map(|provider| Ours(OpenTelemetryTracingBridge::new(provider)));
+    let subscriber = tracing_subscriber::registry()
         .with(filter)
-        .with(repeats.clone())
+        .with(repeats)
         .with(printed)
-        .with(exported)
-        .try_init();
-    // A second call in one process (tests) keeps the first subscriber.
-    let filter = installed.is_ok().then_some(handle);
-    if filter.is_some() && tokio::runtime::Handle::try_current().is_ok() {
-        tokio::spawn(tell(repeats));
-    }
-    Ok(LogLevel {
-        filter,
-        configured: asked.as_str().into(),
-        current: Arc::new(Mutex::new(asked)),
-    })
+        .with(exported);
+    (subscriber, handle)
 }
 
-/// Whether [`init`] would take the level; installs nothing.
-///
-/// # Errors
-/// As [`init`].
-pub fn check(config: &LogConfig) -> Result<(), ParseError> {
-    parse(&asked(config)).map(drop)
+/// Lowers the `log` crate's own level to that of dependencies. tracing-subscriber sets it to the most
+/// verbose of Herald's; then each frame that tungstenite would print at `trace` is asked about.
+fn cap_the_log_crate() {
+    log::set_max_level(log::max_level().min(log::LevelFilter::Warn));
 }
 
 /// Tells of the lines that were left out, for ever.
@@ -152,23 +192,62 @@ async fn tell(repeats: Repeats) {
     }
 }
 
-fn asked(config: &LogConfig) -> String {
-    std::env::var("RUST_LOG")
-        .ok()
-        .filter(|text| !text.is_empty())
-        .unwrap_or_else(|| config.level.clone())
-}
+#[cfg(test)]
+mod tests {
+    use tracing::level_filters::LevelFilter;
 
-fn parse(text: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse(text)
-}
+    use super::*;
 
-/// Our own targets at any level, everyone else's at `info` whatever level is asked: tungstenite
-/// prints frames and hyper request lines beyond it, and both hold tokens.
-fn dependencies_capped() -> Targets {
-    Targets::new()
-        .with_target("herald", Level::TRACE)
-        .with_default(Level::INFO)
+    /// Also where records are exported: their layer takes whatever comes.
+    #[test]
+    fn the_most_verbose_level_is_the_filter_s_own() {
+        let provider = SdkLoggerProvider::builder().build();
+        for (text, level) in [
+            ("off", LevelFilter::OFF),
+            ("warn", LevelFilter::WARN),
+            ("info", LevelFilter::INFO),
+            ("info,herald::room=debug", LevelFilter::DEBUG),
+            ("info,tungstenite=trace", LevelFilter::INFO),
+        ] {
+            for otlp in [None, Some(&provider)] {
+                let filter = Filter::parse(text).unwrap();
+                let (subscriber, handle) =
+                    subscriber(&filter, LogFormat::Json, Repeats::default(), otlp);
+                assert_eq!(subscriber.max_level_hint(), Some(level), "{text}");
+                let other = Filter::parse("error").unwrap();
+                handle.reload(other.targets().clone()).unwrap();
+                assert_eq!(subscriber.max_level_hint(), Some(LevelFilter::ERROR));
+            }
+        }
+    }
+
+    /// Frames are printed with the `log` crate: what is beyond its own level is not even formatted.
+    #[test]
+    fn the_log_crate_s_own_level_is_capped_at_the_start_and_after_each_change() {
+        // Nothing of another test is printed for it.
+        let verbose = "error,herald::telemetry::logging=trace";
+        let config = LogConfig {
+            level: verbose.to_owned(),
+            format: LogFormat::Json,
+        };
+        let level = init(&config, Arc::default(), None).unwrap();
+        assert_eq!(
+            tracing::level_filters::LevelFilter::current(),
+            LevelFilter::TRACE
+        );
+        assert_eq!(log::max_level(), log::LevelFilter::Warn);
+        level.set("off").unwrap();
+        assert_eq!(log::max_level(), log::LevelFilter::Off);
+        level.set(verbose).unwrap();
+        assert_eq!(log::max_level(), log::LevelFilter::Warn);
+        let other = Filter::parse("error,herald::telemetry::logging=debug").unwrap();
+        level.configure(&other).unwrap();
+        assert_eq!(log::max_level(), log::LevelFilter::Warn);
+        // Configured again, as it is: what was set meanwhile stays.
+        level.set("error").unwrap();
+        level.configure(&other).unwrap();
+        assert_eq!(level.current(), "error");
+        level.reset().unwrap();
+        assert_eq!(level.current(), other.text());
+    }
 }

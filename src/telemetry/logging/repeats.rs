@@ -19,7 +19,7 @@ pub(super) const WINDOW: Duration = Duration::from_secs(10);
 /// Lines of one place in a window that are printed.
 const PRINTED: u32 = 5;
 /// Lines of this target are never left out: what tells of lines left out, and what is said once.
-pub(in crate::telemetry) const UNLIMITED: &str = "herald::log";
+pub(crate) const UNLIMITED: &str = "herald::log";
 
 /// The layer that leaves lines out. Cheap to clone.
 #[derive(Debug, Clone, Default)]
