@@ -10,68 +10,90 @@ mod forwarded;
 mod per_address;
 mod rate;
 
-use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-
-use axum::http::HeaderMap;
 
 pub(crate) use self::address::Address;
 pub(crate) use self::forwarded::TrustedProxies;
 pub(crate) use self::per_address::{PerAddress, Place};
 pub(crate) use self::rate::Over;
 use self::rate::Rates;
-use crate::config::Config;
+use crate::config::SocketsConfig;
 
-/// The limits on those who want a socket.
-#[derive(Debug)]
+/// Those who want a socket and those who have one, counted. The limits are the caller's, since they change
+/// while the gateway serves: what is over a new limit stays, and nobody comes in until it has left.
+#[derive(Debug, Default)]
 pub(crate) struct Admission {
-    proxies: TrustedProxies,
     rates: Mutex<Rates>,
-    /// Unset where one address may have all.
-    per_address: Option<Arc<PerAddress>>,
+    per_address: Arc<PerAddress>,
+    sockets: Arc<AtomicUsize>,
 }
 
-/// A socket's part of what its address may have, given back when it is dropped.
+/// One of the sockets that a gateway may have; dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Seat {
-    _place: Option<Place>,
+pub(crate) struct Permit(Arc<AtomicUsize>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Admission {
-    pub(crate) fn new(config: &Config) -> Self {
-        let sockets = &config.sockets;
-        Self {
-            proxies: TrustedProxies::new(config.server.trusted_proxies.clone()),
-            rates: Mutex::new(Rates::new(
-                sockets.connect_rate,
-                sockets.connect_rate_per_address,
-            )),
-            per_address: PerAddress::new(sockets.max_connections_per_address),
-        }
-    }
-
-    /// Whose request came from `peer` with these headers.
-    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Address {
-        Address::from(self.proxies.client(peer, headers))
-    }
-
     /// One more attempt of `address`.
     ///
     /// # Errors
     /// The rate that it exceeds.
-    pub(crate) fn attempt(&self, address: Address) -> Result<(), Over> {
+    pub(crate) fn attempt(&self, limits: &SocketsConfig, address: Address) -> Result<(), Over> {
         // Nothing that holds the lock can panic half-way.
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.limit(limits.connect_rate, limits.connect_rate_per_address);
         rates.take(address, Instant::now())
     }
 
-    /// A seat for a socket of `address`; `None` where it has as many as it may.
-    pub(crate) fn seat(&self, address: Address) -> Option<Seat> {
-        let place = match &self.per_address {
-            Some(all) => Some(all.take(address)?),
-            None => None,
-        };
-        Some(Seat { _place: place })
+    /// A place for a socket of `address`; `None` where it has as many as it may.
+    pub(crate) fn place(&self, limits: &SocketsConfig, address: Address) -> Option<Place> {
+        self.per_address
+            .take(address, limits.max_connections_per_address)
+    }
+
+    /// A permit for one more socket; `None` where there are as many as there may be.
+    pub(crate) fn permit(&self, limits: &SocketsConfig) -> Option<Permit> {
+        let may_come = |now: usize| (now < limits.max_connections).then_some(now + 1);
+        self.sockets
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, may_come)
+            .ok()?;
+        Some(Permit(Arc::clone(&self.sockets)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(max_connections: usize) -> SocketsConfig {
+        SocketsConfig {
+            max_connections,
+            ..SocketsConfig::default()
+        }
+    }
+
+    #[test]
+    fn who_is_over_a_lower_limit_stays_and_nobody_comes_until_it_has_left() {
+        let admission = Admission::default();
+        let mut permits: Vec<_> = (0..3)
+            .filter_map(|_| admission.permit(&limits(3)))
+            .collect();
+        assert_eq!(permits.len(), 3);
+        assert!(admission.permit(&limits(3)).is_none());
+        assert!(admission.permit(&limits(2)).is_none());
+        permits.pop();
+        assert!(admission.permit(&limits(2)).is_none());
+        permits.pop();
+        permits.extend(admission.permit(&limits(2)));
+        assert_eq!(permits.len(), 2);
+        permits.extend(admission.permit(&limits(3)));
+        assert_eq!(permits.len(), 3);
     }
 }

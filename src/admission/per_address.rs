@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Address;
 
-/// Counts by address, up to one limit for each. An address without a connection takes no room.
-#[derive(Debug)]
+/// Counts by address, also where there is no limit: there may be one later. An address without a connection
+/// takes no room.
+#[derive(Debug, Default)]
 pub(crate) struct PerAddress {
-    limit: NonZeroUsize,
     there: Mutex<HashMap<Address, usize>>,
 }
 
@@ -22,19 +21,11 @@ pub(crate) struct Place {
 }
 
 impl PerAddress {
-    /// At most `limit` for each address; `None` where it is 0, which is no limit.
-    pub(crate) fn new(limit: usize) -> Option<Arc<Self>> {
-        Some(Arc::new(Self {
-            limit: NonZeroUsize::new(limit)?,
-            there: Mutex::default(),
-        }))
-    }
-
-    /// A place for one more of `address`; `None` where all are taken.
-    pub(crate) fn take(self: &Arc<Self>, address: Address) -> Option<Place> {
+    /// A place for one more of `address`, which may have `limit` (0: any number); `None` where it has them.
+    pub(crate) fn take(self: &Arc<Self>, address: Address, limit: usize) -> Option<Place> {
         let mut there = self.lock();
         let count = there.get(&address).copied().unwrap_or(0);
-        if count >= self.limit.get() {
+        if limit > 0 && count >= limit {
             return None;
         }
         there.insert(address, count + 1);
@@ -80,26 +71,32 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_no_limit() {
-        assert!(PerAddress::new(0).is_none());
+    fn zero_is_no_limit_and_is_counted_all_the_same() {
+        let all = Arc::new(PerAddress::default());
+        let places: Vec<_> = (0..10).filter_map(|_| all.take(address(1), 0)).collect();
+        assert_eq!(places.len(), 10);
+        assert!(all.take(address(1), 10).is_none());
+        assert!(all.take(address(1), 11).is_some());
     }
 
     #[test]
     fn a_place_comes_back_and_is_nobody_else_s() {
-        let all = PerAddress::new(2).unwrap();
-        let first = all.take(address(1)).unwrap();
-        let _second = all.take(address(1)).unwrap();
-        assert!(all.take(address(1)).is_none());
-        let _other = all.take(address(2)).unwrap();
+        let all = Arc::new(PerAddress::default());
+        let first = all.take(address(1), 2).unwrap();
+        let _second = all.take(address(1), 2).unwrap();
+        assert!(all.take(address(1), 2).is_none());
+        let _other = all.take(address(2), 2).unwrap();
         drop(first);
-        let _third = all.take(address(1)).unwrap();
-        assert!(all.take(address(1)).is_none());
+        let _third = all.take(address(1), 2).unwrap();
+        assert!(all.take(address(1), 2).is_none());
     }
 
     #[test]
     fn after_a_flood_of_addresses_nothing_is_kept() {
-        let all = PerAddress::new(1).unwrap();
-        let places: Vec<_> = (0..100_000).filter_map(|n| all.take(address(n))).collect();
+        let all = Arc::new(PerAddress::default());
+        let places: Vec<_> = (0..100_000)
+            .filter_map(|n| all.take(address(n), 1))
+            .collect();
         assert_eq!(places.len(), 100_000);
         drop(places);
         assert!(all.lock().is_empty() && all.lock().capacity() <= 1024);
@@ -110,12 +107,12 @@ mod tests {
         fn the_counts_are_those_of_the_places_that_are_held(
             steps in prop::collection::vec((0u32..4, any::<bool>()), 0..200),
         ) {
-            let all = PerAddress::new(3).unwrap();
+            let all = Arc::new(PerAddress::default());
             let mut held: HashMap<u32, Vec<Place>> = HashMap::new();
             for (number, comes) in steps {
                 let places = held.entry(number).or_default();
                 if comes {
-                    let place = all.take(address(number));
+                    let place = all.take(address(number), 3);
                     prop_assert_eq!(place.is_some(), places.len() < 3);
                     places.extend(place);
                 } else {

@@ -21,7 +21,7 @@ pub(crate) enum Over {
 }
 
 /// The rates of a gateway.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Rates {
     all: Option<Rate>,
     each: Option<Rate>,
@@ -55,15 +55,11 @@ impl Rate {
 }
 
 impl Rates {
-    /// So many a second in all, and of each address; 0: without a limit.
-    pub(crate) fn new(all: u32, each: u32) -> Self {
-        Self {
-            all: Rate::new(all),
-            each: Rate::new(each),
-            spent: None,
-            spent_by: HashMap::new(),
-            look_at: FEW_ADDRESSES,
-        }
+    /// So many a second in all, and of each address; 0: without a limit. What was taken at other rates
+    /// is not earned anew.
+    pub(crate) fn limit(&mut self, all: u32, each: u32) {
+        self.all = Rate::new(all);
+        self.each = Rate::new(each);
     }
 
     /// Takes one for `address`. One that is refused costs nothing: whoever exceeds its own rate takes
@@ -91,7 +87,7 @@ impl Rates {
 
     /// Removes, now and then, the addresses that have nothing to earn back.
     fn forget(&mut self, now: Instant) {
-        if self.spent_by.len() >= self.look_at {
+        if self.spent_by.len() >= self.look_at.max(FEW_ADDRESSES) {
             self.spent_by.retain(|_, spent| *spent > now);
             self.look_at = FEW_ADDRESSES.max(self.spent_by.len() * 2);
             self.spent_by.shrink_to(self.look_at);
@@ -111,6 +107,12 @@ mod tests {
         Address::from(IpAddr::V4(Ipv4Addr::from_bits(number)))
     }
 
+    fn rates_of(all: u32, each: u32) -> Rates {
+        let mut rates = Rates::default();
+        rates.limit(all, each);
+        rates
+    }
+
     /// How many of `attempts` are taken.
     fn taken(rates: &mut Rates, from: u32, attempts: usize, now: Instant) -> usize {
         (0..attempts)
@@ -121,7 +123,7 @@ mod tests {
     #[test]
     fn a_second_s_worth_comes_at_once_and_then_the_rate() {
         let start = Instant::now();
-        let mut rates = Rates::new(100, 0);
+        let mut rates = rates_of(100, 0);
         assert_eq!(taken(&mut rates, 1, 500, start), 100);
         assert_eq!(rates.take(address(2), start), Err(Over::All));
         let later = start + Duration::from_millis(500);
@@ -131,8 +133,21 @@ mod tests {
     }
 
     #[test]
+    fn another_rate_holds_from_then_on_and_forgives_nothing() {
+        let start = Instant::now();
+        let mut rates = rates_of(100, 0);
+        assert_eq!(taken(&mut rates, 1, 500, start), 100);
+        rates.limit(1000, 0);
+        assert_eq!(taken(&mut rates, 1, 500, start), 0);
+        let later = start + Duration::from_millis(500);
+        assert_eq!(taken(&mut rates, 1, 5000, later), 500);
+        rates.limit(10, 0);
+        assert_eq!(taken(&mut rates, 1, 500, later + BURST), 10);
+    }
+
+    #[test]
     fn zero_is_no_limit() {
-        let mut rates = Rates::new(0, 0);
+        let mut rates = rates_of(0, 0);
         assert_eq!(taken(&mut rates, 1, 100_000, Instant::now()), 100_000);
         assert!(rates.spent_by.is_empty());
     }
@@ -140,7 +155,7 @@ mod tests {
     #[test]
     fn an_address_over_its_rate_takes_nothing_of_the_others() {
         let now = Instant::now();
-        let mut rates = Rates::new(100, 10);
+        let mut rates = rates_of(100, 10);
         assert_eq!(taken(&mut rates, 1, 10_000, now), 10);
         assert_eq!(rates.take(address(1), now), Err(Over::Address));
         for other in 2..11 {
@@ -155,7 +170,7 @@ mod tests {
     #[test]
     fn addresses_that_came_long_ago_are_forgotten() {
         let mut now = Instant::now();
-        let mut rates = Rates::new(0, 5);
+        let mut rates = rates_of(0, 5);
         for number in 0..200_000 {
             now += Duration::from_millis(1);
             assert_eq!(rates.take(address(number), now), Ok(()));
@@ -172,7 +187,7 @@ mod tests {
             pauses in prop::collection::vec(0u64..20_000, 1..400),
         ) {
             let mut now = Instant::now();
-            let mut rates = Rates::new(rate, 0);
+            let mut rates = rates_of(rate, 0);
             let mut times = Vec::new();
             for pause in pauses {
                 now += Duration::from_micros(pause);

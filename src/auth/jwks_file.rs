@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::AuthError;
 use super::jwks::{self, JwksError, KeySet, Remark};
 use super::jws::Jws;
-use super::source::{ReadError, read_bounded};
+use crate::config::{ReadError, rest_bounded};
 
 /// The file is read at most this often, whatever tokens come: a flood of unknown key ids must not
 /// become a flood of reads.
@@ -180,7 +180,7 @@ fn read(path: &Path) -> Result<(KeySet, Stamp), JwksFileError> {
         Ok((file, stamp))
     };
     let (file, stamp) = open().map_err(ReadError::Io)?;
-    let (keys, remarks) = jwks::parse(&read_bounded(file)?)?;
+    let (keys, remarks) = jwks::parse(&rest_bounded(file)?)?;
     for Remark {
         index,
         key_id,

@@ -1,7 +1,5 @@
 //! The one key source that the settings name, and reading its file.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 use std::time::Instant;
 
@@ -9,10 +7,7 @@ use super::AuthConfigError;
 use super::jwks::KeySet;
 use super::jwks_file::JwksFile;
 use super::key::{HmacSecret, HmacSecretError, public_key_from_pem};
-use crate::config::{AuthConfig, Secret};
-
-/// Longest key file, in bytes. A set of a hundred RSA keys with certificates has a third of it.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
+use crate::config::{AuthConfig, Secret, read_bounded};
 
 /// The key source in force.
 #[derive(Debug, Clone, Copy)]
@@ -108,10 +103,7 @@ impl<'a> KeySource<'a> {
     }
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, AuthConfigError> {
-        File::open(path)
-            .map_err(ReadError::Io)
-            .and_then(read_bounded)
-            .map_err(|error| self.error(path, error))
+        read_bounded(path).map_err(|error| self.error(path, error))
     }
 
     fn error(&self, path: &Path, error: impl std::fmt::Display) -> AuthConfigError {
@@ -126,26 +118,4 @@ pub(super) enum Keys {
     Fixed(KeySet),
     /// A key set that follows its file.
     File(JwksFile),
-}
-
-/// Why a file cannot be read. Completes a sentence that begins with the file's name.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
-    #[error("cannot be read: {0}")]
-    Io(io::Error),
-    #[error("is longer than {FILE_BYTES_MAX} bytes")]
-    TooLong,
-}
-
-/// Reads the rest of `file`, within [`FILE_BYTES_MAX`].
-pub(super) fn read_bounded(file: File) -> Result<Vec<u8>, ReadError> {
-    let mut bytes = Vec::new();
-    let read = file
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(ReadError::Io)?;
-    if read as u64 > FILE_BYTES_MAX {
-        return Err(ReadError::TooLong);
-    }
-    Ok(bytes)
 }

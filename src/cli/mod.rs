@@ -17,6 +17,7 @@ mod output;
 mod publish;
 mod replay;
 mod serve;
+mod signals;
 mod token;
 
 use std::path::PathBuf;
@@ -123,13 +124,18 @@ pub fn main() -> ExitCode {
     std::process::exit(code)
 }
 
+/// The file that settings are read from: the one that is `asked` for, or the usual one, if it is there.
+fn config_file(asked: Option<PathBuf>) -> Option<PathBuf> {
+    let usual = PathBuf::from(CONFIG_FILE);
+    asked.or_else(|| usual.exists().then_some(usual))
+}
+
 async fn run(cli: Cli) -> Result<(), CliError> {
-    let default = PathBuf::from(CONFIG_FILE);
-    let path = cli.config.or_else(|| default.exists().then_some(default));
+    let path = config_file(cli.config);
     // Who checks settings goes on to the files that they name; the others stop here.
     let reading = Config::read(path.as_deref())?;
     match cli.command {
-        Command::Serve(args) => Box::pin(serve::run(args, reading)).await,
+        Command::Serve(args) => Box::pin(serve::run(args, reading, path.as_deref())).await,
         Command::Migrate(args) => migrate::run(args, reading.into_config()?).await,
         Command::Check(args) => check::run(args, reading, path.as_deref()).await,
         Command::Token(args) => token::run(args, reading.into_config()?).await,

@@ -1,6 +1,8 @@
 //! Every key with its default and meaning: the list that unknown keys are compared with and that
 //! the documentation is checked against.
 
+use super::Config;
+
 /// One setting as a user sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
@@ -8,6 +10,31 @@ pub struct Key {
     pub name: &'static str,
     /// The default as it would be written; empty where there is none.
     pub default: &'static str,
+    /// What a reload does with it.
+    pub reload: Reload,
+    differs: fn(&Config, &Config) -> bool,
+}
+
+/// What becomes of a setting that has changed when a gateway reads its settings again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// It holds from the next moment on.
+    Now,
+    /// It holds for sockets that open from then on; those that are open keep theirs.
+    NewSockets,
+    /// Only another start takes it.
+    Restart,
+}
+
+impl Reload {
+    /// The word that the documentation has for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Now => "yes",
+            Self::NewSockets => "new sockets",
+            Self::Restart => "restart",
+        }
+    }
 }
 
 impl Key {
@@ -15,59 +42,79 @@ impl Key {
     pub fn variable(&self) -> String {
         format!("HERALD_{}", self.name.replacen('.', "__", 1).to_uppercase())
     }
+
+    /// Whether its value is another one in `new`.
+    pub fn differs(&self, old: &Config, new: &Config) -> bool {
+        (self.differs)(old, new)
+    }
 }
 
-const fn key(name: &'static str, default: &'static str) -> Key {
-    Key { name, default }
+macro_rules! key {
+    ($table:ident.$field:ident, $default:literal, $reload:ident) => {
+        key!(
+            $table.$field as concat!(stringify!($table), ".", stringify!($field)),
+            $default,
+            $reload
+        )
+    };
+    ($table:ident.$field:ident as $name:expr, $default:literal, $reload:ident) => {
+        Key {
+            name: $name,
+            default: $default,
+            reload: Reload::$reload,
+            differs: |old, new| old.$table.$field != new.$table.$field,
+        }
+    };
 }
 
 /// All settings, in the order of the documentation.
 pub const KEYS: &[Key] = &[
-    key("server.listen", "127.0.0.1:8080"),
-    key("server.admin_listen", "127.0.0.1:9090"),
-    key("server.tls_cert", ""),
-    key("server.tls_key", ""),
-    key("server.allowed_origins", ""),
-    key("server.trusted_proxies", ""),
-    key("server.drain_delay", "0s"),
-    key("server.drain", "10s"),
-    key("server.unready_after", "30s"),
-    key("nats.url", "nats://127.0.0.1:4222"),
-    key("nats.credentials_file", ""),
-    key("nats.ca_file", ""),
-    key("nats.inbox_prefix", "_INBOX"),
-    key("nats.stream", "EVENTS"),
-    key("nats.replicas", "1"),
-    key("nats.max_age", "1h"),
-    key("nats.migrate", "true"),
-    key("auth.hmac_secret", ""),
-    key("auth.hmac_secret_file", ""),
-    key("auth.public_key_file", ""),
-    key("auth.jwks_file", ""),
-    key("auth.issuer", ""),
-    key("auth.audience", ""),
-    key("auth.workspaces_claim", "workspaces"),
-    key("auth.leeway", "0s"),
-    key("sockets.inactivity", "300s"),
-    key("sockets.ping", "25s"),
-    key("sockets.pong_is_activity", "false"),
-    key("sockets.max_message_bytes", "65536"),
-    key("sockets.queue_bytes", "262144"),
-    key("sockets.queue_bytes_total", "1073741824"),
-    key("sockets.send_buffer", "65536"),
-    key("sockets.max_connections", "100000"),
-    key("sockets.max_connections_per_address", "0"),
-    key("sockets.connect_rate", "10000"),
-    key("sockets.connect_rate_per_address", "0"),
-    key("projection.rules", ""),
-    key("projection.type", "severity"),
-    key("projection.traceparent", "false"),
-    key("telemetry.send_spans", "2"),
-    key("telemetry.workspaces", "20"),
-    key("telemetry.baggage", ""),
-    key("telemetry.shutdown", "5s"),
-    key("log.level", "info"),
-    key("log.format", "auto"),
+    key!(server.listen, "127.0.0.1:8080", Restart),
+    key!(server.admin_listen, "127.0.0.1:9090", Restart),
+    key!(server.tls_cert, "", Now),
+    key!(server.tls_key, "", Now),
+    key!(server.allowed_origins, "", Now),
+    key!(server.trusted_proxies, "", Now),
+    key!(server.admin_token_file, "", Now),
+    key!(server.drain_delay, "0s", Now),
+    key!(server.drain, "10s", Now),
+    key!(server.unready_after, "30s", Now),
+    key!(nats.url, "nats://127.0.0.1:4222", Restart),
+    key!(nats.credentials_file, "", Restart),
+    key!(nats.ca_file, "", Restart),
+    key!(nats.inbox_prefix, "_INBOX", Restart),
+    key!(nats.stream, "EVENTS", Restart),
+    key!(nats.replicas, "1", Restart),
+    key!(nats.max_age, "1h", Restart),
+    key!(nats.migrate, "true", Restart),
+    key!(auth.hmac_secret, "", Now),
+    key!(auth.hmac_secret_file, "", Now),
+    key!(auth.public_key_file, "", Now),
+    key!(auth.jwks_file, "", Now),
+    key!(auth.issuer, "", Now),
+    key!(auth.audience, "", Now),
+    key!(auth.workspaces_claim, "workspaces", Now),
+    key!(auth.leeway, "0s", Now),
+    key!(sockets.inactivity, "300s", NewSockets),
+    key!(sockets.ping, "25s", NewSockets),
+    key!(sockets.pong_is_activity, "false", NewSockets),
+    key!(sockets.max_message_bytes, "65536", NewSockets),
+    key!(sockets.queue_bytes, "262144", NewSockets),
+    key!(sockets.queue_bytes_total, "1073741824", NewSockets),
+    key!(sockets.send_buffer, "65536", Restart),
+    key!(sockets.max_connections, "100000", Now),
+    key!(sockets.max_connections_per_address, "0", Now),
+    key!(sockets.connect_rate, "10000", Now),
+    key!(sockets.connect_rate_per_address, "0", Now),
+    key!(projection.rules, "", Now),
+    key!(projection.type_mode as "projection.type", "severity", Now),
+    key!(projection.traceparent, "false", Now),
+    key!(telemetry.send_spans, "2", Restart),
+    key!(telemetry.workspaces, "20", Restart),
+    key!(telemetry.baggage, "", Restart),
+    key!(telemetry.shutdown, "5s", Restart),
+    key!(log.level, "info", Now),
+    key!(log.format, "auto", Restart),
 ];
 
 /// The known key nearest to `unknown` by edit distance, wherever its table.

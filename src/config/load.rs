@@ -8,6 +8,7 @@ use config::{Environment, File, FileFormat};
 use serde::{Deserialize, Deserializer};
 
 use super::Config;
+use super::file::read_text;
 use super::keys::{KEYS, nearest};
 use super::origin;
 
@@ -108,12 +109,10 @@ impl Config {
             .collect();
         let text = match path {
             None => String::new(),
-            Some(path) => {
-                std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-                    path: path.to_owned(),
-                    source,
-                })?
-            }
+            Some(path) => read_text(path).map_err(|source| ConfigError::Unreadable {
+                path: path.to_owned(),
+                source,
+            })?,
         };
         let table = parse_toml(path, &text)?;
         let mut problems: Vec<String> = unknown_in_file(&table)

@@ -5,6 +5,7 @@
 //! keys in [`keys`] is what `docs/configuration.md` is checked against.
 
 mod duration;
+mod file;
 mod keys;
 mod load;
 mod network;
@@ -21,7 +22,8 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 pub(crate) use self::duration::parse as parse_duration;
-pub use self::keys::{KEYS, Key};
+pub(crate) use self::file::{ReadError, read_bounded, read_text, rest_bounded};
+pub use self::keys::{KEYS, Key, Reload};
 pub use self::load::{ConfigError, Reading};
 pub use self::secret::Secret;
 
@@ -58,6 +60,9 @@ pub struct ServerConfig {
     /// nobody's, and a client's address is that of its connection.
     #[serde(deserialize_with = "network::deserialize")]
     pub trusted_proxies: Vec<IpNet>,
+    /// File with the token that `Authorization: Bearer` must carry to change something on
+    /// `admin_listen`. Unset: nothing can be changed there.
+    pub admin_token_file: Option<PathBuf>,
     /// How long `/readyz` answers 503 before the first close of a drain.
     #[serde(with = "duration")]
     pub drain_delay: Duration,
@@ -78,6 +83,7 @@ impl Default for ServerConfig {
             tls_key: None,
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
+            admin_token_file: None,
             drain_delay: Duration::ZERO,
             drain: Duration::from_secs(10),
             unready_after: Duration::from_secs(30),
@@ -285,8 +291,8 @@ impl Default for TelemetryConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// `error`, `warn`, `info`, `debug`, `trace`, or a tracing filter. Dependencies never go
-    /// beyond `info`: at `trace` they print frames, and with them tokens.
+    /// `off`, `error`, `warn`, `info`, `debug`, `trace`, or a filter of levels and targets. Dependencies
+    /// never go beyond `warn`: at `trace` they print frames, and with them tokens.
     pub level: String,
     /// `text`, `json`, or `auto`: text on a terminal, JSON elsewhere.
     pub format: LogFormat,

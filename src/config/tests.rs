@@ -108,22 +108,28 @@ fn a_secret_shows_in_no_debug_output() {
     assert!(!format!("{config:?} {config:#?}").contains("swordfish"));
 }
 
-/// The documentation lists exactly the keys there are, with their defaults; and these are the
-/// defaults of the code.
+/// The documentation lists exactly the keys there are, with their defaults and what a reload does with
+/// them; and these are the defaults of the code.
 #[test]
 fn the_documentation_and_the_keys_agree() {
-    let documented: BTreeMap<String, String> = include_str!("../../docs/configuration.md")
+    let documented: BTreeMap<String, [String; 2]> = include_str!("../../docs/configuration.md")
         .lines()
         .filter_map(|line| {
             let mut cells = line.strip_prefix("| `")?.split(" | ");
             let name = cells.next()?.trim_end_matches('`').to_owned();
             let default = cells.next()?.trim_matches('`').replace('—', "");
-            Some((name, default))
+            let reload = cells.next()?.to_owned();
+            Some((name, [default, reload]))
         })
         .collect();
-    let known: BTreeMap<String, String> = KEYS
+    let known: BTreeMap<String, [String; 2]> = KEYS
         .iter()
-        .map(|key| (key.name.to_owned(), key.default.to_owned()))
+        .map(|key| {
+            (
+                key.name.to_owned(),
+                [key.default, key.reload.as_str()].map(str::to_owned),
+            )
+        })
         .collect();
     assert_eq!(documented, known);
 

@@ -57,10 +57,10 @@ pub struct Looked {
 
 impl Readable {
     /// What is known of `streams`, and the task that has to be run to keep it so; `unready_after` is
-    /// how long a failure may last before it matters.
+    /// how long a failure may last, at the time, before it matters.
     pub fn start(
         streams: Vec<Looked>,
-        unready_after: Duration,
+        unready_after: impl Fn() -> Duration + Send + Sync,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let reads = streams.iter().flat_map(|stream| {
             [Way::Leader, Way::Direct].map(|way| Reads {
@@ -70,9 +70,7 @@ impl Readable {
             })
         });
         let this = Self(reads.collect());
-        let [least, most] = PAUSE;
-        let pause = (unready_after / LOOKS).clamp(least, most);
-        (this.clone(), this.run(streams, pause))
+        (this.clone(), this.run(streams, unready_after))
     }
 
     /// What has failed for longer than `time`: one sentence for the first of it.
@@ -92,7 +90,8 @@ impl Readable {
             .map(|reads| (reads.stream.as_str(), reads.way, reads.lock().is_none()))
     }
 
-    async fn run(self, streams: Vec<Looked>, pause: Duration) {
+    async fn run(self, streams: Vec<Looked>, unready_after: impl Fn() -> Duration + Send + Sync) {
+        let [least, most] = PAUSE;
         loop {
             for (stream, reads) in streams.iter().zip(self.0.chunks_exact(2)) {
                 let [leader, direct] = reads else { continue };
@@ -101,7 +100,7 @@ impl Readable {
                 let (began, read) = (Instant::now(), stream.direct.any(WORKSPACE).await);
                 direct.note(began, read.err().map(|error| direct.told(&error)));
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep((unready_after() / LOOKS).clamp(least, most)).await;
         }
     }
 }

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::admission::{Address, PerAddress, Place, TrustedProxies};
-use crate::config::Config;
+use super::Live;
+use crate::admission::{Address, PerAddress, Place};
 use crate::telemetry::{Clock, Metrics};
 
 /// Arrivals at one listener. A head that is as long as it may be and TLS take some 60 KiB of each, at most
@@ -36,11 +36,13 @@ const PATIENCE_REFUSED: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub(super) struct Arrivals {
     places: Arc<Semaphore>,
-    /// Of one address; unset for the listener that is not public.
-    per_address: Option<Arc<PerAddress>>,
-    proxies: TrustedProxies,
+    /// Their limits, and those of one address; unset for the listener that is not public.
+    public: Option<(Live, Arc<PerAddress>)>,
     metrics: Arc<Metrics>,
 }
+
+/// An address has as many connections as it may.
+struct Full;
 
 /// One connection that has arrived; it holds its place until the last clone is gone.
 #[derive(Debug, Clone)]
@@ -59,15 +61,10 @@ struct Held {
 
 impl Arrivals {
     /// Those of the sockets' listener.
-    pub(super) fn public(config: &Config, metrics: Arc<Metrics>) -> Self {
-        let per_address = match config.sockets.max_connections_per_address {
-            0 => None,
-            limit => PerAddress::new(limit.max(PLACES_OF_ADDRESS)),
-        };
+    pub(super) fn public(live: Live, metrics: Arc<Metrics>) -> Self {
         Self {
             places: Arc::new(Semaphore::new(PLACES)),
-            per_address,
-            proxies: TrustedProxies::new(config.server.trusted_proxies.clone()),
+            public: Some((live, Arc::default())),
             metrics,
         }
     }
@@ -76,8 +73,7 @@ impl Arrivals {
     pub(super) fn admin(metrics: Arc<Metrics>) -> Self {
         Self {
             places: Arc::new(Semaphore::new(PLACES)),
-            per_address: None,
-            proxies: TrustedProxies::default(),
+            public: None,
             metrics,
         }
     }
@@ -94,16 +90,12 @@ impl Arrivals {
     /// The connection from `peer`; `None` where its address has as many as it may.
     pub(super) fn take(&self, place: OwnedSemaphorePermit, peer: SocketAddr) -> Option<Arrival> {
         let peer = peer.ip();
-        let of_address = match &self.per_address {
-            // What comes through a proxy is counted when its request says whose it is.
-            Some(all) if !self.proxies.trust(peer) => {
-                let Some(place) = all.take(Address::from(peer)) else {
-                    self.metrics.join_refused("address_connections");
-                    return None;
-                };
-                Some(place)
+        let of_address = match self.of_address(peer) {
+            Ok(place) => place,
+            Err(Full) => {
+                self.metrics.join_refused("address_connections");
+                return None;
             }
-            Some(_) | None => None,
         };
         Some(Arrival(Arc::new(Held {
             peer,
@@ -113,6 +105,23 @@ impl Arrivals {
             place,
             _of_address: of_address,
         })))
+    }
+
+    /// The place of one more connection of this address, where these are counted.
+    fn of_address(&self, peer: IpAddr) -> Result<Option<Place>, Full> {
+        let Some((live, all)) = &self.public else {
+            return Ok(None);
+        };
+        let setup = live.now();
+        // What comes through a proxy is counted when its request says whose it is.
+        if setup.proxies.trust(peer) {
+            return Ok(None);
+        }
+        let limit = match setup.config.sockets.max_connections_per_address {
+            0 => 0,
+            limit => limit.max(PLACES_OF_ADDRESS),
+        };
+        all.take(Address::from(peer), limit).map(Some).ok_or(Full)
     }
 
     /// Ends when the connection has asked for nothing while others wait for its place.

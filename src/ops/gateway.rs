@@ -1,12 +1,13 @@
 //! `herald serve`: builds the parts, runs them, ends them in order.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::{any, get};
+use axum::routing::any;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -16,16 +17,15 @@ use tracing::{debug, error, info, warn};
 use super::admin;
 use super::arrivals::Arrivals;
 use super::health::{self, Health};
-use super::tls::Tls;
-use super::{drain, listener};
-use crate::auth::Verifier;
+use super::live::{Building, Live, Setup};
+use super::reload::Reloader;
+use super::{drain, listener, tls};
 use crate::config::Config;
 use crate::ingest::{
     ClaimChecker, ClaimWriter, ConnectError, DeadLetters, DirectGet, Disturbances, FloorReader,
     Happened, Leader, Link, Looked, Readable, Repairer, Sweeper, permissions, sessions,
 };
 use crate::migrate;
-use crate::projection::Projector;
 use crate::room::{HoldBudget, Resync, RoomContext, Rooms};
 use crate::socket::{Doorway, upgrade};
 use crate::telemetry::{Metrics, Telemetry};
@@ -70,9 +70,9 @@ pub enum ServeError {
 /// A gateway that listens. [`Gateway::run`] makes it one that serves.
 #[derive(Debug)]
 pub struct Gateway {
-    config: Config,
-    projector: Projector,
-    tls: Option<Tls>,
+    /// What it was started with, for all that only a start takes.
+    started: Arc<Setup>,
+    live: Live,
     telemetry: Telemetry,
     doorway: Arc<Doorway>,
     health: Arc<Health>,
@@ -80,16 +80,23 @@ pub struct Gateway {
     admin: tokio::net::TcpListener,
 }
 
-/// Builds and runs a gateway until `stop`, then drains it; a second `stop` ends it at once.
+/// Builds and runs a gateway until `stop`, then drains it; a second `stop` ends it at once. Meanwhile
+/// `reloads` gives it new settings.
 ///
 /// # Errors
 /// [`ServeError`].
-pub async fn serve<S: Future<Output = ()>>(
+pub async fn serve<S: Future<Output = ()>, R: Future<Output = Infallible>>(
     config: Config,
     telemetry: Telemetry,
     stop: impl Fn() -> S,
+    reloads: impl FnOnce(Reloader) -> R,
 ) -> Result<(), ServeError> {
-    Gateway::bind(config, telemetry)?.run(stop).await
+    let gateway = Gateway::bind(config, telemetry)?;
+    let reloads = reloads(gateway.reloader());
+    tokio::select! {
+        served = gateway.run(stop) => served,
+        never = reloads => match never {},
+    }
 }
 
 impl Gateway {
@@ -98,15 +105,11 @@ impl Gateway {
     /// # Errors
     /// [`ServeError::Configuration`] and [`ServeError::Bind`].
     pub fn bind(config: Config, telemetry: Telemetry) -> Result<Self, ServeError> {
-        let wrong = |error: &dyn std::fmt::Display| ServeError::Configuration(error.to_string());
-        let verifier = Verifier::from_config(&config.auth).map_err(|error| wrong(&error))?;
-        let projector = Projector::from_config(&config.projection, &config.nats.stream)
-            .map_err(|error| wrong(&error))?;
-        let tls = match (&config.server.tls_cert, &config.server.tls_key) {
-            (Some(cert), Some(key)) => Some(Tls::load(cert, key).map_err(|error| wrong(&error))?),
-            _ => None,
-        };
-        let doorway = Arc::new(Doorway::new(&config, verifier, &telemetry));
+        let setup = Building::of(config).finish();
+        let live = Live::new(setup.map_err(ServeError::Configuration)?);
+        let started = live.now();
+        let config = &started.config;
+        let doorway = Arc::new(Doorway::new(live.clone(), &telemetry));
         let public = bind(
             "server.listen",
             config.server.listen,
@@ -114,10 +117,9 @@ impl Gateway {
         )?;
         let admin = bind("server.admin_listen", config.server.admin_listen, 0)?;
         Ok(Self {
-            health: Arc::new(Health::new(config.server.unready_after)),
-            config,
-            projector,
-            tls,
+            health: Arc::new(Health::new(live.clone())),
+            started,
+            live,
             telemetry,
             doorway,
             public,
@@ -147,6 +149,17 @@ impl Gateway {
         async move { health.wait_opened().await }
     }
 
+    /// What gives it new settings while it runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader {
+            live: self.live.clone(),
+            started: Arc::clone(&self.started),
+            level: self.telemetry.level().clone(),
+            health: Arc::clone(&self.health),
+            metrics: Arc::clone(self.telemetry.metrics()),
+        }
+    }
+
     /// Serves until `stop`, then drains.
     ///
     /// # Errors
@@ -155,21 +168,20 @@ impl Gateway {
         let cancel = CancellationToken::new();
         let connections = TaskTracker::new();
         let public = self.public_router();
-        let admin = admin::router(&self.telemetry).merge(health_router(&self.health));
+        let admin = admin::router(&self.telemetry, &self.live, health::router(&self.health));
         info!(
             listen = %local(&self.public),
             admin_listen = %local(&self.admin),
-            tls = self.tls.is_some(),
+            tls = self.started.tls.is_some(),
             "listening"
         );
         let mut parts = JoinSet::new();
-        if let Some(tls) = &self.tls {
-            parts.spawn(tls.clone().watch(cancel.clone()));
-        }
-        let arrivals = Arrivals::public(&self.config, Arc::clone(self.telemetry.metrics()));
+        let live = self.live.clone();
+        parts.spawn(tls::watch(move || live.now().tls.clone(), cancel.clone()));
+        let arrivals = Arrivals::public(self.live.clone(), Arc::clone(self.telemetry.metrics()));
         let admin_arrivals = Arrivals::admin(Arc::clone(self.telemetry.metrics()));
         for (listener, tls, router, arrivals) in [
-            (self.public, self.tls, public, arrivals),
+            (self.public, Some(self.live.clone()), public, arrivals),
             (self.admin, None, admin, admin_arrivals),
         ] {
             parts.spawn(listener::accept(
@@ -183,8 +195,8 @@ impl Gateway {
         }
         let _ending = cancel.clone().drop_guard();
         let open = open(
-            &self.config,
-            self.projector,
+            &self.started.config,
+            &self.live,
             &self.telemetry,
             &self.doorway,
             &self.health,
@@ -205,7 +217,7 @@ impl Gateway {
         let dead_letters = &rooms.context().dead_letters;
         let ending = async {
             if served.is_ok() {
-                end(&self.config, &rooms, &self.doorway, &self.health).await;
+                end(&self.live, &rooms, &self.doorway, &self.health).await;
                 info!("drained");
             }
             dead_letters.end(drain::DEAD_LETTERS).await;
@@ -224,7 +236,7 @@ impl Gateway {
         Router::new()
             .route("/", any(upgrade))
             .with_state(Arc::clone(&self.doorway))
-            .merge(health_router(&self.health))
+            .merge(health::router(&self.health))
     }
 }
 
@@ -260,17 +272,10 @@ fn bind(
     })
 }
 
-fn health_router(health: &Arc<Health>) -> Router {
-    Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .with_state(Arc::clone(health))
-}
-
 /// Connects, waits for the migrations, and opens the doorway.
 async fn open(
     config: &Config,
-    projector: Projector,
+    live: &Live,
     telemetry: &Telemetry,
     doorway: &Doorway,
     health: &Health,
@@ -291,7 +296,7 @@ async fn open(
         config,
         link.clone(),
         leaders.clone(),
-        projector,
+        live,
         telemetry,
         parts,
     );
@@ -386,7 +391,7 @@ fn context(
     config: &Config,
     link: Link,
     leaders: Leaders,
-    projector: Projector,
+    live: &Live,
     telemetry: &Telemetry,
     parts: &mut JoinSet<()>,
 ) -> RoomContext {
@@ -413,7 +418,9 @@ fn context(
         Looked::new(&events, &events_direct),
         Looked::new(&sessions, &sessions_direct),
     ];
-    let (readable, look) = Readable::start(looked, config.server.unready_after);
+    let known = live.clone();
+    let unready_after = move || known.now().config.server.unready_after;
+    let (readable, look) = Readable::start(looked, unready_after);
     parts.spawn(look);
     metrics.observe_readable(readable.clone());
     let checker = ClaimChecker {
@@ -433,7 +440,7 @@ fn context(
         dead_letters,
         floor,
         claims,
-        projector,
+        live: live.clone(),
         stream,
         link,
         readable,
@@ -500,12 +507,14 @@ async fn elections(link: Link, leader: Leader, rooms: Rooms) {
 }
 
 /// The drain, in its order.
-async fn end(config: &Config, rooms: &Rooms, doorway: &Doorway, health: &Health) {
+async fn end(live: &Live, rooms: &Rooms, doorway: &Doorway, health: &Health) {
     info!("draining");
     health.drain();
-    tokio::time::sleep(config.server.drain_delay).await;
+    let setup = live.now();
+    let server = &setup.config.server;
+    tokio::time::sleep(server.drain_delay).await;
     doorway.drain();
     drain::catch_up(rooms, doorway).await;
-    drain::close_all(rooms, config.server.drain).await;
+    drain::close_all(rooms, server.drain).await;
     drain::ended(rooms, doorway.sockets()).await;
 }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::routing::get;
 use tokio::sync::SetOnce;
 
+use super::Live;
 use crate::ingest::Readable;
 
 /// What `/readyz` looks at.
@@ -16,15 +18,15 @@ pub(super) struct Health {
     /// Set when migrations are applied and rooms can open.
     readable: SetOnce<Readable>,
     draining: AtomicBool,
-    unready_after: Duration,
+    live: Live,
 }
 
 impl Health {
-    pub(super) fn new(unready_after: Duration) -> Self {
+    pub(super) fn new(live: Live) -> Self {
         Self {
             readable: SetOnce::new(),
             draining: AtomicBool::new(false),
-            unready_after,
+            live,
         }
     }
 
@@ -44,25 +46,38 @@ impl Health {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Whether a drain has begun.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     /// `None` if ready, else why not.
     fn unready(&self) -> Option<String> {
-        if self.draining.load(Ordering::Relaxed) {
+        if self.is_draining() {
             return Some("draining".to_owned());
         }
         let Some(readable) = self.readable.get() else {
             return Some("waiting for NATS and its migrations".to_owned());
         };
-        readable.trouble(self.unready_after)
+        readable.trouble(self.live.now().config.server.unready_after)
     }
 }
 
+/// The routes, for both listeners.
+pub(super) fn router(health: &Arc<Health>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(Arc::clone(health))
+}
+
 /// `GET /healthz`: the process lives.
-pub(super) async fn healthz() -> &'static str {
+async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// `GET /readyz`: 200 or 503 with the reason.
-pub(super) async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, String) {
+async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, String) {
     match health.unready() {
         None => (StatusCode::OK, "ready\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),

@@ -21,9 +21,9 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 use tracing::{debug, warn};
 
-use super::Conn;
 use super::arrivals::{Arrival, Arrivals};
 use super::tls::Tls;
+use super::{Conn, Live};
 
 /// How long a client may take for a TLS handshake, and again for its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,10 +56,11 @@ pub(super) fn bind(address: SocketAddr, send_buffer: usize) -> io::Result<TcpLis
 }
 
 /// Accepts until `cancel`, as long as there is a place, and serves `router` on each connection. Upgraded
-/// connections leave the tracker when their handler has taken them.
+/// connections leave the tracker when their handler has taken them. `tls` knows the certificate of the
+/// moment; a listener without it speaks plainly.
 pub(super) async fn accept(
     listener: TcpListener,
-    tls: Option<Tls>,
+    tls: Option<Live>,
     router: Router,
     arrivals: Arrivals,
     connections: TaskTracker,
@@ -83,7 +84,8 @@ pub(super) async fn accept(
                     continue;
                 };
                 let arrivals = arrivals.clone();
-                let serve = connection(tcp, tls.clone(), router.clone(), arrival.clone());
+                let tls = tls.as_ref().and_then(|live| live.now().tls.clone());
+                let serve = connection(tcp, tls, router.clone(), arrival.clone());
                 let cancel = cancel.clone();
                 connections.spawn(async move {
                     tokio::select! {

@@ -1,4 +1,4 @@
-//! The running process: listeners, health, drain.
+//! The running process: listeners, health, reload, drain.
 
 mod admin;
 mod arrivals;
@@ -7,8 +7,12 @@ mod drain;
 mod gateway;
 mod health;
 mod listener;
+mod live;
+mod reload;
 pub mod tls;
 
 pub use self::arrivals::Arrival;
 pub use self::conn::Conn;
 pub use self::gateway::{Gateway, ServeError, serve};
+pub use self::live::{Building, Live, Setup};
+pub use self::reload::Reloader;

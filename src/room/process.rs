@@ -46,7 +46,9 @@ impl Room {
         let decoded_at = Instant::now();
         let metrics = &self.context.metrics;
         metrics.stage(Stage::Decode, decoded_at - clock.at);
-        let identity = self.context.projector.identity(message);
+        // Once: the whole event goes by the same rules.
+        let setup = self.context.live.now();
+        let identity = setup.projector.identity(message);
         let trace = self.begin_trace(&arrival, &decoded, identity);
         let _current = trace.as_ref().map(EventTrace::enter);
         if let Some(trace) = &trace {
@@ -64,10 +66,7 @@ impl Room {
             Ok(event) => event,
             Err(bad) => return self.refuse(&arrival, &bad, identity, trace),
         };
-        let projected = self
-            .context
-            .projector
-            .notification(message, event, identity);
+        let projected = setup.projector.notification(message, event, identity);
         let projected_at = Instant::now();
         metrics.stage(Stage::Project, projected_at - decoded_at);
         let size = projected

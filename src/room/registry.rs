@@ -14,7 +14,7 @@ use crate::event::WorkspaceSlug;
 use crate::ingest::{
     ClaimCheckHandle, ClaimWriter, DeadLetters, FloorReader, Link, Readable, Repairer, SweepHandle,
 };
-use crate::projection::Projector;
+use crate::ops::Live;
 use crate::telemetry::{Metrics, Tracing};
 
 /// Rooms that linger without sockets, at most: each has some 20 KiB, and a client that goes through
@@ -35,7 +35,8 @@ pub struct RoomContext {
     pub sweeps: SweepHandle,
     pub claim_checks: ClaimCheckHandle,
     pub claims: ClaimWriter,
-    pub projector: Projector,
+    /// The rules in force.
+    pub live: Live,
     pub dead_letters: DeadLetters,
     pub metrics: Arc<Metrics>,
     /// `None` where traces are not exported.

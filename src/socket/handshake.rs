@@ -14,7 +14,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
@@ -27,11 +27,11 @@ use super::session::{Session, SessionLimits};
 use super::transport::Transport;
 use super::upgrade::{switching, upgrade_required, websocket_key};
 use super::{CloseReason, Outbox, QueueLimits, code_label, request};
-use crate::admission::{Address, Admission, Seat};
-use crate::auth::{Identity, UserKey, Verifier, presented_token};
+use crate::admission::{Address, Admission, Permit, Place};
+use crate::auth::{Identity, UserKey, presented_token};
 use crate::config::Config;
 use crate::event::WorkspaceSlug;
-use crate::ops::{Arrival, Conn};
+use crate::ops::{Arrival, Conn, Live, Setup};
 use crate::room::{JoinRequest, Membership, RoomHandle, Rooms};
 use crate::telemetry::{ConnectionTrace, Metrics, Outcome, Step, Steps, Telemetry, Tracing};
 
@@ -47,17 +47,10 @@ const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// What every handshake and socket of a gateway needs.
 #[derive(Debug)]
 pub struct Doorway {
-    verifier: Verifier,
-    limits: SessionLimits,
-    max_message_bytes: usize,
-    queue_limits: QueueLimits,
-    allowed_origins: Vec<String>,
-    permits: Arc<Semaphore>,
+    live: Live,
     admission: Admission,
     /// Fair: who came first begins first.
     turns: Semaphore,
-    /// How long a stream may be unreadable before nobody joins any more.
-    unready_after: Duration,
     metrics: Arc<Metrics>,
     tracing: Option<Arc<Tracing>>,
     /// There once NATS is.
@@ -68,19 +61,11 @@ pub struct Doorway {
 
 impl Doorway {
     /// A doorway that lets nobody in until [`Doorway::open`].
-    pub fn new(config: &Config, verifier: Verifier, telemetry: &Telemetry) -> Self {
+    pub fn new(live: Live, telemetry: &Telemetry) -> Self {
         Self {
-            verifier,
-            limits: SessionLimits::from(&config.sockets),
-            max_message_bytes: config.sockets.max_message_bytes,
-            queue_limits: QueueLimits::from(&config.sockets),
-            allowed_origins: config.server.allowed_origins.clone(),
-            permits: Arc::new(Semaphore::new(
-                config.sockets.max_connections.min(Semaphore::MAX_PERMITS),
-            )),
-            admission: Admission::new(config),
+            live,
+            admission: Admission::default(),
             turns: Semaphore::new(JOINS),
-            unready_after: config.server.unready_after,
             metrics: Arc::clone(telemetry.metrics()),
             tracing: telemetry.tracing().cloned(),
             rooms: OnceLock::new(),
@@ -128,7 +113,7 @@ impl Doorway {
         now: SystemTime,
     ) -> Result<SystemTime, CloseReason> {
         let checked = (|| {
-            let identity = self.verifier.verify(token, now)?;
+            let identity = self.live.now().verifier.verify(token, now)?;
             if identity.user != user {
                 return Err(CloseReason::OtherUser);
             }
@@ -167,35 +152,38 @@ impl Doorway {
     /// the token is looked at: a flood must not cost a signature check each.
     async fn admit(
         &self,
+        setup: &Setup,
         request: &Parts,
         address: Address,
         steps: &mut Steps,
     ) -> Result<Admitted, Refusal> {
+        let Config {
+            server, sockets, ..
+        } = &setup.config;
         steps.begin(Step::Authenticate);
-        if !request::origin_allowed(&request.headers, &self.allowed_origins) {
+        if !request::origin_allowed(&request.headers, &server.allowed_origins) {
             return Err(Refusal::ORIGIN);
         }
         self.not_draining()?;
-        self.admission.attempt(address)?;
+        self.admission.attempt(sockets, address)?;
         let turn = timeout(TURN, self.turns.acquire()).await;
         let _turn = turn.map_err(|_| Refusal::BUSY)?;
         // The turn may have taken a while, and a claim closes the user's other socket.
         self.not_draining()?;
-        let authorized = self.authorize(request);
+        let authorized = authorize(setup, request);
         self.count_check("join", authorized.as_ref().err());
         let (identity, workspace) = authorized?;
         steps.begin(Step::Activate);
-        let seat = self.admission.seat(address);
-        let seat = seat.ok_or(Refusal::ADDRESS_CONNECTIONS)?;
-        let permit = Arc::clone(&self.permits)
-            .try_acquire_owned()
-            .map_err(|_| Refusal::CAPACITY)?;
+        let place = self.admission.place(sockets, address);
+        let place = place.ok_or(Refusal::ADDRESS_CONNECTIONS)?;
+        let permit = self.admission.permit(sockets);
+        let permit = permit.ok_or(Refusal::CAPACITY)?;
         let rooms = self.rooms.get().ok_or(Refusal::NATS)?;
         // What is stored for the newcomer could not be repaired.
-        if let Some(trouble) = rooms.context().readable.trouble(self.unready_after) {
+        if let Some(trouble) = rooms.context().readable.trouble(server.unready_after) {
             return Err(Refusal::unreadable(&trouble));
         }
-        let outbox = Outbox::new(self.queue_limits, Arc::clone(self.metrics.depth()));
+        let outbox = Outbox::new(QueueLimits::from(sockets), Arc::clone(self.metrics.depth()));
         let join = JoinRequest {
             workspace: workspace.clone(),
             user: identity.user,
@@ -209,7 +197,7 @@ impl Doorway {
             workspace,
             outbox,
             membership,
-            permits: Box::new((permit, seat)),
+            permits: Box::new((permit, place)),
         })
     }
 
@@ -246,17 +234,17 @@ impl Doorway {
         debug!(%session, %workspace, "socket opened");
         trace
     }
+}
 
-    /// Token, then slug, then access.
-    fn authorize(&self, request: &Parts) -> Result<(Identity, WorkspaceSlug), CloseReason> {
-        let token = presented_token(request.uri.query(), &request.headers)?;
-        let identity = self.verifier.verify(token.expose(), SystemTime::now())?;
-        let workspace = request::workspace(&request.uri)?;
-        if !identity.workspaces.allow(&workspace) {
-            return Err(CloseReason::NoAccess);
-        }
-        Ok((identity, workspace))
+/// Token, then slug, then access.
+fn authorize(setup: &Setup, request: &Parts) -> Result<(Identity, WorkspaceSlug), CloseReason> {
+    let token = presented_token(request.uri.query(), &request.headers)?;
+    let identity = setup.verifier.verify(token.expose(), SystemTime::now())?;
+    let workspace = request::workspace(&request.uri)?;
+    if !identity.workspaces.allow(&workspace) {
+        return Err(CloseReason::NoAccess);
     }
+    Ok((identity, workspace))
 }
 
 /// A member of a room that waits for its socket.
@@ -267,7 +255,14 @@ struct Admitted {
     outbox: Outbox,
     membership: Membership,
     /// Of the gateway's sockets, and of its address'. Boxed: the socket's future holds it twice.
-    permits: Box<(OwnedSemaphorePermit, Seat)>,
+    permits: Box<(Permit, Place)>,
+}
+
+/// What is needed until a socket is open, and not after. Boxed, so that its future does not keep it.
+struct Opening {
+    steps: Steps,
+    limits: SessionLimits,
+    max_message_bytes: usize,
 }
 
 /// `GET /`: a WebSocket, or the reason why not.
@@ -287,22 +282,29 @@ pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> R
         arrival.as_ref().and_then(Arrival::accepted),
     );
     let peer = arrival.as_ref().map_or(NOBODY, Arrival::peer);
-    let address = doorway.admission.client(peer, &request.headers);
-    match doorway.admit(&request, address, &mut steps).await {
+    // Once: the whole join goes by the same settings.
+    let setup = doorway.live.now();
+    let address = Address::from(setup.proxies.client(peer, &request.headers));
+    match doorway.admit(&setup, &request, address, &mut steps).await {
         Ok(admitted) => {
             let sockets = doorway.sockets.clone();
             sockets.spawn(serve(
                 Arc::clone(&doorway),
                 upgrade,
                 admitted,
-                Box::new(steps),
+                Box::new(Opening {
+                    steps,
+                    limits: SessionLimits::from(&setup.config.sockets),
+                    max_message_bytes: setup.config.sockets.max_message_bytes,
+                }),
             ));
             switching(&accept, &request.headers)
         }
         Err(Refusal::Close(reason)) => {
             debug!(code = reason.code(), reason = reason.text(), "refused");
             doorway.metrics.count_close(code_label(reason.code()));
-            let refused = refuse(Arc::clone(&doorway), upgrade, reason, steps);
+            let bytes = setup.config.sockets.max_message_bytes;
+            let refused = refuse(Arc::clone(&doorway), upgrade, bytes, reason, steps);
             doorway.sockets.spawn(async move {
                 // It is no socket that counts: until it is gone it keeps its place among the arrivals.
                 match arrival {
@@ -328,10 +330,16 @@ pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> R
 }
 
 /// Upgrades and closes at once.
-async fn refuse(doorway: Arc<Doorway>, upgrade: OnUpgrade, reason: CloseReason, mut steps: Steps) {
+async fn refuse(
+    doorway: Arc<Doorway>,
+    upgrade: OnUpgrade,
+    max_message_bytes: usize,
+    reason: CloseReason,
+    mut steps: Steps,
+) {
     steps.begin(Step::Open);
     if let Some((conn, read)) = upgraded(upgrade).await {
-        let mut transport = Transport::new(conn, read, doorway.max_message_bytes).await;
+        let mut transport = Transport::new(conn, read, max_message_bytes).await;
         let is_written = transport.close(reason).await;
         steps.end();
         let closed = Outcome::Closed {
@@ -352,7 +360,7 @@ async fn serve(
     doorway: Arc<Doorway>,
     upgrade: OnUpgrade,
     admitted: Admitted,
-    mut steps: Box<Steps>,
+    mut opening: Box<Opening>,
 ) {
     let Admitted {
         user,
@@ -365,15 +373,15 @@ async fn serve(
     let Some((conn, read)) = upgraded(upgrade).await else {
         return;
     };
-    steps.end();
-    let trace = doorway.opened(&steps, &workspace, &membership);
-    drop(steps);
-    let transport = Transport::new(conn, read, doorway.max_message_bytes).await;
+    opening.steps.end();
+    let trace = doorway.opened(&opening.steps, &workspace, &membership);
+    let transport = Transport::new(conn, read, opening.max_message_bytes).await;
+    let Opening { limits, .. } = *opening;
     let session = Session::new(
-        doorway.limits,
+        limits,
         expires_at,
         Instant::now(),
-        first_ping(doorway.limits.ping, &membership),
+        first_ping(limits.ping, &membership),
     );
     let mut pump = Pump {
         transport,

@@ -219,11 +219,15 @@ fn assert_no_token_in_the_log(printed: &str, log: &str) {
 async fn ctrl_c_and_a_closed_terminal_end_it_too() {
     taken_ports();
     let path = path_of_backend();
-    for how in ["-INT", "-HUP"] {
+    for how in ["-INT", "-HUP", "-QUIT"] {
         let folder = tempfile::tempdir().unwrap();
         let mut dev = dev(folder.path(), path.path(), &[]);
         dev.says("Ctrl-C ends all of this").await;
         let nats_port = port_after(&dev.out(), "nats://127.0.0.1:");
+        // Nothing is asked of it with these; ending at once would leave the nats-server behind.
+        for other in ["-USR1", "-USR2", "-ALRM", "-IO"] {
+            signal(dev.child.id(), other);
+        }
         signal(dev.child.id(), how);
         assert_eq!(dev.ended().await, Some(0), "{how}: {}", dev.err());
         assert!(TcpListener::bind(("127.0.0.1", nats_port)).is_ok());

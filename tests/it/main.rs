@@ -12,6 +12,7 @@
     reason = "a test says what it sees and fails by panicking; clippy's own exception for tests covers only functions marked #[test]"
 )]
 
+mod admin;
 mod asked_again;
 mod bad_events;
 mod bad_tokens;
@@ -38,6 +39,8 @@ mod nats_unfit;
 mod order;
 mod overload;
 mod permissions;
+mod reload;
+mod signals;
 mod support;
 mod telemetry;
 mod unreadable;

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::{CliError, output};
 use crate::config::Reading;
+use crate::ops::Building;
 use crate::projection::DEFAULT_RULES;
 
 /// Arguments of `herald check`.
@@ -80,7 +81,8 @@ pub(super) async fn run(args: Args, reading: Reading, file: Option<&Path>) -> Re
     if args.print_rules {
         return output::line(DEFAULT_RULES.trim_end()).map(drop);
     }
-    let mut findings = settings::check(&reading, file).await;
+    let built = Building::of(reading.config.clone());
+    let mut findings = settings::check(&reading, &built, file).await;
     let settings_wrong = findings.iter().any(Finding::is_wrong);
     let connects = !findings
         .iter()
@@ -102,9 +104,9 @@ pub(super) async fn run(args: Args, reading: Reading, file: Option<&Path>) -> Re
     }
 }
 
-/// Everything that is wrong with the settings and the files they name, one sentence each.
-pub(super) async fn wrong_settings(reading: &Reading) -> Vec<String> {
-    wrong(&settings::check(reading, None).await)
+/// Everything that is wrong with the settings and what is built of them, one sentence each.
+pub(super) async fn wrong_settings(reading: &Reading, built: &Building) -> Vec<String> {
+    wrong(&settings::check(reading, built, None).await)
 }
 
 fn wrong(findings: &[Finding]) -> Vec<String> {

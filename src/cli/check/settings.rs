@@ -1,20 +1,22 @@
 //! What `herald serve` reads before it touches the network: the settings and the files they name.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Finding;
-use crate::auth::Verifier;
 use crate::config::{Config, Reading};
 use crate::ingest;
-use crate::ops::tls::Tls;
-use crate::projection::Projector;
-use crate::telemetry::{self, Filter};
+use crate::ops::Building;
+use crate::telemetry;
 
 /// The part without which no connection can be tried.
 pub(super) const NATS: &str = "nats settings";
 
-/// Looks at every part.
-pub(super) async fn check(reading: &Reading, file: Option<&Path>) -> Vec<Finding> {
+/// Looks at every part of what was read and `built` of it.
+pub(super) async fn check(
+    reading: &Reading,
+    built: &Building,
+    file: Option<&Path>,
+) -> Vec<Finding> {
     let Reading { config, problems } = reading;
     let mut findings: Vec<Finding> = problems
         .iter()
@@ -27,11 +29,24 @@ pub(super) async fn check(reading: &Reading, file: Option<&Path>) -> Vec<Finding
         );
         findings.push(Finding::ok("settings", read_from));
     }
+    let shown = |path: &Option<PathBuf>, else_: &str| {
+        let path = path.as_ref();
+        path.map_or(else_.to_owned(), |path| path.display().to_string())
+    };
     findings.extend([
-        keys(config),
-        rules(config),
-        tls(config),
-        log(config),
+        part("keys", &built.keys, |_| "tokens can be verified".to_owned()),
+        part("rules", &built.rules, |_| {
+            shown(&config.projection.rules, "built in")
+        }),
+        part("tls", &built.tls, |tls| {
+            let cert = tls.as_ref().and(config.server.tls_cert.clone());
+            shown(&cert, "off")
+        }),
+        part("admin token", &built.admin_token, |_| {
+            let none = "none: nothing can be changed on server.admin_listen";
+            shown(&config.server.admin_token_file, none)
+        }),
+        part("log", &built.filter, |filter| filter.text().to_owned()),
         nats(config).await,
     ]);
     let (exported, wrong) = telemetry::check_environment();
@@ -45,39 +60,14 @@ pub(super) async fn check(reading: &Reading, file: Option<&Path>) -> Vec<Finding
     findings
 }
 
-fn keys(config: &Config) -> Finding {
-    match Verifier::from_config(&config.auth) {
-        Ok(_) => Finding::ok("keys", "tokens can be verified"),
-        Err(error) => Finding::wrong("keys", &error),
-    }
-}
-
-fn rules(config: &Config) -> Finding {
-    match Projector::from_config(&config.projection, &config.nats.stream) {
-        Ok(_) => {
-            let source = config.projection.rules.as_ref();
-            let source = source.map_or("built in".to_owned(), |path| path.display().to_string());
-            Finding::ok("rules", source)
-        }
-        Err(error) => Finding::wrong("rules", &error),
-    }
-}
-
-fn tls(config: &Config) -> Finding {
-    match (&config.server.tls_cert, &config.server.tls_key) {
-        (Some(cert), Some(key)) => match Tls::load(cert, key) {
-            Ok(_) => Finding::ok("tls", cert.display().to_string()),
-            Err(error) => Finding::wrong("tls", &error),
-        },
-        // One without the other is not read at all.
-        _ => Finding::ok("tls", "off"),
-    }
-}
-
-fn log(config: &Config) -> Finding {
-    match Filter::configured(&config.log) {
-        Ok(filter) => Finding::ok("log", filter.text()),
-        Err(error) => Finding::wrong("log", &error),
+fn part<T, E: std::fmt::Display>(
+    name: &'static str,
+    built: &Result<T, E>,
+    ok: impl FnOnce(&T) -> String,
+) -> Finding {
+    match built {
+        Ok(built) => Finding::ok(name, ok(built)),
+        Err(error) => Finding::wrong(name, error),
     }
 }
 

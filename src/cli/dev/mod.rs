@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use self::guide::Guide;
 use self::server::{Port, Server};
-use super::serve::{Stops, telemetry};
+use super::serve::telemetry;
+use super::signals::{self, Stops};
 use super::{CliError, output};
 use crate::auth::{HmacSecret, NewToken, Workspaces, sign};
 use crate::config::{AuthConfig, Config, NatsConfig, ProjectionConfig, Secret, ServerConfig};
@@ -50,13 +51,16 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, config: Config, file: Option<&Path>) -> Result<(), CliError> {
-    let telemetry = telemetry(&config)?;
     let stops = Stops::hear(&[
         SignalKind::terminate(),
         SignalKind::interrupt(),
+        SignalKind::quit(),
         // The terminal was closed.
         SignalKind::hangup(),
     ])?;
+    // Its nats-server would be left behind.
+    signals::ignore_others()?;
+    let telemetry = telemetry(&config)?;
     let wish = args
         .nats_port
         .map_or(Port::Preferably(NATS_PORT), Port::Exactly);

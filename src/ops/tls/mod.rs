@@ -4,7 +4,6 @@
 
 use std::fmt;
 use std::fs::File;
-use std::future::Future;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -145,38 +144,6 @@ impl Tls {
         TlsAcceptor::from(Arc::clone(&current.unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// Follows the files until `cancel`. To be run as one task.
-    pub fn watch(&self, cancel: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
-        self.watch_every(WATCH_INTERVAL, cancel)
-    }
-
-    fn watch_every(
-        &self,
-        interval: Duration,
-        cancel: CancellationToken,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        let tls = self.clone();
-        async move {
-            let mut ticks = tokio::time::interval(interval);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    // The end first: a look that hangs on a dead disk must not hold it up.
-                    biased;
-                    () = cancel.cancelled() => return,
-                    () = async {
-                        ticks.tick().await;
-                        let tls = tls.clone();
-                        // Files block, and a new pair is checked with public-key arithmetic.
-                        if tokio::task::spawn_blocking(move || tls.look_and_log()).await.is_err() {
-                            tracing::warn!("look at the certificate files did not end");
-                        }
-                    } => {}
-                }
-            }
-        }
-    }
-
     fn look_and_log(&self) {
         let Shared { cert, key, .. } = &*self.0;
         match self.look() {
@@ -229,6 +196,36 @@ impl Tls {
                 Look::Reloaded
             }
             Err(error) => Look::Kept(error),
+        }
+    }
+}
+
+/// Follows the files of the pair that is the `current` one, if there is one, until `cancel`. To be run as
+/// one task.
+pub async fn watch(current: impl Fn() -> Option<Tls>, cancel: CancellationToken) {
+    watch_every(WATCH_INTERVAL, current, cancel).await;
+}
+
+async fn watch_every(
+    interval: Duration,
+    current: impl Fn() -> Option<Tls>,
+    cancel: CancellationToken,
+) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            // The end first: a look that hangs on a dead disk must not hold it up.
+            biased;
+            () = cancel.cancelled() => return,
+            () = async {
+                ticks.tick().await;
+                let Some(tls) = current() else { return };
+                // Files block, and a new pair is checked with public-key arithmetic.
+                if tokio::task::spawn_blocking(move || tls.look_and_log()).await.is_err() {
+                    tracing::warn!("look at the certificate files did not end");
+                }
+            } => {}
         }
     }
 }

@@ -144,7 +144,14 @@ async fn the_watch_picks_up_a_new_certificate_and_ends_when_told() {
     let files = Files::new(&old);
     let tls = files.load().unwrap();
     let cancel = CancellationToken::new();
-    let watch = tokio::spawn(tls.watch_every(Duration::from_millis(5), cancel.clone()));
+    let watch = tokio::spawn({
+        let tls = tls.clone();
+        watch_every(
+            Duration::from_millis(5),
+            move || Some(tls.clone()),
+            cancel.clone(),
+        )
+    });
     let mut open = connect(&tls, &[&old]).await.unwrap();
     files.write(&new);
     let reloaded = async {

@@ -7,7 +7,7 @@ use opentelemetry::metrics::Meter;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use super::busiest::Busiest;
-use super::labels::{CHECKS, CLOSES, REFUSALS, Stage};
+use super::labels::{CHECKS, CLOSES, REFUSALS, RELOADS, Stage};
 use super::{Exemplars, LATENCY, Metrics, SharedReader};
 use crate::event::Reason;
 
@@ -163,6 +163,11 @@ impl Metrics {
             )
             .bind(&[]),
             stages: Stage::ALL.map(|stage| stages.bind(&[KeyValue::new("stage", stage.as_str())])),
+            reloads: counter(
+                "herald.configuration.reloads",
+                "{reload}",
+                "Times that settings were read again, by outcome",
+            ),
             nats_events: counter(
                 "herald.nats.events",
                 "{event}",
@@ -226,6 +231,7 @@ impl Metrics {
             (&self.connections_refused, "reason", REFUSALS),
             (&self.live_dropped, "reason", &["forged", "bad_claim"]),
             (&self.lost, "reason", &["aged_out", "closed"]),
+            (&self.reloads, "outcome", RELOADS),
         ] {
             for value in values {
                 counter.add(0, &[KeyValue::new(key, *value)]);

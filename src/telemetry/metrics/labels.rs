@@ -96,6 +96,8 @@ pub(super) const REFUSALS: &[&str] = &[
     "flapping",
     "silent",
 ];
+/// What becomes of settings that are read again.
+pub(super) const RELOADS: &[&str] = &["applied", "refused"];
 /// What a look at a token can find.
 pub(super) const CHECKS: &[&str] = &[
     "ok",

@@ -79,6 +79,7 @@ pub struct Metrics {
     delivery_bytes: BoundCounter<u64>,
     latency: BoundHistogram<f64>,
     stages: [BoundHistogram<f64>; Stage::ALL.len()],
+    reloads: Counter<u64>,
     nats_events: Counter<u64>,
     nats_reconnects: Counter<u64>,
     nats_slow_consumers: Counter<u64>,

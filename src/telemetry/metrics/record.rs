@@ -133,6 +133,10 @@ impl Metrics {
         });
     }
 
+    pub(crate) fn reloaded(&self, outcome: &'static str) {
+        self.reloads.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
     pub(crate) fn nats_event(&self, event: &'static str) {
         self.nats_events.add(1, &[KeyValue::new("event", event)]);
     }

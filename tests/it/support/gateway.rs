@@ -37,6 +37,8 @@ pub(crate) struct Builder {
     /// The authority of its certificate, if it speaks TLS.
     authority: Option<PathBuf>,
     binary: std::ffi::OsString,
+    /// Its configuration file.
+    file: Option<PathBuf>,
 }
 
 /// A gateway process that belongs to one test.
@@ -68,6 +70,12 @@ impl Builder {
         self
     }
 
+    /// Gives it a configuration file; what is set here wins over it.
+    pub(crate) fn file(mut self, path: &Path) -> Self {
+        self.file = Some(path.to_owned());
+        self
+    }
+
     /// Runs another build of Herald.
     pub(crate) fn binary(mut self, path: &Path) -> Self {
         self.binary = path.into();
@@ -91,6 +99,9 @@ impl Builder {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(arguments).current_dir(std::env::temp_dir());
+        if let Some(file) = &self.file {
+            command.arg("--config").arg(file);
+        }
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("HERALD_") || text.starts_with("OTEL_") || name == "RUST_LOG" {
@@ -162,6 +173,7 @@ impl Gateway {
             variables: BTreeMap::new(),
             authority: None,
             binary: gateway_binary(),
+            file: None,
         }
         .set("server.listen", "127.0.0.1:0")
         .set("server.admin_listen", "127.0.0.1:0")
@@ -247,12 +259,35 @@ impl Gateway {
 
     /// Sends a request to the admin port: status and body.
     pub(crate) async fn admin(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        answer(self.admin_with("", method, path, body)).await
+    }
+
+    /// As [`Gateway::admin`], with the token of an administrator.
+    pub(crate) async fn admin_as(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> (u16, String) {
+        let header = format!("Authorization: Bearer {token}\r\n");
+        answer(self.admin_with(&header, method, path, body)).await
+    }
+
+    /// The whole answer to a request with these header lines to the admin port.
+    pub(crate) async fn admin_with(
+        &self,
+        headers: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Option<String> {
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n{body}",
             self.admin,
             body.len()
         );
-        answer(exchange(&self.admin, request.as_bytes())).await
+        exchange(&self.admin, request.as_bytes()).await
     }
 
     /// The value of a metric, summed over its labels that contain `label`; 0 if it is not there.
@@ -287,7 +322,18 @@ impl Gateway {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        signal(self.pid(), "-TERM");
+        self.signal("TERM");
+    }
+
+    /// Sends the signal of this name.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.pid(), &format!("-{name}"));
+    }
+
+    /// How many log lines there are with exactly this message.
+    pub(crate) fn log_lines(&self, message: &str) -> usize {
+        let wanted = format!("\"message\":\"{message}\"");
+        self.output().matches(&wanted).count()
     }
 
     /// Whether it still runs.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::Scene;
 use crate::support::client::Client;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, file};
 use crate::support::nats::Nats;
 use crate::support::otlp::{attribute, hex};
 use crate::support::publisher::Publisher;
@@ -47,9 +47,15 @@ async fn exported_log_records_carry_the_trace_and_are_only_heralds_own() {
 
 #[tokio::test]
 async fn the_level_is_changed_at_run_time_and_a_wrong_one_is_refused() {
+    const TOKEN: &str = "token-of-the-operator";
     let nats = Nats::jetstream().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let gateway = Gateway::builder(&nats)
         .set("log.level", "info")
+        .set(
+            "server.admin_token_file",
+            file(folder.path(), "token", TOKEN),
+        )
         .ready()
         .await;
     let mut ann = Client::join(&gateway, "ann", "acme").await;
@@ -68,16 +74,25 @@ async fn the_level_is_changed_at_run_time_and_a_wrong_one_is_refused() {
         (200, "info\n".to_owned())
     );
     let set = gateway
-        .admin("PUT", "/log-level", "info,herald::room=debug")
+        .admin_as(TOKEN, "PUT", "/log-level", "info,herald::room=debug")
         .await;
     assert_eq!(set, (200, "info,herald::room=debug\n".to_owned()));
     lines_become(1).await;
-    for wrong in ["herald=loud", "a=b=c", &"x".repeat(5000)] {
-        let (status, _) = gateway.admin("PUT", "/log-level", wrong).await;
-        assert!(matches!(status, 400 | 413), "{status}");
+    for wrong in [
+        "",
+        "inof",
+        "verbose",
+        "herald=loud",
+        "herald::rom=debug",
+        "herald[join]=debug",
+        "sqlx=warn",
+        &"x".repeat(5000),
+    ] {
+        let (status, told) = gateway.admin_as(TOKEN, "PUT", "/log-level", wrong).await;
+        assert!(matches!(status, 400 | 413), "{wrong}: {status} {told}");
     }
     lines_become(2).await;
-    let reset = gateway.admin("DELETE", "/log-level", "").await;
+    let reset = gateway.admin_as(TOKEN, "DELETE", "/log-level", "").await;
     assert_eq!(reset, (200, "info\n".to_owned()));
     lines_become(2).await;
 }
@@ -124,4 +139,33 @@ async fn a_warning_that_repeats_is_counted_and_not_printed() {
         (sum - suppressed).abs() < 0.5
     });
     assert!(told.await, "{}", gateway.output());
+}
+
+/// Frames, which hold tokens, and lines for each message that is dropped are a dependency's at `info` and
+/// below.
+#[tokio::test]
+async fn a_dependency_prints_nothing_below_warn_whatever_is_asked() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats)
+        .set(
+            "log.level",
+            "trace,async_nats=trace,tungstenite=trace,hyper=trace",
+        )
+        .ready()
+        .await;
+    let mut ann = Client::join(&gateway, "ann", "acme").await;
+    let publisher = Publisher::on(&nats).await;
+    publisher.event("acme.custom.x", &json!({})).await;
+    ann.notification().await;
+    let printed = gateway.output();
+    let lines = printed
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    for line in lines {
+        let is_ours = line["target"]
+            .as_str()
+            .is_some_and(|target| target.starts_with("herald"));
+        let is_bad_news = matches!(line["level"].as_str(), Some("WARN" | "ERROR"));
+        assert!(is_ours || is_bad_news, "{line}");
+    }
 }

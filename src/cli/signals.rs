@@ -1,52 +1,36 @@
-//! `herald serve`.
+//! What long-running commands do with signals.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
+use tracing::debug;
 
-use super::{CliError, check};
-use crate::config::{Config, Reading};
-use crate::ops::{self, ServeError};
+use super::CliError;
 use crate::telemetry::Telemetry;
 
-/// Arguments of `herald serve`.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {}
-
-impl From<ServeError> for CliError {
-    fn from(error: ServeError) -> Self {
-        match error {
-            ServeError::Configuration(_) => Self::Usage(error.to_string()),
-            ServeError::Connect(error) => error.into(),
-            ServeError::Bind { .. }
-            | ServeError::Migrate(_)
-            | ServeError::Denied(_)
-            | ServeError::Failed
-            | ServeError::Lost => Self::Failure(error.to_string()),
-        }
-    }
+/// Hears signals of this kind from now on; unheard, most kinds end the process at once.
+pub(super) fn hear(kind: SignalKind) -> Result<Signal, CliError> {
+    signal(kind).map_err(|error| CliError::Failure(format!("cannot hear signals: {error}")))
 }
 
-pub(super) async fn run(_args: Args, reading: Reading) -> Result<(), CliError> {
-    let wrong = check::wrong_settings(&reading).await;
-    if !wrong.is_empty() {
-        return Err(CliError::Usage(wrong.join("\n")));
+/// Hears those that ask for nothing here and would end the process, and does nothing about them.
+pub(super) fn ignore_others() -> Result<(), CliError> {
+    for (kind, signal) in [
+        (SignalKind::user_defined1(), "SIGUSR1"),
+        (SignalKind::user_defined2(), "SIGUSR2"),
+        (SignalKind::alarm(), "SIGALRM"),
+        (SignalKind::io(), "SIGIO"),
+    ] {
+        let mut signals = hear(kind)?;
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                debug!(signal, "signal ignored");
+            }
+        });
     }
-    let config = reading.config;
-    let telemetry = telemetry(&config)?;
-    let stops = Stops::hear(&[SignalKind::terminate(), SignalKind::interrupt()])?;
-    let serve = ops::serve(config, telemetry.clone(), || stops.clone().next());
-    let served = Box::pin(serve).await;
-    stops.end(&telemetry).await;
-    Ok(served?)
-}
-
-/// Starts telemetry; every long-running command does it first.
-pub(super) fn telemetry(config: &Config) -> Result<Telemetry, CliError> {
-    Telemetry::start(&config.log, &config.telemetry)
-        .map_err(|error| CliError::Usage(error.to_string()))
+    Ok(())
 }
 
 /// The signals that ask for the end. None is lost between two waits for one.
@@ -68,8 +52,7 @@ impl Stops {
             acted_on: AtomicUsize::new(0),
         }));
         for kind in kinds {
-            let mut signals = signal(*kind)
-                .map_err(|error| CliError::Failure(format!("cannot hear signals: {error}")))?;
+            let mut signals = hear(*kind)?;
             let stops = stops.clone();
             tokio::spawn(async move {
                 while signals.recv().await.is_some() {

@@ -1,4 +1,7 @@
-//! What the admin listener serves beside health: `/metrics` and the log level.
+//! What the admin listener serves beside health: `/metrics` and the log level. What changes something
+//! needs the [`token`].
+
+mod token;
 
 use std::sync::Arc;
 
@@ -6,15 +9,18 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
+pub(crate) use self::token::{AdminToken, AdminTokenError};
+use super::Live;
 use crate::telemetry::{FILTER_BYTES_MAX, Format, LevelError, LogLevel, Metrics, Telemetry};
 
-/// The routes.
-pub(super) fn router(telemetry: &Telemetry) -> Router {
+/// The routes, and `more` that change nothing.
+pub(super) fn router(telemetry: &Telemetry, live: &Live, more: Router) -> Router {
     let level = get(level).put(set_level).delete(reset_level);
     Router::new()
         .route("/metrics", get(exposition))
@@ -22,6 +28,8 @@ pub(super) fn router(telemetry: &Telemetry) -> Router {
         .route("/log-level", level)
         .layer(DefaultBodyLimit::max(FILTER_BYTES_MAX))
         .with_state(telemetry.level().clone())
+        .merge(more)
+        .layer(from_fn_with_state(live.clone(), token::guard))
 }
 
 /// One renderer for all scrapes: those that wait share what is rendered next, so that a storm of them

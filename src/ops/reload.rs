@@ -1,0 +1,198 @@
+//! Puts what was read anew in the place of what is in force, all or nothing, and says what that changes.
+
+use std::sync::Arc;
+
+use tracing::{Level, enabled, error, info};
+
+use super::health::Health;
+use super::live::{Live, NamedFile, Setup};
+use crate::config::{Config, KEYS, Reload};
+use crate::telemetry::{LogLevel, Metrics, UNLIMITED};
+
+/// A handle on what a running gateway can take anew.
+#[derive(Debug)]
+pub struct Reloader {
+    pub(super) live: Live,
+    /// What the process was started with: settings that only a start takes are compared with it.
+    pub(super) started: Arc<Setup>,
+    pub(super) level: LogLevel,
+    pub(super) health: Arc<Health>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// What another setup changes, by the names of settings.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Changes {
+    /// Settings that hold from now on.
+    settings: Vec<&'static str>,
+    /// Settings that name a file with another content.
+    files: Vec<&'static str>,
+    /// Settings, and files, that wait for the next start.
+    restart: Vec<&'static str>,
+}
+
+impl Reloader {
+    /// Whether the gateway is ending, and takes nothing anew.
+    pub fn is_draining(&self) -> bool {
+        self.health.is_draining()
+    }
+
+    /// Puts `setup` in force.
+    pub fn apply(&self, setup: Setup) {
+        let changes = Changes::between(&self.started, &self.live.now(), &setup);
+        let filter = setup.filter.clone();
+        // Said where either level lets it be seen.
+        let is_said_before = enabled!(target: UNLIMITED, Level::INFO);
+        self.live.replace(setup);
+        self.metrics.reloaded("applied");
+        if is_said_before {
+            changes.say();
+        }
+        if let Err(error) = self.level.configure(&filter) {
+            error!(target: UNLIMITED, %error, "log level not reloaded");
+        }
+        if !is_said_before {
+            changes.say();
+        }
+    }
+
+    /// Says why everything stays as it is.
+    pub fn refuse(&self, problems: &[String]) {
+        self.metrics.reloaded("refused");
+        let problems = problems.join("; ").replace('\n', "; ");
+        error!(
+            target: UNLIMITED,
+            problems, "configuration not reloaded, the old one stays in force"
+        );
+    }
+}
+
+impl Changes {
+    fn between(started: &Setup, old: &Setup, new: &Setup) -> Self {
+        let mut changes = Self::default();
+        for key in KEYS {
+            let differs = |from: &Config| key.differs(from, &new.config);
+            match key.reload {
+                Reload::Restart if differs(&started.config) => changes.restart.push(key.name),
+                // RUST_LOG may have the last word.
+                _ if key.name == "log.level" && old.filter.text() == new.filter.text() => {}
+                Reload::Now | Reload::NewSockets if differs(&old.config) => {
+                    changes.settings.push(key.name);
+                }
+                Reload::Restart | Reload::Now | Reload::NewSockets => {}
+            }
+        }
+        for file in &new.files {
+            let is_other = |files: &[NamedFile]| {
+                let before = files.iter().find(|before| before.setting == file.setting);
+                before.is_some_and(|before| before != file)
+            };
+            let named = KEYS.iter().find(|key| key.name == file.setting);
+            let waits = named.is_some_and(|key| key.reload == Reload::Restart);
+            if waits && is_other(&started.files) {
+                changes.restart.push(file.setting);
+            } else if !waits && is_other(&old.files) {
+                changes.files.push(file.setting);
+            }
+        }
+        // A setting and its file's content may both be others.
+        changes.restart.sort_unstable();
+        changes.restart.dedup();
+        changes
+            .files
+            .retain(|file| !changes.settings.contains(file));
+        changes
+    }
+
+    fn say(&self) {
+        let list = |names: &[&str]| match names {
+            [] => "none".to_owned(),
+            names => names.join(", "),
+        };
+        info!(
+            target: UNLIMITED,
+            changed = list(&self.settings),
+            files = list(&self.files),
+            needs_restart = list(&self.restart),
+            "configuration reloaded"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::live::Building;
+    use super::*;
+
+    /// A setup of these settings, without what the surroundings set.
+    fn setup(settings: &[(&str, &str)]) -> Setup {
+        let secret = [("auth.hmac_secret", "0123456789abcdef0123456789abcdef")];
+        let variables = secret
+            .iter()
+            .chain(settings)
+            .map(|(key, value): &(&str, &str)| {
+                let key = KEYS.iter().find(|known| known.name == *key).unwrap();
+                (key.variable(), (*value).to_owned())
+            });
+        let variables: Vec<(String, String)> = variables.collect();
+        let config = Config::load_from(None, variables).unwrap();
+        Building::of(config).finish().unwrap()
+    }
+
+    fn changes(started: &Setup, old: &Setup, new: &[(&str, &str)]) -> [Vec<&'static str>; 3] {
+        let Changes {
+            settings,
+            files,
+            restart,
+        } = Changes::between(started, old, &setup(new));
+        [settings, files, restart]
+    }
+
+    #[test]
+    fn settings_that_changed_are_named_by_what_becomes_of_them() {
+        let started = setup(&[]);
+        const NONE: [Vec<&str>; 3] = [const { Vec::new() }; 3];
+        assert_eq!(changes(&started, &started, &[]), NONE);
+        let new = [
+            ("sockets.ping", "7s"),
+            ("server.listen", "127.0.0.1:1"),
+            ("auth.hmac_secret", "another-0123456789abcdef0123456789"),
+            ("nats.url", "nats://127.0.0.1:1"),
+        ];
+        let named = [
+            vec!["auth.hmac_secret", "sockets.ping"],
+            vec![],
+            vec!["nats.url", "server.listen"],
+        ];
+        assert_eq!(changes(&started, &started, &new), named);
+        // Once it is in force it has not changed; what needs a restart still does.
+        let [settings, _, restart] = changes(&started, &setup(&new), &new);
+        assert!(settings.is_empty(), "{settings:?}");
+        assert_eq!(restart, ["nats.url", "server.listen"]);
+    }
+
+    #[test]
+    fn files_with_another_content_are_named_by_their_setting() {
+        let folder = tempfile::tempdir().unwrap();
+        let (token, ca) = (folder.path().join("token"), folder.path().join("ca"));
+        std::fs::write(&token, "0123456789abcdef").unwrap();
+        std::fs::write(&ca, "one").unwrap();
+        let settings = [
+            ("server.admin_token_file", token.to_str().unwrap()),
+            ("nats.ca_file", ca.to_str().unwrap()),
+        ];
+        let started = setup(&settings);
+        std::fs::write(&token, "fedcba9876543210").unwrap();
+        std::fs::write(&ca, "two").unwrap();
+        let named = [
+            vec![],
+            vec!["server.admin_token_file"],
+            vec!["nats.ca_file"],
+        ];
+        assert_eq!(changes(&started, &started, &settings), named);
+        // The setting says it all.
+        let [settings, files, _] = changes(&setup(&[]), &setup(&[]), &settings);
+        assert_eq!(settings, ["server.admin_token_file"]);
+        assert!(files.is_empty(), "{files:?}");
+    }
+}

@@ -1,0 +1,335 @@
+//! SIGHUP: the settings and their files are read again, and hold all or not at all, while sockets stay.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::client::Client;
+use crate::support::gateway::{Builder, Gateway, file};
+use crate::support::nats::Nats;
+use crate::support::publisher::Publisher;
+use crate::support::tls::{self, Certificates};
+use crate::support::token::{at, with_key};
+use crate::support::{PATIENCE, eventually};
+
+const RULES: &str =
+    "[[rule]]\nmatch = \"*.*\"\ntype = \"info\"\ntitle = \"TITLE\"\nmessage = \"m\"\nfields = []\n";
+const SECRET: &str = "the first secret, which is long enough";
+const OTHER_SECRET: &str = "the second secret, which is long enough";
+const APPLIED: &str = "configuration reloaded";
+const REFUSED: &str = "configuration not reloaded, the old one stays in force";
+
+/// A gateway with a configuration file and the files that it names, all in one folder.
+struct Scene {
+    nats: Nats,
+    folder: TempDir,
+    gateway: Gateway,
+}
+
+impl Scene {
+    /// With this configuration file beside the connection's settings.
+    async fn new(config: &str) -> Self {
+        Self::with(config, |builder| builder).await
+    }
+
+    async fn with(config: &str, more: impl FnOnce(Builder) -> Builder) -> Self {
+        let nats = Nats::jetstream().await;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        file(folder.path(), "secret", SECRET);
+        file(folder.path(), "rules.toml", RULES.replace("TITLE", "one"));
+        let config = named(folder.path(), config);
+        let path = PathBuf::from(file(folder.path(), "herald.toml", config));
+        let builder = Gateway::builder(&nats)
+            .unset("auth.hmac_secret")
+            .unset("log.level")
+            .file(&path);
+        let gateway = more(builder).ready().await;
+        Self {
+            nats,
+            folder,
+            gateway,
+        }
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        file(self.folder.path(), name, named(self.folder.path(), content));
+    }
+
+    /// Sends SIGHUP and returns the line with `message` that follows.
+    async fn hang_up(&self, message: &str) -> Value {
+        let before = self.gateway.log_lines(message);
+        self.gateway.signal("HUP");
+        let told = eventually(PATIENCE, async || self.gateway.log_lines(message) > before);
+        assert!(told.await, "no `{message}`:\n{}", self.gateway.output());
+        let wanted = format!("\"message\":\"{message}\"");
+        let output = self.gateway.output();
+        let last = output.lines().rfind(|line| line.contains(&wanted));
+        serde_json::from_str(last.expect("just seen")).expect("JSON")
+    }
+
+    async fn reload(&self) -> Value {
+        self.hang_up(APPLIED).await
+    }
+
+    /// Joins with a token of this secret; the close code where it is not taken.
+    async fn join(&self, user: &str, secret: &str) -> Result<Client, u16> {
+        let claims = json!({ "sub": user, "workspaces": "acme", "exp": at(3600) });
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+        let token = with_key(&claims, jsonwebtoken::Algorithm::HS256, &key);
+        let query = format!("token={token}&workspaceSlug=acme");
+        let attempt = Client::attempt(&self.gateway, &query).await;
+        let mut client = attempt.map_err(|refused| refused.status)?;
+        if client.is_open().await {
+            Ok(client)
+        } else {
+            Err(4001)
+        }
+    }
+
+    /// The title that the next event has at `client`.
+    async fn title(&self, client: &mut Client) -> Value {
+        let publisher = Publisher::on(&self.nats).await;
+        publisher.event("acme.custom.x", &json!({})).await;
+        client.notification().await["title"].clone()
+    }
+}
+
+/// `$` stands for the folder of the files.
+fn named(folder: &Path, text: &str) -> String {
+    text.replace('$', &folder.display().to_string())
+}
+
+const CONFIG: &str =
+    "[auth]\nhmac_secret_file = \"$/secret\"\n[projection]\nrules = \"$/rules.toml\"\n";
+
+#[tokio::test]
+async fn rules_and_keys_change_while_the_socket_stays() {
+    let scene = Scene::new(CONFIG).await;
+    let mut ann = scene.join("ann", SECRET).await.expect("open");
+    assert_eq!(scene.title(&mut ann).await, "one");
+    let told = scene.reload().await;
+    assert_eq!(
+        [&told["changed"], &told["files"], &told["needs_restart"]],
+        ["none"; 3]
+    );
+    scene.write("rules.toml", &RULES.replace("TITLE", "two"));
+    scene.write("secret", OTHER_SECRET);
+    let told = scene.reload().await;
+    assert_eq!(told["level"], "INFO");
+    assert_eq!(told["files"], "auth.hmac_secret_file, projection.rules");
+    assert_eq!(scene.title(&mut ann).await, "two");
+    let mut bob = scene.join("bob", OTHER_SECRET).await.expect("open");
+    assert_eq!(scene.title(&mut bob).await, "two");
+    assert_eq!(scene.join("eve", SECRET).await.err(), Some(4001));
+    assert_eq!(ann.notification().await["title"], "two");
+    scene
+        .gateway
+        .metric_becomes("herald_configuration_reloads_total", "applied", 2.0)
+        .await;
+    let printed = scene.gateway.output();
+    assert!(!printed.contains(SECRET) && !printed.contains(OTHER_SECRET));
+}
+
+#[tokio::test]
+async fn one_bad_part_keeps_the_whole_of_the_old_and_all_that_is_wrong_is_told() {
+    let scene = Scene::new(CONFIG).await;
+    let mut ann = scene.join("ann", SECRET).await.expect("open");
+    scene.write("secret", OTHER_SECRET);
+    scene.write("rules.toml", "[[rule]]\nevnt = \"*\"\n");
+    let limits = "[sockets]\nmax_connections = 0\npign = \"1s\"\n[log]\nlevel = \"inof\"\n";
+    scene.write("herald.toml", &format!("{CONFIG}{limits}"));
+    let told = scene.hang_up(REFUSED).await;
+    assert_eq!(told["level"], "ERROR");
+    let problems = told["problems"].as_str().expect("text");
+    for part in [
+        "rules.toml",
+        "sockets.max_connections must not be 0",
+        "`sockets.pign`",
+        "`inof`",
+    ] {
+        assert!(problems.contains(part), "{part} in {problems}");
+    }
+    assert_eq!(scene.title(&mut ann).await, "one");
+    assert!(scene.join("bob", SECRET).await.is_ok());
+    assert_eq!(scene.join("eve", OTHER_SECRET).await.err(), Some(4001));
+    for broken in ["[auth", "\u{0}", "[projection]\nrules = \"$/absent\"\n"] {
+        scene.write("herald.toml", broken);
+        scene.hang_up(REFUSED).await;
+    }
+    std::fs::remove_file(scene.folder.path().join("herald.toml")).expect("it is there");
+    let told = scene.hang_up(REFUSED).await;
+    assert!(
+        told["problems"]
+            .as_str()
+            .expect("text")
+            .contains("herald.toml")
+    );
+    assert_eq!(scene.title(&mut ann).await, "one");
+    scene
+        .gateway
+        .metric_becomes("herald_configuration_reloads_total", "refused", 5.0)
+        .await;
+    // What is right again is taken.
+    scene.write("rules.toml", &RULES.replace("TITLE", "two"));
+    scene.write("herald.toml", CONFIG);
+    scene.reload().await;
+    assert_eq!(scene.title(&mut ann).await, "two");
+    assert!(scene.join("eve", OTHER_SECRET).await.is_ok());
+}
+
+#[tokio::test]
+async fn limits_and_origins_hold_for_newcomers_and_close_nobody() {
+    let scene = Scene::new(CONFIG).await;
+    let mut ann = scene.join("ann", SECRET).await.expect("open");
+    let mut bob = scene.join("bob", SECRET).await.expect("open");
+    let more = "[sockets]\nmax_connections = 1\nsend_buffer = 32768\n[server]\nallowed_origins = \"https://a.example\"\n";
+    scene.write("herald.toml", &format!("{CONFIG}{more}"));
+    let told = scene.reload().await;
+    assert_eq!(
+        told["changed"],
+        "server.allowed_origins, sockets.max_connections"
+    );
+    assert_eq!(told["needs_restart"], "sockets.send_buffer");
+    assert!(ann.is_open().await && bob.is_open().await);
+    assert_eq!(scene.join("eve", SECRET).await.err(), Some(503));
+    drop(ann);
+    scene
+        .gateway
+        .metric_becomes("herald_connections", "", 1.0)
+        .await;
+    assert_eq!(scene.join("eve", SECRET).await.err(), Some(503));
+    assert_eq!(origin(&scene.gateway, "https://b.example").await, 403);
+    assert_ne!(origin(&scene.gateway, "https://a.example").await, 403);
+    let more = "[sockets]\nmax_connections = 2\n";
+    scene.write("herald.toml", &format!("{CONFIG}{more}"));
+    let told = scene.reload().await;
+    assert_eq!(told["needs_restart"], "none");
+    assert!(scene.join("eve", SECRET).await.is_ok());
+    assert_ne!(origin(&scene.gateway, "https://b.example").await, 403);
+    assert!(bob.is_open().await);
+}
+
+/// The status of a handshake without a token from a page of `origin`.
+async fn origin(gateway: &Gateway, origin: &str) -> u16 {
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+    let mut request = format!("{}/", gateway.url())
+        .into_client_request()
+        .expect("a URL");
+    let origin = origin.parse().expect("a header");
+    request.headers_mut().insert("origin", origin);
+    match Client::attempt_with(request).await {
+        Ok(_) => 101,
+        Err(refused) => refused.status,
+    }
+}
+
+#[tokio::test]
+async fn the_log_level_and_the_admin_token_are_reloaded_and_a_level_set_meanwhile_stays() {
+    let (first, second) = ("first-token-of-admins", "second-token-of-admins");
+    let config =
+        format!("{CONFIG}[server]\nadmin_token_file = \"$/token\"\n[log]\nlevel = \"LEVEL\"\n");
+    let level = |level: &str| config.replace("LEVEL", level);
+    let token = tempfile::tempdir().expect("a temporary folder");
+    let path = file(token.path(), "token", first);
+    let scene = Scene::with(&level("info").replace("$/token", &path), |builder| builder).await;
+    let write = |text: &str| scene.write("herald.toml", &level(text).replace("$/token", &path));
+    let now = async || scene.gateway.admin("GET", "/log-level", "").await.1;
+    write("debug");
+    assert_eq!(scene.reload().await["changed"], "log.level");
+    assert_eq!(now().await, "debug\n");
+    let set = scene
+        .gateway
+        .admin_as(first, "PUT", "/log-level", "info,herald::ops=trace")
+        .await;
+    assert_eq!(set.0, 200);
+    file(token.path(), "token", second);
+    let told = scene.reload().await;
+    assert_eq!(
+        [&told["changed"], &told["files"]],
+        ["none", "server.admin_token_file"]
+    );
+    assert_eq!(now().await, "info,herald::ops=trace\n");
+    let old = scene
+        .gateway
+        .admin_as(first, "DELETE", "/log-level", "")
+        .await;
+    assert_eq!(old.0, 401);
+    let new = scene
+        .gateway
+        .admin_as(second, "DELETE", "/log-level", "")
+        .await;
+    assert_eq!(new, (200, "debug\n".to_owned()));
+    // Said before it holds.
+    write("warn");
+    assert_eq!(scene.reload().await["changed"], "log.level");
+    assert_eq!(now().await, "warn\n");
+    file(token.path(), "token", "short");
+    write("info");
+    let told = scene.hang_up(REFUSED).await;
+    assert!(
+        told["problems"]
+            .as_str()
+            .expect("text")
+            .contains("server.admin_token_file")
+    );
+    assert_eq!(now().await, "warn\n");
+    let printed = scene.gateway.output();
+    assert!(!printed.contains(first) && !printed.contains(second));
+}
+
+#[tokio::test]
+async fn another_certificate_is_presented_and_a_bad_one_keeps_the_old() {
+    let (old, new) = (Certificates::new(), Certificates::new());
+    let tls = |certificates: &Certificates| {
+        format!(
+            "{CONFIG}[server]\ntls_cert = \"{}\"\ntls_key = \"{}\"\n",
+            certificates.certificate().display(),
+            certificates.key().display()
+        )
+    };
+    // The environment would win over the file: only the authority is the builder's.
+    let scene = Scene::with(&tls(&old), |builder| {
+        builder
+            .tls(&old)
+            .unset("server.tls_cert")
+            .unset("server.tls_key")
+    })
+    .await;
+    let mut ann = scene.join("ann", SECRET).await.expect("open");
+    let presented = async |certificates: &Certificates| {
+        tls::connect(&scene.gateway.address, &certificates.authority())
+            .await
+            .is_some()
+    };
+    assert!(presented(&old).await && !presented(&new).await);
+    scene.write("herald.toml", &tls(&old).replace("cert.pem", "key.pem"));
+    let told = scene.hang_up(REFUSED).await;
+    assert!(
+        told["problems"]
+            .as_str()
+            .expect("text")
+            .contains("server.tls_cert")
+    );
+    assert!(presented(&old).await);
+    scene.write("herald.toml", &tls(&new));
+    let told = scene.reload().await;
+    assert_eq!(told["changed"], "server.tls_cert, server.tls_key");
+    assert!(presented(&new).await && !presented(&old).await);
+    assert!(ann.is_open().await);
+}
+
+#[tokio::test]
+async fn many_signals_are_a_few_reloads_and_the_last_state_holds() {
+    let scene = Scene::new(CONFIG).await;
+    let mut ann = scene.join("ann", SECRET).await.expect("open");
+    for number in 0..200 {
+        if number == 199 {
+            scene.write("rules.toml", &RULES.replace("TITLE", "two"));
+        }
+        scene.gateway.signal("HUP");
+    }
+    let holds = eventually(PATIENCE, async || scene.title(&mut ann).await == "two");
+    assert!(holds.await, "{}", scene.gateway.output());
+    assert!(scene.gateway.log_lines(APPLIED) < 20);
+}
