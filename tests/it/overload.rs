@@ -50,4 +50,6 @@ async fn only_the_room_that_missed_something_looks() {
     assert_eq!(lines(&["looking for what was missed", "globex"]), 0);
     let told = lines(&["messages dropped, a subscription was full"]);
     assert!((1..100).contains(&told), "{told} lines of {dropped}");
+    // The client's own line for each of them.
+    assert_eq!(lines(&["async_nats", "slow consumers"]), 0);
 }
