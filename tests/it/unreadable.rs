@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream::{self, stream::Config};
 use serde_json::json;
 
-use crate::support::cable::Condition;
+use crate::support::cable::{Cable, Condition};
 use crate::support::client::{Client, Refused};
 use crate::support::gateway::Gateway;
 use crate::support::nats::Nats;
@@ -80,6 +80,46 @@ async fn direct_gets_that_are_switched_off_are_noticed() {
     let title = json!({ "title": "still here" });
     publisher.event("acme.custom.x", &title).await;
     assert_eq!(ann.notification().await["title"], "still here");
+}
+
+#[tokio::test]
+async fn rooms_that_could_not_be_read_after_a_reconnect_go_on_by_themselves() {
+    let nats = Nats::jetstream().await;
+    let cable = Cable::to(nats.port()).await;
+    let gateway = Gateway::without_nats()
+        .set("nats.url", cable.url())
+        .set("server.unready_after", "1s")
+        .ready()
+        .await;
+    let publisher = Publisher::on(&nats).await;
+    let mut ann = join(&gateway, "ann").await.expect("a socket");
+    let whole = config(&publisher, "EVENTS").await;
+    let without = Config {
+        allow_direct: false,
+        ..whole.clone()
+    };
+    let context = &publisher.context;
+    context.update_stream(&without).await.expect("updated");
+    cable.cut();
+    gateway
+        .metric_becomes("herald_nats_events_total", "\"disconnected\"", 1.0)
+        .await;
+    let event = async |title: &str| {
+        publisher
+            .event("acme.custom.x", &json!({ "title": title }))
+            .await
+    };
+    event("while away").await;
+    cable.mend();
+    gateway
+        .metric_becomes("herald_nats_events_total", "\"connected\"", 2.0)
+        .await;
+    event("after the reconnect").await;
+    is_unready(&gateway, &["EVENTS", "direct get"]).await;
+    context.update_stream(&whole).await.expect("updated");
+    assert_eq!(ann.notification().await["title"], "while away");
+    assert_eq!(ann.notification().await["title"], "after the reconnect");
+    is_ready(&gateway).await;
 }
 
 #[tokio::test]
