@@ -347,9 +347,11 @@ async fn refuse(
             reason: reason.text(),
         };
         // Nothing follows that would link to it.
-        let _trace = doorway.trace(&steps, &closed);
+        drop(doorway.trace(&steps, &closed));
+        drop((doorway, steps));
         if is_written {
-            transport.finish().await;
+            let answer = transport.finish().await;
+            debug!(?answer, "closing handshake of a refusal ended");
         } else {
             transport.reset();
         }

@@ -13,6 +13,7 @@ mod pump;
 mod refusal;
 mod request;
 mod session;
+mod tail;
 mod transport;
 mod upgrade;
 

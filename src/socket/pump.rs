@@ -192,10 +192,15 @@ impl Pump {
                     },
                 );
             }
-            if is_written {
-                transport.finish().await;
-            } else {
-                transport.reset();
+            // The peer may take its time, and what else the socket had is not to wait for it.
+            drop((in_flight, trace, doorway));
+            match end {
+                _ if !is_written => transport.reset(),
+                End::Ours(_) => {
+                    let answer = transport.finish().await;
+                    debug!(%session, ?answer, "closing handshake ended");
+                }
+                End::Peer(_) | End::Gone | End::Dead => transport.end().await,
             }
         })
     }

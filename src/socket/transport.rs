@@ -6,8 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::{Sink, SinkExt, Stream};
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
@@ -15,6 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
 
 use super::CloseReason;
+use super::tail::Tail;
 use crate::ops::Conn;
 
 /// The read buffer, allocated for each socket and kept while it is idle. Clients send heartbeats and
@@ -26,14 +28,26 @@ const WRITE_BUFFER: usize = 16 * 1024;
 const WRITE_BUFFER_MAX: usize = 256 * 1024;
 /// How long a close frame may take to be written before the connection is reset.
 const CLOSE_FRAME: Duration = Duration::from_secs(5);
-/// How long the peer may take to end the connection after the close frame.
+/// How long the peer may take for its own close frame.
 const CLOSE_PEER: Duration = Duration::from_secs(5);
+/// How long the peer may take to end the connection after both close frames. What it got of us is then no
+/// more in danger, and the kernel does the rest.
+const LINGER: Duration = Duration::from_secs(1);
+/// What is taken of a peer behind our close frame as frames, in bytes: each costs work.
+const FRAMES_AFTER_CLOSE: usize = 256 * 1024;
+/// What is taken of it in all. A message that was too big is still on its way, and the close frame of a
+/// client that cannot write and read at once comes behind it.
+const BYTES_AFTER_CLOSE: usize = 4 * 1024 * 1024;
+/// A client's shortest frame.
+const FRAME_BYTES: usize = 6;
 
 /// A WebSocket connection of the server's side.
 #[derive(Debug)]
 pub(super) struct Transport {
     stream: WebSocketStream<Conn>,
     unflushed: bool,
+    /// Where the peer's next frame begins is not known any more.
+    is_broken: bool,
 }
 
 /// What comes in.
@@ -68,6 +82,7 @@ impl Transport {
         Self {
             stream,
             unflushed: false,
+            is_broken: false,
         }
     }
 
@@ -84,6 +99,7 @@ impl Transport {
             Some(Err(error)) => broken(&error),
             None => Incoming::Gone,
         };
+        self.is_broken |= matches!(incoming, Incoming::Violation(_));
         Poll::Ready(incoming)
     }
 
@@ -134,20 +150,70 @@ impl Transport {
         }
     }
 
-    /// Half-closes and reads until the peer does too. Closing with unread data would make the kernel
-    /// send a reset, which can overtake the close frame.
-    pub(super) async fn finish(mut self) {
+    /// After our close frame: waits for the peer's, and only then ends the connection (RFC 6455 5.5.1
+    /// and 7.1.1). A client that reads on takes our end of it, seen before its answer is out, for one
+    /// without a closing handshake. Who does not answer in [`CLOSE_PEER`] is reset.
+    pub(super) async fn finish(mut self) -> Answer {
+        let answer = timeout(CLOSE_PEER, self.answer()).await;
+        let answer = answer.unwrap_or(Answer::Silent);
+        match answer {
+            Answer::Closed(_) | Answer::Left => self.end().await,
+            Answer::Silent => self.reset(),
+        }
+        answer
+    }
+
+    /// What the peer does about our close frame. Pending where it floods: it is not read any more.
+    async fn answer(&mut self) -> Answer {
+        let mut taken = 0;
+        while !self.is_broken && taken < FRAMES_AFTER_CLOSE {
+            match self.stream.next().await {
+                Some(Ok(Message::Close(frame))) => {
+                    return Answer::Closed(frame.map_or(1005, |frame| frame.code.into()));
+                }
+                Some(Ok(message)) => taken += message.len() + FRAME_BYTES,
+                Some(Err(error)) if matches!(broken(&error), Incoming::Violation(_)) => {
+                    self.is_broken = true;
+                }
+                Some(Err(_)) | None => return Answer::Left,
+            }
+            consume_budget().await;
+        }
+        let mut tail = Tail::default();
+        let mut bytes = [0u8; 2048];
+        while taken < BYTES_AFTER_CLOSE {
+            let read = self.stream.get_mut().read(&mut bytes).await;
+            let Ok(read @ 1..) = read else {
+                return Answer::Left;
+            };
+            if let Some(code) = bytes.get(..read).and_then(|read| tail.take(read)) {
+                return Answer::Closed(code);
+            }
+            taken += read;
+        }
+        std::future::pending().await
+    }
+
+    /// After both close frames: ends the connection, as the server does first, and reads until the peer
+    /// does too, for [`LINGER`]. Closing with unread data would make the kernel send a reset, which can
+    /// overtake the close frame.
+    pub(super) async fn end(mut self) {
         let conn = self.stream.get_mut();
-        let finish = async {
+        let ending = async {
             conn.shutdown().await?;
             let mut sink = [0u8; 512];
-            while conn.read(&mut sink).await? > 0 {}
+            let mut taken = 0;
+            while taken < FRAMES_AFTER_CLOSE {
+                match conn.read(&mut sink).await? {
+                    0 => break,
+                    read => taken += read,
+                }
+            }
             io::Result::Ok(())
         };
-        match timeout(CLOSE_PEER, finish).await {
-            Ok(Ok(())) => {}
+        match timeout(LINGER, ending).await {
+            Ok(Ok(())) | Err(_) => {}
             Ok(Err(error)) => tracing::debug!(%error, "peer did not end in good order"),
-            Err(_) => self.reset(),
         }
     }
 
@@ -157,6 +223,17 @@ impl Transport {
             .start_send(message)
             .map_err(|_| Gone)
     }
+}
+
+/// What the peer did about our close frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It sent a close frame, too, with this code (1005: none). It may be one that crossed ours.
+    Closed(u16),
+    /// It ended the connection without one.
+    Left,
+    /// Neither in time: the connection was reset.
+    Silent,
 }
 
 /// The connection cannot be written to any more.

@@ -18,6 +18,7 @@ mod bad_events;
 mod bad_tokens;
 mod check;
 mod close_codes;
+mod closing;
 mod commands;
 mod configuration;
 mod contract;
