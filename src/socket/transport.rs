@@ -15,6 +15,8 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
 
+use uuid::Uuid;
+
 use super::CloseReason;
 use super::tail::Tail;
 use crate::ops::Conn;
@@ -48,6 +50,8 @@ pub(super) struct Transport {
     unflushed: bool,
     /// Where the peer's next frame begins is not known any more.
     is_broken: bool,
+    /// The payload of the ping that went out with our close frame. Boxed: every idle socket has the place.
+    last_ping: Option<Box<Bytes>>,
 }
 
 /// What comes in.
@@ -56,7 +60,8 @@ pub(super) enum Incoming {
     Text(Utf8Bytes),
     Binary,
     Ping,
-    Pong,
+    /// With what the ping held that it answers.
+    Pong(Bytes),
     /// The peer's close frame; 1005 if it had no code.
     Closed(u16),
     /// The peer broke the protocol or a limit.
@@ -83,6 +88,7 @@ impl Transport {
             stream,
             unflushed: false,
             is_broken: false,
+            last_ping: None,
         }
     }
 
@@ -92,7 +98,7 @@ impl Transport {
             Some(Ok(Message::Text(text))) => Incoming::Text(text),
             Some(Ok(Message::Binary(_) | Message::Frame(_))) => Incoming::Binary,
             Some(Ok(Message::Ping(_))) => Incoming::Ping,
-            Some(Ok(Message::Pong(_))) => Incoming::Pong,
+            Some(Ok(Message::Pong(payload))) => Incoming::Pong(payload),
             Some(Ok(Message::Close(frame))) => {
                 Incoming::Closed(frame.map_or(1005, |frame| frame.code.into()))
             }
@@ -113,9 +119,9 @@ impl Transport {
         self.start(Message::Text(text))
     }
 
-    /// Takes a ping.
-    pub(super) fn ping(&mut self) -> Result<(), Gone> {
-        self.start(Message::Ping(Bytes::new()))
+    /// Takes a ping. The pong brings `payload` back.
+    pub(super) fn ping(&mut self, payload: Bytes) -> Result<(), Gone> {
+        self.start(Message::Ping(payload))
     }
 
     /// Ready once the kernel has everything taken so far.
@@ -130,6 +136,15 @@ impl Transport {
     /// Writes a close frame behind what was taken; whether the kernel has all of it. To be followed
     /// by [`Transport::finish`] or [`Transport::reset`].
     pub(super) async fn close(&mut self, reason: CloseReason) -> bool {
+        if reason == CloseReason::Replaced {
+            // Who answers this has read the close frame behind it, too: its own is no page's end that
+            // crossed ours. Where it cannot be taken, the close frame cannot either.
+            let payload = probe_payload();
+            self.last_ping = self
+                .ping(payload.clone())
+                .is_ok()
+                .then(|| Box::new(payload));
+        }
         let close = self.stream.send(Message::Close(Some(reason.frame())));
         matches!(timeout(CLOSE_FRAME, close).await, Ok(Ok(())))
     }
@@ -150,28 +165,38 @@ impl Transport {
         }
     }
 
-    /// After our close frame: waits for the peer's, and only then ends the connection (RFC 6455 5.5.1
-    /// and 7.1.1). A client that reads on takes our end of it, seen before its answer is out, for one
-    /// without a closing handshake. Who does not answer in [`CLOSE_PEER`] is reset.
-    pub(super) async fn finish(mut self) -> Answer {
+    /// After our close frame: waits for the peer's, [`CLOSE_PEER`] at most. Only then may the connection
+    /// end, by [`Transport::end_after`] (RFC 6455 5.5.1 and 7.1.1): a client that reads on takes our end of
+    /// it, seen before its answer is out, for one without a closing handshake.
+    pub(super) async fn finish(&mut self) -> Answer {
         let answer = timeout(CLOSE_PEER, self.answer()).await;
-        let answer = answer.unwrap_or(Answer::Silent);
+        answer.unwrap_or(Answer::Silent)
+    }
+
+    /// Ends the connection as the peer's answer asks for: who gave none is reset.
+    pub(super) async fn end_after(self, answer: Answer) {
         match answer {
-            Answer::Closed(_) | Answer::Left => self.end().await,
+            Answer::Closed { .. } | Answer::Left => self.end().await,
             Answer::Silent => self.reset(),
         }
-        answer
     }
 
     /// What the peer does about our close frame. Pending where it floods: it is not read any more.
     async fn answer(&mut self) -> Answer {
         let mut taken = 0;
+        let mut has_read = false;
         while !self.is_broken && taken < FRAMES_AFTER_CLOSE {
             match self.stream.next().await {
                 Some(Ok(Message::Close(frame))) => {
-                    return Answer::Closed(frame.map_or(1005, |frame| frame.code.into()));
+                    let code = frame.map_or(1005, |frame| frame.code.into());
+                    return Answer::Closed { code, has_read };
                 }
-                Some(Ok(message)) => taken += message.len() + FRAME_BYTES,
+                Some(Ok(message)) => {
+                    taken += message.len() + FRAME_BYTES;
+                    if let (Message::Pong(payload), Some(ping)) = (message, &self.last_ping) {
+                        has_read |= payload == **ping;
+                    }
+                }
                 Some(Err(error)) if matches!(broken(&error), Incoming::Violation(_)) => {
                     self.is_broken = true;
                 }
@@ -187,7 +212,7 @@ impl Transport {
                 return Answer::Left;
             };
             if let Some(code) = bytes.get(..read).and_then(|read| tail.take(read)) {
-                return Answer::Closed(code);
+                return Answer::Closed { code, has_read };
             }
             taken += read;
         }
@@ -228,12 +253,33 @@ impl Transport {
 /// What the peer did about our close frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// It sent a close frame, too, with this code (1005: none). It may be one that crossed ours.
-    Closed(u16),
+    /// It sent a close frame, too, with this code (1005: none). It may be one that crossed ours, unless it
+    /// `has_read` the ping that went out with that.
+    Closed { code: u16, has_read: bool },
     /// It ended the connection without one.
     Left,
-    /// Neither in time: the connection was reset.
+    /// Neither in time: the connection is to be reset.
     Silent,
+}
+
+impl Answer {
+    /// Whether the peer lived to read a close frame with `code`: its own is the answer to that. A page that
+    /// goes away (1001) takes its socket along, whatever it has read.
+    pub(super) fn is_to(self, code: u16) -> bool {
+        match self {
+            Self::Closed { code: 1001, .. } => false,
+            Self::Closed {
+                code: answer,
+                has_read,
+            } => has_read || answer == code,
+            Self::Left | Self::Silent => false,
+        }
+    }
+}
+
+/// What a ping holds whose pong is to be told from others: nobody can know it before.
+pub(super) fn probe_payload() -> Bytes {
+    Bytes::copy_from_slice(Uuid::new_v4().as_bytes())
 }
 
 /// The connection cannot be written to any more.

@@ -27,6 +27,7 @@ mod delivery;
 mod dev;
 mod direct_get;
 mod faults;
+mod flaps;
 mod frames;
 mod guide;
 mod harness;

@@ -137,6 +137,11 @@ impl RawSocket {
         }
     }
 
+    /// The next frame, a ping too.
+    pub(crate) async fn any(&mut self) -> Option<(u8, Vec<u8>)> {
+        timeout(PATIENCE, self.read()).await.expect("in time")
+    }
+
     /// The close code and reason that the gateway sends. It is answered, after which the gateway must
     /// end the connection.
     pub(crate) async fn closed(&mut self) -> (u16, String) {
