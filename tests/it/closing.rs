@@ -19,10 +19,10 @@ use crate::support::stage::Stage;
 use crate::support::token::{expiring, token};
 use crate::support::{PATIENCE, eventually};
 
-/// A peer may take so long for its close frame, and the machine of a test a little more.
-const LATEST: Duration = Duration::from_secs(7);
-/// The end of a connection whose closing handshake is done comes within this.
-const SOON: Duration = Duration::from_secs(2);
+/// A peer may take 5 s for its close frame, and a busy machine a little more.
+const LATEST: Duration = Duration::from_secs(10);
+/// The end of a connection whose closing handshake is done comes within this, and a reset does not.
+const SOON: Duration = Duration::from_secs(3);
 /// What is not to come does not come in this time.
 const A_WHILE: Duration = Duration::from_millis(400);
 /// Attempts of each client.
@@ -135,7 +135,7 @@ async fn a_large_message_is_answered_with_1009_also_to_who_writes_before_it_read
 
 #[tokio::test]
 async fn who_never_answers_is_given_up_and_keeps_its_place_until_then() {
-    const PLACES: usize = 100;
+    const PLACES: usize = 50;
     let nats = Nats::jetstream().await;
     let gateway = Gateway::builder(&nats)
         .set("sockets.max_connections", PLACES)
@@ -148,20 +148,23 @@ async fn who_never_answers_is_given_up_and_keeps_its_place_until_then() {
         silent.push(socket);
     }
     let began = Instant::now();
-    gateway.metric_becomes("herald_connections", "", 0.0).await;
+    for socket in &mut silent {
+        let payload = socket.close_frame().await.expect("a close frame");
+        assert_eq!(payload.get(..2), Some(&1003u16.to_be_bytes()[..]));
+    }
     let query = format!("token={}&workspaceSlug=acme", token("ann", "acme"));
     let refused = Client::attempt(&gateway, &query).await.expect_err("full");
     assert_eq!(refused.status, 503);
     // Who answers makes room.
     let mut first = silent.swap_remove(0);
-    waits_for_the_answer(&mut first, 1003).await;
+    first.answer(&close_payload(1003, b"")).await;
+    assert!(matches!(first.ended(SOON).await, Some(Ok(()))));
+    drop(first);
     let joined = eventually(PATIENCE, async || {
         Client::attempt(&gateway, &query).await.is_ok()
     });
     assert!(joined.await);
-    assert!(began.elapsed() < Duration::from_secs(4), "{began:?}");
     for socket in &mut silent {
-        socket.close_frame().await.expect("a close frame");
         let end = socket.ended(LATEST).await.expect("it is given up");
         assert!(end.is_err(), "it is reset");
     }
