@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use hyper::body::Body;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::sync::Semaphore;
@@ -23,10 +24,11 @@ use tracing::{debug, warn};
 use super::in_flight::InFlight;
 use super::pump::Pump;
 use super::refusal::Refusal;
+use super::request::{self, Offer};
 use super::session::{Session, SessionLimits};
 use super::transport::Transport;
-use super::upgrade::{switching, upgrade_required, websocket_key};
-use super::{CloseReason, Outbox, QueueLimits, code_label, request};
+use super::upgrade::{body_refused, switching, upgrade_required, websocket_key};
+use super::{CloseReason, Outbox, QueueLimits, code_label};
 use crate::admission::{Address, Admission, Permit, Place};
 use crate::auth::{Identity, UserKey, presented_token};
 use crate::config::Config;
@@ -164,6 +166,9 @@ impl Doorway {
         if !request::origin_allowed(&request.headers, &server.allowed_origins) {
             return Err(Refusal::ORIGIN);
         }
+        if request::offer(&request.headers) == Offer::Others {
+            return Err(Refusal::SUBPROTOCOL);
+        }
         self.not_draining()?;
         self.admission.attempt(sockets, address)?;
         let turn = timeout(TURN, self.turns.acquire()).await;
@@ -267,12 +272,16 @@ struct Opening {
 
 /// `GET /`: a WebSocket, or the reason why not.
 pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> Response {
+    let has_body = !request.body().is_end_stream();
     // The body is left alone, and unlike the rest may not be shared across an await.
     let (mut request, _) = request.into_parts();
     let accept = match websocket_key(&request) {
         Ok(key) => derive_accept_key(key.as_bytes()),
         Err(response) => return *response,
     };
+    if has_body {
+        return body_refused();
+    }
     let Some(upgrade) = request.extensions.remove::<OnUpgrade>() else {
         return upgrade_required();
     };

@@ -41,6 +41,7 @@ mod overload;
 mod permissions;
 mod reload;
 mod signals;
+mod subprotocols;
 mod support;
 mod telemetry;
 mod unreadable;
