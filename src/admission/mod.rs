@@ -1,20 +1,22 @@
 //! Who may come in, how many and how fast: a client's address, also behind proxies, the rate of new
-//! connections, and the number of connections of one address.
+//! connections, the number of connections of one address, and expired tokens that come again.
 //!
-//! Nothing here does I/O. [`forwarded`] reads what proxies wrote, [`rate`] is a pure machine, and
-//! [`per_address`] counts what is there now.
+//! Nothing here does I/O. [`forwarded`] reads what proxies wrote, [`rate`] and [`expired`] are pure machines,
+//! and [`per_address`] counts what is there now.
 //! **Invariant:** no untrusted party chooses the address that it counts as.
 
 mod address;
+mod expired;
 mod forwarded;
 mod per_address;
 mod rate;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 pub(crate) use self::address::Address;
+use self::expired::ExpiredTokens;
 pub(crate) use self::forwarded::TrustedProxies;
 pub(crate) use self::per_address::{PerAddress, Place};
 pub(crate) use self::rate::Over;
@@ -26,6 +28,7 @@ use crate::config::SocketsConfig;
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
     rates: Mutex<Rates>,
+    expired: Mutex<ExpiredTokens>,
     per_address: Arc<PerAddress>,
     sockets: Arc<AtomicUsize>,
 }
@@ -46,10 +49,25 @@ impl Admission {
     /// # Errors
     /// The rate that it exceeds.
     pub(crate) fn attempt(&self, limits: &SocketsConfig, address: Address) -> Result<(), Over> {
-        // Nothing that holds the lock can panic half-way.
-        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rates = lock(&self.rates);
         rates.limit(limits.connect_rate, limits.connect_rate_per_address);
         rates.take(address, Instant::now())
+    }
+
+    /// Whether `token`, that comes from `address`, is to be looked at.
+    ///
+    /// # Errors
+    /// It was expired too often of late; how long to wait.
+    pub(crate) fn known(&self, token: &str, address: Address) -> Result<(), Duration> {
+        let expired = lock(&self.expired);
+        expired.check(expired.key(token, address), Instant::now())
+    }
+
+    /// `token`, that came from `address`, is expired.
+    pub(crate) fn expired(&self, token: &str, address: Address) {
+        let mut expired = lock(&self.expired);
+        let key = expired.key(token, address);
+        expired.add(key, Instant::now());
     }
 
     /// A place for a socket of `address`; `None` where it has as many as it may.
@@ -66,6 +84,11 @@ impl Admission {
             .ok()?;
         Some(Permit(Arc::clone(&self.sockets)))
     }
+}
+
+/// Nothing that holds one of these locks can panic half-way.
+fn lock<T>(machine: &Mutex<T>) -> MutexGuard<'_, T> {
+    machine.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

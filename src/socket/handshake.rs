@@ -175,9 +175,7 @@ impl Doorway {
         let _turn = turn.map_err(|_| Refusal::BUSY)?;
         // The turn may have taken a while, and a claim closes the user's other socket.
         self.not_draining()?;
-        let authorized = authorize(setup, request);
-        self.count_check("join", authorized.as_ref().err());
-        let (identity, workspace) = authorized?;
+        let (identity, workspace) = self.authorize(setup, request, address)?;
         steps.begin(Step::Activate);
         let place = self.admission.place(sockets, address);
         let place = place.ok_or(Refusal::ADDRESS_CONNECTIONS)?;
@@ -239,12 +237,38 @@ impl Doorway {
         debug!(%session, %workspace, "socket opened");
         trace
     }
+
+    /// Looks at the token, unless it was expired each time of late.
+    fn authorize(
+        &self,
+        setup: &Setup,
+        request: &Parts,
+        address: Address,
+    ) -> Result<(Identity, WorkspaceSlug), Refusal> {
+        let token = presented_token(request.uri.query(), &request.headers);
+        let checked = match &token {
+            Ok(token) => {
+                let known = self.admission.known(token.expose(), address);
+                known.map_err(Refusal::token_expired)?;
+                check(setup, token.expose(), request)
+            }
+            Err(error) => Err(CloseReason::from(*error)),
+        };
+        self.count_check("join", checked.as_ref().err());
+        if let (Ok(token), Err(CloseReason::TokenExpired)) = (&token, &checked) {
+            self.admission.expired(token.expose(), address);
+        }
+        Ok(checked?)
+    }
 }
 
 /// Token, then slug, then access.
-fn authorize(setup: &Setup, request: &Parts) -> Result<(Identity, WorkspaceSlug), CloseReason> {
-    let token = presented_token(request.uri.query(), &request.headers)?;
-    let identity = setup.verifier.verify(token.expose(), SystemTime::now())?;
+fn check(
+    setup: &Setup,
+    token: &str,
+    request: &Parts,
+) -> Result<(Identity, WorkspaceSlug), CloseReason> {
+    let identity = setup.verifier.verify(token, SystemTime::now())?;
     let workspace = request::workspace(&request.uri)?;
     if !identity.workspaces.allow(&workspace) {
         return Err(CloseReason::NoAccess);

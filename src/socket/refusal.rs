@@ -48,8 +48,10 @@ impl Refusal {
     pub(super) const SUBPROTOCOL: Self = Self::Http(HttpRefusal {
         status: StatusCode::BAD_REQUEST,
         reason: "subprotocol",
-        text: "none of the offered subprotocols can be selected: \
-            offer herald.v1, or herald.v1 beside bearer.<token>, or none\n",
+        text: Cow::Borrowed(
+            "none of the offered subprotocols can be selected: \
+             offer herald.v1, or herald.v1 beside bearer.<token>, or none\n",
+        ),
         retry_after: None,
     });
     /// The gateway lets nobody in any more.
@@ -75,6 +77,15 @@ impl Refusal {
             text: Cow::Owned(format!("{cause}\n")),
             retry_after: Some(RETRY_AFTER),
         })
+    }
+
+    /// The token was looked at of late, and was expired each time.
+    pub(super) const fn token_expired(retry_after: Duration) -> Self {
+        Self::too_many(
+            "token_expired",
+            "this token is expired: get a new one\n",
+            retry_after,
+        )
     }
 
     const fn later(reason: &'static str, text: &'static str) -> Self {

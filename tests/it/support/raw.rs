@@ -64,7 +64,11 @@ pub(crate) fn header(first: u8, length: usize, masked: bool) -> Vec<u8> {
 
 /// A handshake's request, whole.
 pub(crate) fn handshake(user: &str, workspace: &str) -> String {
-    let token = token(user, workspace);
+    handshake_with(&token(user, workspace), workspace)
+}
+
+/// The same with any token.
+pub(crate) fn handshake_with(token: &str, workspace: &str) -> String {
     format!(
         "GET /?token={token}&workspaceSlug={workspace} HTTP/1.1\r\nHost: x\r\n\
          Connection: Upgrade\r\nUpgrade: websocket\r\n\
