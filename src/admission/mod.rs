@@ -19,8 +19,8 @@ pub(crate) use self::address::Address;
 use self::expired::ExpiredTokens;
 pub(crate) use self::forwarded::TrustedProxies;
 pub(crate) use self::per_address::{PerAddress, Place};
-pub(crate) use self::rate::Over;
 use self::rate::Rates;
+pub(crate) use self::rate::{Over, Rate};
 use crate::config::SocketsConfig;
 
 /// Those who want a socket and those who have one, counted. The limits are the caller's, since they change

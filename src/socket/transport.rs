@@ -15,6 +15,8 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
 
 use super::CloseReason;
+use super::allowance::{Allowance, Excess};
+use super::metered::Metered;
 use crate::ops::Conn;
 
 /// The read buffer, allocated for each socket and kept while it is idle. Clients send heartbeats and
@@ -32,7 +34,8 @@ const CLOSE_PEER: Duration = Duration::from_secs(5);
 /// A WebSocket connection of the server's side.
 #[derive(Debug)]
 pub(super) struct Transport {
-    stream: WebSocketStream<Conn>,
+    /// Boxed: the socket's future holds it several times.
+    stream: WebSocketStream<Box<Metered>>,
     unflushed: bool,
 }
 
@@ -60,9 +63,14 @@ impl Transport {
             .max_write_buffer_size(WRITE_BUFFER_MAX)
             .max_message_size(Some(max_message_bytes))
             .max_frame_size(Some(max_message_bytes));
+        let mut conn = Box::new(Metered::new(conn, Allowance::new(max_message_bytes)));
         // A copy: what was read stands in hyper's buffer of 8 KiB, which would live as long as the
-        // socket.
-        let read = read.to_vec();
+        // socket. What is too much is not looked at: it may be thousands of frames.
+        let read = if conn.count(&read) {
+            read.to_vec()
+        } else {
+            Vec::new()
+        };
         let stream =
             WebSocketStream::from_partially_read(conn, read, Role::Server, Some(config)).await;
         Self {
@@ -137,7 +145,7 @@ impl Transport {
     /// Half-closes and reads until the peer does too. Closing with unread data would make the kernel
     /// send a reset, which can overtake the close frame.
     pub(super) async fn finish(mut self) {
-        let conn = self.stream.get_mut();
+        let conn = self.stream.get_mut().conn();
         let finish = async {
             conn.shutdown().await?;
             let mut sink = [0u8; 512];
@@ -169,7 +177,12 @@ fn broken(error: &Error) -> Incoming {
         Error::Utf8(_) => Incoming::Violation(CloseReason::Utf8),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Incoming::Gone,
         Error::Protocol(_) => Incoming::Violation(CloseReason::Protocol),
-        // Everything else is the connection's end: I/O errors, and errors of a client's side.
+        Error::Io(error) => match error.get_ref().and_then(|error| error.downcast_ref()) {
+            Some(Excess::Frames) => Incoming::Violation(CloseReason::TooManyMessages),
+            Some(Excess::Bytes) => Incoming::Violation(CloseReason::TooManyBytes),
+            None => Incoming::Gone,
+        },
+        // Everything else is the connection's end, or an error of a client's side.
         _ => Incoming::Gone,
     }
 }

@@ -26,6 +26,7 @@ mod delivery;
 mod dev;
 mod direct_get;
 mod faults;
+mod floods;
 mod frames;
 mod guide;
 mod harness;
