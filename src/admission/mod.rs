@@ -25,8 +25,10 @@ use crate::config::SocketsConfig;
 
 /// Those who want a socket and those who have one, counted. The limits are the caller's, since they change
 /// while the gateway serves: what is over a new limit stays, and nobody comes in until it has left.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Admission {
+    /// The most sockets that there are files for.
+    most: usize,
     rates: Mutex<Rates>,
     expired: Mutex<ExpiredTokens>,
     per_address: Arc<PerAddress>,
@@ -44,6 +46,17 @@ impl Drop for Permit {
 }
 
 impl Admission {
+    /// For `most` sockets at most, whatever the limits are.
+    pub(crate) fn up_to(most: usize) -> Self {
+        Self {
+            most,
+            rates: Mutex::default(),
+            expired: Mutex::default(),
+            per_address: Arc::default(),
+            sockets: Arc::default(),
+        }
+    }
+
     /// One more attempt of `address`.
     ///
     /// # Errors
@@ -78,7 +91,8 @@ impl Admission {
 
     /// A permit for one more socket; `None` where there are as many as there may be.
     pub(crate) fn permit(&self, limits: &SocketsConfig) -> Option<Permit> {
-        let may_come = |now: usize| (now < limits.max_connections).then_some(now + 1);
+        let most = limits.max_connections.min(self.most);
+        let may_come = |now: usize| (now < most).then_some(now + 1);
         self.sockets
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, may_come)
             .ok()?;
@@ -104,7 +118,7 @@ mod tests {
 
     #[test]
     fn who_is_over_a_lower_limit_stays_and_nobody_comes_until_it_has_left() {
-        let admission = Admission::default();
+        let admission = Admission::up_to(3);
         let mut permits: Vec<_> = (0..3)
             .filter_map(|_| admission.permit(&limits(3)))
             .collect();
@@ -118,5 +132,7 @@ mod tests {
         assert_eq!(permits.len(), 2);
         permits.extend(admission.permit(&limits(3)));
         assert_eq!(permits.len(), 3);
+        // There are no files for more.
+        assert!(admission.permit(&limits(4)).is_none());
     }
 }

@@ -62,11 +62,12 @@ pub struct Doorway {
 }
 
 impl Doorway {
-    /// A doorway that lets nobody in until [`Doorway::open`].
-    pub fn new(live: Live, telemetry: &Telemetry) -> Self {
+    /// A doorway that lets nobody in until [`Doorway::open`], and never more than `most` sockets, whatever the
+    /// settings say.
+    pub fn new(live: Live, most: usize, telemetry: &Telemetry) -> Self {
         Self {
             live,
-            admission: Admission::default(),
+            admission: Admission::up_to(most),
             turns: Semaphore::new(JOINS),
             metrics: Arc::clone(telemetry.metrics()),
             tracing: telemetry.tracing().cloned(),

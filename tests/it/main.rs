@@ -37,6 +37,7 @@ mod migration_faults;
 mod migrations;
 mod nats_away;
 mod nats_unfit;
+mod open_files;
 mod order;
 mod overload;
 mod permissions;
