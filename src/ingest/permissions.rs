@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_nats::{Client, Event, HeaderMap, RequestErrorKind, ServerError, header};
 use tokio::sync::mpsc;
 
-use super::{ConnectError, connect, event_channel, sessions};
+use super::{ConnectError, connect, event_channel, notices, sessions};
 use crate::config::NatsConfig;
 
 /// The stream of dead letters.
@@ -51,6 +51,7 @@ pub fn of_serve(stream: &str, streams_to_make: &[String]) -> Vec<Probe> {
             // Any workspace's: which there will be is not known.
             "live.ws.*.>".to_owned(),
             "live.session.*.*".to_owned(),
+            notices::SUBJECTS.to_owned(),
             format!("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{stream}"),
             format!(
                 "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{}",
@@ -61,6 +62,8 @@ pub fn of_serve(stream: &str, streams_to_make: &[String]) -> Vec<Probe> {
     );
     probes.push(Probe::Publish(format!("session.{WORKSPACE}.0")));
     probes.push(Probe::Publish(format!("dead.{WORKSPACE}.0")));
+    // It names no user, so that no gateway takes it for a notice.
+    probes.push(Probe::Publish(format!("herald.sessions.{WORKSPACE}.0")));
     if !streams_to_make.is_empty() {
         probes.push(api("STREAM.CREATE", LEDGER));
         probes.push(Probe::Publish(format!("$KV.HERALD_MIGRATIONS.{WORKSPACE}")));

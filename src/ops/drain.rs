@@ -15,8 +15,9 @@ use crate::socket::{CloseReason, Doorway, Outbox};
 const JOINS: Duration = Duration::from_secs(4);
 /// How long the last reads may take. With NATS away it cannot be known what was stored.
 const CATCH_UP: Duration = Duration::from_secs(5);
-/// How long sockets may take to end after the last close: the close frame's 5 s and the peer's 5 s.
-const LAST_SOCKETS: Duration = Duration::from_secs(11);
+/// How long sockets may take to end after the last close: the close frame's 5 s, the peer's 5 s, and 1 s
+/// for the end of the connection.
+const LAST_SOCKETS: Duration = Duration::from_secs(12);
 /// How long the end may take to send the dead letters that wait. Whatever ends the gateway, telemetry ends
 /// later, so that it tells what became of them.
 pub(super) const DEAD_LETTERS: Duration = Duration::from_secs(2);

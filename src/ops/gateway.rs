@@ -24,10 +24,11 @@ use super::{drain, listener, tls};
 use crate::config::Config;
 use crate::ingest::{
     ClaimChecker, ClaimWriter, ConnectError, DeadLetters, DirectGet, Disturbances, FloorReader,
-    Happened, Leader, Link, Looked, Readable, Repairer, Sweeper, permissions, sessions,
+    Happened, Leader, Link, Looked, Notices, Readable, Repairer, Sweeper, notices, permissions,
+    sessions,
 };
 use crate::migrate;
-use crate::room::{HoldBudget, Resync, RoomContext, Rooms};
+use crate::room::{Damper, HoldBudget, Resync, RoomContext, Rooms};
 use crate::socket::{Doorway, upgrade};
 use crate::telemetry::{Metrics, Telemetry};
 
@@ -309,6 +310,7 @@ async fn open(
     );
     let rooms = Rooms::new(Arc::new(context), cancel.clone());
     parts.spawn(resync(rooms.clone(), disturbances));
+    parts.spawn(hear_notices(link.clone(), rooms.clone()));
     for leader in [leaders.events.clone(), leaders.sessions] {
         parts.spawn(elections(link.clone(), leader, rooms.clone()));
     }
@@ -437,6 +439,8 @@ fn context(
     };
     let (claim_checks, checker) = checker.start();
     parts.spawn(checker);
+    let (notices, sender) = Notices::start(link.clone());
+    parts.spawn(sender);
     let dead_letters = DeadLetters::start(client);
     metrics.observe_dead_letters(dead_letters.counters());
     RoomContext {
@@ -444,6 +448,7 @@ fn context(
         holds: HoldBudget::default(),
         sweeps,
         claim_checks,
+        damper: Damper::new(notices),
         dead_letters,
         floor,
         claims,
@@ -469,6 +474,22 @@ async fn watch_lag(events: Leader, rooms: Rooms, metrics: Arc<Metrics>) {
             (Ok(_), None) => metrics.stream_lag(0),
             // The last value stands; that NATS is away is told elsewhere.
             (Err(error), _) => debug!(%error, "lag not measured"),
+        }
+    }
+}
+
+/// Hears what all gateways tell of a user's sockets. Ends with the NATS client.
+async fn hear_notices(link: Link, rooms: Rooms) {
+    use futures_util::StreamExt;
+    let Some(mut heard) = notices::listen(link.client()).await else {
+        error!("notices of other gateways are not heard");
+        return;
+    };
+    while let Some(message) = heard.next().await {
+        match notices::parse(&message) {
+            Some((workspace, user, notice)) => rooms.noticed(workspace, user, notice),
+            // As a look at what this user may publish is, too.
+            None => debug!("notice dropped"),
         }
     }
 }

@@ -225,6 +225,7 @@ impl Room {
                 answer,
             } => self.attach(session, attach, answer),
             Command::Left { user, session } => self.left(user, session),
+            Command::Probe { user, answer } => self.probe(user, answer),
             Command::Reclaimed {
                 user,
                 session,

@@ -47,17 +47,11 @@ impl Room {
         &mut self,
         user: UserKey,
         session: SessionId,
-        answer: oneshot::Sender<Result<(), Duration>>,
+        answer: oneshot::Sender<()>,
     ) {
-        let verdict = match self.claims.flapping(user, Instant::now()) {
-            Some(retry_after) => Err(retry_after),
-            None => {
-                self.claims.pending(user, session);
-                Ok(())
-            }
-        };
+        self.claims.pending(user, session);
         // A join that gave up meanwhile says so with `Left`.
-        let _ = answer.send(verdict);
+        let _ = answer.send(());
     }
 
     pub(super) fn attach(
@@ -94,7 +88,21 @@ impl Room {
 
     pub(super) fn left(&mut self, user: UserKey, session: SessionId) {
         self.members.remove(session);
-        self.claims.left(user, session);
+        if self.claims.left(user, session) {
+            self.context.damper.left(&self.workspace, user, session);
+        }
+    }
+
+    /// A newcomer is to be refused for the user's standing socket, if that lives.
+    pub(super) fn probe(
+        &self,
+        user: UserKey,
+        answer: oneshot::Sender<Option<oneshot::Receiver<()>>>,
+    ) {
+        let standing = self.claims.standing(user);
+        let member = standing.and_then(|session| self.members.get(session));
+        // Who asked waits no longer than a socket may take to answer.
+        let _ = answer.send(member.map(|member| member.outbox.probe()));
     }
 
     /// A claim was republished: somebody's join, here or at another gateway.

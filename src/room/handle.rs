@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -71,11 +70,11 @@ pub enum Resync {
 /// Everything a room can be told.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// A join is about to claim. The answer is how long a flapping user is still refused.
+    /// A join is about to claim.
     Pending {
         user: UserKey,
         session: SessionId,
-        answer: oneshot::Sender<Result<(), Duration>>,
+        answer: oneshot::Sender<()>,
     },
     /// The claim is stored: from here on the socket gets what is above its floor.
     Attach {
@@ -85,6 +84,11 @@ pub(super) enum Command {
     },
     /// A session ended, or a join gave up.
     Left { user: UserKey, session: SessionId },
+    /// Have the user's standing socket pinged. The answer's answer is the pong; `None`: there is no socket.
+    Probe {
+        user: UserKey,
+        answer: oneshot::Sender<Option<oneshot::Receiver<()>>>,
+    },
     /// A claim was made again.
     Reclaimed {
         user: UserKey,

@@ -114,8 +114,7 @@ impl Rooms {
             answer,
         })
         .await
-        .ok_or(JoinError::Unavailable(None))?
-        .map_err(|retry_after| JoinError::Flapping { retry_after })?;
+        .ok_or(JoinError::Unavailable(None))?;
         let claim = claims
             // Without an answer it looks again.
             .claim(&request.workspace, request.user, session, last, deadline)

@@ -79,6 +79,10 @@ impl Members {
         self.by_session.insert(session, member);
     }
 
+    pub(super) fn get(&self, session: SessionId) -> Option<&Member> {
+        self.by_session.get(&session)
+    }
+
     pub(super) fn remove(&mut self, session: SessionId) -> Option<Member> {
         let member = self.by_session.remove(&session)?;
         if let Some(sessions) = self.by_subject.get_mut(&member.subject) {

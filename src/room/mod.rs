@@ -8,6 +8,7 @@ mod claiming;
 mod claims;
 mod cursor;
 mod delivery;
+mod flaps;
 mod follower;
 mod handle;
 mod hold;
@@ -23,6 +24,7 @@ mod session_id;
 
 pub use self::claims::{Claim, Standing};
 pub use self::cursor::{Cursor, Offer};
+pub use self::flaps::Damper;
 pub use self::handle::{Resync, RoomHandle};
 pub use self::hold::HoldBudget;
 pub use self::join::{JoinError, JoinRequest, Membership};

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::actor;
+use super::flaps::Damper;
 use super::handle::{Command, Resync, RoomHandle, Shared};
 use super::hold::HoldBudget;
 use crate::event::WorkspaceSlug;
@@ -35,6 +36,7 @@ pub struct RoomContext {
     pub sweeps: SweepHandle,
     pub claim_checks: ClaimCheckHandle,
     pub claims: ClaimWriter,
+    pub damper: Damper,
     /// The rules in force.
     pub live: Live,
     pub dead_letters: DeadLetters,
@@ -103,6 +105,11 @@ impl Rooms {
     /// What the rooms work with.
     pub fn context(&self) -> &RoomContext {
         &self.0.context
+    }
+
+    /// The room of `workspace`, if there is one.
+    pub(super) fn get(&self, workspace: &WorkspaceSlug) -> Option<RoomHandle> {
+        self.lock().get(workspace).cloned()
     }
 
     /// The room of `workspace`, opened if there is none.

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::Body;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
@@ -34,7 +34,7 @@ use crate::auth::{Identity, UserKey, presented_token};
 use crate::config::Config;
 use crate::event::WorkspaceSlug;
 use crate::ops::{Arrival, Conn, Live, Setup};
-use crate::room::{JoinRequest, Membership, RoomHandle, Rooms};
+use crate::room::{Damper, JoinRequest, Membership, RoomHandle, Rooms};
 use crate::telemetry::{ConnectionTrace, Metrics, Outcome, Step, Steps, Telemetry, Tracing};
 
 /// Joins under way at a time. A storm of 10,000 at once lets the sockets that are there wait for 38 ms at
@@ -107,6 +107,12 @@ impl Doorway {
         self.tracing.as_ref()
     }
 
+    /// Where replacements are counted, once there is NATS.
+    pub(super) fn damper(&self) -> Option<Damper> {
+        let rooms = self.rooms.get()?;
+        Some(rooms.context().damper.clone())
+    }
+
     /// Verifies a fresh token for an open socket.
     pub(super) fn refresh(
         &self,
@@ -172,17 +178,21 @@ impl Doorway {
         }
         self.not_draining()?;
         self.admission.attempt(sockets, address)?;
-        let turn = timeout(TURN, self.turns.acquire()).await;
-        let _turn = turn.map_err(|_| Refusal::BUSY)?;
-        // The turn may have taken a while, and a claim closes the user's other socket.
-        self.not_draining()?;
+        let mut turn = self.turn().await?;
         let (identity, workspace) = self.authorize(setup, request, address)?;
         steps.begin(Step::Activate);
+        let rooms = self.rooms.get().ok_or(Refusal::NATS)?;
+        let damper = &rooms.context().damper;
+        if damper.is_blocked(&workspace, identity.user) {
+            // Others are not to wait meanwhile.
+            drop(turn);
+            damper.ask(&workspace, identity.user).await?;
+            turn = self.turn().await?;
+        }
         let place = self.admission.place(sockets, address);
         let place = place.ok_or(Refusal::ADDRESS_CONNECTIONS)?;
         let permit = self.admission.permit(sockets);
         let permit = permit.ok_or(Refusal::CAPACITY)?;
-        let rooms = self.rooms.get().ok_or(Refusal::NATS)?;
         // What is stored for the newcomer could not be repaired.
         if let Some(trouble) = rooms.context().readable.trouble(server.unready_after) {
             return Err(Refusal::unreadable(&trouble));
@@ -195,6 +205,7 @@ impl Doorway {
             outbox: outbox.clone(),
         };
         let membership = rooms.join(join, steps).await?;
+        drop(turn);
         Ok(Admitted {
             user: identity.user,
             expires_at: identity.expires_at,
@@ -203,6 +214,17 @@ impl Doorway {
             membership,
             permits: Box::new((permit, place)),
         })
+    }
+
+    /// The turn to join, while nothing drains.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        let turn = timeout(TURN, self.turns.acquire()).await;
+        let Ok(Ok(turn)) = turn else {
+            return Err(Refusal::BUSY);
+        };
+        // It may have taken a while, and a claim closes the user's other socket.
+        self.not_draining()?;
+        Ok(turn)
     }
 
     fn not_draining(&self) -> Result<(), Refusal> {
@@ -381,9 +403,12 @@ async fn refuse(
             reason: reason.text(),
         };
         // Nothing follows that would link to it.
-        let _trace = doorway.trace(&steps, &closed);
+        drop(doorway.trace(&steps, &closed));
+        drop((doorway, steps));
         if is_written {
-            transport.finish().await;
+            let answer = transport.finish().await;
+            debug!(?answer, "closing handshake of a refusal ended");
+            transport.end_after(answer).await;
         } else {
             transport.reset();
         }
@@ -428,6 +453,7 @@ async fn serve(
         in_flight: InFlight::default(),
         trace,
         opened: Instant::now(),
+        probe: None,
     };
     let end = pump.run().await;
     pump.finish(end).await;

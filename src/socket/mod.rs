@@ -15,6 +15,7 @@ mod pump;
 mod refusal;
 mod request;
 mod session;
+mod tail;
 mod transport;
 mod upgrade;
 

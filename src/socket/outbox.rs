@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
 
 use futures_util::task::AtomicWaker;
+use tokio::sync::oneshot;
 
 use super::{CloseReason, Parcel};
 use crate::config::SocketsConfig;
@@ -85,6 +86,8 @@ struct State {
     bytes: usize,
     taken: u64,
     end: Option<CloseReason>,
+    /// A ping that the pump is to send; it tells of the pong.
+    probe: Option<oneshot::Sender<()>>,
 }
 
 /// One notification for this socket.
@@ -167,6 +170,19 @@ impl Outbox {
         self.0.end_now(&mut self.lock(), reason);
         self.0.pump.wake();
         self.0.room.wake();
+    }
+
+    /// Has the socket pinged. The answer is the pong; its end without one, that of the socket.
+    pub(crate) fn probe(&self) -> oneshot::Receiver<()> {
+        let (answer, pong) = oneshot::channel();
+        self.lock().probe = Some(answer);
+        self.0.pump.wake();
+        pong
+    }
+
+    /// A ping that is to be sent, with whom to tell of the pong.
+    pub(super) fn take_probe(&self) -> Option<oneshot::Sender<()>> {
+        self.lock().probe.take()
     }
 
     /// Whether at most half of the limit waits, or nothing more is taken anyway.

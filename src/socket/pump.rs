@@ -9,15 +9,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 use tracing::{debug, warn};
 
 use super::handshake::Doorway;
 use super::in_flight::InFlight;
 use super::outbox::Take;
 use super::session::{Action, Input, Session};
-use super::transport::{Incoming, Transport};
+use super::transport::{Incoming, Transport, probe_payload};
 use super::{CloseReason, Outbox, code_label};
 use crate::auth::UserKey;
 use crate::event::WorkspaceSlug;
@@ -51,6 +52,8 @@ pub(super) struct Pump {
     /// The spans of its end, where it is recorded.
     pub(super) trace: Option<Box<ConnectionTrace>>,
     pub(super) opened: Instant,
+    /// Whoever waits for a pong, and what that holds.
+    pub(super) probe: Option<Box<(Bytes, oneshot::Sender<()>)>>,
 }
 
 /// How a socket ended.
@@ -160,6 +163,8 @@ impl Pump {
             doorway,
             trace,
             opened,
+            user,
+            workspace,
             ..
         } = self;
         doorway.metrics().connection_closed(end.label());
@@ -192,10 +197,24 @@ impl Pump {
                     },
                 );
             }
-            if is_written {
-                transport.finish().await;
-            } else {
-                transport.reset();
+            // The peer may take its time, and what else the socket had is not to wait for it.
+            let damper = doorway.damper();
+            drop((in_flight, trace, doorway));
+            match end {
+                _ if !is_written => transport.reset(),
+                End::Ours(reason) => {
+                    let answer = transport.finish().await;
+                    debug!(%session, ?answer, "closing handshake ended");
+                    let replaced = CloseReason::Replaced;
+                    if reason == replaced
+                        && answer.is_to(replaced.code())
+                        && let Some(damper) = damper
+                    {
+                        damper.replaced(&workspace, user, session);
+                    }
+                    transport.end_after(answer).await;
+                }
+                End::Peer(_) | End::Gone | End::Dead => transport.end().await,
             }
         })
     }
@@ -239,7 +258,7 @@ impl Pump {
                 // A fresh token has been verified where it came in.
                 Action::Verify(_) => {}
                 Action::Ping => {
-                    if self.transport.ping().is_err() {
+                    if self.transport.ping(Bytes::new()).is_err() {
                         return End::Gone;
                     }
                 }
@@ -266,6 +285,13 @@ impl Pump {
         reads_first: bool,
     ) -> Poll<Event> {
         self.outbox.watch(cx);
+        if let Some(answer) = self.outbox.take_probe() {
+            let payload = probe_payload();
+            // Where it cannot be taken nobody is told of a pong.
+            if self.transport.ping(payload.clone()).is_ok() {
+                self.probe = Some(Box::new((payload, answer)));
+            }
+        }
         match self.outbox.ending() {
             Some(CloseReason::TooSlow) => {
                 return Poll::Ready(Event::End(End::Ours(CloseReason::TooSlow)));
@@ -359,7 +385,14 @@ impl Pump {
             Incoming::Text(text) => self.text(&text),
             Incoming::Binary => self.take(Input::Binary),
             Incoming::Ping => self.take(Input::Ping),
-            Incoming::Pong => self.take(Input::Pong),
+            Incoming::Pong(payload) => {
+                let probe = self.probe.take_if(|probe| probe.0 == payload);
+                if let Some(probe) = probe {
+                    // Who asked may have no time left.
+                    let _ = probe.1.send(());
+                }
+                self.take(Input::Pong)
+            }
             Incoming::Closed(code) => return Err(End::Peer(code)),
             Incoming::Violation(reason) => return Err(End::Ours(reason)),
             Incoming::Gone => return Err(End::Gone),

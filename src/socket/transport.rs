@@ -6,17 +6,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::{Sink, SinkExt, Stream};
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
 
+use uuid::Uuid;
+
 use super::CloseReason;
 use super::allowance::{Allowance, Excess};
 use super::metered::Metered;
+use super::tail::Tail;
 use crate::ops::Conn;
 
 /// The read buffer, allocated for each socket and kept while it is idle. Clients send heartbeats and
@@ -28,8 +32,18 @@ const WRITE_BUFFER: usize = 16 * 1024;
 const WRITE_BUFFER_MAX: usize = 256 * 1024;
 /// How long a close frame may take to be written before the connection is reset.
 const CLOSE_FRAME: Duration = Duration::from_secs(5);
-/// How long the peer may take to end the connection after the close frame.
+/// How long the peer may take for its own close frame.
 const CLOSE_PEER: Duration = Duration::from_secs(5);
+/// How long the peer may take to end the connection after both close frames. What it got of us is then no
+/// more in danger, and the kernel does the rest.
+const LINGER: Duration = Duration::from_secs(1);
+/// What is taken of a peer behind our close frame as frames, in bytes: each costs work.
+const FRAMES_AFTER_CLOSE: usize = 256 * 1024;
+/// What is taken of it in all. A message that was too big is still on its way, and the close frame of a
+/// client that cannot write and read at once comes behind it.
+const BYTES_AFTER_CLOSE: usize = 4 * 1024 * 1024;
+/// A client's shortest frame.
+const FRAME_BYTES: usize = 6;
 
 /// A WebSocket connection of the server's side.
 #[derive(Debug)]
@@ -37,6 +51,10 @@ pub(super) struct Transport {
     /// Boxed: the socket's future holds it several times.
     stream: WebSocketStream<Box<Metered>>,
     unflushed: bool,
+    /// Where the peer's next frame begins is not known any more.
+    is_broken: bool,
+    /// The payload of the ping that went out with our close frame. Boxed: every idle socket has the place.
+    last_ping: Option<Box<Bytes>>,
 }
 
 /// What comes in.
@@ -45,7 +63,8 @@ pub(super) enum Incoming {
     Text(Utf8Bytes),
     Binary,
     Ping,
-    Pong,
+    /// With what the ping held that it answers.
+    Pong(Bytes),
     /// The peer's close frame; 1005 if it had no code.
     Closed(u16),
     /// The peer broke the protocol or a limit.
@@ -76,6 +95,8 @@ impl Transport {
         Self {
             stream,
             unflushed: false,
+            is_broken: false,
+            last_ping: None,
         }
     }
 
@@ -85,13 +106,14 @@ impl Transport {
             Some(Ok(Message::Text(text))) => Incoming::Text(text),
             Some(Ok(Message::Binary(_) | Message::Frame(_))) => Incoming::Binary,
             Some(Ok(Message::Ping(_))) => Incoming::Ping,
-            Some(Ok(Message::Pong(_))) => Incoming::Pong,
+            Some(Ok(Message::Pong(payload))) => Incoming::Pong(payload),
             Some(Ok(Message::Close(frame))) => {
                 Incoming::Closed(frame.map_or(1005, |frame| frame.code.into()))
             }
             Some(Err(error)) => broken(&error),
             None => Incoming::Gone,
         };
+        self.is_broken |= matches!(incoming, Incoming::Violation(_));
         Poll::Ready(incoming)
     }
 
@@ -105,9 +127,9 @@ impl Transport {
         self.start(Message::Text(text))
     }
 
-    /// Takes a ping.
-    pub(super) fn ping(&mut self) -> Result<(), Gone> {
-        self.start(Message::Ping(Bytes::new()))
+    /// Takes a ping. The pong brings `payload` back.
+    pub(super) fn ping(&mut self, payload: Bytes) -> Result<(), Gone> {
+        self.start(Message::Ping(payload))
     }
 
     /// Ready once the kernel has everything taken so far.
@@ -122,6 +144,15 @@ impl Transport {
     /// Writes a close frame behind what was taken; whether the kernel has all of it. To be followed
     /// by [`Transport::finish`] or [`Transport::reset`].
     pub(super) async fn close(&mut self, reason: CloseReason) -> bool {
+        if reason == CloseReason::Replaced {
+            // Who answers this has read the close frame behind it, too: its own is no page's end that
+            // crossed ours. Where it cannot be taken, the close frame cannot either.
+            let payload = probe_payload();
+            self.last_ping = self
+                .ping(payload.clone())
+                .is_ok()
+                .then(|| Box::new(payload));
+        }
         let close = self.stream.send(Message::Close(Some(reason.frame())));
         matches!(timeout(CLOSE_FRAME, close).await, Ok(Ok(())))
     }
@@ -142,20 +173,80 @@ impl Transport {
         }
     }
 
-    /// Half-closes and reads until the peer does too. Closing with unread data would make the kernel
-    /// send a reset, which can overtake the close frame.
-    pub(super) async fn finish(mut self) {
+    /// After our close frame: waits for the peer's, [`CLOSE_PEER`] at most. Only then may the connection
+    /// end, by [`Transport::end_after`] (RFC 6455 5.5.1 and 7.1.1): a client that reads on takes our end of
+    /// it, seen before its answer is out, for one without a closing handshake.
+    pub(super) async fn finish(&mut self) -> Answer {
+        let answer = timeout(CLOSE_PEER, self.answer()).await;
+        answer.unwrap_or(Answer::Silent)
+    }
+
+    /// Ends the connection as the peer's answer asks for: who gave none is reset.
+    pub(super) async fn end_after(self, answer: Answer) {
+        match answer {
+            Answer::Closed { .. } | Answer::Left => self.end().await,
+            Answer::Silent => self.reset(),
+        }
+    }
+
+    /// What the peer does about our close frame. Pending where it floods: it is not read any more.
+    async fn answer(&mut self) -> Answer {
+        let mut taken = 0;
+        let mut has_read = false;
+        while !self.is_broken && taken < FRAMES_AFTER_CLOSE {
+            match self.stream.next().await {
+                Some(Ok(Message::Close(frame))) => {
+                    let code = frame.map_or(1005, |frame| frame.code.into());
+                    return Answer::Closed { code, has_read };
+                }
+                Some(Ok(message)) => {
+                    taken += message.len() + FRAME_BYTES;
+                    if let (Message::Pong(payload), Some(ping)) = (message, &self.last_ping) {
+                        has_read |= payload == **ping;
+                    }
+                }
+                Some(Err(error)) if matches!(broken(&error), Incoming::Violation(_)) => {
+                    self.is_broken = true;
+                }
+                Some(Err(_)) | None => return Answer::Left,
+            }
+            consume_budget().await;
+        }
+        let mut tail = Tail::default();
+        let mut bytes = [0u8; 2048];
+        while taken < BYTES_AFTER_CLOSE {
+            let read = self.stream.get_mut().conn().read(&mut bytes).await;
+            let Ok(read @ 1..) = read else {
+                return Answer::Left;
+            };
+            if let Some(code) = bytes.get(..read).and_then(|read| tail.take(read)) {
+                return Answer::Closed { code, has_read };
+            }
+            taken += read;
+        }
+        std::future::pending().await
+    }
+
+    /// After both close frames: ends the connection, as the server does first, and reads until the peer
+    /// does too, for [`LINGER`]. Closing with unread data would make the kernel send a reset, which can
+    /// overtake the close frame.
+    pub(super) async fn end(mut self) {
         let conn = self.stream.get_mut().conn();
-        let finish = async {
+        let ending = async {
             conn.shutdown().await?;
             let mut sink = [0u8; 512];
-            while conn.read(&mut sink).await? > 0 {}
+            let mut taken = 0;
+            while taken < FRAMES_AFTER_CLOSE {
+                match conn.read(&mut sink).await? {
+                    0 => break,
+                    read => taken += read,
+                }
+            }
             io::Result::Ok(())
         };
-        match timeout(CLOSE_PEER, finish).await {
-            Ok(Ok(())) => {}
+        match timeout(LINGER, ending).await {
+            Ok(Ok(())) | Err(_) => {}
             Ok(Err(error)) => tracing::debug!(%error, "peer did not end in good order"),
-            Err(_) => self.reset(),
         }
     }
 
@@ -165,6 +256,38 @@ impl Transport {
             .start_send(message)
             .map_err(|_| Gone)
     }
+}
+
+/// What the peer did about our close frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It sent a close frame, too, with this code (1005: none). It may be one that crossed ours, unless it
+    /// `has_read` the ping that went out with that.
+    Closed { code: u16, has_read: bool },
+    /// It ended the connection without one.
+    Left,
+    /// Neither in time: the connection is to be reset.
+    Silent,
+}
+
+impl Answer {
+    /// Whether the peer lived to read a close frame with `code`: its own is the answer to that. A page that
+    /// goes away (1001) takes its socket along, whatever it has read.
+    pub(super) fn is_to(self, code: u16) -> bool {
+        match self {
+            Self::Closed { code: 1001, .. } => false,
+            Self::Closed {
+                code: answer,
+                has_read,
+            } => has_read || answer == code,
+            Self::Left | Self::Silent => false,
+        }
+    }
+}
+
+/// What a ping holds whose pong is to be told from others: nobody can know it before.
+pub(super) fn probe_payload() -> Bytes {
+    Bytes::copy_from_slice(Uuid::new_v4().as_bytes())
 }
 
 /// The connection cannot be written to any more.

@@ -121,15 +121,17 @@ async fn every_missing_permission_is_named() {
     for missing in [
         "subscribe to live.ws.*.>",
         "subscribe to live.session.*.*",
+        "subscribe to herald.sessions.*.*",
         "subscribe to $JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.EVENTS",
         "publish to session.herald-check.0",
         "publish to dead.herald-check.0",
+        "publish to herald.sessions.herald-check.0",
     ] {
         assert!(output.stderr.contains(missing), "{missing}: {output:?}");
     }
     assert_eq!(
         output.stderr.matches("nats permissions: ").count(),
-        6,
+        8,
         "{output:?}"
     );
     let runtime = check_as(&production, "runtime", &[]).await;

@@ -224,6 +224,9 @@ const PUBLISH: &[(&str, &[&str])] = &[
     ("live.session.acme.0123", &[]),
     ("session.acme.0123", &["gateway"]),
     ("session.acme.0123.more", &[]),
+    ("herald.sessions.acme.0123", &["gateway"]),
+    ("herald.sessions.acme.0123.more", &[]),
+    ("herald.other.acme.0123", &[]),
     ("dead.acme.1", &["gateway"]),
     ("dead.acme.1.more", &[]),
     ("$KV.HERALD_MIGRATIONS.0001_events", &["migrator"]),
@@ -271,6 +274,8 @@ const SUBSCRIBE: &[(&str, &[&str])] = &[
     ("live.ws.acme.>", &["gateway"]),
     ("live.session.acme.*", &["gateway"]),
     ("live.session.>", &[]),
+    ("herald.sessions.*.*", &["gateway"]),
+    ("herald.>", &[]),
     ("session.>", &[]),
     ("dead.>", &[]),
     ("$KV.HERALD_MIGRATIONS.>", &[]),
@@ -338,6 +343,7 @@ const REPLIES: &[&str] = &[
     "dead.globex.1",
     "live.ws.globex.record.created",
     "live.session.globex.0123",
+    "herald.sessions.globex.0123456789abcdef0123456789abcdef",
     "$JS.API.STREAM.PURGE.EVENTS",
     "$JS.API.STREAM.DELETE.EVENTS",
     "$KV.HERALD_MIGRATIONS.0004_forged",
@@ -372,6 +378,7 @@ async fn attack(production: &Production, attacker: &str) -> Outcome {
     for subject in [
         "live.ws.*.>",
         "live.session.*.*",
+        "herald.sessions.*.*",
         "$SRV.>",
         "_INBOX_gateway.forged.*",
     ] {
@@ -453,6 +460,7 @@ async fn in_the_shared_account_the_same_replies_do_reach_their_subjects() {
     for subject in [
         "live.ws.globex.record.created",
         "live.session.globex.0123",
+        "herald.sessions.globex.0123456789abcdef0123456789abcdef",
         "$SRV.PING.herald",
         "_INBOX_gateway.forged.1",
     ] {

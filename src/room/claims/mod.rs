@@ -12,7 +12,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -20,13 +20,10 @@ use chrono::{DateTime, Utc};
 use crate::auth::UserKey;
 use crate::room::SessionId;
 
-/// Replacements of one user's session within [`FLAP_WINDOW`] that make a flap.
-const FLAP_REPLACEMENTS: usize = 5;
-/// The time in which replacements are counted.
-const FLAP_WINDOW: Duration = Duration::from_secs(30);
-/// How long newcomers of a flapping user are refused.
-const FLAP_BLOCK: Duration = Duration::from_secs(60);
-/// Users whose claims are remembered for counting flaps only, at most; further ones are not. A claim of a user
+/// How long the last claim of a user is remembered of whom no session is held: another's may be heard, or an
+/// own one acknowledged, out of order.
+const REMEMBER: Duration = Duration::from_secs(30);
+/// Users whose claims are remembered though none is held, at most; further ones are not. A claim of a user
 /// that the gateway holds always is.
 const REMEMBERED_MAX: usize = 65_536;
 /// Pause between two looks for users that can be forgotten.
@@ -93,13 +90,11 @@ struct Session {
     known: u64,
 }
 
-/// What is remembered of a user for judging flaps, and claims that arrive before an own ack.
+/// What is remembered of a user, for claims that arrive before an own ack.
 #[derive(Debug)]
 struct Recent {
     last: Claim,
     heard: Instant,
-    replacements: VecDeque<Instant>,
-    blocked_until: Option<Instant>,
 }
 
 impl Session {
@@ -113,14 +108,6 @@ impl Session {
 }
 
 impl Claims {
-    /// Whether newcomers of `user` are refused, and for how long still.
-    pub(super) fn flapping(&self, user: UserKey, now: Instant) -> Option<Duration> {
-        let until = self.recent.get(&user)?.blocked_until?;
-        until
-            .checked_duration_since(now)
-            .filter(|left| !left.is_zero())
-    }
-
     /// Registers a session whose claim is about to be published.
     pub(super) fn pending(&mut self, user: UserKey, session: SessionId) {
         let heard = self.recent.get(&user).map(|recent| recent.last.sequence);
@@ -250,23 +237,35 @@ impl Claims {
         verdicts
     }
 
-    /// The session has left, for whatever reason.
-    pub(super) fn left(&mut self, user: UserKey, session: SessionId) {
+    /// The session has left, for whatever reason. `true` if it was held with an acknowledged claim: the user's
+    /// standing one.
+    pub(super) fn left(&mut self, user: UserKey, session: SessionId) -> bool {
+        let mut stood = false;
         if let Some(held) = self.held.get_mut(&user) {
-            held.sessions.retain(|known| known.id != session);
+            held.sessions.retain(|known| {
+                let leaves = known.id == session;
+                stood |= leaves && known.sequence.is_some();
+                !leaves
+            });
             if held.sessions.is_empty() {
                 self.held.remove(&user);
             }
         }
-        // The block protects a standing session; with it gone there is nothing to protect.
-        if let Some(recent) = self.recent.get_mut(&user)
-            && recent.last.session == session
+        if self
+            .recent
+            .get(&user)
+            .is_some_and(|recent| recent.last.session == session)
         {
-            recent.blocked_until = None;
-            if recent.replacements.is_empty() {
-                self.recent.remove(&user);
-            }
+            self.recent.remove(&user);
         }
+        stood
+    }
+
+    /// The session of `user` that stands here, if one does: of two, the later.
+    pub(super) fn standing(&self, user: UserKey) -> Option<SessionId> {
+        let acknowledged = |session: &Session| Some((session.sequence?, session.id));
+        let sessions = self.held.get(&user)?.sessions.iter();
+        sessions.filter_map(acknowledged).max().map(|(_, id)| id)
     }
 
     /// Each acknowledged session with its claim's sequence: what a check asks about.
@@ -281,13 +280,11 @@ impl Claims {
     /// Forgets what no longer matters. Called now and then.
     pub(super) fn prune(&mut self, now: Instant) {
         self.pruned = Some(now);
-        self.recent.retain(|_, recent| {
-            now.saturating_duration_since(recent.heard) < FLAP_WINDOW
-                || recent.blocked_until.is_some_and(|until| until > now)
-        });
+        self.recent
+            .retain(|_, recent| now.saturating_duration_since(recent.heard) < REMEMBER);
     }
 
-    /// Remembers the user's latest claim and counts replacements.
+    /// Remembers the user's latest claim.
     fn note(&mut self, user: UserKey, claim: Claim, now: Instant) {
         let is_new = !self.recent.contains_key(&user) && !self.held.contains_key(&user);
         if is_new && self.recent.len() >= REMEMBERED_MAX {
@@ -302,39 +299,13 @@ impl Claims {
                 return;
             }
         }
-        let standing = self.held.get(&user);
-        let recent = self.recent.entry(user).or_insert_with(|| Recent {
+        let recent = self.recent.entry(user).or_insert(Recent {
             last: claim,
             heard: now,
-            replacements: VecDeque::new(),
-            blocked_until: None,
         });
-        if claim.sequence <= recent.last.sequence {
-            return;
-        }
-        // Of an own session it is known whether it still stood; of another gateway's it is assumed.
-        let previous = recent.last;
-        let stood = !previous.own
-            || standing.is_some_and(|held| {
-                held.sessions
-                    .iter()
-                    .any(|known| known.id == previous.session)
-            });
-        recent.last = claim;
-        recent.heard = now;
-        if claim.session != previous.session && stood {
-            recent.replacements.push_back(now);
-            while recent
-                .replacements
-                .front()
-                .is_some_and(|first| now.saturating_duration_since(*first) >= FLAP_WINDOW)
-            {
-                recent.replacements.pop_front();
-            }
-            if recent.replacements.len() >= FLAP_REPLACEMENTS {
-                recent.replacements.clear();
-                recent.blocked_until = Some(now + FLAP_BLOCK);
-            }
+        if claim.sequence > recent.last.sequence {
+            recent.last = claim;
+            recent.heard = now;
         }
     }
 

@@ -86,7 +86,7 @@ fn who_is_held_is_replaced_also_when_too_many_others_are_remembered() {
     let mut claims = Claims::default();
     claims.pending(user(), id(1));
     claims.acknowledged(user(), id(1), 1, now);
-    let later = now + FLAP_WINDOW;
+    let later = now + REMEMBER;
     for number in 0..=REMEMBERED_MAX {
         let stranger = UserKey::new(None, &format!("stranger {number}"));
         let claim = other(number as u128 + 10, number as u64 + 2);
@@ -203,51 +203,22 @@ fn a_check_that_was_overtaken_says_nothing() {
 }
 
 #[test]
-fn five_replacements_in_thirty_seconds_refuse_newcomers_for_a_minute() {
-    let start = Instant::now();
-    let mut claims = Claims::default();
-    for number in 1..=6u32 {
-        let now = start + Duration::from_secs(u64::from(number));
-        assert_eq!(claims.flapping(user(), now), None, "{number}");
-        let session = id(u128::from(number));
-        claims.pending(user(), session);
-        for verdict in claims.acknowledged(user(), session, u64::from(number), now) {
-            let Verdict::Replaced(replaced) = verdict else {
-                panic!("{verdict:?}")
-            };
-            claims.left(user(), replaced);
-        }
-    }
-    let blocked = start + Duration::from_secs(6);
-    assert_eq!(
-        claims.flapping(user(), blocked),
-        Some(Duration::from_secs(60))
-    );
-    claims.prune(blocked + Duration::from_secs(40));
-    assert!(
-        claims
-            .flapping(user(), blocked + Duration::from_secs(59))
-            .is_some()
-    );
-    assert_eq!(
-        claims.flapping(user(), blocked + Duration::from_secs(60)),
-        None
-    );
-    claims.left(user(), id(6));
-    assert_eq!(claims.flapping(user(), blocked), None);
-}
-
-#[test]
-fn reloading_a_page_is_no_flap() {
+fn the_latest_acknowledged_session_stands_until_it_leaves() {
     let now = Instant::now();
     let mut claims = Claims::default();
-    for number in 1..=20u32 {
-        let session = id(u128::from(number));
-        assert_eq!(claims.flapping(user(), now), None, "{number}");
-        claims.pending(user(), session);
-        claims.acknowledged(user(), session, u64::from(number), now);
-        claims.left(user(), session);
-    }
+    assert_eq!(claims.standing(user()), None);
+    claims.pending(user(), id(1));
+    assert_eq!(claims.standing(user()), None);
+    claims.acknowledged(user(), id(1), 10, now);
+    claims.pending(user(), id(2));
+    assert_eq!(claims.standing(user()), Some(id(1)));
+    claims.acknowledged(user(), id(2), 11, now);
+    assert_eq!(claims.standing(user()), Some(id(2)));
+    // Who leaves without an acknowledged claim never stood, nor does who has left before.
+    claims.pending(user(), id(3));
+    assert!(!claims.left(user(), id(3)));
+    assert!(claims.left(user(), id(2)));
+    assert!(!claims.left(user(), id(2)));
 }
 
 proptest! {

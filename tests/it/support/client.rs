@@ -101,19 +101,22 @@ impl Client {
         all
     }
 
-    /// The close code and reason that the gateway sends, whatever comes before it. 1006 if the
-    /// connection just ends.
+    /// The close code and reason that the gateway sends, whatever comes before it. It is answered, and
+    /// the gateway must end the connection. 1006 if the connection just ends.
     pub(crate) async fn closed(&mut self) -> (u16, String) {
-        loop {
+        let closed = loop {
             match self.next().await {
                 Some(Message::Close(Some(frame))) => {
-                    return (frame.code.into(), frame.reason.to_string());
+                    break (frame.code.into(), frame.reason.to_string());
                 }
-                Some(Message::Close(None)) => return (1005, String::new()),
+                Some(Message::Close(None)) => break (1005, String::new()),
                 Some(_) => {}
                 None => return (1006, String::new()),
             }
-        }
+        };
+        // The library answers when it is asked for more.
+        assert_eq!(self.next().await, None, "something after the close frame");
+        closed
     }
 
     /// The next message that is no ping or pong; `None` at the end of the connection.

@@ -1,5 +1,7 @@
 //! A WebSocket client by hand: bytes on TCP after a handshake, for what no library would send.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -69,8 +71,12 @@ pub(crate) fn handshake(user: &str, workspace: &str) -> String {
 
 /// The same with any token.
 pub(crate) fn handshake_with(token: &str, workspace: &str) -> String {
+    request(&format!("token={token}&workspaceSlug={workspace}"))
+}
+
+fn request(query: &str) -> String {
     format!(
-        "GET /?token={token}&workspaceSlug={workspace} HTTP/1.1\r\nHost: x\r\n\
+        "GET /?{query} HTTP/1.1\r\nHost: x\r\n\
          Connection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
@@ -89,9 +95,19 @@ impl RawSocket {
         workspace: &str,
         more: &[u8],
     ) -> Self {
-        let mut stream = TcpStream::connect(&gateway.address).await.expect("a peer");
         let request = [handshake(user, workspace).as_bytes(), more].concat();
-        stream.write_all(&request).await.expect("it is sent");
+        Self::upgraded(gateway, &request).await
+    }
+
+    /// Connects with a query as it is.
+    pub(crate) async fn connect(gateway: &Gateway, query: &str) -> Self {
+        Self::upgraded(gateway, request(query).as_bytes()).await
+    }
+
+    /// Sends a request that must be answered with a 101.
+    async fn upgraded(gateway: &Gateway, request: &[u8]) -> Self {
+        let mut stream = TcpStream::connect(&gateway.address).await.expect("a peer");
+        stream.write_all(request).await.expect("it is sent");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let byte = timeout(PATIENCE, stream.read_u8()).await;
@@ -108,6 +124,12 @@ impl RawSocket {
         sent.expect("it is taken in time").expect("it is sent");
     }
 
+    /// Sends bytes for as long as `time`. `false` once the connection has ended.
+    pub(crate) async fn tries(&mut self, bytes: &[u8], time: Duration) -> bool {
+        let sent = timeout(time, self.stream.write_all(bytes)).await;
+        sent.expect("it is taken, or the connection ends").is_ok()
+    }
+
     /// The next frame that is no ping: its first byte and its payload. `None` at the end of the
     /// connection.
     pub(crate) async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
@@ -119,16 +141,18 @@ impl RawSocket {
         }
     }
 
-    /// The close code and reason that the gateway sends, after which it must end the connection.
+    /// The next frame, a ping too.
+    pub(crate) async fn any(&mut self) -> Option<(u8, Vec<u8>)> {
+        timeout(PATIENCE, self.read()).await.expect("in time")
+    }
+
+    /// The close code and reason that the gateway sends. It is answered, after which the gateway must
+    /// end the connection.
     pub(crate) async fn closed(&mut self) -> (u16, String) {
-        let (first, payload) = loop {
-            match self.next().await {
-                Some((first, payload)) if first == FIN | CLOSE => break (first, payload),
-                Some(_) => {}
-                None => return (1006, String::new()),
-            }
+        let Some(payload) = self.close_frame().await else {
+            return (1006, String::new());
         };
-        assert_eq!(first, FIN | CLOSE);
+        self.answer(&payload).await;
         assert_eq!(self.next().await, None, "something after the close frame");
         match payload.split_at_checked(2) {
             Some((code, reason)) => (
@@ -137,6 +161,30 @@ impl RawSocket {
             ),
             None => (1005, String::new()),
         }
+    }
+
+    /// The payload of the gateway's close frame, which is not answered; `None` if the connection ends
+    /// without one.
+    pub(crate) async fn close_frame(&mut self) -> Option<Vec<u8>> {
+        loop {
+            match self.next().await? {
+                (first, payload) if first == FIN | CLOSE => return Some(payload),
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends a close frame, as the answer to one with this payload.
+    pub(crate) async fn answer(&mut self, payload: &[u8]) {
+        // Who sent a close frame before may have no connection any more.
+        let _ = self.stream.write_all(&frame(FIN | CLOSE, payload)).await;
+    }
+
+    /// The end of the connection, if it comes within `time`: in good order, or with an error.
+    pub(crate) async fn ended(&mut self, time: Duration) -> Option<std::io::Result<()>> {
+        let mut byte = [0];
+        let read = timeout(time, self.stream.read(&mut byte)).await.ok()?;
+        Some(read.map(|read| assert_eq!(read, 0, "something after the close frame")))
     }
 
     /// A frame of the server's, which must not be masked.

@@ -1,0 +1,329 @@
+//! Connections of one user that replace each other again and again: the pure machine that says when
+//! newcomers are refused, and for how long. Every gateway has one, and all are told the same.
+//!
+//! Only a replacement that closed a *living* socket counts, which is what two tabs do that both
+//! reconnect. A page that is loaded again, or a phone whose sockets are dead, closes none.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::auth::UserKey;
+use crate::event::WorkspaceSlug;
+use crate::room::SessionId;
+
+/// Replacements of living sockets within [`WINDOW`] that make a flap.
+const REPLACEMENTS: usize = 5;
+/// The time in which replacements are counted.
+const WINDOW: Duration = Duration::from_secs(30);
+/// How long newcomers of a flapping user are refused.
+const BLOCK: Duration = Duration::from_secs(60);
+/// How long the answer to a probe may take, from whichever gateway has the standing socket. Who waits for
+/// it is a browser that connects.
+pub(super) const ANSWER: Duration = Duration::from_secs(3);
+/// So long a socket that answered is taken to live: a storm of newcomers costs one probe.
+const ALIVE: Duration = Duration::from_secs(5);
+/// Users that are remembered, at most; what further ones do is not counted.
+const USERS_MAX: usize = 65_536;
+/// Pause between two looks for users that can be forgotten: each goes through all of them.
+const PRUNE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A user in a workspace.
+pub(super) type Who = (WorkspaceSlug, UserKey);
+
+/// What is known of all users.
+#[derive(Debug, Default)]
+pub(super) struct Flaps {
+    users: HashMap<Who, Flap>,
+    /// When it was last looked for what no longer matters.
+    pruned: Option<Instant>,
+}
+
+/// What is known of one user.
+#[derive(Debug, Default)]
+struct Flap {
+    /// Sessions whose living sockets were closed, and when that was heard: the oldest first.
+    replaced: VecDeque<(SessionId, Instant)>,
+    blocked_until: Option<Instant>,
+    /// When it was last asked whether the standing socket lives, unless that was answered.
+    asked: Option<Instant>,
+    alive_until: Option<Instant>,
+}
+
+/// What becomes of a newcomer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Newcomer {
+    /// It may join.
+    Welcome,
+    /// The standing socket lives: come again after this time.
+    Refused(Duration),
+    /// Ask whether it lives, and look again with the answer.
+    Ask,
+    /// Somebody has asked: look again with the answer, or then.
+    Wait(Instant),
+}
+
+impl Flaps {
+    /// Whether newcomers of `who` are not let in without a question.
+    pub(super) fn is_blocked(&self, who: &Who, now: Instant) -> bool {
+        self.users
+            .get(who)
+            .is_some_and(|flap| flap.blocked(now).is_some())
+    }
+
+    /// A living socket of `who`, that of `session`, was closed for a newer one. It may be heard twice. `true`
+    /// if newcomers are refused from now on.
+    pub(super) fn replaced(&mut self, who: Who, session: SessionId, now: Instant) -> bool {
+        if !self.has_place(&who, now) {
+            return false;
+        }
+        let flap = self.users.entry(who).or_default();
+        flap.forget_old(now);
+        let is_known = flap.replaced.iter().any(|(known, _)| *known == session);
+        if is_known || flap.blocked(now).is_some() {
+            return false;
+        }
+        flap.replaced.push_back((session, now));
+        let is_flap = flap.replaced.len() >= REPLACEMENTS;
+        if is_flap {
+            // They stay known: another gateway may tell of them once more.
+            flap.blocked_until = Some(now + BLOCK);
+        }
+        is_flap
+    }
+
+    /// The standing socket of `who` is no more: a block has nothing to protect.
+    pub(super) fn left(&mut self, who: &Who) {
+        self.users.remove(who);
+    }
+
+    /// What becomes of a newcomer. [`Newcomer::Ask`] is told to one at a time.
+    pub(super) fn newcomer(&mut self, who: &Who, now: Instant) -> Newcomer {
+        let Some(flap) = self.users.get_mut(who) else {
+            return Newcomer::Welcome;
+        };
+        let Some(blocked) = flap.blocked(now) else {
+            return Newcomer::Welcome;
+        };
+        if flap.alive_until.is_some_and(|until| until > now) {
+            return Newcomer::Refused(blocked);
+        }
+        match flap.asked {
+            Some(asked) if now < asked + ANSWER => Newcomer::Wait(asked + ANSWER),
+            // No gateway has a socket of the user, or the one that has it is cut off.
+            Some(asked) if now < asked + 2 * ANSWER => {
+                self.left(who);
+                Newcomer::Welcome
+            }
+            Some(_) | None => {
+                flap.asked = Some(now);
+                Newcomer::Ask
+            }
+        }
+    }
+
+    /// Some gateway asks whether the standing socket of `who` lives. The answer will be heard here, too.
+    pub(super) fn asked(&mut self, who: &Who, now: Instant) {
+        if let Some(flap) = self.users.get_mut(who) {
+            flap.asked = Some(now);
+        }
+    }
+
+    /// The standing socket of `who` lives, or does not.
+    pub(super) fn answered(&mut self, who: &Who, is_alive: bool, now: Instant) {
+        if !is_alive {
+            self.left(who);
+        } else if let Some(flap) = self.users.get_mut(who) {
+            flap.asked = None;
+            flap.alive_until = Some(now + ALIVE);
+        }
+    }
+
+    /// Whether `who` is remembered, or can be.
+    fn has_place(&mut self, who: &Who, now: Instant) -> bool {
+        if self.users.len() < USERS_MAX || self.users.contains_key(who) {
+            return true;
+        }
+        let is_due = self
+            .pruned
+            .is_none_or(|pruned| now.saturating_duration_since(pruned) >= PRUNE_PAUSE);
+        if is_due {
+            self.pruned = Some(now);
+            self.users.retain(|_, flap| flap.matters(now));
+        }
+        self.users.len() < USERS_MAX
+    }
+}
+
+impl Flap {
+    /// For how long newcomers are still refused, if they are.
+    fn blocked(&self, now: Instant) -> Option<Duration> {
+        let left = self.blocked_until?.checked_duration_since(now)?;
+        (!left.is_zero()).then_some(left)
+    }
+
+    fn matters(&self, now: Instant) -> bool {
+        let is_recent = |(_, at): &(SessionId, Instant)| is_within(*at, now);
+        self.blocked(now).is_some() || self.replaced.back().is_some_and(is_recent)
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        while self
+            .replaced
+            .front()
+            .is_some_and(|(_, at)| !is_within(*at, now))
+        {
+            self.replaced.pop_front();
+        }
+    }
+}
+
+fn is_within(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) < WINDOW
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ann() -> Who {
+        user("ann")
+    }
+
+    fn user(name: &str) -> Who {
+        (
+            WorkspaceSlug::parse("acme").unwrap(),
+            UserKey::new(None, name),
+        )
+    }
+
+    fn id(number: u128) -> SessionId {
+        SessionId::from_u128(number)
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A machine that has ann blocked since `now`.
+    fn blocked(now: Instant) -> Flaps {
+        let mut flaps = Flaps::default();
+        for number in 0..5 {
+            assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Welcome);
+            flaps.replaced(ann(), id(number), now);
+        }
+        assert!(flaps.is_blocked(&ann(), now));
+        flaps
+    }
+
+    #[test]
+    fn five_replacements_in_thirty_seconds_block_for_a_minute() {
+        let start = Instant::now();
+        let mut flaps = Flaps::default();
+        for number in 0..5 {
+            let now = start + seconds(7 * number);
+            flaps.replaced(ann(), id(number.into()), now);
+            assert_eq!(flaps.is_blocked(&ann(), now), number == 4, "{number}");
+        }
+        let since = start + seconds(28);
+        assert!(!flaps.is_blocked(&user("bob"), since));
+        assert!(flaps.is_blocked(&ann(), since + seconds(59)));
+        assert!(!flaps.is_blocked(&ann(), since + seconds(60)));
+        assert_eq!(
+            flaps.newcomer(&ann(), since + seconds(60)),
+            Newcomer::Welcome
+        );
+    }
+
+    #[test]
+    fn slower_replacements_block_nobody_and_none_counts_twice() {
+        let start = Instant::now();
+        let mut flaps = Flaps::default();
+        for number in 0..50 {
+            let now = start + seconds(8 * number);
+            // Here, and from the gateway that tells of it.
+            flaps.replaced(ann(), id(number.into()), now);
+            flaps.replaced(ann(), id(number.into()), now);
+            assert!(!flaps.is_blocked(&ann(), now));
+        }
+    }
+
+    #[test]
+    fn what_is_told_late_does_not_block_again() {
+        let now = Instant::now();
+        let mut flaps = blocked(now);
+        for number in 3..20 {
+            flaps.replaced(ann(), id(number), now + seconds(1));
+        }
+        assert!(!flaps.is_blocked(&ann(), now + seconds(60)));
+    }
+
+    #[test]
+    fn newcomers_share_one_question_and_its_answer_until_that_is_old() {
+        let now = Instant::now();
+        let mut flaps = blocked(now);
+        assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Ask);
+        for _ in 0..10 {
+            assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Wait(now + ANSWER));
+        }
+        flaps.answered(&ann(), true, now + seconds(1));
+        let refused = |left| Newcomer::Refused(seconds(left));
+        assert_eq!(flaps.newcomer(&ann(), now + seconds(1)), refused(59));
+        assert_eq!(flaps.newcomer(&ann(), now + seconds(5)), refused(55));
+        assert_eq!(flaps.newcomer(&ann(), now + seconds(6)), Newcomer::Ask);
+    }
+
+    #[test]
+    fn another_gateways_question_is_everybodys() {
+        let now = Instant::now();
+        let mut flaps = blocked(now);
+        flaps.asked(&ann(), now);
+        assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Wait(now + ANSWER));
+    }
+
+    #[test]
+    fn a_dead_socket_gives_way() {
+        let now = Instant::now();
+        let mut flaps = blocked(now);
+        flaps.answered(&ann(), false, now);
+        assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Welcome);
+    }
+
+    #[test]
+    fn without_an_answer_nobody_stands_there() {
+        let now = Instant::now();
+        let mut flaps = blocked(now);
+        assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Ask);
+        assert_eq!(flaps.newcomer(&ann(), now + ANSWER), Newcomer::Welcome);
+        assert!(!flaps.is_blocked(&ann(), now + ANSWER));
+        // A question that nobody waited for says nothing.
+        let mut flaps = blocked(now);
+        assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Ask);
+        assert_eq!(flaps.newcomer(&ann(), now + 2 * ANSWER), Newcomer::Ask);
+    }
+
+    #[test]
+    fn the_block_ends_with_the_socket_that_it_protects_and_the_count_begins_anew() {
+        let now = Instant::now();
+        let mut flaps = blocked(now);
+        flaps.left(&ann());
+        for number in 10..14 {
+            assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Welcome);
+            flaps.replaced(ann(), id(number), now);
+        }
+        assert!(!flaps.is_blocked(&ann(), now));
+    }
+
+    #[test]
+    fn the_number_of_users_is_bounded_and_those_that_no_longer_matter_make_room() {
+        let now = Instant::now();
+        let mut flaps = blocked(now);
+        for number in 0..USERS_MAX + 10 {
+            flaps.replaced(user(&number.to_string()), id(1), now);
+        }
+        assert_eq!(flaps.users.len(), USERS_MAX);
+        let later = now + WINDOW;
+        flaps.replaced(user("bob"), id(2), later);
+        assert_eq!(flaps.users.len(), 2);
+        assert!(flaps.is_blocked(&ann(), later));
+    }
+}

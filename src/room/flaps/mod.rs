@@ -1,0 +1,190 @@
+//! What gateways do together about a user's connections that replace each other: each tells all of the
+//! living sockets that it closed for a newer one, and all refuse newcomers once these are too many.
+//!
+//! Before a newcomer is refused, the gateway that has the user's standing socket pings it. A socket that
+//! does not answer gives way. The rules are [`machine`]'s; here is what does them.
+
+mod machine;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::{timeout, timeout_at};
+use tracing::debug;
+
+use self::machine::{ANSWER, Flaps, Newcomer, Who};
+use super::handle::Command;
+use super::{JoinError, Rooms, SessionId};
+use crate::auth::UserKey;
+use crate::event::WorkspaceSlug;
+use crate::ingest::{Notice, Notices};
+
+/// How long a socket may take to answer a ping; less than [`ANSWER`], so that its gateway can still say
+/// that it did not.
+const PONG: Duration = Duration::from_millis(2500);
+/// Sockets that are pinged for newcomers at a time. A further question gets no answer.
+const PINGS_MAX: usize = 1024;
+
+/// A cheap handle on what is known of flapping users.
+#[derive(Debug, Clone)]
+pub struct Damper(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// A lock, held for a look-up: joins, sockets and the listener come from many tasks.
+    state: Mutex<State>,
+    /// Newcomers who wait for an answer look again when anybody's came.
+    answers: watch::Sender<()>,
+    notices: Notices,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    flaps: Flaps,
+    /// Whose sockets are being pinged.
+    pinged: HashSet<Who>,
+}
+
+impl Damper {
+    /// Nobody flaps yet. What happens is told by `notices`.
+    pub fn new(notices: Notices) -> Self {
+        Self(Arc::new(Inner {
+            state: Mutex::default(),
+            answers: watch::Sender::new(()),
+            notices,
+        }))
+    }
+
+    /// A living socket of the user was closed for a newer one: here, so that all are to know.
+    pub(crate) fn replaced(&self, workspace: &WorkspaceSlug, user: UserKey, session: SessionId) {
+        let who = (workspace.clone(), user);
+        self.tell(&who, Notice::Replaced(session));
+        self.count(who, session);
+    }
+
+    fn count(&self, who: Who, session: SessionId) {
+        let workspace = who.0.clone();
+        if self.lock().flaps.replaced(who, session, Instant::now()) {
+            debug!(%workspace, "connections of a user replace each other, newcomers are refused");
+        }
+    }
+
+    /// Whether newcomers of the user have to ask.
+    pub(crate) fn is_blocked(&self, workspace: &WorkspaceSlug, user: UserKey) -> bool {
+        let who = (workspace.clone(), user);
+        self.lock().flaps.is_blocked(&who, Instant::now())
+    }
+
+    /// Waits until it is known whether the user's standing socket lives, if newcomers are refused. It may
+    /// take [`ANSWER`].
+    ///
+    /// # Errors
+    /// [`JoinError::Flapping`] if it does.
+    pub(crate) async fn ask(
+        &self,
+        workspace: &WorkspaceSlug,
+        user: UserKey,
+    ) -> Result<(), JoinError> {
+        let who = (workspace.clone(), user);
+        let mut answers = self.0.answers.subscribe();
+        loop {
+            let now = Instant::now();
+            let newcomer = self.lock().flaps.newcomer(&who, now);
+            let until = match newcomer {
+                Newcomer::Welcome => return Ok(()),
+                Newcomer::Refused(retry_after) => return Err(JoinError::Flapping { retry_after }),
+                Newcomer::Ask => {
+                    self.tell(&who, Notice::Probe);
+                    now + ANSWER
+                }
+                Newcomer::Wait(until) => until,
+            };
+            // The look says what came of it, also where the time is over.
+            let _ = timeout_at(until.into(), answers.changed()).await;
+        }
+    }
+
+    /// The user's standing session has ended here: a block has nothing to protect any more, anywhere.
+    pub(super) fn left(&self, workspace: &WorkspaceSlug, user: UserKey, session: SessionId) {
+        if self.is_blocked(workspace, user) {
+            let who = (workspace.clone(), user);
+            self.tell(&who, Notice::Left(session));
+            self.lock().flaps.left(&who);
+            self.0.answers.send_replace(());
+        }
+    }
+
+    fn tell(&self, (workspace, user): &Who, notice: Notice) {
+        self.0.notices.tell(workspace, *user, notice);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that holds the lock can panic half-way through a change.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Rooms {
+    /// Takes what a gateway, maybe this one, tells all of them.
+    pub fn noticed(&self, workspace: WorkspaceSlug, user: UserKey, notice: Notice) {
+        let damper = &self.context().damper;
+        let who = (workspace, user);
+        let now = Instant::now();
+        match notice {
+            Notice::Replaced(session) => damper.count(who, session),
+            Notice::Left(_) => {
+                damper.lock().flaps.left(&who);
+                damper.0.answers.send_replace(());
+            }
+            Notice::Probed(is_alive) => {
+                damper.lock().flaps.answered(&who, is_alive, now);
+                damper.0.answers.send_replace(());
+            }
+            Notice::Probe => {
+                let mut state = damper.lock();
+                state.flaps.asked(&who, now);
+                let may_ping = state.pinged.len() < PINGS_MAX && state.pinged.insert(who.clone());
+                drop(state);
+                if may_ping {
+                    tokio::spawn(answer(self.clone(), who));
+                }
+            }
+        }
+    }
+}
+
+/// Tells whether the user's standing socket lives. Says nothing where none is here.
+async fn answer(rooms: Rooms, who: Who) {
+    let damper = rooms.context().damper.clone();
+    let _pinged = Pinged(&damper, &who);
+    let (workspace, user) = &who;
+    let Some(pong) = pong(&rooms, workspace, *user).await else {
+        return;
+    };
+    let is_alive = matches!(timeout(PONG, pong).await, Ok(Ok(())));
+    debug!(%workspace, is_alive, "a standing socket was pinged for a newcomer");
+    damper.tell(&who, Notice::Probed(is_alive));
+}
+
+/// Has the user's standing socket pinged; the pong is told by the answer, and its end by the answer's.
+async fn pong(
+    rooms: &Rooms,
+    workspace: &WorkspaceSlug,
+    user: UserKey,
+) -> Option<oneshot::Receiver<()>> {
+    let room = rooms.get(workspace)?;
+    let asked = room.ask(|answer| Command::Probe { user, answer });
+    timeout(PONG, asked).await.ok()??
+}
+
+/// A socket that is being pinged, until the value is gone.
+struct Pinged<'a>(&'a Damper, &'a Who);
+
+impl Drop for Pinged<'_> {
+    fn drop(&mut self) {
+        let Self(damper, who) = self;
+        damper.lock().pinged.remove(who);
+    }
+}
