@@ -1,31 +1,36 @@
 //! Who may come in, how many and how fast: a client's address, also behind proxies, the rate of new
-//! connections, and the number of connections of one address.
+//! connections, the number of connections of one address, and expired tokens that come again.
 //!
-//! Nothing here does I/O. [`forwarded`] reads what proxies wrote, [`rate`] is a pure machine, and
-//! [`per_address`] counts what is there now.
+//! Nothing here does I/O. [`forwarded`] reads what proxies wrote, [`rate`] and [`expired`] are pure machines,
+//! and [`per_address`] counts what is there now.
 //! **Invariant:** no untrusted party chooses the address that it counts as.
 
 mod address;
+mod expired;
 mod forwarded;
 mod per_address;
 mod rate;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 pub(crate) use self::address::Address;
+use self::expired::ExpiredTokens;
 pub(crate) use self::forwarded::TrustedProxies;
 pub(crate) use self::per_address::{PerAddress, Place};
-pub(crate) use self::rate::Over;
 use self::rate::Rates;
+pub(crate) use self::rate::{Over, Rate};
 use crate::config::SocketsConfig;
 
 /// Those who want a socket and those who have one, counted. The limits are the caller's, since they change
 /// while the gateway serves: what is over a new limit stays, and nobody comes in until it has left.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Admission {
+    /// The most sockets that there are files for.
+    most: usize,
     rates: Mutex<Rates>,
+    expired: Mutex<ExpiredTokens>,
     per_address: Arc<PerAddress>,
     sockets: Arc<AtomicUsize>,
 }
@@ -41,15 +46,41 @@ impl Drop for Permit {
 }
 
 impl Admission {
+    /// For `most` sockets at most, whatever the limits are.
+    pub(crate) fn up_to(most: usize) -> Self {
+        Self {
+            most,
+            rates: Mutex::default(),
+            expired: Mutex::default(),
+            per_address: Arc::default(),
+            sockets: Arc::default(),
+        }
+    }
+
     /// One more attempt of `address`.
     ///
     /// # Errors
     /// The rate that it exceeds.
     pub(crate) fn attempt(&self, limits: &SocketsConfig, address: Address) -> Result<(), Over> {
-        // Nothing that holds the lock can panic half-way.
-        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rates = lock(&self.rates);
         rates.limit(limits.connect_rate, limits.connect_rate_per_address);
         rates.take(address, Instant::now())
+    }
+
+    /// Whether `token`, that comes from `address`, is to be looked at.
+    ///
+    /// # Errors
+    /// It was expired too often of late; how long to wait.
+    pub(crate) fn known(&self, token: &str, address: Address) -> Result<(), Duration> {
+        let expired = lock(&self.expired);
+        expired.check(expired.key(token, address), Instant::now())
+    }
+
+    /// `token`, that came from `address`, is expired.
+    pub(crate) fn expired(&self, token: &str, address: Address) {
+        let mut expired = lock(&self.expired);
+        let key = expired.key(token, address);
+        expired.add(key, Instant::now());
     }
 
     /// A place for a socket of `address`; `None` where it has as many as it may.
@@ -60,12 +91,18 @@ impl Admission {
 
     /// A permit for one more socket; `None` where there are as many as there may be.
     pub(crate) fn permit(&self, limits: &SocketsConfig) -> Option<Permit> {
-        let may_come = |now: usize| (now < limits.max_connections).then_some(now + 1);
+        let most = limits.max_connections.min(self.most);
+        let may_come = |now: usize| (now < most).then_some(now + 1);
         self.sockets
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, may_come)
             .ok()?;
         Some(Permit(Arc::clone(&self.sockets)))
     }
+}
+
+/// Nothing that holds one of these locks can panic half-way.
+fn lock<T>(machine: &Mutex<T>) -> MutexGuard<'_, T> {
+    machine.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -81,7 +118,7 @@ mod tests {
 
     #[test]
     fn who_is_over_a_lower_limit_stays_and_nobody_comes_until_it_has_left() {
-        let admission = Admission::default();
+        let admission = Admission::up_to(3);
         let mut permits: Vec<_> = (0..3)
             .filter_map(|_| admission.permit(&limits(3)))
             .collect();
@@ -95,5 +132,7 @@ mod tests {
         assert_eq!(permits.len(), 2);
         permits.extend(admission.permit(&limits(3)));
         assert_eq!(permits.len(), 3);
+        // There are no files for more.
+        assert!(admission.permit(&limits(4)).is_none());
     }
 }

@@ -1,7 +1,7 @@
-//! The rate of new connections, in all and of one address. Pure: the time is given.
+//! A rate, and the rates of new connections, in all and of one address. Pure: the time is given.
 //!
 //! The generic cell rate algorithm (ITU-T I.371), which is a token bucket kept as one point in time:
-//! when all that was taken will have been earned. A second's worth may come at once.
+//! when all that was taken will have been earned. Of new connections a second's worth may come at once.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -34,23 +34,47 @@ pub(crate) struct Rates {
     look_at: usize,
 }
 
-/// New connections in a second.
+/// How fast something may come, and how much of it at once.
 #[derive(Debug, Clone, Copy)]
-struct Rate {
+pub(crate) struct Rate {
     /// The time in which one is earned.
     interval: Duration,
+    /// How much may come at once, as the time in which it is earned.
+    burst: Duration,
 }
 
 impl Rate {
-    fn new(per_second: u32) -> Option<Self> {
-        let interval = BURST.checked_div(per_second)?;
-        Some(Self { interval })
+    /// One in each `interval`, and `burst` of them at once.
+    pub(crate) const fn new(interval: Duration, burst: u32) -> Self {
+        Self {
+            interval,
+            burst: interval.saturating_mul(burst),
+        }
     }
 
-    /// The new point, where one more may come `now`.
-    fn take(self, spent: Option<Instant>, now: Instant) -> Option<Instant> {
-        let next = spent.map_or(now, |spent| spent.max(now)) + self.interval;
-        (next <= now + BURST).then_some(next)
+    /// So many a second; `None` for 0, which is no limit.
+    fn per_second(rate: u32) -> Option<Self> {
+        let interval = BURST.checked_div(rate)?;
+        let burst = BURST;
+        Some(Self { interval, burst })
+    }
+
+    /// Takes `count` more `now`: the new point of what is `spent`.
+    ///
+    /// # Errors
+    /// How long it takes until they may come.
+    pub(crate) fn take(
+        self,
+        spent: Option<Instant>,
+        count: u32,
+        now: Instant,
+    ) -> Result<Instant, Duration> {
+        let from = spent.map_or(now, |spent| spent.max(now));
+        let next = from + self.interval.saturating_mul(count);
+        match next.checked_duration_since(now + self.burst) {
+            None | Some(Duration::ZERO) => Ok(next),
+            Some(wait) => Err(wait),
+        }
     }
 }
 
@@ -58,8 +82,8 @@ impl Rates {
     /// So many a second in all, and of each address; 0: without a limit. What was taken at other rates
     /// is not earned anew.
     pub(crate) fn limit(&mut self, all: u32, each: u32) {
-        self.all = Rate::new(all);
-        self.each = Rate::new(each);
+        self.all = Rate::per_second(all);
+        self.each = Rate::per_second(each);
     }
 
     /// Takes one for `address`. One that is refused costs nothing: whoever exceeds its own rate takes
@@ -71,12 +95,12 @@ impl Rates {
         let own = match self.each {
             Some(each) => {
                 let spent = self.spent_by.get(&address).copied();
-                Some(each.take(spent, now).ok_or(Over::Address)?)
+                Some(each.take(spent, 1, now).map_err(|_| Over::Address)?)
             }
             None => None,
         };
         if let Some(all) = self.all {
-            self.spent = Some(all.take(self.spent, now).ok_or(Over::All)?);
+            self.spent = Some(all.take(self.spent, 1, now).map_err(|_| Over::All)?);
         }
         if let Some(own) = own {
             self.spent_by.insert(address, own);

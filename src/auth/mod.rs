@@ -23,6 +23,7 @@ use std::time::{Instant, SystemTime};
 use self::claims::Rules;
 use self::jws::Jws;
 pub use self::key::{HmacSecret, HmacSecretError};
+pub(crate) use self::presented::offered_subprotocols;
 pub use self::presented::{PresentedToken, presented_token};
 pub use self::sign::{NewToken, SignError, sign};
 use self::source::{KeySource, Keys};

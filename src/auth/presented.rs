@@ -12,7 +12,7 @@ const QUERY_PARAMETER: &str = "token";
 
 /// What stands before the token among the offered subprotocols, as in `herald.v1, bearer.<token>`:
 /// a browser can set no header of a WebSocket but this one.
-const PROTOCOL_PREFIX: &str = "bearer.";
+const PROTOCOL_PREFIX: &[u8] = b"bearer.";
 
 /// A token as a request brought it, not yet verified. Never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,13 +50,9 @@ pub fn presented_token(
         .iter()
         .filter_map(|value| bearer(value.as_bytes()))
         .map(|token| String::from_utf8_lossy(token).into_owned());
-    let in_protocols = headers
-        .get_all(SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|protocol| protocol.trim().strip_prefix(PROTOCOL_PREFIX))
-        .map(str::to_owned);
+    let in_protocols = offered_subprotocols(headers)
+        .filter_map(|protocol| protocol.strip_prefix(PROTOCOL_PREFIX))
+        .map(|token| String::from_utf8_lossy(token).into_owned());
     let mut tokens = in_query
         .chain(in_authorization)
         .chain(in_protocols)
@@ -66,6 +62,17 @@ pub fn presented_token(
         return Err(AuthError::Invalid("two different ones were given"));
     }
     Ok(PresentedToken(token))
+}
+
+/// The subprotocols that a request offers: several lines are one list, and empty elements count for
+/// nothing (RFC 9110 sections 5.3 and 5.6.1). Bytes, since a peer may send any.
+pub(crate) fn offered_subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|protocol| !protocol.is_empty())
 }
 
 /// The credentials of `Authorization: Bearer`, RFC 6750 section 2.1; the scheme's case does not
@@ -105,8 +112,12 @@ mod tests {
             ("", vec![(protocol.clone(), "bearer.a.b.c,herald.v1")]),
             (
                 "",
-                vec![(protocol.clone(), "herald.v1"), (protocol, "bearer.a.b.c")],
+                vec![
+                    (protocol.clone(), "herald.v1"),
+                    (protocol.clone(), "bearer.a.b.c"),
+                ],
             ),
+            ("", vec![(protocol, "\u{e9}, , bearer.a.b.c\t,")]),
             (
                 "token=a.b.c",
                 vec![
@@ -172,6 +183,10 @@ mod tests {
                 ],
             ),
             ("token=a.b.c", vec![(AUTHORIZATION, "Bearer \u{e9}")]),
+            (
+                "token=a.b.c",
+                vec![(SEC_WEBSOCKET_PROTOCOL, "bearer.\u{e9}")],
+            ),
         ] {
             let found = find(query, &headers);
             assert!(

@@ -16,11 +16,12 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Live;
+use super::files::OpenFiles;
 use crate::admission::{Address, PerAddress, Place};
 use crate::telemetry::{Clock, Metrics};
 
-/// Arrivals at one listener. A head that is as long as it may be and TLS take some 60 KiB of each, at most
-/// 240 MiB of all.
+/// Arrivals at the sockets' listener, where there are files for them. A head that is as long as it may be and
+/// TLS take some 60 KiB of each, at most 240 MiB of all.
 const PLACES: usize = 4096;
 /// Arrivals of one address, at least: where it may have few sockets, those that are refused or about to
 /// become sockets must not keep out the one after them.
@@ -61,18 +62,18 @@ struct Held {
 
 impl Arrivals {
     /// Those of the sockets' listener.
-    pub(super) fn public(live: Live, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn public(live: Live, files: OpenFiles, metrics: Arc<Metrics>) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(PLACES)),
+            places: Arc::new(Semaphore::new(files.arrivals.min(PLACES))),
             public: Some((live, Arc::default())),
             metrics,
         }
     }
 
     /// Those of the admin listener, which a flood at the public one does not reach.
-    pub(super) fn admin(metrics: Arc<Metrics>) -> Self {
+    pub(super) fn admin(files: OpenFiles, metrics: Arc<Metrics>) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(PLACES)),
+            places: Arc::new(Semaphore::new(files.admin)),
             public: None,
             metrics,
         }

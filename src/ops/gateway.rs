@@ -16,6 +16,7 @@ use tracing::{debug, error, info, warn};
 
 use super::admin;
 use super::arrivals::Arrivals;
+use super::files::OpenFiles;
 use super::health::{self, Health};
 use super::live::{Building, Live, Setup};
 use super::reload::Reloader;
@@ -77,6 +78,7 @@ pub struct Gateway {
     telemetry: Telemetry,
     doorway: Arc<Doorway>,
     health: Arc<Health>,
+    files: OpenFiles,
     public: tokio::net::TcpListener,
     admin: tokio::net::TcpListener,
 }
@@ -110,7 +112,9 @@ impl Gateway {
         let live = Live::new(setup.map_err(ServeError::Configuration)?);
         let started = live.now();
         let config = &started.config;
-        let doorway = Arc::new(Doorway::new(live.clone(), &telemetry));
+        let files = OpenFiles::of_process();
+        files.tell(&config.sockets);
+        let doorway = Arc::new(Doorway::new(live.clone(), files.sockets, &telemetry));
         let public = bind(
             "server.listen",
             config.server.listen,
@@ -123,6 +127,7 @@ impl Gateway {
             live,
             telemetry,
             doorway,
+            files,
             public,
             admin,
         })
@@ -154,6 +159,7 @@ impl Gateway {
     pub fn reloader(&self) -> Reloader {
         Reloader {
             live: self.live.clone(),
+            files: self.files,
             started: Arc::clone(&self.started),
             level: self.telemetry.level().clone(),
             health: Arc::clone(&self.health),
@@ -179,8 +185,9 @@ impl Gateway {
         let mut parts = JoinSet::new();
         let live = self.live.clone();
         parts.spawn(tls::watch(move || live.now().tls.clone(), cancel.clone()));
-        let arrivals = Arrivals::public(self.live.clone(), Arc::clone(self.telemetry.metrics()));
-        let admin_arrivals = Arrivals::admin(Arc::clone(self.telemetry.metrics()));
+        let metrics = self.telemetry.metrics();
+        let arrivals = Arrivals::public(self.live.clone(), self.files, Arc::clone(metrics));
+        let admin_arrivals = Arrivals::admin(self.files, Arc::clone(metrics));
         for (listener, tls, router, arrivals) in [
             (self.public, Some(self.live.clone()), public, arrivals),
             (self.admin, None, admin, admin_arrivals),

@@ -4,6 +4,7 @@ mod admin;
 mod arrivals;
 mod conn;
 mod drain;
+mod files;
 mod gateway;
 mod health;
 mod listener;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tracing::{Level, enabled, error, info};
 
+use super::files::OpenFiles;
 use super::health::Health;
 use super::live::{Live, NamedFile, Setup};
 use crate::config::{Config, KEYS, Reload};
@@ -13,6 +14,7 @@ use crate::telemetry::{LogLevel, Metrics, UNLIMITED};
 #[derive(Debug)]
 pub struct Reloader {
     pub(super) live: Live,
+    pub(super) files: OpenFiles,
     /// What the process was started with: settings that only a start takes are compared with it.
     pub(super) started: Arc<Setup>,
     pub(super) level: LogLevel,
@@ -39,6 +41,10 @@ impl Reloader {
 
     /// Puts `setup` in force.
     pub fn apply(&self, setup: Setup) {
+        let limits = &setup.config.sockets;
+        if limits.max_connections != self.live.now().config.sockets.max_connections {
+            self.files.tell(limits);
+        }
         let changes = Changes::between(&self.started, &self.live.now(), &setup);
         let filter = setup.filter.clone();
         // Said where either level lets it be seen.

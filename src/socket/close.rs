@@ -43,8 +43,10 @@ pub enum CloseReason {
     TooSlow,
     /// 4029, back off: token frames faster than one in 10 s.
     TooManyTokens,
-    /// 4029, back off: messages faster than the limit.
+    /// 4029, back off: frames, of whatever kind, faster than the limit.
     TooManyMessages,
+    /// 4029, back off: bytes faster than the limit.
+    TooManyBytes,
 }
 
 impl CloseReason {
@@ -63,7 +65,7 @@ impl CloseReason {
             Self::Inactive => 4008,
             Self::Replaced => 4009,
             Self::TooSlow => 4010,
-            Self::TooManyTokens | Self::TooManyMessages => 4029,
+            Self::TooManyTokens | Self::TooManyMessages | Self::TooManyBytes => 4029,
         }
     }
 
@@ -88,6 +90,7 @@ impl CloseReason {
             Self::TooSlow => "too slow to keep up",
             Self::TooManyTokens => "too many token messages",
             Self::TooManyMessages => "too many messages",
+            Self::TooManyBytes => "too many bytes",
         }
     }
 

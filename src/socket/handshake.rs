@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use hyper::body::Body;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -23,10 +24,11 @@ use tracing::{debug, warn};
 use super::in_flight::InFlight;
 use super::pump::Pump;
 use super::refusal::Refusal;
+use super::request::{self, Offer};
 use super::session::{Session, SessionLimits};
 use super::transport::Transport;
-use super::upgrade::{switching, upgrade_required, websocket_key};
-use super::{CloseReason, Outbox, QueueLimits, code_label, request};
+use super::upgrade::{body_refused, switching, upgrade_required, websocket_key};
+use super::{CloseReason, Outbox, QueueLimits, code_label};
 use crate::admission::{Address, Admission, Permit, Place};
 use crate::auth::{Identity, UserKey, presented_token};
 use crate::config::Config;
@@ -60,11 +62,12 @@ pub struct Doorway {
 }
 
 impl Doorway {
-    /// A doorway that lets nobody in until [`Doorway::open`].
-    pub fn new(live: Live, telemetry: &Telemetry) -> Self {
+    /// A doorway that lets nobody in until [`Doorway::open`], and never more than `most` sockets, whatever the
+    /// settings say.
+    pub fn new(live: Live, most: usize, telemetry: &Telemetry) -> Self {
         Self {
             live,
-            admission: Admission::default(),
+            admission: Admission::up_to(most),
             turns: Semaphore::new(JOINS),
             metrics: Arc::clone(telemetry.metrics()),
             tracing: telemetry.tracing().cloned(),
@@ -170,12 +173,13 @@ impl Doorway {
         if !request::origin_allowed(&request.headers, &server.allowed_origins) {
             return Err(Refusal::ORIGIN);
         }
+        if request::offer(&request.headers) == Offer::Others {
+            return Err(Refusal::SUBPROTOCOL);
+        }
         self.not_draining()?;
         self.admission.attempt(sockets, address)?;
         let mut turn = self.turn().await?;
-        let authorized = authorize(setup, request);
-        self.count_check("join", authorized.as_ref().err());
-        let (identity, workspace) = authorized?;
+        let (identity, workspace) = self.authorize(setup, request, address)?;
         steps.begin(Step::Activate);
         let rooms = self.rooms.get().ok_or(Refusal::NATS)?;
         let damper = &rooms.context().damper;
@@ -256,12 +260,38 @@ impl Doorway {
         debug!(%session, %workspace, "socket opened");
         trace
     }
+
+    /// Looks at the token, unless it was expired each time of late.
+    fn authorize(
+        &self,
+        setup: &Setup,
+        request: &Parts,
+        address: Address,
+    ) -> Result<(Identity, WorkspaceSlug), Refusal> {
+        let token = presented_token(request.uri.query(), &request.headers);
+        let checked = match &token {
+            Ok(token) => {
+                let known = self.admission.known(token.expose(), address);
+                known.map_err(Refusal::token_expired)?;
+                check(setup, token.expose(), request)
+            }
+            Err(error) => Err(CloseReason::from(*error)),
+        };
+        self.count_check("join", checked.as_ref().err());
+        if let (Ok(token), Err(CloseReason::TokenExpired)) = (&token, &checked) {
+            self.admission.expired(token.expose(), address);
+        }
+        Ok(checked?)
+    }
 }
 
 /// Token, then slug, then access.
-fn authorize(setup: &Setup, request: &Parts) -> Result<(Identity, WorkspaceSlug), CloseReason> {
-    let token = presented_token(request.uri.query(), &request.headers)?;
-    let identity = setup.verifier.verify(token.expose(), SystemTime::now())?;
+fn check(
+    setup: &Setup,
+    token: &str,
+    request: &Parts,
+) -> Result<(Identity, WorkspaceSlug), CloseReason> {
+    let identity = setup.verifier.verify(token, SystemTime::now())?;
     let workspace = request::workspace(&request.uri)?;
     if !identity.workspaces.allow(&workspace) {
         return Err(CloseReason::NoAccess);
@@ -289,12 +319,16 @@ struct Opening {
 
 /// `GET /`: a WebSocket, or the reason why not.
 pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> Response {
+    let has_body = !request.body().is_end_stream();
     // The body is left alone, and unlike the rest may not be shared across an await.
     let (mut request, _) = request.into_parts();
     let accept = match websocket_key(&request) {
         Ok(key) => derive_accept_key(key.as_bytes()),
         Err(response) => return *response,
     };
+    if has_body {
+        return body_refused();
+    }
     let Some(upgrade) = request.extensions.remove::<OnUpgrade>() else {
         return upgrade_required();
     };

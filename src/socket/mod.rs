@@ -4,9 +4,11 @@
 //! of an open socket; the pump runs it on the connection, which [`transport`] alone frames;
 //! [`outbox`] is what its room queues for it.
 
+mod allowance;
 mod close;
 mod handshake;
 mod in_flight;
+mod metered;
 mod outbox;
 mod parcel;
 mod pump;

@@ -223,10 +223,15 @@ impl Pump {
         let mut timer = Box::pin(sleep_until(self.deadline(None).into()));
         let mut catch_up: Option<CatchUp> = None;
         let mut farewell: Option<Farewell> = None;
+        let mut reads_first = false;
         loop {
             let is_ending = farewell.is_some();
-            let event =
-                poll_fn(|cx| self.poll_event(cx, timer.as_mut(), &mut catch_up, is_ending)).await;
+            let event = poll_fn(|cx| {
+                self.poll_event(cx, timer.as_mut(), &mut catch_up, is_ending, reads_first)
+            })
+            .await;
+            // They take turns: a queue that is never empty does not keep the client from being heard.
+            reads_first = matches!(event, Event::Written);
             let action = match event {
                 Event::Incoming(incoming) => match self.incoming(incoming) {
                     Ok(action) => action,
@@ -277,6 +282,7 @@ impl Pump {
         mut timer: Pin<&mut Sleep>,
         catch_up: &mut Option<CatchUp>,
         is_ending: bool,
+        reads_first: bool,
     ) -> Poll<Event> {
         self.outbox.watch(cx);
         if let Some(answer) = self.outbox.take_probe() {
@@ -300,17 +306,23 @@ impl Pump {
             self.outbox.end_after(reason);
             return Poll::Ready(Event::CaughtUp);
         }
-        if let Poll::Ready(event) = self.poll_write(cx) {
+        if reads_first && let Poll::Ready(event) = self.poll_read(cx, timer.as_mut()) {
             return Poll::Ready(event);
         }
-        // A peer that floods a socket which is to be closed does not keep its end from coming.
-        if is_ending && timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Event::Time);
+        let written = self.poll_write(cx);
+        if reads_first || written.is_ready() {
+            return written;
         }
-        if let Poll::Ready(incoming) = self.transport.poll_incoming(cx) {
-            return Poll::Ready(Event::Incoming(incoming));
+        self.poll_read(cx, timer)
+    }
+
+    /// What came in, or else that it is time for something. In this order, since what came may have moved
+    /// the time; and a peer may not send so much that the time would never come.
+    fn poll_read(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Event> {
+        match self.transport.poll_incoming(cx) {
+            Poll::Ready(incoming) => Poll::Ready(Event::Incoming(incoming)),
+            Poll::Pending => timer.poll(cx).map(|()| Event::Time),
         }
-        timer.as_mut().poll(cx).map(|()| Event::Time)
     }
 
     /// Hands what waits to the connection, or flushes it. [`Event::Written`] after each batch: there

@@ -43,6 +43,17 @@ impl Refusal {
         text: Cow::Borrowed("this origin may not connect\n"),
         retry_after: None,
     });
+    /// None of the offered subprotocols can be selected. A browser would fail on the 101, after its claim
+    /// has closed the user's other socket.
+    pub(super) const SUBPROTOCOL: Self = Self::Http(HttpRefusal {
+        status: StatusCode::BAD_REQUEST,
+        reason: "subprotocol",
+        text: Cow::Borrowed(
+            "none of the offered subprotocols can be selected: \
+             offer herald.v1, or herald.v1 beside bearer.<token>, or none\n",
+        ),
+        retry_after: None,
+    });
     /// The gateway lets nobody in any more.
     pub(super) const DRAINING: Self = Self::later("draining", "the gateway is restarting\n");
     /// As many sockets as there may be.
@@ -66,6 +77,15 @@ impl Refusal {
             text: Cow::Owned(format!("{cause}\n")),
             retry_after: Some(RETRY_AFTER),
         })
+    }
+
+    /// The token was looked at of late, and was expired each time.
+    pub(super) const fn token_expired(retry_after: Duration) -> Self {
+        Self::too_many(
+            "token_expired",
+            "this token is expired: get a new one\n",
+            retry_after,
+        )
     }
 
     const fn later(reason: &'static str, text: &'static str) -> Self {

@@ -3,10 +3,12 @@
 use axum::http::{HeaderMap, Uri, header};
 
 use super::CloseReason;
+use crate::auth::offered_subprotocols;
 use crate::event::WorkspaceSlug;
 
 /// The subprotocol of Herald's notifications.
 pub(super) const SUBPROTOCOL: &str = "herald.v1";
+
 /// The workspace of a request.
 ///
 /// # Errors
@@ -23,9 +25,28 @@ pub(super) fn workspace(uri: &Uri) -> Result<WorkspaceSlug, CloseReason> {
     WorkspaceSlug::parse(&slug).map_err(|_| CloseReason::BadWorkspace)
 }
 
-/// Whether the client offers Herald's subprotocol, which is then the one to accept.
-pub(super) fn offers_subprotocol(headers: &HeaderMap) -> bool {
-    subprotocols(headers).any(|name| name == SUBPROTOCOL)
+/// What comes of the subprotocols that a client offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// It offers none, and expects none.
+    Nothing,
+    /// It offers ours, which is then the one to select.
+    Ours,
+    /// It offers others only. A browser fails the connection if none of its offers is selected, and
+    /// must if another one is (RFC 6455 section 4.1).
+    Others,
+}
+
+/// Which of them a request has. Names are compared as they are: a client compares the answer so, too.
+pub(super) fn offer(headers: &HeaderMap) -> Offer {
+    let mut offered = offered_subprotocols(headers).peekable();
+    if offered.peek().is_none() {
+        Offer::Nothing
+    } else if offered.any(|name| name == SUBPROTOCOL.as_bytes()) {
+        Offer::Ours
+    } else {
+        Offer::Others
+    }
 }
 
 /// Whether a page of this request's origin may connect. Only browsers send an origin.
@@ -36,15 +57,6 @@ pub(super) fn origin_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
             .any(|known| origin.as_bytes().eq_ignore_ascii_case(known.as_bytes())),
         Some(_) | None => true,
     }
-}
-
-fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    headers
-        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
-        .into_iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
 }
 
 /// All values of a query parameter, percent-decoded once.
@@ -65,20 +77,40 @@ mod tests {
     }
 
     fn headers(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
-            .collect()
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        map
     }
 
     #[test]
-    fn the_subprotocol_is_found_among_others() {
-        let name = header::SEC_WEBSOCKET_PROTOCOL;
-        assert!(offers_subprotocol(&headers(&[(
-            name.clone(),
-            "bearer.a.b.c, herald.v1"
-        )])));
-        assert!(!offers_subprotocol(&headers(&[(name, "bearer.herald.v1")])));
+    fn our_subprotocol_is_selected_wherever_it_stands_and_nothing_else_can_be() {
+        for (lines, expected) in [
+            (vec![], Offer::Nothing),
+            (vec![""], Offer::Nothing),
+            (vec![" , ", ""], Offer::Nothing),
+            (vec!["herald.v1"], Offer::Ours),
+            (vec!["bearer.a.b.c, herald.v1"], Offer::Ours),
+            (vec!["bearer.a.b.c,herald.v1"], Offer::Ours),
+            (vec![",\therald.v1\t, ,graphql-ws"], Offer::Ours),
+            (vec!["bearer.a.b.c", "herald.v1"], Offer::Ours),
+            (vec!["herald.v1, herald.v1"], Offer::Ours),
+            (vec!["\u{e9}, herald.v1"], Offer::Ours),
+            (vec!["bearer.a.b.c"], Offer::Others),
+            (vec!["bearer.herald.v1"], Offer::Others),
+            (vec!["graphql-ws", "bearer.a.b.c"], Offer::Others),
+            (vec!["Herald.v1"], Offer::Others),
+            (vec!["herald.v1 bearer.a.b.c"], Offer::Others),
+            (vec!["herald.v1;q=1"], Offer::Others),
+            (vec!["\"herald.v1\""], Offer::Others),
+            (vec!["\u{e9}"], Offer::Others),
+        ] {
+            let name = header::SEC_WEBSOCKET_PROTOCOL;
+            let pairs = lines.iter().map(|line| (name.clone(), *line));
+            let pairs: Vec<_> = pairs.collect();
+            assert_eq!(offer(&headers(&pairs)), expected, "{lines:?}");
+        }
     }
 
     #[test]

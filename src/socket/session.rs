@@ -9,10 +9,6 @@ use crate::config::SocketsConfig;
 
 /// Token frames taken: at most one in this time.
 const TOKEN_EVERY: Duration = Duration::from_secs(10);
-/// Messages and pings a client may send at once. A heartbeat a second for minutes fits well in it.
-const MESSAGES_BURST: u32 = 200;
-/// Messages and pings a second that a client may go on sending.
-const MESSAGES_PER_SECOND: u32 = 20;
 /// Pings that may stay unanswered.
 const UNANSWERED_MAX: u32 = 2;
 
@@ -75,8 +71,6 @@ pub struct Session {
     ping_at: Instant,
     unanswered: u32,
     token_at: Option<Instant>,
-    /// When the message allowance is full again: the clock form of a token bucket.
-    allowance_at: Instant,
     /// A close was decided; inputs change nothing any more.
     decided: bool,
 }
@@ -104,7 +98,6 @@ impl Session {
             ping_at: now + first_ping.min(limits.ping),
             unanswered: 0,
             token_at: None,
-            allowance_at: now,
             decided: false,
         }
     }
@@ -138,7 +131,7 @@ impl Session {
             Input::Binary => Action::Close(CloseReason::Binary),
             Input::Ping => {
                 self.active_at = now;
-                self.allowed(now)
+                Action::Nothing
             }
             Input::Pong => {
                 self.unanswered = 0;
@@ -176,10 +169,6 @@ impl Session {
 
     fn text(&mut self, text: &str, now: Instant) -> Action {
         self.active_at = now;
-        let allowed = self.allowed(now);
-        if allowed != Action::Nothing {
-            return allowed;
-        }
         // Text that is not JSON, or not an object, is activity and nothing more.
         let Ok(message) = serde_json::from_str::<ClientMessage>(text) else {
             return Action::Nothing;
@@ -197,17 +186,6 @@ impl Session {
         match message.token {
             Some(serde_json::Value::String(token)) if !token.is_empty() => Action::Verify(token),
             _ => Action::Close(CloseReason::NoToken),
-        }
-    }
-
-    /// Counts one message against the allowance.
-    fn allowed(&mut self, now: Instant) -> Action {
-        let cost = Duration::from_secs(1) / MESSAGES_PER_SECOND;
-        self.allowance_at = self.allowance_at.max(now) + cost;
-        if self.allowance_at.saturating_duration_since(now) > cost * MESSAGES_BURST {
-            Action::Close(CloseReason::TooManyMessages)
-        } else {
-            Action::Nothing
         }
     }
 
@@ -394,22 +372,6 @@ mod tests {
         for text in ["", "[]", "{\"type\":7}", "{\"type\":\"subscribe\"}", "null"] {
             let mut clock = Clock::new(LIMITS, 100);
             assert_eq!(clock.take(1, Input::Text(text)), Action::Nothing, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_flood_of_messages_closes_and_a_steady_stream_does_not() {
-        let mut clock = Clock::new(LIMITS, 10_000);
-        let closed = (0..=MESSAGES_BURST).map(|_| clock.take(1, Input::Text("x")));
-        assert_eq!(
-            closed.last(),
-            Some(Action::Close(CloseReason::TooManyMessages))
-        );
-        let mut clock = Clock::new(LIMITS, 10_000);
-        for second in 0..60 {
-            for _ in 0..MESSAGES_PER_SECOND {
-                assert_eq!(clock.take(second, Input::Text("x")), Action::Nothing);
-            }
         }
     }
 

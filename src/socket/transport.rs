@@ -18,6 +18,8 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
 use uuid::Uuid;
 
 use super::CloseReason;
+use super::allowance::{Allowance, Excess};
+use super::metered::Metered;
 use super::tail::Tail;
 use crate::ops::Conn;
 
@@ -46,7 +48,8 @@ const FRAME_BYTES: usize = 6;
 /// A WebSocket connection of the server's side.
 #[derive(Debug)]
 pub(super) struct Transport {
-    stream: WebSocketStream<Conn>,
+    /// Boxed: the socket's future holds it several times.
+    stream: WebSocketStream<Box<Metered>>,
     unflushed: bool,
     /// Where the peer's next frame begins is not known any more.
     is_broken: bool,
@@ -79,9 +82,14 @@ impl Transport {
             .max_write_buffer_size(WRITE_BUFFER_MAX)
             .max_message_size(Some(max_message_bytes))
             .max_frame_size(Some(max_message_bytes));
+        let mut conn = Box::new(Metered::new(conn, Allowance::new(max_message_bytes)));
         // A copy: what was read stands in hyper's buffer of 8 KiB, which would live as long as the
-        // socket.
-        let read = read.to_vec();
+        // socket. What is too much is not looked at: it may be thousands of frames.
+        let read = if conn.count(&read) {
+            read.to_vec()
+        } else {
+            Vec::new()
+        };
         let stream =
             WebSocketStream::from_partially_read(conn, read, Role::Server, Some(config)).await;
         Self {
@@ -207,7 +215,7 @@ impl Transport {
         let mut tail = Tail::default();
         let mut bytes = [0u8; 2048];
         while taken < BYTES_AFTER_CLOSE {
-            let read = self.stream.get_mut().read(&mut bytes).await;
+            let read = self.stream.get_mut().conn().read(&mut bytes).await;
             let Ok(read @ 1..) = read else {
                 return Answer::Left;
             };
@@ -223,7 +231,7 @@ impl Transport {
     /// does too, for [`LINGER`]. Closing with unread data would make the kernel send a reset, which can
     /// overtake the close frame.
     pub(super) async fn end(mut self) {
-        let conn = self.stream.get_mut();
+        let conn = self.stream.get_mut().conn();
         let ending = async {
             conn.shutdown().await?;
             let mut sink = [0u8; 512];
@@ -292,7 +300,12 @@ fn broken(error: &Error) -> Incoming {
         Error::Utf8(_) => Incoming::Violation(CloseReason::Utf8),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Incoming::Gone,
         Error::Protocol(_) => Incoming::Violation(CloseReason::Protocol),
-        // Everything else is the connection's end: I/O errors, and errors of a client's side.
+        Error::Io(error) => match error.get_ref().and_then(|error| error.downcast_ref()) {
+            Some(Excess::Frames) => Incoming::Violation(CloseReason::TooManyMessages),
+            Some(Excess::Bytes) => Incoming::Violation(CloseReason::TooManyBytes),
+            None => Incoming::Gone,
+        },
+        // Everything else is the connection's end, or an error of a client's side.
         _ => Incoming::Gone,
     }
 }

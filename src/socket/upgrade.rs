@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::request;
+use super::request::{self, Offer};
 
 /// The key of a request that is a WebSocket handshake (RFC 6455 4.2.1).
 pub(super) fn websocket_key(request: &Parts) -> Result<String, Box<Response>> {
@@ -44,6 +44,14 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
         .any(|value| value.trim().eq_ignore_ascii_case(token))
 }
 
+/// The answer to a handshake with a body. It has none (RFC 6455 4.1), and the frames that follow it would
+/// be taken for it.
+pub(super) fn body_refused() -> Response {
+    let close = [(header::CONNECTION, "close")];
+    let text = "a WebSocket handshake has no body\n";
+    (StatusCode::BAD_REQUEST, close, text).into_response()
+}
+
 pub(super) fn upgrade_required() -> Response {
     let text = "This is a WebSocket endpoint. Connect with a WebSocket client (version 13): \
         wss://<host>/?token=<JWT>&workspaceSlug=<workspace>\n";
@@ -64,7 +72,7 @@ pub(super) fn switching(accept: &str, request: &HeaderMap) -> Response {
     if let Ok(accept) = HeaderValue::from_str(accept) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if request::offers_subprotocol(request) {
+    if request::offer(request) == Offer::Ours {
         headers.insert(
             header::SEC_WEBSOCKET_PROTOCOL,
             HeaderValue::from_static(request::SUBPROTOCOL),

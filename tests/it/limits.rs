@@ -1,10 +1,11 @@
 //! Overload that faults bring: how many connections there may be and how fast they may come, in all and
-//! from one address, also behind proxies; and how much may wait in memory for all of them.
+//! from one address, also behind proxies, or with a token that is expired; and how much may wait in
+//! memory for all of them.
 //!
 //! Clients come from addresses of their own: all of 127.0.0.0/8 is this machine.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -13,99 +14,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use crate::support::attempt::{attempt, connect, local, send};
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
 use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
-use crate::support::raw::handshake;
+use crate::support::raw::{handshake, handshake_with};
+use crate::support::token::expiring;
 use crate::support::{PATIENCE, eventually};
 
 /// The refusals of [`Gateway::metric`].
 const REFUSED: &str = "herald_connections_refused_total";
-
-/// How an attempt ended.
-#[derive(Debug)]
-struct Attempt {
-    status: u16,
-    head: String,
-    /// What came after the head, of a refusal.
-    body: String,
-    stream: TcpStream,
-}
-
-impl Attempt {
-    fn retry_after(&self) -> Option<u64> {
-        let line = self.head.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("retry-after").then_some(value)
-        });
-        line?.trim().parse().ok()
-    }
-
-    /// A refusal that means "later": with a time and a sentence, and not upgraded.
-    fn is_later(&self, status: u16, words: &str) -> bool {
-        self.status == status
-            && self.retry_after().is_some_and(|seconds| seconds > 0)
-            && self.body.contains(words)
-    }
-}
-
-/// A connection from `from`; `None` if it is reset.
-async fn connect(gateway: &Gateway, from: Ipv4Addr) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.bind(SocketAddr::from((from, 0))).expect("ours");
-    let address = gateway.address.parse().expect("an address");
-    let connecting = timeout(PATIENCE, socket.connect(address));
-    connecting.await.expect("in time").expect("a peer")
-}
-
-/// Sends a request with more header lines, and reads the answer's head. Status 0: the connection ended.
-async fn send(mut stream: TcpStream, request: &str, headers: &[(&str, &str)]) -> Attempt {
-    let mut more = String::new();
-    for (name, value) in headers {
-        more.push_str(&format!("{name}: {value}\r\n"));
-    }
-    let request = request.replacen("Host: x\r\n", &format!("Host: x\r\n{more}"), 1);
-    let mut text = String::new();
-    if stream.write_all(request.as_bytes()).await.is_ok() {
-        let mut byte = [0];
-        while !text.ends_with("\r\n\r\n") {
-            let read = timeout(PATIENCE, stream.read(&mut byte)).await;
-            match read.expect("an answer in time") {
-                Ok(1) => text.push(char::from(byte[0])),
-                Ok(_) | Err(_) => break,
-            }
-        }
-    }
-    let status = text.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let length = text
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "));
-    let length = length.and_then(|length| length.parse().ok()).unwrap_or(0);
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.expect("the body");
-    Attempt {
-        status: status.unwrap_or(0),
-        head: text,
-        body: String::from_utf8(body).expect("UTF-8"),
-        stream,
-    }
-}
-
-/// Tries to join `acme` as `user` from `from`.
-async fn attempt(
-    gateway: &Gateway,
-    user: &str,
-    from: Ipv4Addr,
-    headers: &[(&str, &str)],
-) -> Attempt {
-    let stream = connect(gateway, from).await;
-    send(stream, &handshake(user, "acme"), headers).await
-}
-
-const fn local(last: u8) -> Ipv4Addr {
-    Ipv4Addr::new(127, 0, 0, last)
-}
 
 #[tokio::test]
 async fn over_the_rate_in_all_a_connection_is_told_to_come_later() {
@@ -185,6 +104,54 @@ async fn an_address_over_its_rate_is_refused_alone_and_before_its_token_is_looke
         gateway.metric(REFUSED, "address_rate").await,
         f64::from(40 - closed)
     );
+}
+
+/// The contract's client takes each 4003 for a success, and would come once a second for ever.
+#[tokio::test]
+async fn the_fourth_try_of_an_expired_token_is_told_to_come_later_and_costs_no_check() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats)
+        .set("server.trusted_proxies", "127.0.0.2")
+        .ready()
+        .await;
+    let cached = handshake_with(&expiring("ann", "acme", -60), "acme");
+    let attempt_of = async |request: &str, from: Ipv4Addr, headers: &[(&str, &str)]| {
+        send(connect(&gateway, from).await, request, headers).await
+    };
+    // The address that counts is the client's, also behind a proxy.
+    let proxied = [("X-Forwarded-For", "203.0.113.1")];
+    for _ in 0..3 {
+        assert_eq!(attempt_of(&cached, local(2), &proxied).await.status, 101);
+    }
+    for _ in 0..20 {
+        let refused = attempt_of(&cached, local(2), &proxied).await;
+        assert!(refused.is_later(429, "token is expired"), "{refused:?}");
+        assert!(refused.retry_after() <= Some(30), "{refused:?}");
+    }
+    // Nobody else is concerned: another client with the same token, the same with another one, a good one.
+    let others = [
+        (&cached, "203.0.113.2", 101),
+        (
+            &handshake_with(&expiring("ann", "acme", -90), "acme"),
+            "203.0.113.1",
+            101,
+        ),
+        (&handshake("bob", "acme"), "203.0.113.1", 101),
+        (&cached, "203.0.113.1", 429),
+    ];
+    for (request, client, status) in others {
+        let headers = [("X-Forwarded-For", client)];
+        let attempt = attempt_of(request, local(2), &headers).await;
+        assert_eq!(attempt.status, status, "{client}");
+    }
+    gateway
+        .metric_becomes("herald_connections_closed_total", "4003", 5.0)
+        .await;
+    let looked_at = gateway.metric("herald_token_checks_total", "expired").await;
+    assert_eq!(looked_at, 5.0);
+    assert_eq!(gateway.metric(REFUSED, "\"token_expired\"").await, 21.0);
+    let mut fresh = Client::join(&gateway, "ann", "acme").await;
+    assert!(fresh.is_open().await);
 }
 
 #[tokio::test]

@@ -86,10 +86,12 @@ pub(super) const CLOSES: &[&str] = &[
 /// Why a join is refused with an HTTP error, or a connection closed before its request.
 pub(super) const REFUSALS: &[&str] = &[
     "origin",
+    "subprotocol",
     "draining",
     "rate",
     "address_rate",
     "busy",
+    "token_expired",
     "address_connections",
     "capacity",
     "nats",

@@ -76,6 +76,16 @@ async fn the_manager_goes_on_with_a_fresh_token() {
     assert_notification(&printed[1], NOTIFICATIONS[0]);
 }
 
+/// Each `open` sets its back-off to the beginning. So it would come once a second for ever.
+#[tokio::test]
+async fn the_manager_backs_off_with_an_expired_token_from_a_cache() {
+    let stage = Stage::new().await;
+    let snippet = Snippet::Manager.for_gateway(stage.gateway.port(), "");
+    let mut client = stage.run_with_ws(&snippet, &[expiring("ann", WORKSPACE, -1)]);
+    client.console("Reconnecting... Attempt 4").await;
+    assert_eq!(client.count(OPEN), 3, "{}", client.told());
+}
+
 #[tokio::test]
 async fn two_tabs_with_managers_of_one_user_come_to_rest_with_one_connected() {
     let stage = Stage::new().await;

@@ -39,6 +39,8 @@ pub(crate) struct Builder {
     binary: std::ffi::OsString,
     /// Its configuration file.
     file: Option<PathBuf>,
+    /// Its limits of open files, soft and hard.
+    open_files: Option<(u32, u32)>,
 }
 
 /// A gateway process that belongs to one test.
@@ -82,6 +84,12 @@ impl Builder {
         self
     }
 
+    /// Limits its open files.
+    pub(crate) fn open_files(mut self, soft: u32, hard: u32) -> Self {
+        self.open_files = Some((soft, hard));
+        self
+    }
+
     /// Unsets `table.key`.
     pub(crate) fn unset(mut self, key: &str) -> Self {
         self.settings.remove(key);
@@ -97,7 +105,15 @@ impl Builder {
 
     /// The command with all settings in its environment and nothing else of ours.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.open_files {
+            None => Command::new(&self.binary),
+            Some((soft, hard)) => {
+                let mut shell = Command::new("sh");
+                let limited = format!("ulimit -Sn {soft}; ulimit -Hn {hard}; exec \"$0\" \"$@\"");
+                shell.arg("-c").arg(limited).arg(&self.binary);
+                shell
+            }
+        };
         command.args(arguments).current_dir(std::env::temp_dir());
         if let Some(file) = &self.file {
             command.arg("--config").arg(file);
@@ -174,6 +190,7 @@ impl Gateway {
             authority: None,
             binary: gateway_binary(),
             file: None,
+            open_files: None,
         }
         .set("server.listen", "127.0.0.1:0")
         .set("server.admin_listen", "127.0.0.1:0")

@@ -5,6 +5,7 @@
     reason = "a helper is here for any test to use, also when none does at the moment"
 )]
 
+pub(crate) mod attempt;
 pub(crate) mod browser;
 pub(crate) mod cable;
 pub(crate) mod client;

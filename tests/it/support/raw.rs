@@ -66,7 +66,11 @@ pub(crate) fn header(first: u8, length: usize, masked: bool) -> Vec<u8> {
 
 /// A handshake's request, whole.
 pub(crate) fn handshake(user: &str, workspace: &str) -> String {
-    let token = token(user, workspace);
+    handshake_with(&token(user, workspace), workspace)
+}
+
+/// The same with any token.
+pub(crate) fn handshake_with(token: &str, workspace: &str) -> String {
     request(&format!("token={token}&workspaceSlug={workspace}"))
 }
 

@@ -1,0 +1,99 @@
+//! A connection whose client may send so much and no more: what it sends is counted as it is read, since the
+//! library above swallows fragments by itself, as many as there are.
+//!
+//! With that the work for one socket before others get their turn is bounded, too. A turn ends after 128 reads of
+//! the library's buffer (tokio's budget), and the allowance before as many frames as would be felt.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::allowance::{Allowance, Excess};
+use crate::ops::Conn;
+
+/// The connection. A read ends with an [`Excess`] in its error, once, after what was too much.
+#[derive(Debug)]
+pub(super) struct Metered {
+    conn: Conn,
+    meter: Meter,
+}
+
+#[derive(Debug)]
+enum Meter {
+    Counting(Allowance),
+    /// The next read tells. What has been read is given out before: where the next frame begins stays
+    /// known.
+    Over(Excess),
+    /// It was told: what comes is thrown away, and the end is near.
+    Told,
+}
+
+impl Metered {
+    pub(super) fn new(conn: Conn, allowance: Allowance) -> Self {
+        let meter = Meter::Counting(allowance);
+        Self { conn, meter }
+    }
+
+    /// Counts bytes that were read before; whether they are within what the client may send.
+    pub(super) fn count(&mut self, bytes: &[u8]) -> bool {
+        let Meter::Counting(allowance) = &mut self.meter else {
+            return false;
+        };
+        match allowance.take(bytes, Instant::now()) {
+            Ok(()) => true,
+            Err(excess) => {
+                self.meter = Meter::Over(excess);
+                false
+            }
+        }
+    }
+
+    /// The connection itself, where nothing is counted: for its end.
+    pub(super) fn conn(&mut self) -> &mut Conn {
+        &mut self.conn
+    }
+
+    /// [`Conn::reset_on_drop`].
+    pub(super) fn reset_on_drop(&self) -> io::Result<()> {
+        self.conn.reset_on_drop()
+    }
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Meter::Over(excess) = this.meter {
+            this.meter = Meter::Told;
+            return Poll::Ready(Err(io::Error::other(excess)));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.conn).poll_read(cx, buf))?;
+        this.count(buf.filled().get(before..).unwrap_or_default());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().conn).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().conn).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().conn).poll_shutdown(cx)
+    }
+}

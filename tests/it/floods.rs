@@ -1,0 +1,221 @@
+//! Clients that send more than anybody has to say: of whatever kind it is, it ends their own socket with 4029
+//! and delays nobody. And a socket that gets much is heard all the same.
+
+use std::io::{Read, Write};
+
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::support::attempt::{attempt, local};
+use crate::support::client::Client;
+use crate::support::gateway::Gateway;
+use crate::support::nats::Nats;
+use crate::support::publisher::Publisher;
+use crate::support::raw::{CONTINUATION, FIN, PING, PONG, RawSocket, TEXT, frame};
+use crate::support::{PATIENCE, eventually, soon};
+
+/// The contract's largest message.
+const LARGEST: usize = 64 * 1024;
+
+const MESSAGES: (u16, &str) = (4029, "too many messages");
+const BYTES: (u16, &str) = (4029, "too many bytes");
+
+/// What a client sends, and how its socket is closed.
+fn floods() -> Vec<(&'static str, Vec<u8>, (u16, &'static str))> {
+    let heartbeat = frame(FIN | TEXT, b"{\"type\":\"heartbeat\"}");
+    let empty = frame(CONTINUATION, b"");
+    let between = [
+        frame(FIN | PING, b""),
+        frame(CONTINUATION, b"x"),
+        frame(FIN | PONG, b""),
+    ];
+    let message = [
+        frame(TEXT, b"x"),
+        frame(CONTINUATION, b""),
+        frame(FIN | CONTINUATION, b"y"),
+    ];
+    vec![
+        ("heartbeats", heartbeat.repeat(300), MESSAGES),
+        ("empty texts", frame(FIN | TEXT, b"").repeat(300), MESSAGES),
+        ("empty pongs", frame(FIN | PONG, b"").repeat(5000), MESSAGES),
+        (
+            "full pongs",
+            frame(FIN | PONG, &[0; 125]).repeat(300),
+            MESSAGES,
+        ),
+        ("empty pings", frame(FIN | PING, b"").repeat(300), MESSAGES),
+        (
+            "empty fragments without an end",
+            [frame(TEXT, b"x"), empty.repeat(5000)].concat(),
+            MESSAGES,
+        ),
+        (
+            "fragments of one byte without an end",
+            [frame(TEXT, b"x"), frame(CONTINUATION, b"x").repeat(300)].concat(),
+            MESSAGES,
+        ),
+        (
+            "control frames between fragments",
+            [frame(TEXT, b"x"), between.concat().repeat(100)].concat(),
+            MESSAGES,
+        ),
+        (
+            "messages of fragments",
+            message.concat().repeat(100),
+            MESSAGES,
+        ),
+        (
+            "the largest messages",
+            frame(FIN | TEXT, &vec![b'x'; LARGEST]).repeat(6),
+            BYTES,
+        ),
+        (
+            "the largest messages in fragments",
+            [
+                frame(TEXT, &vec![b'x'; LARGEST / 2]),
+                frame(FIN | CONTINUATION, &vec![b'x'; LARGEST / 2]),
+            ]
+            .concat()
+            .repeat(6),
+            BYTES,
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn a_flood_of_any_kind_closes_its_socket_with_4029_and_no_other() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::on(&nats).await;
+    let publisher = Publisher::on(&nats).await;
+    let mut witness = Client::join(&gateway, "witness", "acme").await;
+    let floods = floods();
+    for (index, (name, bytes, (code, reason))) in floods.iter().enumerate() {
+        // After the open, and as soon as the request.
+        let mut late = RawSocket::join(&gateway, &format!("late-{index}"), "acme").await;
+        late.send(bytes).await;
+        let early = format!("early-{index}");
+        let mut early = RawSocket::join_with(&gateway, &early, "acme", bytes).await;
+        for socket in [&mut late, &mut early] {
+            assert_eq!(
+                socket.closed().await,
+                (*code, (*reason).to_owned()),
+                "{name}"
+            );
+        }
+        publisher
+            .event("acme.custom.x", &json!({ "title": name }))
+            .await;
+        assert_eq!(witness.notification().await["title"], *name);
+    }
+    let count = 2.0 * floods.len() as f64;
+    gateway
+        .metric_becomes("herald_connections_closed_total", "4029", count)
+        .await;
+}
+
+#[tokio::test]
+async fn what_a_client_may_send_at_once_is_no_flood() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::on(&nats).await;
+    let ping = frame(FIN | PING, b"still open?");
+    let pong = Some((FIN | PONG, b"still open?".to_vec()));
+    let fragments = |count: usize, size: usize| {
+        [
+            frame(TEXT, &vec![b'x'; size]),
+            frame(CONTINUATION, &vec![b'x'; size]).repeat(count - 2),
+            frame(FIN | CONTINUATION, &vec![b'x'; size]),
+        ]
+        .concat()
+    };
+    for (user, bytes) in [
+        ("largest", frame(FIN | TEXT, &vec![b'x'; LARGEST]).repeat(3)),
+        ("fragments", fragments(64, 1024)),
+        ("bytes", fragments(60, 1)),
+        ("pongs", frame(FIN | PONG, b"").repeat(150)),
+    ] {
+        let mut socket = RawSocket::join(&gateway, user, "acme").await;
+        socket.send(&bytes).await;
+        socket.send(&ping).await;
+        assert_eq!(socket.next().await, pong, "{user}");
+    }
+    let mut chopped = RawSocket::join(&gateway, "chopped", "acme").await;
+    for byte in frame(FIN | TEXT, &[b'x'; 3000]) {
+        chopped.send(&[byte]).await;
+    }
+    chopped.send(&ping).await;
+    assert_eq!(chopped.next().await, pong);
+}
+
+/// It used to be read only once nothing waited for it: then its pings, its fresh token and its close waited,
+/// too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_whose_queue_is_never_empty_is_heard() {
+    const EVENTS: usize = 40_000;
+    const SIZE: usize = 1024;
+    const TOTAL: usize = EVENTS * SIZE;
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats)
+        .set("sockets.queue_bytes", 8 * TOTAL)
+        // The kernel takes so much at a time that writing seldom waits.
+        .set("sockets.send_buffer", 0)
+        .set("log.level", "info")
+        .ready()
+        .await;
+    let joined = attempt(&gateway, "ann", local(1), &[]).await;
+    assert_eq!(joined.status, 101);
+    let publisher = nats.connect().await;
+    let event = Bytes::from(json!({ "title": "t", "message": "x".repeat(SIZE) }).to_string());
+    for _ in 0..EVENTS {
+        let sent = publisher.publish("ws.acme.custom.x", event.clone()).await;
+        sent.expect("it is sent");
+    }
+    let waits = eventually(PATIENCE, async || {
+        gateway.metric("herald_queue_memory_bytes", "").await > TOTAL as f64 / 2.0
+    });
+    assert!(waits.await, "nothing waits for the socket");
+    let stream = joined.stream.into_std().expect("it is ours");
+    let reading = tokio::task::spawn_blocking(move || asking(stream, TOTAL / 16));
+    for bytes in soon(reading).await.expect("it is answered") {
+        assert!(bytes < TOTAL / 3, "{bytes} bytes of {TOTAL} came first");
+    }
+}
+
+/// Reads as fast as it can, and asks again and again, each time after so many bytes: how many came before each
+/// answer.
+fn asking(mut stream: std::net::TcpStream, every: usize) -> Vec<usize> {
+    stream.set_nonblocking(false).expect("it blocks");
+    stream.set_read_timeout(Some(PATIENCE)).expect("it is set");
+    let mut buffer = vec![0; 1 << 20];
+    let mut waiting = Vec::new();
+    let (mut read, mut asked, mut answers) = (0, None, Vec::new());
+    while answers.len() < 8 {
+        let more = stream.read(&mut buffer).expect("more");
+        assert!(more > 0, "the connection has ended");
+        read += more;
+        waiting.extend_from_slice(&buffer[..more]);
+        let mut rest = waiting.as_slice();
+        while let Some((first, after)) = split_frame(rest) {
+            if first == FIN | PONG {
+                answers.extend(asked.take().map(|asked| read - asked));
+            }
+            rest = after;
+        }
+        waiting = rest.to_vec();
+        if asked.is_none() && read > every * (answers.len() + 1) {
+            asked = Some(read);
+            stream.write_all(&frame(FIN | PING, b"")).expect("sent");
+        }
+    }
+    answers
+}
+
+/// The first byte of a frame of the server's, and what comes after it.
+fn split_frame(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    let (header, payload) = match *bytes {
+        [first, 126, high, low, ..] => ((first, 4), usize::from(u16::from_be_bytes([high, low]))),
+        [first, short @ 0..126, ..] => ((first, 2), usize::from(short)),
+        _ => return None,
+    };
+    let (first, length) = header;
+    Some((first, bytes.get(length + payload..)?))
+}
