@@ -39,8 +39,8 @@ const CLOSE_PEER: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(1);
 /// What is taken of a peer behind our close frame as frames, in bytes: each costs work.
 const FRAMES_AFTER_CLOSE: usize = 256 * 1024;
-/// What is taken of it in all. A message that was too big is still on its way, and the close frame of a
-/// client that cannot write and read at once comes behind it.
+/// What is taken of it in all, unless it was closed for a flood. A message that was too big is still on its
+/// way, and the close frame of a client that cannot write and read at once comes behind it.
 const BYTES_AFTER_CLOSE: usize = 4 * 1024 * 1024;
 /// A client's shortest frame.
 const FRAME_BYTES: usize = 6;
@@ -53,6 +53,8 @@ pub(super) struct Transport {
     unflushed: bool,
     /// Where the peer's next frame begins is not known any more.
     is_broken: bool,
+    /// The peer sent more than it may.
+    is_flooded: bool,
     /// The payload of the ping that went out with our close frame. Boxed: every idle socket has the place.
     last_ping: Option<Box<Bytes>>,
 }
@@ -96,6 +98,7 @@ impl Transport {
             stream,
             unflushed: false,
             is_broken: false,
+            is_flooded: false,
             last_ping: None,
         }
     }
@@ -114,6 +117,10 @@ impl Transport {
             None => Incoming::Gone,
         };
         self.is_broken |= matches!(incoming, Incoming::Violation(_));
+        self.is_flooded |= matches!(
+            incoming,
+            Incoming::Violation(CloseReason::TooManyMessages | CloseReason::TooManyBytes)
+        );
         Poll::Ready(incoming)
     }
 
@@ -212,9 +219,14 @@ impl Transport {
             }
             consume_budget().await;
         }
+        let most = if self.is_flooded {
+            FRAMES_AFTER_CLOSE
+        } else {
+            BYTES_AFTER_CLOSE
+        };
         let mut tail = Tail::default();
         let mut bytes = [0u8; 2048];
-        while taken < BYTES_AFTER_CLOSE {
+        while taken < most {
             let read = self.stream.get_mut().conn().read(&mut bytes).await;
             let Ok(read @ 1..) = read else {
                 return Answer::Left;
