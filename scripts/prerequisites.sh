@@ -10,8 +10,8 @@ lacks() {
 
 command -v cargo >/dev/null || lacks "Rust is missing: install it from https://rustup.rs (1.91.1 or newer)."
 # Also where Docker runs nats-server: some of the tests' clients are Python.
-if ! python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; then
-    lacks "Python 3.9 or newer with venv is missing (Debian: apt install python3-venv python3-pip)."
+if ! python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    lacks "Python 3.10 or newer with venv is missing (Debian: apt install python3-venv python3-pip)."
 fi
 if ! node -e 'const [a, b] = process.versions.node.split(".").map(Number);
     process.exit(a > 20 || (a === 20 && b >= 10) ? 0 : 1)' 2>/dev/null; then

@@ -14,6 +14,7 @@
 
 mod admin;
 mod asked_again;
+mod autobahn;
 mod bad_events;
 mod bad_tokens;
 mod check;
