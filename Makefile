@@ -32,6 +32,16 @@ faults: need-cargo ## Gateways and a cluster under seeded faults: SEEDS=1..20 SE
 faults-more: need-cargo ## What else faults bring: a rolling restart, pairs, storms, thin lines, memory. Half an hour.
 	@scripts/faults.sh more
 
+.PHONY: fuzz
+fuzz: need-cargo ## Fuzz everything that reads bytes from outside: FUZZ_SECONDS=300 each, TARGETS= for some.
+	@scripts/fuzz.sh "$(or $(FUZZ_SECONDS),300)" $(TARGETS)
+
+.PHONY: check-long
+check-long: ## What takes too long for every change: fuzz, faults, faults-more. Some two hours.
+	@$(MAKE) --no-print-directory fuzz
+	@$(MAKE) --no-print-directory faults
+	@$(MAKE) --no-print-directory faults-more
+
 .PHONY: lint
 lint: need-cargo ## Formatting, clippy, rustdoc and (where cargo-deny is installed) dependencies.
 	$(CARGO) fmt --check

@@ -20,6 +20,9 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod event;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ingest;
 pub mod migrate;
 pub mod ops;

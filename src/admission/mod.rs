@@ -8,6 +8,8 @@
 mod address;
 mod expired;
 mod forwarded;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod per_address;
 mod rate;
 

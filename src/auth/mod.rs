@@ -6,6 +6,8 @@
 //! of a token: errors are fixed sentences.
 
 mod claims;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod jwks;
 mod jwks_file;
 mod jws;

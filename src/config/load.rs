@@ -103,10 +103,6 @@ impl Config {
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Reading, ConfigError> {
-        let environment: BTreeMap<String, String> = environment
-            .into_iter()
-            .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
-            .collect();
         let text = match path {
             None => String::new(),
             Some(path) => read_text(path).map_err(|source| ConfigError::Unreadable {
@@ -114,7 +110,20 @@ impl Config {
                 source,
             })?,
         };
-        let table = parse_toml(path, &text)?;
+        Self::read_text(path, &text, environment)
+    }
+
+    /// As [`Config::read_from`], with the file's text.
+    pub(super) fn read_text(
+        path: Option<&Path>,
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Reading, ConfigError> {
+        let environment: BTreeMap<String, String> = environment
+            .into_iter()
+            .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
+            .collect();
+        let table = parse_toml(path, text)?;
         let mut problems: Vec<String> = unknown_in_file(&table)
             .into_iter()
             .chain(unknown_in_environment(environment.keys()))
@@ -123,7 +132,7 @@ impl Config {
             .into_iter()
             .filter(|(name, _)| is_setting(name))
             .collect();
-        let config = values(&text, variables, &mut problems);
+        let config = values(text, variables, &mut problems);
         problems.extend(config.problems());
         Ok(Reading { config, problems })
     }

@@ -6,6 +6,8 @@
 
 mod duration;
 mod file;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod keys;
 mod load;
 mod network;

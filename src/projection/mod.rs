@@ -5,6 +5,8 @@
 
 mod encode;
 mod fields;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod identity;
 mod rules;
 mod template;

@@ -6,6 +6,8 @@
 
 mod allowance;
 mod close;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handshake;
 mod in_flight;
 mod metered;

@@ -1,0 +1,74 @@
+//! A client's bytes after its handshake, through the WebSocket library up to the session.
+//!
+//! The first two bytes say how much of the rest came with the handshake.
+
+#![no_main]
+
+use std::cell::OnceCell;
+
+use herald::fuzzing::socket::{Seen, frames};
+use libfuzzer_sys::fuzz_target;
+use tokio::runtime::{Builder, Runtime};
+
+/// Small, so that inputs reach it.
+const LARGEST: usize = 1000;
+/// As many messages a client may send at once.
+const BURST: usize = 200;
+
+thread_local! {
+    static RUNTIME: OnceCell<Runtime> = const { OnceCell::new() };
+}
+
+fn run(bytes: &[u8], read: usize) -> Vec<Seen> {
+    RUNTIME.with(|runtime| {
+        let make = || {
+            Builder::new_current_thread()
+                .enable_io()
+                .build()
+                .expect("a runtime")
+        };
+        runtime
+            .get_or_init(make)
+            .block_on(frames(bytes, read, LARGEST))
+    })
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((read, bytes)) = data.split_first_chunk::<2>() else {
+        return;
+    };
+    let seen = run(bytes, 0);
+    let mut counted = 0;
+    for (index, one) in seen.iter().enumerate() {
+        let is_last = index + 1 == seen.len();
+        match one {
+            Seen::Text(text) => {
+                assert!(text.len() <= LARGEST, "a message over the limit");
+                counted += 1;
+            }
+            Seen::Ping => counted += 1,
+            Seen::Pong | Seen::Token => {}
+            Seen::Closed(code) => {
+                assert!(is_last, "something after the client's close");
+                let is_sendable = matches!(code, 1000..=1003 | 1005 | 1007..=1014 | 3000..=4999);
+                assert!(is_sendable, "took the close code {code}");
+            }
+            Seen::Ours(code) => {
+                assert!(is_last, "something after a close");
+                assert!(
+                    matches!(code, 1002 | 1003 | 1007 | 1009 | 4001 | 4029),
+                    "closed with {code}"
+                );
+            }
+            Seen::Gone => assert!(is_last, "something after the end"),
+        }
+    }
+    assert!(
+        seen.last()
+            .is_some_and(|last| matches!(last, Seen::Closed(_) | Seen::Ours(_) | Seen::Gone))
+    );
+    assert!(counted <= BURST + 1, "{counted} messages at once");
+    // How the bytes were cut on their way changes nothing.
+    let read = usize::from(u16::from_le_bytes(*read)) % (bytes.len() + 1);
+    assert_eq!(seen, run(bytes, read), "cut at {read}");
+});

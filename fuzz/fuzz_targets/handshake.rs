@@ -1,0 +1,73 @@
+//! A handshake request, from its bytes through all checks that need no key.
+
+#![no_main]
+
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, Request, Uri, header};
+use herald::auth::{TOKEN_BYTES_MAX, presented_token};
+use herald::fuzzing::socket::{key, origin_allowed, switching, workspace};
+use libfuzzer_sys::fuzz_target;
+
+fn request(data: &[u8]) -> Option<Parts> {
+    let mut headers = [httparse::EMPTY_HEADER; 100];
+    let mut parsed = httparse::Request::new(&mut headers);
+    parsed
+        .parse(data)
+        .ok()
+        .filter(httparse::Status::is_complete)?;
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method = Method::from_bytes(parsed.method?.as_bytes()).ok()?;
+    parts.uri = parsed.path?.parse::<Uri>().ok()?;
+    for field in parsed.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        parts
+            .headers
+            .append(name, HeaderValue::from_bytes(field.value).ok()?);
+    }
+    Some(parts)
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some(request) = request(data) else {
+        return;
+    };
+    match key(&request) {
+        Ok(key) => {
+            assert_eq!(request.method, Method::GET);
+            assert_eq!(request.headers[header::SEC_WEBSOCKET_VERSION], "13");
+            assert_eq!(key.len(), 24, "16 bytes in base64");
+            let headers = switching("accepted", &request.headers);
+            if let Some(selected) = headers.get(header::SEC_WEBSOCKET_PROTOCOL) {
+                let selected = selected.to_str().expect("one of ours");
+                let offered = request.headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
+                let mut offered = offered.iter().filter_map(|value| value.to_str().ok());
+                assert!(offered.any(|value| value.split(',').any(|one| one.trim() == selected)));
+            }
+        }
+        Err(status) => assert!(matches!(status, 400 | 426), "refused with {status}"),
+    }
+    match workspace(&request) {
+        Ok(slug) => {
+            let slug = slug.as_str().as_bytes();
+            assert!((1..=64).contains(&slug.len()));
+            assert!(slug[0].is_ascii_alphanumeric());
+            assert!(
+                slug.iter()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(byte))
+            );
+        }
+        Err(code) => assert_eq!(code, 4002),
+    }
+    if let Ok(token) = presented_token(request.uri.query(), &request.headers) {
+        assert!(!token.expose().is_empty());
+        assert!(token.expose().len() <= data.len().max(TOKEN_BYTES_MAX) * 3);
+        assert_eq!(format!("{token:?}"), "***");
+    }
+    let ours = ["https://app.example.com".to_owned()];
+    if let Some(origin) = request.headers.get(header::ORIGIN) {
+        let is_ours = origin.as_bytes().eq_ignore_ascii_case(ours[0].as_bytes());
+        let is_one = request.headers.get_all(header::ORIGIN).iter().count() == 1;
+        assert!(!origin_allowed(&request, &ours) || is_ours);
+        assert!(origin_allowed(&request, &ours) || !is_ours || !is_one);
+    }
+});

@@ -1,0 +1,103 @@
+//! A token. As it is, it was not signed with the key and never passes. With `sign:` before it, what follows is
+//! a header, a line break and claims, which are signed: then the claims decide.
+
+#![no_main]
+
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use herald::auth::{AuthError, Verifier, Workspaces};
+use herald::config::AuthConfig;
+use jsonwebtoken::{Algorithm, EncodingKey};
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+const SECRET: &str = "the key of this target, which no input holds";
+
+static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
+    let config = AuthConfig {
+        hmac_secret: Some(SECRET.into()),
+        ..AuthConfig::default()
+    };
+    Verifier::from_config(&config).expect("a secret")
+});
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_764_000_000)
+}
+
+fn signed(header: &str, claims: &str, algorithm: Algorithm) -> String {
+    let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let message = format!("{}.{}", encode(header), encode(claims));
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, algorithm);
+    format!("{message}.{}", signature.expect("HMAC cannot fail"))
+}
+
+fn check_signed(header: &str, claims: &str) {
+    for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+        let token = signed(header, claims, algorithm);
+        let identity = match VERIFIER.verify(&token, now()) {
+            Ok(identity) => identity,
+            Err(error) => {
+                assert_ne!(error, AuthError::Missing);
+                continue;
+            }
+        };
+        let header: Value = serde_json::from_str(header).expect("it was read");
+        let claims: Value = serde_json::from_str(claims).expect("they were read");
+        assert_eq!(
+            header["alg"],
+            format!("{algorithm:?}"),
+            "the token chose its algorithm"
+        );
+        assert!(header.get("crit").is_none());
+        assert!(identity.expires_at > now());
+        assert!(
+            claims["exp"]
+                .as_f64()
+                .is_some_and(|end| end > 1_764_000_000.0)
+        );
+        assert_eq!(claims["sub"], *identity.subject);
+        assert!(!identity.subject.is_empty());
+        if let Workspaces::Some(slugs) = &identity.workspaces {
+            for slug in slugs {
+                let slug = slug.as_str().as_bytes();
+                assert!((1..=64).contains(&slug.len()) && slug[0].is_ascii_alphanumeric());
+                assert!(
+                    slug.iter()
+                        .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(byte))
+                );
+            }
+        } else {
+            assert!(
+                claims.to_string().contains("\"*\""),
+                "every workspace, and nobody said so"
+            );
+        }
+        // Another signature, whatever is changed.
+        let (message, signature) = token.rsplit_once('.').expect("three parts");
+        let other = if signature.starts_with('A') { "B" } else { "A" };
+        let forged = format!("{message}.{other}{}", &signature[1..]);
+        assert!(VERIFIER.verify(&forged, now()).is_err());
+    }
+}
+
+fuzz_target!(|data: &str| {
+    match data.strip_prefix("sign:") {
+        Some(signed) => {
+            let (header, claims) = signed.split_once('\n').unwrap_or((signed, ""));
+            check_signed(header, claims);
+        }
+        None => {
+            let error = VERIFIER.verify(data, now()).expect_err("it was not signed");
+            assert_ne!(error, AuthError::Expired, "its signature comes first");
+            let told = format!("{error} {error:?}");
+            let is_word = |part: &str| part.is_ascii() && !part.contains(char::is_whitespace);
+            let shows = |part: &str| part.len() >= 12 && is_word(part) && told.contains(part);
+            assert!(!data.split('.').any(shows), "a part of the token is shown");
+        }
+    }
+});

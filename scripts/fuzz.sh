@@ -1,0 +1,34 @@
+#!/bin/sh
+# Fuzzes each target of fuzz/, one after the other, and stops at the first that fails.
+#
+#   scripts/fuzz.sh [seconds] [target…]   300 seconds each; all targets
+#   scripts/fuzz.sh keep [target…]        puts into fuzz/corpus what was found since and reaches new code
+#
+# What is found goes to fuzz/found, an input that fails to fuzz/artifacts. Needs cargo-fuzz, and a C++ compiler
+# for libFuzzer. Herald is safe Rust, so that no sanitizer looks at it: the build stays a third as large.
+set -eu
+cd "$(dirname "$0")/.."
+
+cargo fuzz --version >/dev/null 2>&1 || {
+    echo "cargo-fuzz is missing: cargo install --locked cargo-fuzz" >&2
+    exit 1
+}
+# It asks for nightly's flags, which the stable compiler takes so.
+export RUSTC_BOOTSTRAP=1
+
+what=${1:-300}
+[ $# -eq 0 ] || shift
+[ $# -gt 0 ] || set -- $(cargo fuzz list)
+cargo fuzz build --sanitizer none
+for target in "$@"; do
+    mkdir -p "fuzz/found/$target"
+    if [ "$what" = keep ]; then
+        cargo fuzz run --sanitizer none "$target" "fuzz/corpus/$target" -- \
+            -merge=1 "fuzz/corpus/$target" "fuzz/found/$target"
+        continue
+    fi
+    echo "== $target, $what s"
+    # An input that takes 10 s or 1 GiB fails.
+    cargo fuzz run --sanitizer none "$target" "fuzz/found/$target" "fuzz/corpus/$target" -- \
+        -max_total_time="$what" -timeout=10 -rss_limit_mb=1024 -print_final_stats=1
+done

@@ -1,0 +1,9 @@
+//! What the fuzz targets in `fuzz/` reach of the inner parts. Their feature `fuzzing` alone opens it; no
+//! other build has it.
+
+pub use crate::admission::fuzzing as admission;
+pub use crate::auth::fuzzing as auth;
+pub use crate::config::fuzzing as config;
+pub use crate::ingest::fuzzing as ingest;
+pub use crate::projection::fuzzing as projection;
+pub use crate::socket::fuzzing as socket;
