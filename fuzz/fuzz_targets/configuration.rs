@@ -5,7 +5,7 @@
 use herald::fuzzing::config::read;
 use libfuzzer_sys::fuzz_target;
 
-/// In secrets that the environment adds: it may show nowhere.
+/// In secrets that are added to file and environment: it may show nowhere.
 const SECRET: &str = "quiet-7f3a91c04be26d58";
 
 fuzz_target!(|data: &str| {
@@ -19,11 +19,16 @@ fuzz_target!(|data: &str| {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     environment.push(("HERALD_AUTH__HMAC_SECRET".to_owned(), SECRET.repeat(2)));
-    environment.push((
-        "HERALD_NATS__URL".to_owned(),
-        format!("nats://user:{SECRET}@nats"),
-    ));
-    let told = match read(text, environment) {
+    let mut text = text.to_owned();
+    let secret = SECRET.repeat(2);
+    if text.contains("auth") {
+        environment.push(("HERALD_AUTH__HMAC_SECRET".to_owned(), secret));
+    } else {
+        text.push_str(&format!("\n[auth]\nhmac_secret = \"{secret}\"\n"));
+    }
+    let url = format!("nats://user:{SECRET}@nats");
+    environment.push(("HERALD_NATS__URL".to_owned(), url));
+    let told = match read(&text, environment) {
         Err(error) => format!("{error} {error:?}"),
         Ok(reading) => {
             let told = format!("{:?} {:?}", reading.config, reading.problems);
