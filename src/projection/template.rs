@@ -15,6 +15,10 @@ const FUEL: u64 = 20_000;
 /// Longest output of one template, in bytes. A quarter of what a notification may be.
 pub(super) const OUTPUT_MAX: usize = 16 * 1024;
 
+/// Longest source of one template, in bytes. The engine takes quadratic time to read an expression: seconds for
+/// one that joins ten thousand values.
+const SOURCE_MAX: usize = 8 * 1024;
+
 /// The names that every template sees beside the allowed fields.
 pub(super) const OWN_NAMES: [&str; 4] = ["event", "category", "name", "workspace"];
 
@@ -52,6 +56,9 @@ impl Templates {
     /// # Errors
     /// What is wrong with it, with the line.
     pub(super) fn add(&mut self, name: &str, source: &str) -> Result<Template, String> {
+        if source.len() > SOURCE_MAX {
+            return Err(format!("source of over {SOURCE_MAX} bytes"));
+        }
         if !source.contains(['{', '}']) {
             return Ok(Template::Text(source.to_owned()));
         }

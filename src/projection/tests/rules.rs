@@ -156,6 +156,20 @@ fn a_rules_file_with_a_mistake_is_refused_with_the_rule_and_the_mistake() {
     assert_eq!(Rules::parse(both).unwrap_err().len(), 2);
 }
 
+/// Found by fuzzing: 40 KB of it took 10 s to read. And a text without braces was as long as one liked.
+#[test]
+fn regression_a_template_with_a_long_source_is_refused_unread() {
+    let (most, over) = ("x".repeat(8192), "x".repeat(8193));
+    let joined = format!("{{{{ 1{} }}}}", "~1".repeat(20_000));
+    let rules = |title: &str| format!("[[rule]]\nmatch = '*.*'\ntitle = '{title}'");
+    assert!(Rules::parse(&rules(&most)).is_ok());
+    for title in [over, joined] {
+        let problems = Rules::parse(&rules(&title)).unwrap_err();
+        let wanted = "rule 1 (*.*): the template `title` has a source of over 8192 bytes";
+        assert_eq!(problems, [wanted]);
+    }
+}
+
 #[test]
 fn a_template_that_goes_over_its_limits_or_fails_makes_a_bad_event_without_values() {
     let projector = ruled(
