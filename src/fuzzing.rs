@@ -4,6 +4,5 @@
 pub use crate::admission::fuzzing as admission;
 pub use crate::auth::fuzzing as auth;
 pub use crate::config::fuzzing as config;
-pub use crate::ingest::fuzzing as ingest;
 pub use crate::projection::fuzzing as projection;
 pub use crate::socket::fuzzing as socket;

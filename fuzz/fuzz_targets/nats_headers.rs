@@ -4,9 +4,9 @@
 #![no_main]
 
 use async_nats::Message;
+use async_nats::wire::header_block;
 use bytes::Bytes;
 use herald::event::WorkspaceSlug;
-use herald::fuzzing::ingest::headers;
 use herald::ingest::{RawStored, live_event};
 use libfuzzer_sys::fuzz_target;
 
@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
         subject: "live.ws.acme.custom.x".into(),
         reply: None,
         payload: Bytes::new(),
-        headers: Some(headers(&block)),
+        headers: Some(header_block(&block).2),
         status: None,
         description: None,
         length: 0,

@@ -7,5 +7,5 @@ use super::{Config, ConfigError, Reading};
 /// # Errors
 /// As [`Config::read_from`].
 pub fn read(text: &str, environment: Vec<(String, String)>) -> Result<Reading, ConfigError> {
-    Config::read_text(None, text, environment)
+    Config::read_toml(None, text, environment)
 }

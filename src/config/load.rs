@@ -110,11 +110,11 @@ impl Config {
                 source,
             })?,
         };
-        Self::read_text(path, &text, environment)
+        Self::read_toml(path, &text, environment)
     }
 
     /// As [`Config::read_from`], with the file's text.
-    pub(super) fn read_text(
+    pub(super) fn read_toml(
         path: Option<&Path>,
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,

@@ -6,8 +6,6 @@ mod dead_letters;
 mod direct_get;
 mod disturbances;
 mod floor;
-#[cfg(feature = "fuzzing")]
-pub mod fuzzing;
 mod gather;
 mod leader;
 mod link;
