@@ -92,7 +92,7 @@ pub async fn frames(bytes: &[u8], read: usize, max_message_bytes: usize) -> Vec<
                 seen.push(Seen::Ping);
                 Input::Ping
             }
-            Incoming::Pong => {
+            Incoming::Pong { .. } => {
                 seen.push(Seen::Pong);
                 Input::Pong
             }
