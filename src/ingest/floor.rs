@@ -26,8 +26,8 @@ type Ask = oneshot::Sender<Result<Mark, ReadError>>;
 impl FloorReader {
     /// A handle, and the task that has to be run for it.
     pub fn start(leader: Leader) -> (Self, impl Future<Output = ()> + Send) {
-        // Unbounded, but an ask belongs to a join or a barrier of an open socket, and both are bounded
-        // by `sockets.max_connections`.
+        // Unbounded, but whoever asks waits for the answer: joins that have their turn, barriers of open sockets,
+        // rooms that begin, repairs, a drain. What gave up meanwhile leaves with the next answer.
         let (asks, inbox) = mpsc::unbounded_channel();
         (Self { asks }, answer(leader, inbox))
     }

@@ -109,7 +109,7 @@ pub struct Leader {
     elections: watch::Sender<()>,
     /// The subject of the newest message whose subject can be asked for. One lock for a moment: reads run
     /// side by side.
-    askable: Arc<Mutex<Option<String>>>,
+    askable: Arc<Mutex<Option<(u64, String)>>>,
 }
 
 /// The answer to `$JS.API.STREAM.MSG.GET` (ADR-8). Read here and not by the client, which fails on a
@@ -207,10 +207,11 @@ impl Leader {
     fn tail_at(&self, message: Message) -> Tail {
         let mut askable = self.askable.lock().unwrap_or_else(PoisonError::into_inner);
         let subject = if is_askable(&message.subject) {
-            *askable = Some(message.subject.clone());
+            *askable = Some((message.seq, message.subject.clone()));
             message.subject
         } else {
-            askable.clone().unwrap_or_else(|| pattern(&message.subject))
+            let known = askable.as_ref().map(|(_, subject)| subject.clone());
+            known.unwrap_or_else(|| pattern(&message.subject))
         };
         Tail {
             mark: Mark {
@@ -227,6 +228,11 @@ impl Leader {
     /// [`ReadError`], also where the two reads were answered by two that cannot both lead.
     pub async fn whole(&self) -> Result<(StreamState, Tail), ReadError> {
         let mut state = self.state().await?;
+        self.askable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            // What has aged out proves nothing.
+            .take_if(|(sequence, _)| *sequence < state.first_sequence);
         let mut tail = self.tail().await?;
         if tail.mark.sequence >= state.last_sequence {
             state.last_sequence = tail.mark.sequence;

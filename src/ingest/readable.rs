@@ -5,15 +5,17 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tracing::{info, warn};
 
 use super::direct_get::{DirectGet, DirectGetError};
 use super::leader::Leader;
 
 /// The pause between two looks is a part of the time after which it matters: so many to it.
-const LOOKS: u32 = 3;
-/// The pause between two looks, at least and at most. A look costs four requests.
-const PAUSE: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(10)];
+const LOOKS: u32 = 10;
+/// The pause between two looks, at least and at most. A look costs two requests for each stream, and two more
+/// for one that is empty.
+const PAUSE: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(3)];
 /// How long the answer to a direct get may take.
 const DIRECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A workspace that nothing is stored for: only that there is an answer counts.
@@ -93,16 +95,26 @@ impl Readable {
     async fn run(self, streams: Vec<Looked>, unready_after: impl Fn() -> Duration + Send + Sync) {
         let [least, most] = PAUSE;
         loop {
-            for (stream, reads) in streams.iter().zip(self.0.chunks_exact(2)) {
-                let [leader, direct] = reads else { continue };
-                let (began, read) = (Instant::now(), stream.leader.tail().await);
-                leader.note(began, read.err().map(|error| error.cause().to_owned()));
-                let (began, read) = (Instant::now(), stream.direct.any(WORKSPACE).await);
-                direct.note(began, read.err().map(|error| direct.told(&error)));
-            }
+            // Side by side, so that one that gets no answer does not keep the others waiting.
+            let looks = streams.iter().zip(self.0.chunks_exact(2)).map(look);
+            join_all(looks).await;
             tokio::time::sleep((unready_after() / LOOKS).clamp(least, most)).await;
         }
     }
+}
+
+/// Looks at a stream once, in both ways.
+async fn look((stream, reads): (&Looked, &[Reads])) {
+    let [leader, direct] = reads else { return };
+    let began = Instant::now();
+    let (led, got) = tokio::join!(stream.leader.tail(), stream.direct.any(WORKSPACE));
+    let got = got.err().map(|error| match &led {
+        // What both lack is no matter of direct gets.
+        Err(cause) => cause.cause().to_owned(),
+        Ok(_) => direct.told(&error),
+    });
+    leader.note(began, led.err().map(|error| error.cause().to_owned()));
+    direct.note(began, got);
 }
 
 impl Looked {

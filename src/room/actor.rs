@@ -113,9 +113,8 @@ impl Room {
         let workspace = handle.workspace().clone();
         loop {
             let epoch = context.link.epoch();
-            match listen(&context, &workspace).await {
+            match listen(&context, &workspace, &shared).await {
                 Some((ears, floor)) => {
-                    shared.listen([ears.events.sid(), ears.claims.sid()]);
                     let now = Instant::now();
                     let traffic = context.metrics.room_opened(&workspace);
                     return Some(Self {
@@ -329,7 +328,11 @@ async fn repaired(repair: &mut Option<Repair>) -> Option<Repaired> {
 }
 
 /// Subscribes, and proves by a read sent afterwards on the same connection that it is in force.
-async fn listen(context: &RoomContext, workspace: &WorkspaceSlug) -> Option<(Ears, Mark)> {
+async fn listen(
+    context: &RoomContext,
+    workspace: &WorkspaceSlug,
+    shared: &Shared,
+) -> Option<(Ears, Mark)> {
     timeout(AWAY, context.link.connected()).await.ok()?;
     let client = context.link.client();
     let events = client
@@ -340,6 +343,8 @@ async fn listen(context: &RoomContext, workspace: &WorkspaceSlug) -> Option<(Ear
         .subscribe(format!("live.session.{workspace}.*"))
         .await
         .ok()?;
+    // Before the read: what the subscriptions drop meanwhile is to be looked for.
+    shared.listen([events.sid(), claims.sid()]);
     match context.floor.read().await {
         Ok(floor) => Some((Ears { events, claims }, floor)),
         Err(error) => {

@@ -16,9 +16,10 @@ use crate::socket::Outbox;
 #[derive(Debug, Clone)]
 pub struct RoomHandle {
     workspace: WorkspaceSlug,
-    /// The other end is the room's task. Unbounded, but each session has at most a few commands
-    /// under way, and sessions are bounded by `sockets.max_connections`; a room has at most one `Resync`, one
-    /// `Swept` and one `Checked` coming, and a drain asks once.
+    /// The other end is the room's task. Unbounded, but each session has at most a few commands under way
+    /// (`Pending`, `Attach`, `Barrier`, `Reclaimed`, `Left`), and sessions are bounded by
+    /// `sockets.max_connections`; each user has one `Probe`; a room has at most one `Resync`, one `Swept` and one
+    /// `Checked` coming; a drain asks once, and an `EndIfEmpty` comes once for each time that a room lingers.
     commands: mpsc::UnboundedSender<Command>,
     /// Whether the room hears its workspace. Set by the room's task.
     active: watch::Receiver<bool>,

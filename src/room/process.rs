@@ -183,7 +183,7 @@ impl Room {
         );
         for (session, member) in out.slow {
             debug!(%session, notification = notification.id, "socket too slow");
-            self.claims.left(member.user, session);
+            self.left(member.user, session);
         }
         if let Some(trace) = trace {
             trace.end(ended);

@@ -40,7 +40,7 @@ async fn only_the_room_that_missed_something_looks() {
     assert_eq!(bob.notification().await["title"], "bob's");
 
     let dropped = gateway.metric("herald_nats_slow_consumers_total", "").await;
-    assert!(dropped > 100.0, "{dropped}: nothing was dropped");
+    assert!(dropped > 0.5, "{dropped}: nothing was dropped");
     let lines = gateway.output();
     let lines = |words: &[&str]| {
         let has_all = |line: &&str| words.iter().all(|word| line.contains(word));

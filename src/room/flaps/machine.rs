@@ -54,6 +54,8 @@ struct Flap {
 pub(super) enum Newcomer {
     /// It may join.
     Welcome,
+    /// It may join, and nobody stands there: all are to know.
+    Vacant,
     /// The standing socket lives: come again after this time.
     Refused(Duration),
     /// Ask whether it lives, and look again with the answer.
@@ -112,7 +114,7 @@ impl Flaps {
             // No gateway has a socket of the user, or the one that has it is cut off.
             Some(asked) if now < asked + 2 * ANSWER => {
                 self.left(who);
-                Newcomer::Welcome
+                Newcomer::Vacant
             }
             Some(_) | None => {
                 flap.asked = Some(now);
@@ -293,6 +295,7 @@ mod tests {
         let now = Instant::now();
         let mut flaps = blocked(now);
         assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Ask);
+        assert_eq!(flaps.newcomer(&ann(), now + ANSWER), Newcomer::Vacant);
         assert_eq!(flaps.newcomer(&ann(), now + ANSWER), Newcomer::Welcome);
         assert!(!flaps.is_blocked(&ann(), now + ANSWER));
         // A question that nobody waited for says nothing.

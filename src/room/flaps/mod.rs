@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout_at;
 use tracing::debug;
 
 use self::machine::{ANSWER, Flaps, Newcomer, Who};
@@ -94,6 +94,11 @@ impl Damper {
             let newcomer = self.lock().flaps.newcomer(&who, now);
             let until = match newcomer {
                 Newcomer::Welcome => return Ok(()),
+                Newcomer::Vacant => {
+                    // Elsewhere the block would protect this newcomer's socket from the user's next one.
+                    self.tell(&who, Notice::Probed(false));
+                    return Ok(());
+                }
                 Newcomer::Refused(retry_after) => return Err(JoinError::Flapping { retry_after }),
                 Newcomer::Ask => {
                     self.tell(&who, Notice::Probe);
@@ -160,10 +165,12 @@ async fn answer(rooms: Rooms, who: Who) {
     let damper = rooms.context().damper.clone();
     let _pinged = Pinged(&damper, &who);
     let (workspace, user) = &who;
-    let Some(pong) = pong(&rooms, workspace, *user).await else {
+    let until = tokio::time::Instant::now() + PONG;
+    let asked = timeout_at(until, pong(&rooms, workspace, *user)).await;
+    let Ok(Some(pong)) = asked else {
         return;
     };
-    let is_alive = matches!(timeout(PONG, pong).await, Ok(Ok(())));
+    let is_alive = matches!(timeout_at(until, pong).await, Ok(Ok(())));
     debug!(%workspace, is_alive, "a standing socket was pinged for a newcomer");
     damper.tell(&who, Notice::Probed(is_alive));
 }
@@ -176,7 +183,7 @@ async fn pong(
 ) -> Option<oneshot::Receiver<()>> {
     let room = rooms.get(workspace)?;
     let asked = room.ask(|answer| Command::Probe { user, answer });
-    timeout(PONG, asked).await.ok()??
+    asked.await?
 }
 
 /// A socket that is being pinged, until the value is gone.

@@ -449,6 +449,8 @@ struct Subscription {
     queue_group: Option<String>,
     delivered: u64,
     max: Option<u64>,
+    /// It was full, that was told, and it has not been half empty since.
+    told_full: bool,
 }
 
 #[derive(Debug)]
@@ -757,6 +759,8 @@ impl ConnectionHandler {
                     match subscription.sender.try_send(message) {
                         Ok(_) => {
                             subscription.delivered += 1;
+                            subscription.told_full &= subscription.sender.capacity()
+                                < subscription.sender.max_capacity() / 2;
                             // if this `Subscription` has set `max` value, check if it
                             // was reached. If yes, remove the `Subscription` and in
                             // the result, `drop` the `sender` channel.
@@ -769,10 +773,13 @@ impl ConnectionHandler {
                         }
                         Err(mpsc::error::TrySendError::Full(_)) => {
                             debug!("slow consumer detected for subscription {}", sid);
-                            self.connector
-                                .events_tx
-                                .try_send(Event::SlowConsumer(sid))
-                                .ok();
+                            // Once, and not for each message: the events of a flood would fill the
+                            // channel, and those of another subscription would be lost.
+                            if !subscription.told_full {
+                                let event = Event::SlowConsumer(sid);
+                                subscription.told_full =
+                                    self.connector.events_tx.try_send(event).is_ok();
+                            }
                         }
                         Err(mpsc::error::TrySendError::Closed(_)) => {
                             debug!("subscription {} channel closed", sid);
@@ -875,6 +882,7 @@ impl ConnectionHandler {
                     sender,
                     delivered: 0,
                     max: None,
+                    told_full: false,
                     subject: subject.to_owned(),
                     queue_group: queue_group.to_owned(),
                 };
