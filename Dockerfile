@@ -19,7 +19,7 @@ COPY --from=build /herald /usr/local/bin/herald
 # Inside a container the ports are published by whoever runs it.
 ENV HERALD_SERVER__LISTEN=0.0.0.0:8080 HERALD_SERVER__ADMIN_LISTEN=0.0.0.0:9090
 EXPOSE 8080 9090
-# SIGTERM begins the drain; give it server.drain, server.drain_delay and 25 s (docker stop -t 35).
+# SIGTERM begins the drain; give it server.drain, server.drain_delay and 28 s (docker stop -t 40).
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/herald"]
 CMD ["serve"]

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de::Error};
 
+/// Longer than anything runs. A time and a duration together must not overflow.
+const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
+
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Duration, D::Error> {
@@ -16,6 +19,29 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(
 /// # Errors
 /// A sentence that shows how a duration is written.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text.trim())
-        .map_err(|_| format!("`{text}` is not a duration: write for example 300s or 5m"))
+    let duration = humantime::parse_duration(text.trim())
+        .map_err(|_| format!("`{text}` is not a duration: write for example 300s or 5m"))?;
+    if duration > LONGEST {
+        return Err(format!("`{text}` is longer than 100 years"));
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_that_no_clock_can_take_is_refused() {
+        for (text, is_good) in [
+            ("36500d", true),
+            ("36501d", false),
+            ("18446744073709551615s", false),
+            ("9999999999999999999999s", false),
+            ("-1s", false),
+            ("5", false),
+        ] {
+            assert_eq!(parse(text).is_ok(), is_good, "{text}");
+        }
+    }
 }

@@ -16,6 +16,9 @@ use super::origin;
 const SEND_SPANS_MAX: usize = 1000;
 /// Most new connections a second that can be asked for: beyond what any host accepts.
 const RATE_MAX: u32 = 1_000_000;
+/// The largest `sockets.max_message_bytes`: each socket may have a message of that size being read, and its limits on
+/// bytes are reckoned from it.
+const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most workspaces with series of their own; the SDK takes 2,000 of one instrument.
 const WORKSPACES_MAX: usize = 1000;
 
@@ -209,6 +212,10 @@ impl Config {
         ] {
             check(value > 0, &format!("{name} must not be 0"));
         }
+        check(
+            sockets.max_message_bytes <= MESSAGE_BYTES_MAX,
+            &format!("sockets.max_message_bytes must be at most {MESSAGE_BYTES_MAX}"),
+        );
         check(
             sockets.queue_bytes >= 64 * 1024,
             "sockets.queue_bytes must hold one notification: at least 65536",

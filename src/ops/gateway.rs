@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
+use axum::response::Response;
 use axum::routing::any;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
@@ -245,7 +248,18 @@ impl Gateway {
             .route("/", any(upgrade))
             .with_state(Arc::clone(&self.doorway))
             .merge(health::router(&self.health))
+            .layer(map_response(last_of_its_connection))
     }
+}
+
+/// A connection of the public listener has one request: who sends many takes places from those who come for a
+/// socket, and no limit counts them.
+async fn last_of_its_connection(mut response: Response) -> Response {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// What it means that a part has ended.

@@ -144,9 +144,7 @@ impl From<JoinError> for Refusal {
 
 impl IntoResponse for HttpRefusal {
     fn into_response(self) -> Response {
-        // Who comes later comes on a connection of its own, and this one's place is another's.
-        let close = [(header::CONNECTION, "close")];
-        let mut response = (self.status, close, self.text).into_response();
+        let mut response = (self.status, self.text).into_response();
         if let Some(after) = self.retry_after {
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
             let headers = response.headers_mut();

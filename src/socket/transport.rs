@@ -116,12 +116,18 @@ impl Transport {
             Some(Err(error)) => broken(&error),
             None => Incoming::Gone,
         };
-        self.is_broken |= matches!(incoming, Incoming::Violation(_));
-        self.is_flooded |= matches!(
-            incoming,
-            Incoming::Violation(CloseReason::TooManyMessages | CloseReason::TooManyBytes)
-        );
+        if let Incoming::Violation(reason) = incoming {
+            self.violated(reason);
+        }
         Poll::Ready(incoming)
+    }
+
+    fn violated(&mut self, reason: CloseReason) {
+        self.is_broken = true;
+        self.is_flooded |= matches!(
+            reason,
+            CloseReason::TooManyMessages | CloseReason::TooManyBytes
+        );
     }
 
     /// Ready once a text can be taken, which is when no earlier write is blocked.
@@ -212,10 +218,11 @@ impl Transport {
                         has_read |= payload == **ping;
                     }
                 }
-                Some(Err(error)) if matches!(broken(&error), Incoming::Violation(_)) => {
-                    self.is_broken = true;
-                }
-                Some(Err(_)) | None => return Answer::Left,
+                Some(Err(error)) => match broken(&error) {
+                    Incoming::Violation(reason) => self.violated(reason),
+                    _ => return Answer::Left,
+                },
+                None => return Answer::Left,
             }
             consume_budget().await;
         }

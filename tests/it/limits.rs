@@ -21,7 +21,7 @@ use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
 use crate::support::raw::{handshake, handshake_with};
 use crate::support::token::expiring;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, eventually, soon};
 
 /// The refusals of [`Gateway::metric`].
 const REFUSED: &str = "herald_connections_refused_total";
@@ -416,4 +416,23 @@ async fn at_the_ceiling_of_memory_stopped_clients_are_closed_and_the_others_get_
     gateway
         .metric_becomes("herald_queue_memory_bytes", "", 0.0)
         .await;
+}
+
+/// Requests that are no handshake have no other limit.
+#[tokio::test]
+async fn a_connection_of_the_public_listener_has_one_request() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::on(&nats).await;
+    for path in ["/", "/?token=x", "/healthz", "/readyz", "/nothing"] {
+        let mut stream = TcpStream::connect(&gateway.address)
+            .await
+            .expect("connected");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(20);
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answers = Vec::new();
+        // It may end with a reset, since there is more to read.
+        let _ = soon(stream.read_to_end(&mut answers)).await;
+        let answers = String::from_utf8_lossy(&answers);
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{path}: {answers}");
+    }
 }
