@@ -2,24 +2,21 @@
 //! given.
 //!
 //! The contract wants 4003 for them, and so its client sees `open`, forgets its back-off, and comes again
-//! after a second, for ever. From the fourth try on it is told to come later, before the upgrade, and then it backs
-//! off. One try in [`EVERY`] is still looked at: the fault may have been our clock's.
+//! after a second, for ever. From the fourth try within [`WINDOW`] on it is told to come later, before the upgrade,
+//! and then it backs off. One try in that time is still looked at: the fault may have been our clock's.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use super::Address;
-use super::rate::Rate;
 
-/// Tries of one token from one address that are looked at, one after the other.
-const TRIES: u32 = 3;
-/// The time in which one more is.
-const EVERY: Duration = Duration::from_secs(30);
-/// Tokens that are remembered, some 100 KiB. Each was signed by a key of ours, and so nobody can have many.
+/// Tries of one token from one address within [`WINDOW`] that are all looked at.
+const TRIES: usize = 3;
+/// Beyond these one is looked at in this time.
+const WINDOW: Duration = Duration::from_secs(30);
+/// Tokens and addresses that are remembered, some 300 KiB.
 const KEPT: usize = 4096;
-
-const RATE: Rate = Rate::new(EVERY, TRIES);
 
 /// The expired tokens of the last while, and how often each came from an address.
 #[derive(Debug, Default)]
@@ -27,7 +24,16 @@ pub(crate) struct ExpiredTokens {
     /// With a secret of this process: what is kept tells nothing of a token, and nobody can choose two that
     /// are taken for one.
     hasher: RandomState,
-    spent: HashMap<Key, Instant>,
+    tried: HashMap<Key, Tried>,
+}
+
+/// How often a token came from an address.
+#[derive(Debug, Clone, Copy)]
+struct Tried {
+    /// The last tries, the oldest first; `None` where there were not so many.
+    last: [Option<Instant>; TRIES],
+    /// When one was looked at last.
+    looked_at: Instant,
 }
 
 /// A token and an address.
@@ -40,39 +46,60 @@ impl ExpiredTokens {
         Key(self.hasher.hash_one((token, address)))
     }
 
-    /// Whether one more try is to be looked at.
+    /// One more try: whether it is to be looked at.
     ///
     /// # Errors
     /// How long it takes until one is.
-    pub(crate) fn check(&self, key: Key, now: Instant) -> Result<(), Duration> {
-        match self.spent.get(&key) {
-            Some(spent) => RATE.take(Some(*spent), 1, now).map(|_| ()),
-            None => Ok(()),
+    pub(crate) fn check(&mut self, key: Key, now: Instant) -> Result<(), Duration> {
+        let Some(tried) = self.tried.get_mut(&key) else {
+            return Ok(());
+        };
+        let wait = tried.wait(now);
+        tried.last.rotate_left(1);
+        if let Some(last) = tried.last.last_mut() {
+            *last = Some(now);
         }
+        wait.map_or(Ok(()), Err)
     }
 
     /// It was looked at, and is expired.
     pub(crate) fn add(&mut self, key: Key, now: Instant) {
-        let spent = self.spent.get(&key).copied();
-        // Tries that are looked at at the same time may be more than the rate has.
-        let Ok(next) = RATE.take(spent, 1, now) else {
-            return;
-        };
-        if spent.is_none() && self.spent.len() >= KEPT {
+        if self.tried.len() >= KEPT && !self.tried.contains_key(&key) {
             self.forget(now);
         }
-        self.spent.insert(key, next);
+        let first = Tried {
+            last: [None, None, Some(now)],
+            looked_at: now,
+        };
+        self.tried.entry(key).or_insert(first).looked_at = now;
     }
 
-    /// Makes room: forgets what has come seldom enough, and if there is no such, what came longest ago.
+    /// Makes room: forgets what no longer matters, and if that is little, the eighth that came longest ago. Each
+    /// look goes through all of them.
     fn forget(&mut self, now: Instant) {
-        self.spent.retain(|_, spent| *spent > now);
-        if self.spent.len() >= KEPT
-            && let Some(oldest) = self.spent.iter().min_by_key(|(_, spent)| **spent)
-        {
-            let oldest = *oldest.0;
-            self.spent.remove(&oldest);
+        self.tried.retain(|_, tried| now < tried.newest() + WINDOW);
+        if self.tried.len() < KEPT / 8 * 7 {
+            return;
         }
+        let mut times: Vec<Instant> = self.tried.values().map(Tried::newest).collect();
+        let (_, oldest, _) = times.select_nth_unstable(KEPT / 8);
+        let oldest = *oldest;
+        self.tried.retain(|_, tried| tried.newest() > oldest);
+    }
+}
+
+impl Tried {
+    /// How long one more try comes too early.
+    fn wait(&self, now: Instant) -> Option<Duration> {
+        let [oldest, ..] = self.last;
+        let free = oldest?.min(self.looked_at) + WINDOW;
+        free.checked_duration_since(now)
+            .filter(|wait| !wait.is_zero())
+    }
+
+    fn newest(&self) -> Instant {
+        let tries = self.last.iter().flatten();
+        tries.fold(self.looked_at, |newest, at| newest.max(*at))
     }
 }
 
@@ -105,10 +132,11 @@ mod tests {
         for second in 0..3 {
             assert_eq!(try_at(&mut tokens, key, start, second), None);
         }
-        // Once a second for ten minutes, as without a back-off.
+        // Once a second for ten minutes, as without a back-off. Who waits is told the shorter of two times: until
+        // one in half a minute is looked at, or until it came less than three times in that.
         for second in 3..603 {
-            let waits = (30 - second % 30) % 30;
-            let expected = (waits > 0).then_some(waits);
+            let waits = (30 - (second - 2) % 30) % 30;
+            let expected = (waits > 0).then_some(waits.min(27));
             assert_eq!(
                 try_at(&mut tokens, key, start, second),
                 expected,
@@ -150,6 +178,10 @@ mod tests {
         for minute in 0..1000 {
             assert_eq!(try_at(&mut tokens, key, start, minute * 60), None);
         }
+        // Three tries in half a minute, again and again.
+        for number in 0..1000 {
+            assert_eq!(try_at(&mut tokens, key, start, 100_000 + 11 * number), None);
+        }
     }
 
     #[test]
@@ -162,17 +194,18 @@ mod tests {
         for (second, key) in (0..).zip(&keys) {
             let now = start + Duration::from_millis(second);
             for _ in 0..3 {
+                assert_eq!(tokens.check(*key, now), Ok(()));
                 tokens.add(*key, now);
             }
-            assert!(tokens.spent.len() <= KEPT);
+            assert!(tokens.tried.len() <= KEPT);
         }
         let now = start + Duration::from_millis(5000);
         assert_eq!(tokens.check(keys[0], now), Ok(()));
         assert!(tokens.check(keys[5000], now).is_err());
-        assert!(tokens.check(keys[5000 - KEPT + 1], now).is_err());
+        assert!(tokens.check(keys[5000 - KEPT / 8 * 7 + 1], now).is_err());
         // When they have come seldom enough, all of them go.
         let much_later = now + Duration::from_secs(3600);
-        tokens.add(keys[0], much_later);
-        assert_eq!(tokens.spent.len(), 1);
+        tokens.forget(much_later);
+        assert!(tokens.tried.is_empty());
     }
 }

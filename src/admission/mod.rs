@@ -74,8 +74,9 @@ impl Admission {
     /// # Errors
     /// It was expired too often of late; how long to wait.
     pub(crate) fn known(&self, token: &str, address: Address) -> Result<(), Duration> {
-        let expired = lock(&self.expired);
-        expired.check(expired.key(token, address), Instant::now())
+        let mut expired = lock(&self.expired);
+        let key = expired.key(token, address);
+        expired.check(key, Instant::now())
     }
 
     /// `token`, that came from `address`, is expired.
