@@ -257,7 +257,8 @@ impl Gateway {
 async fn last_of_its_connection(mut response: Response) -> Response {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        // Beside what there is: a 426 names `Upgrade` there (RFC 9110 section 7.8).
+        headers.append(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

@@ -47,9 +47,8 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
 /// The answer to a handshake with a body. It has none (RFC 6455 4.1), and the frames that follow it would
 /// be taken for it.
 pub(super) fn body_refused() -> Response {
-    let close = [(header::CONNECTION, "close")];
     let text = "a WebSocket handshake has no body\n";
-    (StatusCode::BAD_REQUEST, close, text).into_response()
+    (StatusCode::BAD_REQUEST, text).into_response()
 }
 
 pub(super) fn upgrade_required() -> Response {

@@ -434,5 +434,9 @@ async fn a_connection_of_the_public_listener_has_one_request() {
         let _ = soon(stream.read_to_end(&mut answers)).await;
         let answers = String::from_utf8_lossy(&answers);
         assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{path}: {answers}");
+        let is_endpoint = answers.starts_with("HTTP/1.1 426 ");
+        let names_upgrade = answers.to_lowercase().contains("connection: upgrade");
+        assert_eq!(is_endpoint, names_upgrade, "{path}: {answers}");
+        assert_eq!(is_endpoint, path.starts_with("/?") || path == "/", "{path}");
     }
 }
