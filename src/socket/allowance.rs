@@ -10,9 +10,11 @@ use crate::admission::Rate;
 
 /// Frames a second that a client may go on sending.
 const FRAMES_PER_SECOND: u32 = 20;
-/// Frames that it may send at once. A heartbeat a second for minutes fits well in it, and the largest
-/// message in fragments of 1 KiB.
+/// Frames that it may send at once. A heartbeat a second for minutes fits well in it.
 const FRAMES_BURST: u32 = 200;
+/// A continuation frame with so many bytes or more is no frame that counts: its bytes do. So any message that is
+/// not too large passes, unless its fragments are smaller than their own headers.
+const FRAGMENT: u64 = 8;
 /// Bytes a second are those of one largest message of the contract, or of one that the settings allow. Nobody
 /// who keeps a socket open, with heartbeats and tokens, comes near.
 const BYTES_PER_SECOND_MIN: usize = 64 * 1024;
@@ -83,41 +85,54 @@ enum Position {
     /// At its first byte.
     First,
     /// At its second byte.
-    Second,
+    Second { is_fragment: bool },
     /// In its extended length.
     Length {
         left: u8,
         so_far: u64,
-        has_mask: bool,
+        header: Header,
     },
     /// So many bytes before its end: mask and payload.
     Rest(u64),
 }
 
+/// What a frame's first two bytes say, besides its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Header {
+    /// It continues a message.
+    is_fragment: bool,
+    has_mask: bool,
+}
+
 impl Position {
-    /// Goes on over `bytes`: how many frames begin in them.
+    /// Goes on over `bytes`: how many frames that count have their header's end in them.
     fn advance(&mut self, bytes: &[u8]) -> u32 {
         let mut frames = 0;
         let mut rest = bytes;
         while let Some((&byte, after)) = rest.split_first() {
             *self = match *self {
-                Self::First => {
-                    frames += 1;
-                    Self::Second
-                }
-                Self::Second => {
-                    let has_mask = byte & 0x80 != 0;
+                Self::First => Self::Second {
+                    is_fragment: byte & 0x0f == 0,
+                },
+                Self::Second { is_fragment } => {
+                    let header = Header {
+                        is_fragment,
+                        has_mask: byte & 0x80 != 0,
+                    };
                     match byte & 0x7f {
-                        126 => Self::length(2, 0, has_mask),
-                        127 => Self::length(8, 0, has_mask),
-                        short => Self::rest(u64::from(short), has_mask),
+                        126 => Self::length(2, 0, header, &mut frames),
+                        127 => Self::length(8, 0, header, &mut frames),
+                        short => Self::length(0, short.into(), header, &mut frames),
                     }
                 }
                 Self::Length {
                     left,
                     so_far,
-                    has_mask,
-                } => Self::length(left - 1, so_far << 8 | u64::from(byte), has_mask),
+                    header,
+                } => {
+                    let so_far = so_far << 8 | u64::from(byte);
+                    Self::length(left - 1, so_far, header, &mut frames)
+                }
                 Self::Rest(left) => {
                     let skipped = usize::try_from(left).map_or(rest.len(), |n| n.min(rest.len()));
                     rest = rest.get(skipped..).unwrap_or_default();
@@ -130,20 +145,20 @@ impl Position {
         frames
     }
 
-    /// With so many bytes of the length to come.
-    fn length(left: u8, so_far: u64, has_mask: bool) -> Self {
-        match left {
-            0 => Self::rest(so_far, has_mask),
-            _ => Self::Length {
+    /// With so many bytes of the length to come. Where it is whole, the frame is counted.
+    fn length(left: u8, so_far: u64, header: Header, frames: &mut u32) -> Self {
+        if left > 0 {
+            return Self::Length {
                 left,
                 so_far,
-                has_mask,
-            },
+                header,
+            };
         }
-    }
-
-    fn rest(payload: u64, has_mask: bool) -> Self {
-        Self::ends_in(payload.saturating_add(if has_mask { 4 } else { 0 }))
+        if !header.is_fragment || so_far < FRAGMENT {
+            *frames += 1;
+        }
+        let mask = if header.has_mask { 4 } else { 0 };
+        Self::ends_in(so_far.saturating_add(mask))
     }
 
     fn ends_in(left: u64) -> Self {
@@ -188,8 +203,11 @@ mod tests {
 
     #[test]
     fn frames_of_every_kind_count() {
-        for kind in [TEXT, 0x01, CONTINUATION, 0x80, 0x82, 0x88, 0x89, PONG, 0xff] {
-            for payload in [0, 1, 125, 126] {
+        let whole = [TEXT, 0x01, 0x82, 0x88, 0x89, PONG, 0xff];
+        let whole = whole.map(|kind| (kind, &[0, 1, 125, 126][..]));
+        let fragments = [CONTINUATION, 0x80].map(|kind| (kind, &[0, 1, 7][..]));
+        for (kind, payloads) in whole.into_iter().chain(fragments) {
+            for &payload in payloads {
                 let now = Instant::now();
                 let mut allowance = allowance();
                 for _ in 0..FRAMES_BURST {
@@ -217,12 +235,15 @@ mod tests {
     fn the_largest_message_is_fine_in_any_form_and_a_stream_of_them_is_not() {
         const LARGEST: usize = 64 * 1024;
         let whole = frame(TEXT, LARGEST);
-        let fragments = [frame(0x01, 1024), frame(CONTINUATION, 1024).repeat(63)].concat();
-        for message in [&whole, &fragments] {
+        let fragments = |size: usize| {
+            let more = frame(CONTINUATION, size).repeat(LARGEST / size - 1);
+            [frame(0x01, size), more].concat()
+        };
+        for message in [&whole, &fragments(1024), &fragments(100), &fragments(8)] {
             let mut now = Instant::now();
             let mut allowance = allowance();
             // One a second, and one more at the beginning.
-            for _ in 0..3 {
+            for _ in 0..2 {
                 for byte in message.chunks(1) {
                     assert_eq!(allowance.take(byte, now), Ok(()));
                 }
@@ -263,7 +284,7 @@ mod tests {
         assert_eq!(at.advance(&[0; 5000]), 0);
         // Without a mask, and without a payload, a frame is its two bytes.
         let mut at = Position::First;
-        assert_eq!(at.advance(&[TEXT, 0, PONG, 0, TEXT]), 3);
+        assert_eq!(at.advance(&[TEXT, 0, PONG, 0, TEXT]), 2);
     }
 
     proptest! {

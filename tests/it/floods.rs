@@ -130,6 +130,8 @@ async fn what_a_client_may_send_at_once_is_no_flood() {
     for (user, bytes) in [
         ("largest", frame(FIN | TEXT, &vec![b'x'; LARGEST]).repeat(3)),
         ("fragments", fragments(64, 1024)),
+        ("small fragments", fragments(LARGEST / 16, 16)),
+        ("smallest fragments", fragments(LARGEST / 8, 8)),
         ("bytes", fragments(60, 1)),
         ("pongs", frame(FIN | PONG, b"").repeat(150)),
     ] {
