@@ -76,6 +76,11 @@ impl Rate {
             Some(wait) => Err(wait),
         }
     }
+
+    /// `count` of what is `spent` were none: the new point.
+    pub(crate) fn give_back(self, spent: Instant, count: u32) -> Option<Instant> {
+        spent.checked_sub(self.interval.saturating_mul(count))
+    }
 }
 
 impl Rates {
@@ -142,6 +147,20 @@ mod tests {
         (0..attempts)
             .filter(|_| rates.take(address(from), now).is_ok())
             .count()
+    }
+
+    #[test]
+    fn what_is_given_back_may_be_taken_again_and_no_more_than_that() {
+        let now = Instant::now();
+        let rate = Rate::new(Duration::from_secs(1), 10);
+        let mut spent = None;
+        for _ in 0..100 {
+            let taken = rate.take(spent, 10, now).unwrap();
+            spent = rate.give_back(taken, 10);
+        }
+        let spent = rate.give_back(now, 5);
+        assert!(rate.take(spent, 10, now).is_ok());
+        assert!(rate.take(spent, 11, now).is_err());
     }
 
     #[test]

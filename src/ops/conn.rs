@@ -10,12 +10,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::overhead::Counted;
+
 /// What the listener accepted.
 #[derive(Debug)]
 pub enum Conn {
     Plain(TcpStream),
     /// Boxed: a TLS session is many times larger than a plain stream.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Counted>>),
 }
 
 impl Conn {
@@ -24,11 +26,14 @@ impl Conn {
     /// # Errors
     /// Where the kernel refuses the option.
     pub fn reset_on_drop(&self) -> io::Result<()> {
-        let tcp = match self {
+        SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO))
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
             Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
-        };
-        SockRef::from(tcp).set_linger(Some(Duration::ZERO))
+            Self::Tls(tls) => tls.get_ref().0.tcp(),
+        }
     }
 }
 
@@ -40,7 +45,12 @@ impl AsyncRead for Conn {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Tls(tls) => {
+                let before = buf.filled().len();
+                let polled = Pin::new(&mut *tls).poll_read(cx, buf);
+                tls.get_mut().0.carried(buf.filled().len() - before);
+                polled
+            }
         }
     }
 }

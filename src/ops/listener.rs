@@ -22,6 +22,7 @@ use tower_service::Service;
 use tracing::{debug, warn};
 
 use super::arrivals::{Arrival, Arrivals};
+use super::overhead::Counted;
 use super::tls::Tls;
 use super::{Conn, Live};
 
@@ -111,7 +112,7 @@ async fn connection(tcp: TcpStream, tls: Option<Tls>, router: Router, arrival: A
     }
     let conn = match tls {
         None => Conn::Plain(tcp),
-        Some(tls) => match timeout(HEAD_TIMEOUT, tls.acceptor().accept(tcp)).await {
+        Some(tls) => match timeout(HEAD_TIMEOUT, tls.acceptor().accept(Counted::new(tcp))).await {
             Ok(Ok(stream)) => Conn::Tls(Box::new(stream)),
             Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
             Err(_) => return debug!("TLS handshake timed out"),

@@ -9,6 +9,7 @@ mod gateway;
 mod health;
 mod listener;
 mod live;
+mod overhead;
 mod reload;
 pub mod tls;
 
@@ -16,4 +17,5 @@ pub use self::arrivals::Arrival;
 pub use self::conn::Conn;
 pub use self::gateway::{Gateway, ServeError, serve};
 pub use self::live::{Building, Live, Setup};
+pub(crate) use self::overhead::TooMuchOverhead;
 pub use self::reload::Reloader;

@@ -21,7 +21,7 @@ use super::CloseReason;
 use super::allowance::{Allowance, Excess};
 use super::metered::Metered;
 use super::tail::Tail;
-use crate::ops::Conn;
+use crate::ops::{Conn, TooMuchOverhead};
 
 /// The read buffer, allocated for each socket and kept while it is idle. Clients send heartbeats and
 /// tokens; a longer message grows it for as long as it takes.
@@ -319,9 +319,15 @@ fn broken(error: &Error) -> Incoming {
         Error::Utf8(_) => Incoming::Violation(CloseReason::Utf8),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Incoming::Gone,
         Error::Protocol(_) => Incoming::Violation(CloseReason::Protocol),
-        Error::Io(error) => match error.get_ref().and_then(|error| error.downcast_ref()) {
-            Some(Excess::Frames) => Incoming::Violation(CloseReason::TooManyMessages),
-            Some(Excess::Bytes) => Incoming::Violation(CloseReason::TooManyBytes),
+        Error::Io(error) => match error.get_ref() {
+            Some(error) if error.is::<TooMuchOverhead>() => {
+                Incoming::Violation(CloseReason::TooManyBytes)
+            }
+            Some(error) => match error.downcast_ref() {
+                Some(Excess::Frames) => Incoming::Violation(CloseReason::TooManyMessages),
+                Some(Excess::Bytes) => Incoming::Violation(CloseReason::TooManyBytes),
+                None => Incoming::Gone,
+            },
             None => Incoming::Gone,
         },
         // Everything else is the connection's end, or an error of a client's side.

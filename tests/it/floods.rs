@@ -1,17 +1,24 @@
-//! Clients that send more than anybody has to say: of whatever kind it is, it ends their own socket with 4029
-//! and delays nobody. And a socket that gets much is heard all the same.
+//! Clients that send more than anybody has to say: of whatever kind it is, it ends their own socket with 4029,
+//! and others are served while it lasts. And a socket that gets much is heard all the same.
 
 use std::io::{Read, Write};
 
 use bytes::Bytes;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 use crate::support::attempt::{attempt, local};
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
 use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
-use crate::support::raw::{CONTINUATION, FIN, PING, PONG, RawSocket, TEXT, frame};
+use crate::support::raw::{
+    CLOSE, CONTINUATION, FIN, PING, PONG, RawSocket, TEXT, frame, handshake, header,
+};
+use crate::support::tls::{self, Certificates};
 use crate::support::{PATIENCE, eventually, soon};
 
 /// The contract's largest message.
@@ -146,6 +153,96 @@ async fn what_a_client_may_send_at_once_is_no_flood() {
     }
     chopped.send(&ping).await;
     assert_eq!(chopped.next().await, pong);
+}
+
+/// What a client of wss sends beneath the frames: TLS records that carry next to nothing. Those of a kind that
+/// carry nothing at all, one after the other, rustls refuses; but not in turns.
+#[derive(Debug, Clone, Copy)]
+enum Beneath {
+    /// 32 new keys, and a byte of a message.
+    Keys,
+    /// A byte of a message in each record.
+    Bytes,
+}
+
+impl Beneath {
+    async fn send(self, stream: &mut TlsStream<TcpStream>) -> std::io::Result<()> {
+        if let Self::Keys = self {
+            for _ in 0..32 {
+                let refreshed = stream.get_mut().1.refresh_traffic_keys();
+                refreshed.map_err(std::io::Error::other)?;
+            }
+        }
+        stream.write_all(b"x").await?;
+        stream.flush().await
+    }
+}
+
+#[tokio::test]
+async fn a_message_in_records_of_one_byte_is_no_flood() {
+    const LENGTH: usize = 3_000;
+    let nats = Nats::jetstream().await;
+    let certificates = Certificates::new();
+    let gateway = Gateway::builder(&nats).tls(&certificates).ready().await;
+    let stream = tls::connect(&gateway.address, &certificates.authority()).await;
+    let mut stream = stream.expect("a connection");
+    let request = handshake("ann", "acme");
+    let begun = [
+        request.as_bytes(),
+        &header(FIN | TEXT, LENGTH, true),
+        &[0; 4],
+    ]
+    .concat();
+    stream.write_all(&begun).await.expect("it is sent");
+    for _ in 0..LENGTH {
+        let sent = Beneath::Bytes.send(&mut stream).await;
+        sent.expect("it is taken");
+    }
+    let ping = frame(FIN | PING, b"still open?");
+    stream.write_all(&ping).await.expect("it is taken");
+    let mut told = Vec::new();
+    while !told.ends_with(b"still open?") {
+        let read = soon(stream.read_buf(&mut told)).await;
+        assert!(
+            read.expect("more") > 0,
+            "{}",
+            String::from_utf8_lossy(&told)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_flood_beneath_the_frames_of_wss_is_ended_with_4029_and_others_are_served() {
+    let nats = Nats::jetstream().await;
+    let certificates = Certificates::new();
+    let gateway = Gateway::builder(&nats).tls(&certificates).ready().await;
+    let publisher = Publisher::on(&nats).await;
+    let mut witness = Client::join(&gateway, "witness", "globex").await;
+    let authority = certificates.authority();
+    for (kind, most) in [(Beneath::Keys, 2_000), (Beneath::Bytes, 50_000)] {
+        let stream = tls::connect(&gateway.address, &authority).await;
+        let mut stream = stream.expect("a connection");
+        let request = handshake(&format!("{kind:?}"), "acme");
+        // A message that is not too long, of which the mask is the beginning.
+        let request = [request.as_bytes(), &header(TEXT, 60_000, true)].concat();
+        stream.write_all(&request).await.expect("it is sent");
+        let mut sent = 0;
+        while sent < most {
+            // Once it has been closed, nobody reads it.
+            let sending = timeout(PATIENCE / 10, kind.send(&mut stream)).await;
+            let Ok(Ok(())) = sending else { break };
+            sent += 1;
+        }
+        let event = json!({ "title": format!("{kind:?}") });
+        publisher.event("globex.custom.x", &event).await;
+        assert_eq!(witness.notification().await["title"], format!("{kind:?}"));
+        let mut told = Vec::new();
+        let read = timeout(PATIENCE / 2, stream.read_to_end(&mut told)).await;
+        assert!(read.is_ok(), "{kind:?}: it goes on after {sent}");
+        let close = [&[FIN | CLOSE, 16][..], &4029u16.to_be_bytes()].concat();
+        let is_told = told.windows(close.len()).any(|bytes| bytes == close);
+        assert!(is_told, "{kind:?}: {}", String::from_utf8_lossy(&told));
+    }
 }
 
 /// It used to be read only once nothing waited for it: then its pings, its fresh token and its close waited,
