@@ -12,6 +12,10 @@ use tokio_rustls::server::TlsStream;
 
 use super::overhead::Counted;
 
+/// How long a peer may take nothing of what the kernel has for it, once nobody waits for it here.
+#[cfg(target_os = "linux")]
+const STANDSTILL: Duration = Duration::from_secs(30);
+
 /// What the listener accepted.
 #[derive(Debug)]
 pub enum Conn {
@@ -21,6 +25,18 @@ pub enum Conn {
 }
 
 impl Conn {
+    /// The coming drop leaves it to the kernel to send what it has, for as long as the peer takes some of
+    /// it now and then.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the option.
+    pub fn finish_on_drop(&self) -> io::Result<()> {
+        // Elsewhere it is the system that decides how long it tries.
+        #[cfg(target_os = "linux")]
+        SockRef::from(self.tcp()).set_tcp_user_timeout(Some(STANDSTILL))?;
+        Ok(())
+    }
+
     /// Makes the coming drop a reset: what the kernel has still to send is dropped with it.
     ///
     /// # Errors

@@ -94,6 +94,34 @@ impl CloseReason {
         }
     }
 
+    /// What to do with what the kernel has still to send to a peer that answers no close frame.
+    pub(super) const fn unsent(self) -> Unsent {
+        match self {
+            // All that was stored before is for the peer.
+            Self::TokenExpired => Unsent::Awaited,
+            // The same, but a drain does not wait for long, and who is inactive has read all there was.
+            Self::Restart
+            | Self::Inactive
+            | Self::Internal
+            | Self::NoToken
+            | Self::BadToken
+            | Self::OtherUser
+            | Self::NoAccess
+            | Self::NoWorkspace
+            | Self::BadWorkspace => Unsent::Left,
+            // The peer is at fault, or it is dead.
+            Self::Protocol
+            | Self::Binary
+            | Self::Utf8
+            | Self::MessageTooBig
+            | Self::Replaced
+            | Self::TooSlow
+            | Self::TooManyTokens
+            | Self::TooManyMessages
+            | Self::TooManyBytes => Unsent::Dropped,
+        }
+    }
+
     /// The frame that says it.
     pub fn frame(self) -> CloseFrame {
         CloseFrame {
@@ -101,6 +129,17 @@ impl CloseReason {
             reason: self.text().into(),
         }
     }
+}
+
+/// What becomes of what the kernel has still to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsent {
+    /// The connection is reset.
+    Dropped,
+    /// The kernel sends it, with nobody here who reads: it gives up if the peer says anything more.
+    Left,
+    /// The same, but the peer is read for longer before, since it may have a pong or a heartbeat to say.
+    Awaited,
 }
 
 impl From<AuthError> for CloseReason {

@@ -21,6 +21,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::close::Unsent;
 use super::in_flight::InFlight;
 use super::pump::Pump;
 use super::refusal::Refusal;
@@ -406,9 +407,10 @@ async fn refuse(
         drop(doorway.trace(&steps, &closed));
         drop((doorway, steps));
         if is_written {
-            let answer = transport.finish().await;
+            // Nothing but the close frame waits.
+            let answer = transport.finish(Unsent::Left).await;
             debug!(?answer, "closing handshake of a refusal ended");
-            transport.end_after(answer).await;
+            transport.end_after(answer, Unsent::Left).await;
         } else {
             transport.reset();
         }

@@ -56,6 +56,11 @@ impl Metered {
         &mut self.conn
     }
 
+    /// [`Conn::finish_on_drop`].
+    pub(super) fn finish_on_drop(&self) -> io::Result<()> {
+        self.conn.finish_on_drop()
+    }
+
     /// [`Conn::reset_on_drop`].
     pub(super) fn reset_on_drop(&self) -> io::Result<()> {
         self.conn.reset_on_drop()

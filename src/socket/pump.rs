@@ -201,9 +201,10 @@ impl Pump {
             let damper = doorway.damper();
             drop((in_flight, trace, doorway));
             match end {
+                End::Ours(reason) if !is_written => transport.give_up(reason.unsent()).await,
                 _ if !is_written => transport.reset(),
                 End::Ours(reason) => {
-                    let answer = transport.finish().await;
+                    let answer = transport.finish(reason.unsent()).await;
                     debug!(%session, ?answer, "closing handshake ended");
                     let replaced = CloseReason::Replaced;
                     if reason == replaced
@@ -212,7 +213,7 @@ impl Pump {
                     {
                         damper.replaced(&workspace, user, session);
                     }
-                    transport.end_after(answer).await;
+                    transport.end_after(answer, reason.unsent()).await;
                 }
                 End::Peer(_) | End::Gone | End::Dead => transport.end().await,
             }

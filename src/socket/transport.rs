@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::CloseReason;
 use super::allowance::{Allowance, Excess};
+use super::close::Unsent;
 use super::metered::Metered;
 use super::tail::Tail;
 use crate::ops::{Conn, TooMuchOverhead};
@@ -32,8 +33,12 @@ const WRITE_BUFFER: usize = 16 * 1024;
 const WRITE_BUFFER_MAX: usize = 256 * 1024;
 /// How long a close frame may take to be written before the connection is reset.
 const CLOSE_FRAME: Duration = Duration::from_secs(5);
+/// The same behind what is the peer's: the kernel says that it can take more when a third of its buffer is free.
+const CLOSE_FRAME_AWAITED: Duration = Duration::from_secs(10);
 /// How long the peer may take for its own close frame.
 const CLOSE_PEER: Duration = Duration::from_secs(5);
+/// The same for one that may still have much to read before ours: a full `sockets.send_buffer` at 2 KiB a second.
+const CLOSE_PEER_AWAITED: Duration = Duration::from_secs(30);
 /// How long the peer may take to end the connection after both close frames. What it got of us is then no
 /// more in danger, and the kernel does the rest.
 const LINGER: Duration = Duration::from_secs(1);
@@ -155,7 +160,7 @@ impl Transport {
     }
 
     /// Writes a close frame behind what was taken; whether the kernel has all of it. To be followed
-    /// by [`Transport::finish`] or [`Transport::reset`].
+    /// by [`Transport::finish`] or [`Transport::give_up`].
     pub(super) async fn close(&mut self, reason: CloseReason) -> bool {
         if reason == CloseReason::Replaced {
             // Who answers this has read the close frame behind it, too: its own is no page's end that
@@ -166,8 +171,12 @@ impl Transport {
                 .is_ok()
                 .then(|| Box::new(payload));
         }
+        let patience = match reason.unsent() {
+            Unsent::Awaited => CLOSE_FRAME_AWAITED,
+            Unsent::Left | Unsent::Dropped => CLOSE_FRAME,
+        };
         let close = self.stream.send(Message::Close(Some(reason.frame())));
-        matches!(timeout(CLOSE_FRAME, close).await, Ok(Ok(())))
+        matches!(timeout(patience, close).await, Ok(Ok(())))
     }
 
     /// Answers the peer's close frame; whether the kernel has the answer and all before it.
@@ -176,6 +185,19 @@ impl Transport {
         match timeout(CLOSE_FRAME, self.stream.flush()).await {
             Ok(Ok(()) | Err(Error::ConnectionClosed)) => true,
             Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
+    /// Ends the connection of a peer that has not taken our close frame, or has not answered it.
+    pub(super) async fn give_up(self, unsent: Unsent) {
+        match unsent {
+            Unsent::Dropped => self.reset(),
+            Unsent::Left | Unsent::Awaited => {
+                if let Err(error) = self.stream.get_ref().finish_on_drop() {
+                    tracing::debug!(%error, "kernel goes on for as long as it likes");
+                }
+                self.end().await;
+            }
         }
     }
 
@@ -189,16 +211,21 @@ impl Transport {
     /// After our close frame: waits for the peer's, [`CLOSE_PEER`] at most. Only then may the connection
     /// end, by [`Transport::end_after`] (RFC 6455 5.5.1 and 7.1.1): a client that reads on takes our end of
     /// it, seen before its answer is out, for one without a closing handshake.
-    pub(super) async fn finish(&mut self) -> Answer {
-        let answer = timeout(CLOSE_PEER, self.answer()).await;
+    pub(super) async fn finish(&mut self, unsent: Unsent) -> Answer {
+        let patience = match unsent {
+            Unsent::Awaited => CLOSE_PEER_AWAITED,
+            Unsent::Left | Unsent::Dropped => CLOSE_PEER,
+        };
+        let answer = timeout(patience, self.answer()).await;
         answer.unwrap_or(Answer::Silent)
     }
 
-    /// Ends the connection as the peer's answer asks for: who gave none is reset.
-    pub(super) async fn end_after(self, answer: Answer) {
+    /// Ends the connection as the peer's answer asks for.
+    pub(super) async fn end_after(self, answer: Answer, unsent: Unsent) {
         match answer {
             Answer::Closed { .. } | Answer::Left => self.end().await,
-            Answer::Silent => self.reset(),
+            Answer::Silent if self.is_flooded => self.reset(),
+            Answer::Silent => self.give_up(unsent).await,
         }
     }
 

@@ -4,8 +4,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
+use crate::support::cable::{Cable, Condition};
 use crate::support::client::Client;
 use crate::support::clients::script::Script;
 use crate::support::clients::{CLIENTS, node, python};
@@ -13,7 +15,8 @@ use crate::support::gateway::Gateway;
 use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
 use crate::support::raw::{
-    BINARY, CLOSE, FIN, PONG, RawSocket, TEXT, close_payload, frame, header, unmasked,
+    BINARY, CLOSE, FIN, PONG, RawSocket, TEXT, close_payload, frame, handshake_with, header,
+    unmasked,
 };
 use crate::support::stage::Stage;
 use crate::support::token::{expiring, token};
@@ -215,4 +218,56 @@ async fn who_floods_instead_of_answering_is_given_up() {
     let event = json!({ "title": "still here" });
     publisher.event("acme.custom.x", &event).await;
     assert_eq!(witness.notification().await["title"], "still here");
+}
+
+/// The peer's 5 s used to end in a reset, and with it what the kernel had still to send.
+#[tokio::test]
+async fn a_slow_client_gets_all_that_was_stored_before_a_token_ends_or_a_drain() {
+    let nats = Nats::jetstream().await;
+    // The end of a drain waits for nobody so slow; all of it has to be the kernel's by then.
+    let drain = slow_end(&nats, 1012, 256 * 1024);
+    let token = slow_end(&nats, 4003, 64 * 1024);
+    tokio::join!(drain, token);
+}
+
+/// A client that reads slowly is closed with `code`, behind 100 KiB of events.
+async fn slow_end(nats: &Nats, code: u16, send_buffer: usize) {
+    const EVENTS: usize = 100;
+    const BYTES_PER_SECOND: u32 = 8 * 1024;
+    let workspace = format!("w{code}");
+    let gateway = Gateway::builder(nats)
+        .set("server.drain", "1s")
+        .set("sockets.send_buffer", send_buffer)
+        .ready()
+        .await;
+    let cable = Cable::to(gateway.port()).await;
+    cable.set(Condition::Thin(BYTES_PER_SECOND));
+    let lasts = if code == 4003 { 3 } else { 600 };
+    let token = expiring("ann", &workspace, lasts);
+    let connected = TcpStream::connect(cable.address()).await;
+    let request = handshake_with(&token, &workspace);
+    let mut ann = RawSocket::over(connected, request.as_bytes()).await;
+    let publisher = Publisher::on(nats).await;
+    let subject = format!("{workspace}.custom.x");
+    for number in 0..EVENTS {
+        let event = json!({ "title": number.to_string(), "message": "x".repeat(1024) });
+        publisher.event(&subject, &event).await;
+    }
+    if code == 1012 {
+        gateway.terminate();
+    }
+    let began = Instant::now();
+    for number in 0..EVENTS {
+        let (_, text) = ann.next().await.expect("an event");
+        let notification: Value = serde_json::from_slice(&text).expect("JSON");
+        assert_eq!(notification["title"], number.to_string(), "{code}");
+        // What a client says meanwhile must not cost it the rest, while there is a gateway to hear it.
+        if code == 4003 {
+            ann.send(&frame(FIN | PONG, b"")).await;
+        }
+    }
+    let payload = ann.close_frame().await.expect("a close frame");
+    assert_eq!(payload.get(..2), Some(&code.to_be_bytes()[..]));
+    let took = began.elapsed();
+    assert!(took > LATEST, "it was not slow: {took:?}");
 }

@@ -106,7 +106,12 @@ impl RawSocket {
 
     /// Sends a request that must be answered with a 101.
     async fn upgraded(gateway: &Gateway, request: &[u8]) -> Self {
-        let mut stream = TcpStream::connect(&gateway.address).await.expect("a peer");
+        Self::over(TcpStream::connect(&gateway.address).await, request).await
+    }
+
+    /// The same over any way to the gateway.
+    pub(crate) async fn over(connected: std::io::Result<TcpStream>, request: &[u8]) -> Self {
+        let mut stream = connected.expect("a peer");
         stream.write_all(request).await.expect("it is sent");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
