@@ -2,6 +2,8 @@
 //! and others are served while it lasts. And a socket that gets much is heard all the same.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -153,6 +155,42 @@ async fn what_a_client_may_send_at_once_is_no_flood() {
     }
     chopped.send(&ping).await;
     assert_eq!(chopped.next().await, pong);
+}
+
+/// Clients that come again and again, and flood each time.
+#[tokio::test]
+async fn other_workspaces_are_served_while_floods_last() {
+    const FLOODERS: usize = 8;
+    const EVENTS: usize = 50;
+    let nats = Nats::jetstream().await;
+    let gateway = Arc::new(Gateway::on(&nats).await);
+    let publisher = Publisher::on(&nats).await;
+    let mut witness = Client::join(&gateway, "witness", "globex").await;
+    let done = Arc::new(AtomicUsize::new(0));
+    let flooders = (0..FLOODERS).map(|flooder| {
+        let (gateway, done) = (Arc::clone(&gateway), Arc::clone(&done));
+        tokio::spawn(async move {
+            for (time, (_, bytes, _)) in floods().iter().cycle().enumerate() {
+                let user = format!("u{flooder}-{time}");
+                let mut socket = RawSocket::join(&gateway, &user, "acme").await;
+                socket.tries(bytes, PATIENCE).await;
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    });
+    let flooders: Vec<_> = flooders.collect();
+    // Until each of them has flooded some times, and for so many events at least.
+    let mut number = 0;
+    while number < EVENTS || done.load(Ordering::Relaxed) < 10 * FLOODERS {
+        let event = json!({ "title": number.to_string() });
+        publisher.event("globex.custom.x", &event).await;
+        assert_eq!(witness.notification().await["title"], number.to_string());
+        number += 1;
+    }
+    for flooder in flooders {
+        assert!(!flooder.is_finished(), "a flooder was kept out");
+        flooder.abort();
+    }
 }
 
 /// What a client of wss sends beneath the frames: TLS records that carry next to nothing. Those of a kind that

@@ -1,5 +1,7 @@
 //! At the limit of open files: clients cannot take those that the gateway needs for itself.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -10,6 +12,7 @@ use crate::support::client::Client;
 use crate::support::gateway::{Gateway, get};
 use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
+use crate::support::tls::Certificates;
 use crate::support::{PATIENCE, eventually};
 
 /// The line of a gateway that may have fewer sockets than it is to have.
@@ -79,6 +82,43 @@ async fn with_all_files_taken_health_metrics_and_nats_go_on() {
     assert_eq!(line["max_connections"], 100_000, "{line}");
     assert_eq!(line["sockets"], open.len() + 1, "{line}");
     assert_eq!(gateway.output().matches(CAPPED).count(), 1);
+}
+
+/// What is not even a request is held to the same bounds.
+#[tokio::test]
+async fn handshakes_of_tls_that_never_end_keep_nobody_out() {
+    let nats = Nats::jetstream().await;
+    let certificates = Certificates::new();
+    let gateway = Gateway::builder(&nats)
+        .tls(&certificates)
+        .open_files(256, 256)
+        .ready()
+        .await;
+    // Half of a ClientHello, and then nothing, or a byte now and then.
+    let mut handshakes = Vec::new();
+    for _ in 0..300 {
+        let mut stream = TcpStream::connect(&gateway.address).await.expect("a peer");
+        let begun = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 100]].concat();
+        stream.write_all(&begun).await.expect("it is taken");
+        handshakes.push(stream);
+    }
+    let dripping = tokio::spawn(async move {
+        loop {
+            for stream in &mut handshakes {
+                // It may have been closed already.
+                let _ = stream.write_all(&[7]).await;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+    assert_eq!(get(&gateway.admin, "/healthz").await.0, 200);
+    let mut ann = Client::join(&gateway, "ann", "acme").await;
+    let publisher = Publisher::on(&nats).await;
+    let event = json!({ "title": "in spite of them" });
+    publisher.event("acme.custom.x", &event).await;
+    assert_eq!(ann.notification().await["title"], "in spite of them");
+    assert!(!gateway.output().contains("connection not accepted"));
+    dripping.abort();
 }
 
 #[tokio::test]
