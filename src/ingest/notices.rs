@@ -20,7 +20,7 @@ use crate::room::SessionId;
 const PREFIX: &str = "herald.sessions.";
 /// All its subjects.
 pub const SUBJECTS: &str = "herald.sessions.*.*";
-/// Larger bodies are not looked at; ours have some 70 bytes.
+/// Larger bodies are not looked at; ours have some 110 bytes.
 const BODY_MAX: usize = 512;
 /// Notices that wait for the connection; further ones are dropped.
 const WAITING_MAX: usize = 1024;
@@ -30,8 +30,8 @@ const SEND: Duration = Duration::from_secs(1);
 /// Something about the sockets of one user in one workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
-    /// The living socket of this session was closed for a newer one.
-    Replaced(SessionId),
+    /// The living socket of this session was closed for that of a newer one.
+    Replaced { session: SessionId, by: SessionId },
     /// This session, the standing one of a user whose newcomers are refused, has ended.
     Left(SessionId),
     /// Does the standing socket live?
@@ -44,7 +44,7 @@ pub enum Notice {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 enum Body {
-    Replaced { session: String },
+    Replaced { session: String, by: String },
     Left { session: String },
     Probe {},
     Probed { alive: bool },
@@ -91,7 +91,10 @@ pub fn parse(message: &Message) -> Option<(WorkspaceSlug, UserKey, Notice)> {
     let workspace = WorkspaceSlug::parse(workspace).ok()?;
     let user = UserKey::parse(user)?;
     let notice = match serde_json::from_slice(&message.payload).ok()? {
-        Body::Replaced { session } => Notice::Replaced(SessionId::parse(&session)?),
+        Body::Replaced { session, by } => Notice::Replaced {
+            session: SessionId::parse(&session)?,
+            by: SessionId::parse(&by)?,
+        },
         Body::Left { session } => Notice::Left(SessionId::parse(&session)?),
         Body::Probe {} => Notice::Probe,
         Body::Probed { alive } => Notice::Probed(alive),
@@ -103,8 +106,9 @@ impl From<Notice> for Body {
     fn from(notice: Notice) -> Self {
         let text = |session: SessionId| session.to_string();
         match notice {
-            Notice::Replaced(session) => Self::Replaced {
+            Notice::Replaced { session, by } => Self::Replaced {
                 session: text(session),
+                by: text(by),
             },
             Notice::Left(session) => Self::Left {
                 session: text(session),
@@ -152,7 +156,10 @@ mod tests {
     fn a_notice_is_read_as_it_was_written() {
         let session = SessionId::from_u128(7);
         for notice in [
-            Notice::Replaced(session),
+            Notice::Replaced {
+                session,
+                by: SessionId::from_u128(8),
+            },
             Notice::Left(session),
             Notice::Probe,
             Notice::Probed(true),

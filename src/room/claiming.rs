@@ -190,8 +190,11 @@ impl Room {
         for verdict in verdicts {
             match verdict {
                 Verdict::Replaced(session) => {
-                    if let Some(member) = self.members.remove(session) {
-                        member.outbox.end_after(CloseReason::Replaced);
+                    let by = self.claims.latest(user);
+                    match (self.members.remove(session), by) {
+                        (Some(member), Some(by)) => member.outbox.replace(by),
+                        (Some(member), None) => member.outbox.end_after(CloseReason::Replaced),
+                        (None, _) => {}
                     }
                     self.claims.left(user, session);
                 }
@@ -205,6 +208,7 @@ impl Room {
         info!(workspace = %self.workspace, %session, "claim is gone from the stream, claiming again");
         let room = self.handle.clone();
         let writer = self.context.claims.clone();
+        // Should it fail without a word, the next check of the claims finds that it is still gone.
         tokio::spawn(async move {
             let deadline = tokio::time::Instant::now() + RECLAIM_DEADLINE;
             let result = writer

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::{CloseReason, Parcel};
 use crate::config::SocketsConfig;
+use crate::room::SessionId;
 use crate::telemetry::{ENTRY_BYTES, QueueDepth, Undelivered};
 
 /// Below this part of the ceiling, one in so many, nothing is free enough for a queue of its full limit.
@@ -86,6 +87,8 @@ struct State {
     bytes: usize,
     taken: u64,
     end: Option<CloseReason>,
+    /// The session for which this one is to be closed.
+    successor: Option<SessionId>,
     /// A ping that the pump is to send; it tells of the pong.
     probe: Option<oneshot::Sender<()>>,
 }
@@ -163,6 +166,17 @@ impl Outbox {
     pub fn end_after(&self, reason: CloseReason) {
         self.lock().end.get_or_insert(reason);
         self.0.pump.wake();
+    }
+
+    /// Ends the queue after what already waits, for the newer session `by`.
+    pub(crate) fn replace(&self, by: SessionId) {
+        self.lock().successor = Some(by);
+        self.end_after(CloseReason::Replaced);
+    }
+
+    /// The newer session for which this one is closed.
+    pub(super) fn successor(&self) -> Option<SessionId> {
+        self.lock().successor
     }
 
     /// Ends the queue at once; what waits is dropped.

@@ -154,6 +154,7 @@ impl Pump {
     /// socket keeps: it is several times larger than that one.
     pub(super) fn finish(self, end: End) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let session = self.membership.session();
+        let successor = self.outbox.successor();
         // Out of the room before anything slow.
         drop(self.membership);
         let began = Clock::now();
@@ -209,9 +210,9 @@ impl Pump {
                     let replaced = CloseReason::Replaced;
                     if reason == replaced
                         && answer.is_to(replaced.code())
-                        && let Some(damper) = damper
+                        && let (Some(damper), Some(by)) = (damper, successor)
                     {
-                        damper.replaced(&workspace, user, session);
+                        damper.replaced(&workspace, user, session, by);
                     }
                     transport.end_after(answer, reason.unsent()).await;
                 }

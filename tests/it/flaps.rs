@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -236,7 +237,21 @@ async fn two_living_tabs_come_to_rest_on_any_number_of_gateways() {
 async fn the_block_ends_everywhere_with_the_socket_that_it_protects() {
     let nats = Nats::jetstream().await;
     let gateways = gateways(&nats, 3).await;
+    let client = nats.connect().await;
+    let mut notices = client.subscribe(NOTICES).await.unwrap();
+    client.flush().await.unwrap();
     let standing = flap(&gateways, Tab::open).await;
+    are_blocked(&gateways, &standing).await;
+    // One that was replaced, as a gateway tells late that was cut off; and one that nobody knows.
+    let replaced = soon(notices.next()).await.expect("connected");
+    let body: Value = serde_json::from_slice(&replaced.payload).unwrap();
+    let unknown = json!("0123456789abcdef0123456789abcdef");
+    for session in [&body["session"], &unknown] {
+        let left = json!({ "kind": "left", "session": session });
+        let sent = client.publish(replaced.subject.clone(), left.to_string().into());
+        sent.await.unwrap();
+    }
+    client.flush().await.unwrap();
     are_blocked(&gateways, &standing).await;
     standing.close().await;
     for gateway in &gateways {
@@ -355,9 +370,14 @@ async fn only_what_is_a_notice_to_the_letter_is_believed() {
     let mut notices = client.subscribe(NOTICES).await.unwrap();
     client.flush().await.unwrap();
     let standing = flap(&gateways, Tab::open).await;
-    let subject = soon(notices.next()).await.expect("connected").subject;
+    let mut told = soon(notices.next()).await.expect("connected");
+    for _ in 1..FLAP {
+        told = soon(notices.next()).await.expect("connected");
+    }
+    let subject = told.subject;
+    let body: Value = serde_json::from_slice(&told.payload).unwrap();
+    let session = body["by"].as_str().expect("the standing one");
     are_blocked(&gateways, &standing).await;
-    let session = "0123456789abcdef0123456789abcdef";
     let good = format!(r#"{{"kind":"left","session":"{session}"}}"#);
     for body in [
         String::new(),

@@ -268,6 +268,11 @@ impl Claims {
         sessions.filter_map(acknowledged).max().map(|(_, id)| id)
     }
 
+    /// The session with the latest claim of `user` that is known.
+    pub(super) fn latest(&self, user: UserKey) -> Option<SessionId> {
+        Some(self.recent.get(&user)?.last.session)
+    }
+
     /// Each acknowledged session with its claim's sequence: what a check asks about.
     pub(super) fn held(&self) -> impl Iterator<Item = (UserKey, SessionId, u64)> + '_ {
         self.held.iter().flat_map(|(user, held)| {

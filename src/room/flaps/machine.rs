@@ -7,6 +7,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use crate::auth::UserKey;
 use crate::event::WorkspaceSlug;
 use crate::room::SessionId;
@@ -41,12 +43,25 @@ pub(super) struct Flaps {
 /// What is known of one user.
 #[derive(Debug, Default)]
 struct Flap {
-    /// Sessions whose living sockets were closed, and when that was heard: the oldest first.
-    replaced: VecDeque<(SessionId, Instant)>,
+    /// The oldest first.
+    replaced: VecDeque<Replaced>,
+    /// The session that stands, as far as it was heard: what a block protects.
+    standing: Option<SessionId>,
     blocked_until: Option<Instant>,
     /// When it was last asked whether the standing socket lives, unless that was answered.
     asked: Option<Instant>,
     alive_until: Option<Instant>,
+    /// Newcomers who wait for an answer. It is dropped with the answer, which wakes them and nobody else.
+    answer: Option<watch::Sender<()>>,
+}
+
+/// A living socket was closed for a newer one.
+#[derive(Debug, Clone, Copy)]
+struct Replaced {
+    session: SessionId,
+    by: SessionId,
+    /// When that was heard.
+    at: Instant,
 }
 
 /// What becomes of a newcomer.
@@ -72,19 +87,33 @@ impl Flaps {
             .is_some_and(|flap| flap.blocked(now).is_some())
     }
 
-    /// A living socket of `who`, that of `session`, was closed for a newer one. It may be heard twice. `true`
+    /// A living socket of `who`, that of `session`, was closed for that of `by`. It may be heard twice. `true`
     /// if newcomers are refused from now on.
-    pub(super) fn replaced(&mut self, who: Who, session: SessionId, now: Instant) -> bool {
+    pub(super) fn replaced(
+        &mut self,
+        who: Who,
+        session: SessionId,
+        by: SessionId,
+        now: Instant,
+    ) -> bool {
         if !self.has_place(&who, now) {
             return false;
         }
         let flap = self.users.entry(who).or_default();
         flap.forget_old(now);
-        let is_known = flap.replaced.iter().any(|(known, _)| *known == session);
-        if is_known || flap.blocked(now).is_some() {
+        if flap.blocked(now).is_some() {
+            // A newcomer was on its way in when the block began.
+            if flap.standing == Some(session) {
+                flap.standing = Some(by);
+            }
             return false;
         }
-        flap.replaced.push_back((session, now));
+        if flap.successor(session).is_some() {
+            return false;
+        }
+        let at = now;
+        flap.replaced.push_back(Replaced { session, by, at });
+        flap.standing = Some(flap.latest(by));
         let is_flap = flap.replaced.len() >= REPLACEMENTS;
         if is_flap {
             // They stay known: another gateway may tell of them once more.
@@ -93,9 +122,19 @@ impl Flaps {
         is_flap
     }
 
-    /// The standing socket of `who` is no more: a block has nothing to protect.
-    pub(super) fn left(&mut self, who: &Who) {
-        self.users.remove(who);
+    /// The session `session` of `who` has ended: if it is the standing one, a block has nothing to protect.
+    /// Another's end, told late by a gateway that was cut off, says nothing.
+    pub(super) fn left(&mut self, who: &Who, session: SessionId) {
+        let stood = |flap: &Flap| flap.standing == Some(session);
+        if self.users.get(who).is_some_and(stood) {
+            self.users.remove(who);
+        }
+    }
+
+    /// Wakes with the next answer for `who`, and with the end of the block.
+    pub(super) fn answer(&mut self, who: &Who) -> watch::Receiver<()> {
+        let flap = self.users.entry(who.clone()).or_default();
+        flap.answer.get_or_insert_default().subscribe()
     }
 
     /// What becomes of a newcomer. [`Newcomer::Ask`] is told to one at a time.
@@ -113,7 +152,7 @@ impl Flaps {
             Some(asked) if now < asked + ANSWER => Newcomer::Wait(asked + ANSWER),
             // No gateway has a socket of the user, or the one that has it is cut off.
             Some(asked) if now < asked + 2 * ANSWER => {
-                self.left(who);
+                self.users.remove(who);
                 Newcomer::Vacant
             }
             Some(_) | None => {
@@ -133,10 +172,11 @@ impl Flaps {
     /// The standing socket of `who` lives, or does not.
     pub(super) fn answered(&mut self, who: &Who, is_alive: bool, now: Instant) {
         if !is_alive {
-            self.left(who);
+            self.users.remove(who);
         } else if let Some(flap) = self.users.get_mut(who) {
             flap.asked = None;
             flap.alive_until = Some(now + ALIVE);
+            flap.answer = None;
         }
     }
 
@@ -164,15 +204,30 @@ impl Flap {
     }
 
     fn matters(&self, now: Instant) -> bool {
-        let is_recent = |(_, at): &(SessionId, Instant)| is_within(*at, now);
+        let is_recent = |replaced: &Replaced| is_within(replaced.at, now);
         self.blocked(now).is_some() || self.replaced.back().is_some_and(is_recent)
+    }
+
+    /// What `session` was replaced by.
+    fn successor(&self, session: SessionId) -> Option<SessionId> {
+        let mut replaced = self.replaced.iter();
+        Some(replaced.find(|known| known.session == session)?.by)
+    }
+
+    /// What stands where `session` was: gateways do not tell in order.
+    fn latest(&self, session: SessionId) -> SessionId {
+        // In a circle, which nobody tells, it ends too.
+        let steps = self.replaced.iter();
+        steps.fold(session, |latest, _| {
+            self.successor(latest).unwrap_or(latest)
+        })
     }
 
     fn forget_old(&mut self, now: Instant) {
         while self
             .replaced
             .front()
-            .is_some_and(|(_, at)| !is_within(*at, now))
+            .is_some_and(|replaced| !is_within(replaced.at, now))
         {
             self.replaced.pop_front();
         }
@@ -202,6 +257,11 @@ mod tests {
         SessionId::from_u128(number)
     }
 
+    /// A living socket of `who` was closed for that with the next number.
+    fn replace(flaps: &mut Flaps, who: Who, number: u128, now: Instant) -> bool {
+        flaps.replaced(who, id(number), id(number + 1), now)
+    }
+
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
@@ -211,7 +271,7 @@ mod tests {
         let mut flaps = Flaps::default();
         for number in 0..5 {
             assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Welcome);
-            flaps.replaced(ann(), id(number), now);
+            replace(&mut flaps, ann(), number, now);
         }
         assert!(flaps.is_blocked(&ann(), now));
         flaps
@@ -223,7 +283,7 @@ mod tests {
         let mut flaps = Flaps::default();
         for number in 0..5 {
             let now = start + seconds(7 * number);
-            flaps.replaced(ann(), id(number.into()), now);
+            replace(&mut flaps, ann(), number.into(), now);
             assert_eq!(flaps.is_blocked(&ann(), now), number == 4, "{number}");
         }
         let since = start + seconds(28);
@@ -243,8 +303,8 @@ mod tests {
         for number in 0..50 {
             let now = start + seconds(8 * number);
             // Here, and from the gateway that tells of it.
-            flaps.replaced(ann(), id(number.into()), now);
-            flaps.replaced(ann(), id(number.into()), now);
+            replace(&mut flaps, ann(), number.into(), now);
+            replace(&mut flaps, ann(), number.into(), now);
             assert!(!flaps.is_blocked(&ann(), now));
         }
     }
@@ -254,7 +314,7 @@ mod tests {
         let now = Instant::now();
         let mut flaps = blocked(now);
         for number in 3..20 {
-            flaps.replaced(ann(), id(number), now + seconds(1));
+            replace(&mut flaps, ann(), number, now + seconds(1));
         }
         assert!(!flaps.is_blocked(&ann(), now + seconds(60)));
     }
@@ -308,12 +368,57 @@ mod tests {
     fn the_block_ends_with_the_socket_that_it_protects_and_the_count_begins_anew() {
         let now = Instant::now();
         let mut flaps = blocked(now);
-        flaps.left(&ann());
+        for other in [0, 3, 4, 77] {
+            flaps.left(&ann(), id(other));
+            assert!(flaps.is_blocked(&ann(), now), "{other}");
+        }
+        flaps.left(&ann(), id(5));
         for number in 10..14 {
             assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Welcome);
-            flaps.replaced(ann(), id(number), now);
+            replace(&mut flaps, ann(), number, now);
         }
         assert!(!flaps.is_blocked(&ann(), now));
+    }
+
+    #[test]
+    fn what_a_block_protects_is_known_in_whatever_order_gateways_tell() {
+        let now = Instant::now();
+        for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 4, 0, 3, 1]] {
+            let mut flaps = Flaps::default();
+            for number in order {
+                replace(&mut flaps, ann(), number, now);
+            }
+            // One more was on its way in.
+            replace(&mut flaps, ann(), 5, now);
+            for number in 0..6 {
+                flaps.left(&ann(), id(number));
+                assert!(flaps.is_blocked(&ann(), now), "{order:?} {number}");
+            }
+            flaps.left(&ann(), id(6));
+            assert!(!flaps.is_blocked(&ann(), now), "{order:?}");
+        }
+        // Nobody tells a circle; it would be no endless one.
+        let mut flaps = Flaps::default();
+        flaps.replaced(ann(), id(1), id(2), now);
+        flaps.replaced(ann(), id(2), id(1), now);
+    }
+
+    #[test]
+    fn an_answer_wakes_those_who_wait_for_it_and_nobody_else() {
+        let now = Instant::now();
+        let mut flaps = blocked(now);
+        for number in 0..5 {
+            replace(&mut flaps, user("bob"), number, now);
+        }
+        let is_woken = |answer: &watch::Receiver<()>| answer.has_changed().is_err();
+        for is_alive in [true, false] {
+            let (ann_waits, bob_waits) = (flaps.answer(&ann()), flaps.answer(&user("bob")));
+            flaps.answered(&ann(), is_alive, now);
+            assert!(is_woken(&ann_waits) && !is_woken(&bob_waits));
+        }
+        let bob_waits = flaps.answer(&user("bob"));
+        flaps.left(&user("bob"), id(5));
+        assert!(is_woken(&bob_waits));
     }
 
     #[test]
@@ -321,11 +426,11 @@ mod tests {
         let now = Instant::now();
         let mut flaps = blocked(now);
         for number in 0..USERS_MAX + 10 {
-            flaps.replaced(user(&number.to_string()), id(1), now);
+            replace(&mut flaps, user(&number.to_string()), 1, now);
         }
         assert_eq!(flaps.users.len(), USERS_MAX);
         let later = now + WINDOW;
-        flaps.replaced(user("bob"), id(2), later);
+        replace(&mut flaps, user("bob"), 2, later);
         assert_eq!(flaps.users.len(), 2);
         assert!(flaps.is_blocked(&ann(), later));
     }

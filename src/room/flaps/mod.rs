@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 use tracing::debug;
 
@@ -35,8 +35,6 @@ pub struct Damper(Arc<Inner>);
 struct Inner {
     /// A lock, held for a look-up: joins, sockets and the listener come from many tasks.
     state: Mutex<State>,
-    /// Newcomers who wait for an answer look again when anybody's came.
-    answers: watch::Sender<()>,
     notices: Notices,
 }
 
@@ -52,21 +50,27 @@ impl Damper {
     pub fn new(notices: Notices) -> Self {
         Self(Arc::new(Inner {
             state: Mutex::default(),
-            answers: watch::Sender::new(()),
             notices,
         }))
     }
 
-    /// A living socket of the user was closed for a newer one: here, so that all are to know.
-    pub(crate) fn replaced(&self, workspace: &WorkspaceSlug, user: UserKey, session: SessionId) {
+    /// A living socket of the user was closed for that of `by`: here, so that all are to know.
+    pub(crate) fn replaced(
+        &self,
+        workspace: &WorkspaceSlug,
+        user: UserKey,
+        session: SessionId,
+        by: SessionId,
+    ) {
         let who = (workspace.clone(), user);
-        self.tell(&who, Notice::Replaced(session));
-        self.count(who, session);
+        self.tell(&who, Notice::Replaced { session, by });
+        self.count(who, session, by);
     }
 
-    fn count(&self, who: Who, session: SessionId) {
+    fn count(&self, who: Who, session: SessionId, by: SessionId) {
         let workspace = who.0.clone();
-        if self.lock().flaps.replaced(who, session, Instant::now()) {
+        let now = Instant::now();
+        if self.lock().flaps.replaced(who, session, by, now) {
             debug!(%workspace, "connections of a user replace each other, newcomers are refused");
         }
     }
@@ -88,26 +92,30 @@ impl Damper {
         user: UserKey,
     ) -> Result<(), JoinError> {
         let who = (workspace.clone(), user);
-        let mut answers = self.0.answers.subscribe();
         loop {
             let now = Instant::now();
-            let newcomer = self.lock().flaps.newcomer(&who, now);
-            let until = match newcomer {
-                Newcomer::Welcome => return Ok(()),
-                Newcomer::Vacant => {
-                    // Elsewhere the block would protect this newcomer's socket from the user's next one.
-                    self.tell(&who, Notice::Probed(false));
-                    return Ok(());
-                }
-                Newcomer::Refused(retry_after) => return Err(JoinError::Flapping { retry_after }),
-                Newcomer::Ask => {
-                    self.tell(&who, Notice::Probe);
-                    now + ANSWER
-                }
-                Newcomer::Wait(until) => until,
+            let (until, mut answer) = {
+                let flaps = &mut self.lock().flaps;
+                let until = match flaps.newcomer(&who, now) {
+                    Newcomer::Welcome => return Ok(()),
+                    Newcomer::Vacant => {
+                        // Elsewhere the block would protect this newcomer's socket from the user's next one.
+                        self.tell(&who, Notice::Probed(false));
+                        return Ok(());
+                    }
+                    Newcomer::Refused(retry_after) => {
+                        return Err(JoinError::Flapping { retry_after });
+                    }
+                    Newcomer::Ask => {
+                        self.tell(&who, Notice::Probe);
+                        now + ANSWER
+                    }
+                    Newcomer::Wait(until) => until,
+                };
+                (until, flaps.answer(&who))
             };
             // The look says what came of it, also where the time is over.
-            let _ = timeout_at(until.into(), answers.changed()).await;
+            let _ = timeout_at(until.into(), answer.changed()).await;
         }
     }
 
@@ -116,8 +124,7 @@ impl Damper {
         if self.is_blocked(workspace, user) {
             let who = (workspace.clone(), user);
             self.tell(&who, Notice::Left(session));
-            self.lock().flaps.left(&who);
-            self.0.answers.send_replace(());
+            self.lock().flaps.left(&who, session);
         }
     }
 
@@ -138,21 +145,16 @@ impl Rooms {
         let who = (workspace, user);
         let now = Instant::now();
         match notice {
-            Notice::Replaced(session) => damper.count(who, session),
-            Notice::Left(_) => {
-                damper.lock().flaps.left(&who);
-                damper.0.answers.send_replace(());
-            }
-            Notice::Probed(is_alive) => {
-                damper.lock().flaps.answered(&who, is_alive, now);
-                damper.0.answers.send_replace(());
-            }
+            Notice::Replaced { session, by } => damper.count(who, session, by),
+            Notice::Left(session) => damper.lock().flaps.left(&who, session),
+            Notice::Probed(is_alive) => damper.lock().flaps.answered(&who, is_alive, now),
             Notice::Probe => {
                 let mut state = damper.lock();
                 state.flaps.asked(&who, now);
                 let may_ping = state.pinged.len() < PINGS_MAX && state.pinged.insert(who.clone());
                 drop(state);
                 if may_ping {
+                    // Nobody looks how it ends: without an answer the newcomers wait for its time.
                     tokio::spawn(answer(self.clone(), who));
                 }
             }
