@@ -122,11 +122,12 @@ impl ClaimChecker {
                 .iter()
                 .map(|(workspace, (user, ..))| sessions::subject(workspace, *user))
                 .collect();
-            let found: HashMap<String, LastOf> = lasts(&self.direct, &subjects, &tail)
-                .await?
-                .into_iter()
-                .map(|entry| (entry.subject.to_string(), entry))
-                .collect();
+            let found: HashMap<String, LastOf> =
+                lasts(&self.direct, &self.leader, &subjects, &tail)
+                    .await?
+                    .into_iter()
+                    .map(|entry| (entry.subject.to_string(), entry))
+                    .collect();
             for (subject, (workspace, (user, session, asked))) in subjects.iter().zip(chunk) {
                 let last = found
                     .get(subject)

@@ -81,9 +81,18 @@ pub struct Tail {
     /// The last sequence, 0 of a stream that never had a message; and when it was stored, or the stream
     /// made.
     pub mark: Mark,
-    /// The subject of a message that the stream holds, the last one's if it can be asked for; `None` of a
-    /// stream that holds none.
-    pub subject: Option<String>,
+    pub witness: Witness,
+}
+
+/// What a replica's answer is asked to hold besides what is asked for, so that it is never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Witness {
+    /// The stream holds no message.
+    Nothing,
+    /// The subject of a message that the stream holds: the last one's, if it can be asked for.
+    Subject(String),
+    /// No message's subject that can be asked for is known.
+    Unnamed,
 }
 
 /// What a stream has where an event was seen before.
@@ -199,26 +208,24 @@ impl Leader {
                 sequence: state.last_sequence,
                 time: state.last_time,
             },
-            subject: None,
+            witness: Witness::Nothing,
         })
     }
 
     /// The end of a stream whose last message this is.
     fn tail_at(&self, message: Message) -> Tail {
         let mut askable = self.askable.lock().unwrap_or_else(PoisonError::into_inner);
-        let subject = if is_askable(&message.subject) {
-            *askable = Some((message.seq, message.subject.clone()));
-            message.subject
-        } else {
-            let known = askable.as_ref().map(|(_, subject)| subject.clone());
-            known.unwrap_or_else(|| pattern(&message.subject))
-        };
+        // A pattern that fits it may fit thousands of others, all of which the answer would hold.
+        if is_askable(&message.subject) {
+            *askable = Some((message.seq, message.subject));
+        }
+        let known = askable.as_ref().map(|(_, subject)| subject.clone());
         Tail {
             mark: Mark {
                 sequence: message.seq,
                 time: message.time,
             },
-            subject: Some(subject),
+            witness: known.map_or(Witness::Unnamed, Witness::Subject),
         }
     }
 
@@ -237,7 +244,7 @@ impl Leader {
         if tail.mark.sequence >= state.last_sequence {
             state.last_sequence = tail.mark.sequence;
             state.last_time = tail.mark.time;
-        } else if tail.subject.is_none() {
+        } else if tail.witness == Witness::Nothing {
             return Err(self.error("an empty stream was longer a moment ago"));
         } else {
             tail.mark = state.last();
@@ -321,6 +328,15 @@ impl Leader {
             }
             message => message.map(|message| self.raw(message)).transpose(),
         }
+    }
+
+    /// Whether the stream holds a message whose subject matches `subject`.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn has(&self, subject: &str) -> Result<bool, ReadError> {
+        let last = self.get(&json!({ "last_by_subj": subject })).await?;
+        Ok(last.is_some())
     }
 
     fn raw(&self, message: Message) -> Result<RawStored, ReadError> {
@@ -418,18 +434,9 @@ impl Leader {
 /// Whether a request for `subject` asks for that one. A publisher may choose bytes that are no UTF-8, which no
 /// request can name, or tokens that mean many subjects in a request.
 fn is_askable(subject: &str) -> bool {
-    subject.split('.').all(is_askable_token)
-}
-
-fn is_askable_token(token: &str) -> bool {
-    token.bytes().all(|byte| byte.is_ascii_graphic()) && !matches!(token, "" | "*" | ">")
-}
-
-/// What asks for `subject`, and maybe for others.
-fn pattern(subject: &str) -> String {
-    let tokens = subject.split('.');
-    let asked = tokens.map(|token| if is_askable_token(token) { token } else { "*" });
-    asked.collect::<Vec<_>>().join(".")
+    subject.split('.').all(|token| {
+        token.bytes().all(|byte| byte.is_ascii_graphic()) && !matches!(token, "" | "*" | ">")
+    })
 }
 
 #[cfg(test)]
@@ -437,17 +444,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_subject_that_no_request_can_name_is_asked_for_by_a_pattern() {
-        for (subject, is_one, wanted) in [
-            ("ws.acme.custom.x", true, "ws.acme.custom.x"),
-            ("ws.acme.custom.\u{fffd}", false, "ws.acme.custom.*"),
-            ("ws.acme.custom.x\u{a0}17", false, "ws.acme.custom.*"),
-            ("ws.acme.>", false, "ws.acme.*"),
-            ("ws.acme.*.x", false, "ws.acme.*.x"),
-            ("ws.a*b.custom.x>", true, "ws.a*b.custom.x>"),
+    fn a_subject_that_no_request_can_name_is_no_witness() {
+        for (subject, is_one) in [
+            ("ws.acme.custom.x", true),
+            ("ws.acme.custom.\u{fffd}", false),
+            ("ws.acme.custom.x\u{a0}17", false),
+            ("ws.acme.>", false),
+            ("ws.acme.*.x", false),
+            ("ws.acme..x", false),
+            ("ws.a*b.custom.x>", true),
         ] {
             assert_eq!(is_askable(subject), is_one, "{subject}");
-            assert_eq!(pattern(subject), wanted, "{subject}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::direct_get::{DirectGet, DirectGetError, LastOf};
-use super::leader::Tail;
+use super::leader::{Leader, ReadError, Tail, Witness};
 
 /// How often a lagging replica is asked again.
 const LAG_RETRIES: usize = 5;
@@ -13,31 +13,40 @@ const LAG_RETRIES: usize = 5;
 pub(super) enum ProofError {
     #[error(transparent)]
     Direct(#[from] DirectGetError),
+    #[error(transparent)]
+    Leader(#[from] ReadError),
     #[error("the replica that answered lags")]
     Lagging,
 }
 
-/// The last messages of `subjects`, from a replica that says it knows everything up to `tail`.
+/// The last messages of `subjects`, from a replica that says it knows everything up to `tail`, which is of
+/// the stream of `direct` and `leader`.
 ///
-/// A 404 ("none of them has a message") carries no such word. So the subject of the stream's last
-/// message is asked for too: there is always an answer then, and always the word at its end. The
-/// answer may hold that message beyond what was asked.
+/// A 404 ("none of them has a message") carries no such word. So the subject of a message that the stream
+/// holds is asked for too, where one is known: there is always an answer then, and always the word at its
+/// end. The answer may hold that message beyond what was asked. Else the leader is asked.
 ///
 /// # Errors
 /// [`ProofError`]; [`DirectGetError::TooManyResults`] also where the server cut the answer off.
 pub(super) async fn lasts(
     direct: &DirectGet,
+    leader: &Leader,
     subjects: &[String],
     tail: &Tail,
 ) -> Result<Vec<LastOf>, ProofError> {
-    let Some(witness) = &tail.subject else {
-        // The leader's own word that the stream holds nothing.
-        return Ok(Vec::new());
-    };
     let mut asked = subjects.to_vec();
-    if !asked.contains(witness) {
-        asked.push(witness.clone());
-    }
+    let has_witness = match &tail.witness {
+        // The leader's own word that the stream holds nothing.
+        Witness::Nothing => return Ok(Vec::new()),
+        Witness::Subject(witness) => {
+            if !asked.contains(witness) {
+                asked.push(witness.clone());
+            }
+            true
+        }
+        Witness::Unnamed => false,
+    };
+    let mut is_empty = false;
     for attempt in 0..LAG_RETRIES {
         let (found, end) = direct.multi_last(&asked).await?;
         // The server ends an answer that grows too large, and then says so at its end: the newest are missing.
@@ -50,7 +59,24 @@ pub(super) async fn lasts(
         {
             return Ok(found);
         }
+        is_empty = end.not_found;
+        if is_empty && !has_witness {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(20 << attempt)).await;
     }
+    if is_empty && !has_any(leader, subjects).await? {
+        return Ok(Vec::new());
+    }
     Err(ProofError::Lagging)
+}
+
+/// Whether the leader has a message of one of `subjects`.
+async fn has_any(leader: &Leader, subjects: &[String]) -> Result<bool, ReadError> {
+    for subject in subjects {
+        if leader.has(subject).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

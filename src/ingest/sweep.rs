@@ -220,7 +220,7 @@ impl Sweeper {
             .iter()
             .map(|workspace| format!("ws.{workspace}.>"))
             .collect();
-        let found = proven::lasts(&self.direct, &subjects, tail).await?;
+        let found = proven::lasts(&self.direct, &self.events, &subjects, tail).await?;
         let mut by_workspace: HashMap<WorkspaceSlug, Vec<Last>> = workspaces
             .iter()
             .map(|workspace| ((*workspace).clone(), Vec::new()))

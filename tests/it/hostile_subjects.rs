@@ -168,6 +168,66 @@ async fn quiet_rooms_need_no_repair_after_a_reconnect_while_such_a_subject_is_th
     assert!(ann.is_open().await && bob.is_open().await);
 }
 
+/// The same where the gateway has never seen a subject that it can name, right after its start. One that fits
+/// the last one would bring the last message of each of these subjects, or be refused for their number.
+#[tokio::test]
+async fn such_a_subject_that_was_the_last_at_the_start_costs_no_repair_and_hides_nothing() {
+    for rest in [&b"custom.\xff"[..], b">", b"custom.*", b"custom.a."] {
+        let nats = Nats::jetstream().await;
+        let mut hostile = RawNats::on(&nats).await;
+        // The streams.
+        drop(Gateway::on(&nats).await);
+        for number in 0..1100 {
+            let another = format!("ws.acme.custom.x{number}");
+            hostile.publish(another.as_bytes(), b"{}").await;
+        }
+        hostile.publish(&subject(rest), b"{}").await;
+        hostile
+            .publish(&[b"session.acme.", rest].concat(), b"{}")
+            .await;
+        hostile.flush().await;
+        let (cable, gateway) = Gateway::behind_a_cable(&nats).await;
+        let mut bob = Client::join(&gateway, "bob", "globex").await;
+        let mut cyd = Client::join(&gateway, "cyd", "initech").await;
+        let publisher = Publisher::on(&nats).await;
+        for (round, is_missed) in [(1.0, false), (2.0, true)] {
+            cable.cut();
+            gateway
+                .metric_becomes("herald_nats_events_total", "\"disconnected\"", round)
+                .await;
+            let title = json!({ "title": "missed" });
+            if is_missed {
+                publisher.event("globex.custom.x", &title).await;
+                hostile.publish(&subject(rest), b"{}").await;
+                hostile.flush().await;
+            }
+            let before = gateway.metric("herald_sweeps_total", "").await;
+            cable.mend();
+            let swept = eventually(PATIENCE, async || {
+                gateway.metric("herald_sweeps_total", "").await > before + 1.5
+            });
+            assert!(swept.await, "{}", gateway.output());
+            if is_missed {
+                assert_eq!(bob.notification().await["title"], title["title"]);
+            }
+            let repairs = gateway
+                .metric("herald_repairs_total", "\"reconnect\"")
+                .await;
+            let wanted = f64::from(u8::from(is_missed));
+            assert!((repairs - wanted).abs() < 0.5, "{repairs} {rest:?}");
+        }
+        let title = json!({ "title": "live" });
+        for (client, subject) in [
+            (&mut bob, "globex.custom.x"),
+            (&mut cyd, "initech.custom.x"),
+        ] {
+            publisher.event(subject, &title).await;
+            assert_eq!(client.notification().await["title"], "live");
+        }
+        assert!(bob.is_open().await && cyd.is_open().await);
+    }
+}
+
 #[tokio::test]
 async fn a_subject_chooses_no_subscription() {
     const SUBSCRIPTIONS: usize = 100;
