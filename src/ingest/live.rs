@@ -20,10 +20,16 @@ pub struct Live {
 ///
 /// `None` where it does not carry the server's valid Nats-Stream, Nats-Subject, Nats-Sequence,
 /// Nats-Last-Sequence and Nats-Time-Stamp. The last value of a header counts: a publisher may send
-/// headers of these names, and the server's own come after.
+/// headers of these names, and the server's own come after. Neither is one read whose body the server left out
+/// (`republish.headers_only`), which it says with Nats-Msg-Size: it would be a bad event, where the stream has
+/// a good one.
 pub(super) fn republished(message: Message, stream: &str) -> Option<RawStored> {
     let from = message.headers.as_ref()?.get_last("Nats-Stream")?;
     if from.as_str() != stream {
+        return None;
+    }
+    let size = message.headers.as_ref()?.get_last("Nats-Msg-Size");
+    if size.is_some_and(|size| size.as_str() != message.payload.len().to_string()) {
         return None;
     }
     let heard = message.subject.clone();
@@ -103,6 +109,7 @@ mod tests {
             |headers| headers.insert("Nats-Sequence", "seven"),
             |headers| headers.insert("Nats-Last-Sequence", "7"),
             |headers| headers.insert("Nats-Time-Stamp", "yesterday"),
+            |headers| headers.insert("Nats-Msg-Size", "17"),
             |headers| *headers = HeaderMap::new(),
         ];
         for (index, change) in changes.iter().enumerate() {

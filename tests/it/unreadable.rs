@@ -123,6 +123,25 @@ async fn rooms_that_could_not_be_read_after_a_reconnect_go_on_by_themselves() {
 }
 
 #[tokio::test]
+async fn events_that_are_republished_without_their_bodies_are_read_from_the_stream() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::on(&nats).await;
+    let publisher = Publisher::on(&nats).await;
+    let mut ann = join(&gateway, "ann").await.expect("a socket");
+    let mut edited = config(&publisher, "EVENTS").await;
+    edited.republish.as_mut().expect("it has one").headers_only = true;
+    let updated = publisher.context.update_stream(&edited).await;
+    updated.expect("updated");
+    for title in ["first", "second"] {
+        publisher
+            .event("acme.custom.x", &json!({ "title": title }))
+            .await;
+        assert_eq!(ann.notification().await["title"], title);
+    }
+    assert!(gateway.metric("herald_events_bad_total", "").await < 0.5);
+}
+
+#[tokio::test]
 async fn a_stream_that_is_deleted_is_named_with_the_servers_reason() {
     let nats = Nats::jetstream().await;
     let gateway = Gateway::builder(&nats)
