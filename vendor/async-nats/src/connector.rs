@@ -605,9 +605,11 @@ impl Connector {
         // Discover servers from INFO.
         if !self.options.ignore_discovered_servers {
             for url in &info.connect_urls {
-                let discovered_addr = url.parse::<ServerAddr>().map_err(|err| {
-                    ConnectError::with_source(crate::ConnectErrorKind::ServerParse, err)
-                })?;
+                // Other servers' settings: what is wrong with one is no reason to leave this one.
+                let Ok(discovered_addr) = url.parse::<ServerAddr>() else {
+                    tracing::warn!(discovered_url = ?url, "a discovered server is left out: no URL");
+                    continue;
+                };
                 if !self.servers.iter().any(|s| s.addr == discovered_addr) {
                     tracing::debug!(
                         discovered_url = %url,
