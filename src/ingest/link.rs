@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::connection::{connected, epoch};
-use super::{ConnectError, Disturbances, connect};
+use super::{ConnectError, Denials, Disturbances, connect};
 use crate::config::NatsConfig;
 use crate::telemetry::Metrics;
 
@@ -24,8 +24,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects and keeps the connection up; `disturbances` is told what needs repair. Waits while no
-    /// server can be reached, saying so, and gives up where the answer would not change by itself.
+    /// Connects and keeps the connection up; `disturbances` is told what needs repair, and `denials` what is
+    /// denied. Waits while no server can be reached, saying so, and gives up where the answer would not change by itself.
     ///
     /// # Errors
     /// [`ConnectError`] but for `Unreachable`.
@@ -33,10 +33,17 @@ impl Link {
         config: &NatsConfig,
         metrics: Arc<Metrics>,
         disturbances: Arc<Disturbances>,
+        denials: &Denials,
     ) -> Result<Self, ConnectError> {
         let mut pause = Duration::from_millis(250);
         let client = loop {
             let happens = follow(Arc::clone(&metrics), Arc::clone(&disturbances));
+            let denials = denials.clone();
+            let inbox_prefix = config.inbox_prefix.clone();
+            let happens = move |event| {
+                denials.heard(&event, &inbox_prefix);
+                happens(event);
+            };
             match connect(config, "herald", happens).await {
                 Err(ConnectError::Unreachable(cause)) => {
                     warn!(cause, "waiting for nats");

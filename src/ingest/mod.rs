@@ -3,6 +3,7 @@
 mod claim_check;
 mod connection;
 mod dead_letters;
+mod denials;
 mod direct_get;
 mod disturbances;
 mod floor;
@@ -25,6 +26,7 @@ pub use self::connection::{
     ConnectError, SUBSCRIPTION_CAPACITY, check_settings, connect, event_channel,
 };
 pub use self::dead_letters::{DeadLetterCounters, DeadLetters, DropReason};
+pub use self::denials::Denials;
 pub use self::direct_get::{
     ANSWER_TIMEOUT, BATCH_MAX, Batch, DirectGet, DirectGetError, End, LastOf,
 };

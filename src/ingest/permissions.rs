@@ -17,11 +17,13 @@ const DEAD: &str = "DEAD";
 const LEDGER: &str = "KV_HERALD_MIGRATIONS";
 /// A workspace of the attempts' own; nothing of it is ever stored.
 const WORKSPACE: &str = "herald-check";
+/// Nobody answers there, which NATS tells at once.
+const NOBODYS: &str = "herald-check.nobody";
 /// How long a server may take to judge what it was sent.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Something that a user may or may not do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Probe {
     Publish(String),
     Subscribe(String),
@@ -133,7 +135,10 @@ impl Attempt<'_> {
         while let Some(event) = self.events.recv().await {
             match event {
                 Event::Closed => break,
-                event => denied.extend(denial(&event, self.inbox_prefix)),
+                event => {
+                    let denial = denial(&event, self.inbox_prefix);
+                    denied.extend(denial.filter(|text| !text.contains(NOBODYS)));
+                }
             }
         }
         Ok(denied)
@@ -142,8 +147,6 @@ impl Attempt<'_> {
     /// What is denied until the server has judged all that was sent. It does so in order, so that its
     /// word on one more request, an answer or a denial, comes after everything else.
     async fn until_judged(&mut self) -> Result<Vec<String>, ProbeError> {
-        /// Nobody answers there, which NATS tells at once.
-        const NOBODYS: &str = "herald-check.nobody";
         let client = self.client.clone();
         let question = client.request(NOBODYS, "".into());
         tokio::pin!(question);
@@ -186,25 +189,31 @@ pub fn denial(event: &Event, inbox_prefix: &str) -> Option<String> {
 
 /// What the server's `Permissions Violation for Publish to "…"` means to an operator.
 fn explained(text: &str, inbox_prefix: &str) -> Option<String> {
+    Some(match violation(text)? {
+        Probe::Subscribe(subject) if subject.starts_with(inbox_prefix) => format!(
+            "NATS does not let this user receive answers on {inbox_prefix}.>: set nats.inbox_prefix to the one that this user has"
+        ),
+        Probe::Subscribe(subject) => format!(
+            "NATS does not allow this user to subscribe to {subject}: see nats.url and nats.credentials_file"
+        ),
+        Probe::Publish(subject) => format!(
+            "NATS does not allow this user to publish to {subject}: see nats.url and nats.credentials_file"
+        ),
+    })
+}
+
+/// What the server's text says that it denied.
+pub(super) fn violation(text: &str) -> Option<Probe> {
     let lower = text.to_lowercase();
     if !lower.contains("permissions violation") {
         return None;
     }
     // The subject as the server writes it; of the client's own text, whatever there is.
-    let subject = text.split('"').nth(1).unwrap_or(text);
-    let is_subscription = lower.contains("for subscription");
-    Some(if is_subscription && !subject.starts_with(inbox_prefix) {
-        format!(
-            "NATS does not allow this user to subscribe to {subject}: see nats.url and nats.credentials_file"
-        )
-    } else if is_subscription {
-        format!(
-            "NATS does not let this user receive answers on {subject}: set nats.inbox_prefix to the one that this user has"
-        )
+    let subject = text.split('"').nth(1).unwrap_or(text).to_owned();
+    Some(if lower.contains("for subscription") {
+        Probe::Subscribe(subject)
     } else {
-        format!(
-            "NATS does not allow this user to publish to {subject}: see nats.url and nats.credentials_file"
-        )
+        Probe::Publish(subject)
     })
 }
 
@@ -231,7 +240,7 @@ mod tests {
             ),
             (
                 r#"permissions violation for subscription to "_INBOX.x.*""#,
-                Some("answers on _INBOX.x.*: set nats.inbox_prefix"),
+                Some("answers on _INBOX.>: set nats.inbox_prefix"),
             ),
             (
                 r#"Permissions Violation for Subscription to "live.ws.*.>""#,

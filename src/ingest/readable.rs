@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tracing::{info, warn};
 
+use super::denials::Denials;
 use super::direct_get::{DirectGet, DirectGetError};
 use super::leader::Leader;
 
@@ -21,9 +22,12 @@ const DIRECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A workspace that nothing is stored for: only that there is an answer counts.
 const WORKSPACE: &str = "herald-check";
 
-/// What is known of the reads of all streams. Cheap to clone.
+/// What is known of the reads of all streams, and of what is denied. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Readable(Arc<[Reads]>);
+pub struct Readable {
+    reads: Arc<[Reads]>,
+    denials: Denials,
+}
 
 /// A way to read a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +66,7 @@ impl Readable {
     /// how long a failure may last, at the time, before it matters.
     pub fn start(
         streams: Vec<Looked>,
+        denials: Denials,
         unready_after: impl Fn() -> Duration + Send + Sync,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let reads = streams.iter().flat_map(|stream| {
@@ -71,23 +76,35 @@ impl Readable {
                 failing: Mutex::default(),
             })
         });
-        let this = Self(reads.collect());
+        let this = Self {
+            reads: reads.collect(),
+            denials,
+        };
         (this.clone(), this.run(streams, unready_after))
     }
 
-    /// What has failed for longer than `time`: one sentence for the first of it.
+    /// What has failed for longer than `time`: one sentence for the first stream, and one for the first thing
+    /// that is denied.
     pub fn trouble(&self, time: Duration) -> Option<String> {
-        self.0.iter().find_map(|reads| {
+        let unread = self.reads.iter().find_map(|reads| {
             let failing = reads.lock();
             let failing = failing.as_ref()?;
             let is_long = failing.since.elapsed() >= time;
             is_long.then(|| format!("{reads}: {}", failing.cause))
-        })
+        });
+        let denied = self.denials.trouble(time);
+        let said: Vec<String> = unread.into_iter().chain(denied).collect();
+        (!said.is_empty()).then(|| said.join("; "))
+    }
+
+    /// How many things are denied.
+    pub fn denied(&self) -> usize {
+        self.denials.count()
     }
 
     /// Every stream and way, and whether it works.
     pub fn all(&self) -> impl Iterator<Item = (&str, Way, bool)> {
-        self.0
+        self.reads
             .iter()
             .map(|reads| (reads.stream.as_str(), reads.way, reads.lock().is_none()))
     }
@@ -96,7 +113,7 @@ impl Readable {
         let [least, most] = PAUSE;
         loop {
             // Side by side, so that one that gets no answer does not keep the others waiting.
-            let looks = streams.iter().zip(self.0.chunks_exact(2)).map(look);
+            let looks = streams.iter().zip(self.reads.chunks_exact(2)).map(look);
             join_all(looks).await;
             tokio::time::sleep((unready_after() / LOOKS).clamp(least, most)).await;
         }

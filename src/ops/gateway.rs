@@ -26,9 +26,9 @@ use super::reload::Reloader;
 use super::{drain, listener, tls};
 use crate::config::Config;
 use crate::ingest::{
-    ClaimChecker, ClaimWriter, ConnectError, DeadLetters, DirectGet, Disturbances, FloorReader,
-    Happened, Leader, Link, Looked, Notices, Readable, Repairer, Sweeper, notices, permissions,
-    sessions,
+    ClaimChecker, ClaimWriter, ConnectError, DeadLetters, Denials, DirectGet, Disturbances,
+    FloorReader, Happened, Leader, Link, Looked, Notices, Readable, Repairer, Sweeper, notices,
+    permissions, sessions,
 };
 use crate::migrate;
 use crate::room::{Damper, HoldBudget, Resync, RoomContext, Rooms};
@@ -306,8 +306,9 @@ async fn open(
     parts: &mut JoinSet<()>,
 ) -> Result<Rooms, ServeError> {
     let disturbances = Arc::new(Disturbances::default());
+    let denials = Denials::default();
     let metrics = Arc::clone(telemetry.metrics());
-    let link = Link::establish(&config.nats, metrics, Arc::clone(&disturbances)).await?;
+    let link = Link::establish(&config.nats, metrics, Arc::clone(&disturbances), &denials).await?;
     migrated(&link, config).await?;
     permitted(config).await?;
     let leaders = Leaders {
@@ -321,6 +322,7 @@ async fn open(
         leaders.clone(),
         live,
         telemetry,
+        denials,
         parts,
     );
     let rooms = Rooms::new(Arc::new(context), cancel.clone());
@@ -417,6 +419,7 @@ fn context(
     leaders: Leaders,
     live: &Live,
     telemetry: &Telemetry,
+    denials: Denials,
     parts: &mut JoinSet<()>,
 ) -> RoomContext {
     let metrics = Arc::clone(telemetry.metrics());
@@ -444,7 +447,12 @@ fn context(
     ];
     let known = live.clone();
     let unready_after = move || known.now().config.server.unready_after;
-    let (readable, look) = Readable::start(looked, unready_after);
+    parts.spawn(
+        denials
+            .clone()
+            .watch(config.nats.clone(), link.clone(), unready_after.clone()),
+    );
+    let (readable, look) = Readable::start(looked, denials, unready_after);
     parts.spawn(look);
     metrics.observe_readable(readable.clone());
     let checker = ClaimChecker {
@@ -456,7 +464,8 @@ fn context(
     parts.spawn(checker);
     let (notices, sender) = Notices::start(link.clone());
     parts.spawn(sender);
-    let dead_letters = DeadLetters::start(client);
+    let (dead_letters, publisher) = DeadLetters::start(client);
+    parts.spawn(publisher);
     metrics.observe_dead_letters(dead_letters.counters());
     RoomContext {
         repairer: Repairer::new(events_direct, events, floor.clone()),

@@ -64,7 +64,9 @@ struct Reporter(DeadLetters);
 
 impl Reporter {
     async fn start(nats: &Nats) -> Self {
-        Self(DeadLetters::start(nats.connect().await))
+        let (letters, publisher) = DeadLetters::start(nats.connect().await);
+        tokio::spawn(publisher);
+        Self(letters)
     }
 
     fn report(&self, workspace: &str, sequence: u64, payload: &str) {
@@ -100,6 +102,22 @@ impl Reporter {
     async fn end(&self) {
         self.0.end(Duration::from_secs(2)).await;
     }
+}
+
+#[tokio::test]
+async fn what_waits_when_the_task_has_failed_is_counted() {
+    let nats = Nats::jetstream().await;
+    let (letters, task) = DeadLetters::start(nats.connect().await);
+    let reporter = Reporter(letters);
+    for sequence in 1..=3 {
+        reporter.report("acme", sequence, "{}");
+    }
+    // As by a panic.
+    drop(task);
+    reporter.end().await;
+    assert_eq!(reporter.dropped(DropReason::Shutdown), 3);
+    reporter.report("acme", 4, "{}");
+    assert_eq!(reporter.dropped(DropReason::Shutdown), 4);
 }
 
 #[tokio::test]

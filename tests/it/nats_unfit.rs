@@ -214,7 +214,7 @@ async fn each_permission_that_is_missing_ends_serve_and_is_named() {
                 }
                 whole => whole,
             };
-            fails(&gateway_of(&production, "gateway"), &[named]).await;
+            fails(&production.gateway("gateway"), &[named]).await;
         })
         .await;
 }
@@ -223,21 +223,15 @@ async fn each_permission_that_is_missing_ends_serve_and_is_named() {
 async fn another_users_credentials_end_serve() {
     let production = Production::migrated().await;
     for user in ["runtime", "acme", "operator", "migrator"] {
-        let serve = run(&gateway_of(&production, user), &["serve"]).await;
+        let serve = run(&production.gateway(user), &["serve"]).await;
         assert_eq!(serve.code, Some(1), "{user}: {serve:?}");
         assert!(serve.stderr.contains("herald: "), "{user}: {serve:?}");
         assert!(!serve.stderr.contains("password-of"), "{user}: {serve:?}");
     }
     // Another's inbox prefix, which is the usual slip.
-    let slip = gateway_of(&production, "gateway").set("nats.inbox_prefix", "_INBOX");
+    let slip = production
+        .gateway("gateway")
+        .set("nats.inbox_prefix", "_INBOX");
     fails(&slip, &["nats.inbox_prefix"]).await;
-    gateway_of(&production, "gateway").ready().await;
-}
-
-fn gateway_of(production: &Production, user: &str) -> Builder {
-    let config = production.config(user);
-    Gateway::without_nats()
-        .set("nats.url", config.url.expose())
-        .set("nats.inbox_prefix", &config.inbox_prefix)
-        .set("nats.migrate", config.migrate)
+    production.gateway("gateway").ready().await;
 }

@@ -75,8 +75,9 @@ enum Outcome {
 }
 
 impl DeadLetters {
-    /// Starts the task that publishes over `client`, until [`DeadLetters::end`].
-    pub fn start(client: Client) -> Self {
+    /// Where to report, and the task that publishes over `client`, which has to be run until
+    /// [`DeadLetters::end`].
+    pub fn start(client: Client) -> (Self, impl Future<Output = ()> + Send) {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 queue: FairQueue::new(QUEUE_BYTES),
@@ -90,28 +91,29 @@ impl DeadLetters {
         });
         let publisher = Publisher::new(client, Arc::clone(&shared));
         let task = TaskTracker::new();
-        task.spawn({
+        let run = task.track_future({
             let shared = Arc::clone(&shared);
             async move {
                 tokio::select! {
                     () = publisher.run() => {}
                     () = shared.drops.keep_telling() => {}
                 }
-                shared.drops.tell();
             }
         });
         task.close();
-        Self { shared, task }
+        (Self { shared, task }, run)
     }
 
     /// Sends what waits as fast as it goes, for `patience` at most. What is left then, and what is reported
-    /// later, is dropped, counted and logged.
+    /// later, is dropped, counted and logged; so is all that waits where the task has failed.
     pub async fn end(&self, patience: Duration) {
         self.shared.ending.cancel();
         if timeout(patience, self.task.wait()).await.is_err() {
             self.shared.over.cancel();
             self.task.wait().await;
         }
+        self.shared.close();
+        self.shared.drops.tell();
     }
 
     /// Hands a bad event over. Never waits: where there is no room for it, a letter is dropped and counted.

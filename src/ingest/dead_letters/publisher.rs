@@ -146,7 +146,6 @@ impl Publisher {
             .await;
         flights.close();
         flights.wait().await;
-        shared.close();
     }
 
     async fn send_all(&mut self, flights: &TaskTracker) {

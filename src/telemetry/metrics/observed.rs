@@ -131,8 +131,15 @@ impl Metrics {
             .build();
     }
 
-    /// Shows which streams can be read.
+    /// Shows which streams can be read, and how much is denied.
     pub(crate) fn observe_readable(&self, readable: Readable) {
+        let denials = readable.clone();
+        let _instrument = self
+            .meter
+            .u64_observable_gauge("herald.nats.denied")
+            .with_description("Subjects that NATS denies this gateway")
+            .with_callback(move |observer| observer.observe(denials.denied() as u64, &[]))
+            .build();
         let _instrument = self
             .meter
             .u64_observable_gauge("herald.stream.readable")

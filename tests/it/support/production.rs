@@ -5,6 +5,7 @@ use herald::config::{NatsConfig, Secret};
 use tokio::sync::mpsc;
 
 use super::PATIENCE;
+use super::gateway::{Builder, Gateway};
 use super::nats::Nats;
 
 const CONFIG: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/nats/production.conf"));
@@ -24,10 +25,17 @@ impl Production {
 
     /// As [`Production::start`], with one permission of `user` left out.
     pub(crate) async fn start_without(user: &str, permission: &str) -> Self {
-        let line = format!("\"{permission}\"\n");
-        let (before, after) = CONFIG.split_once(&of_user(user)).expect("a user");
-        let (kept, rest) = after.split_once(&line).expect("a permission");
-        Self::start_with(&[before, &of_user(user), kept, rest].concat()).await
+        Self::start_with(&without(user, permission)).await
+    }
+
+    /// Takes one permission of `user` away.
+    pub(crate) async fn deny(&self, user: &str, permission: &str) {
+        self.0.reload(&without(user, permission)).await;
+    }
+
+    /// Gives everything back.
+    pub(crate) async fn allow(&self) {
+        self.0.reload(CONFIG).await;
     }
 
     /// The permissions of `user`, each of which stands on a line of its own.
@@ -70,6 +78,15 @@ impl Production {
         }
     }
 
+    /// A gateway that connects as `user`.
+    pub(crate) fn gateway(&self, user: &str) -> Builder {
+        let config = self.config(user);
+        Gateway::without_nats()
+            .set("nats.url", config.url.expose())
+            .set("nats.inbox_prefix", &config.inbox_prefix)
+            .set("nats.migrate", config.migrate)
+    }
+
     /// The same as environment variables.
     pub(crate) fn environment(&self, user: &str) -> [(&'static str, String); 3] {
         [
@@ -106,6 +123,14 @@ impl Production {
             violations,
         }
     }
+}
+
+/// The configuration with one permission of `user` left out.
+fn without(user: &str, permission: &str) -> String {
+    let line = format!("\"{permission}\"\n");
+    let (before, after) = CONFIG.split_once(&of_user(user)).expect("a user");
+    let (kept, rest) = after.split_once(&line).expect("a permission");
+    [before, &of_user(user), kept, rest].concat()
 }
 
 fn of_user(user: &str) -> String {

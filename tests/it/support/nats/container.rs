@@ -92,13 +92,24 @@ impl Container {
             name,
         };
         docker(&arguments).await?;
-        let folder = folder();
-        let file = folder.path().join("nats.conf");
-        std::fs::write(&file, &settings.config).map_err(|error| error.to_string())?;
-        let target = format!("{}:/nats.conf", container.name);
-        docker(&["cp".to_owned(), file.display().to_string(), target]).await?;
+        container.configure(&settings.config).await?;
         container.docker("start").await?;
         Ok(container)
+    }
+
+    async fn configure(&self, config: &str) -> Result<(), String> {
+        let folder = folder();
+        let file = folder.path().join("nats.conf");
+        std::fs::write(&file, config).map_err(|error| error.to_string())?;
+        let target = format!("{}:/nats.conf", self.name);
+        let copied = docker(&["cp".to_owned(), file.display().to_string(), target]).await;
+        copied.map(drop)
+    }
+
+    pub(super) async fn reload(&self, config: &str) {
+        self.configure(config).await.expect("it is copied");
+        let kill = ["kill", "--signal", "HUP", &self.name].map(str::to_owned);
+        docker(&kill).await.expect("it gets the signal");
     }
 
     pub(super) async fn start_again(&mut self) -> Result<(), String> {

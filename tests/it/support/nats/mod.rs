@@ -197,6 +197,16 @@ impl Nats {
         self.start_again().await;
     }
 
+    /// Has it read another configuration, while it runs.
+    pub(crate) async fn reload(&self, config: &str) {
+        // It takes the name from its arguments at the start alone, and refuses another one.
+        let config = format!("{config}\nserver_name: {}\n", server_name(self.port));
+        match &self.backend {
+            Backend::Process(process) => process.reload(&config),
+            Backend::Container(container) => container.reload(&config).await,
+        }
+    }
+
     /// A copy of what it has stored. To be taken while it is stopped.
     pub(crate) async fn copy_store(&self) -> TempDir {
         let copy = folder();

@@ -114,6 +114,11 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    pub(super) fn reload(&self, config: &str) {
+        std::fs::write(self.folder.path().join("nats.conf"), config).expect("it is written");
+        self.signal(Signal::HUP);
+    }
+
     fn store(&self) -> PathBuf {
         self.folder.path().join("store")
     }
