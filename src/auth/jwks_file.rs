@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::AuthError;
 use super::jwks::{self, JwksError, KeySet, Remark};
 use super::jws::Jws;
-use crate::config::{ReadError, rest_bounded};
+use crate::config::{ReadError, open_regular, rest_bounded};
 
 /// The file is read at most this often, whatever tokens come: a flood of unknown key ids must not
 /// become a flood of reads.
@@ -174,7 +174,7 @@ impl Stamp {
 
 fn read(path: &Path) -> Result<(KeySet, Stamp), JwksFileError> {
     let open = || -> io::Result<(File, Stamp)> {
-        let file = File::open(path)?;
+        let file = open_regular(path)?;
         // Taken before the read: what is written meanwhile shows at the next look.
         let stamp = Stamp::of(&file.metadata()?);
         Ok((file, stamp))

@@ -30,7 +30,7 @@ pub use self::presented::{PresentedToken, presented_token};
 pub use self::sign::{NewToken, SignError, sign};
 use self::source::{KeySource, Keys};
 pub use self::user::UserKey;
-use crate::config::AuthConfig;
+use crate::config::{AuthConfig, read_once};
 use crate::event::WorkspaceSlug;
 
 /// Longest token taken, in bytes: twice the longest that proxies let through in a URL by default, so
@@ -151,5 +151,5 @@ impl Verifier {
 /// # Errors
 /// [`AuthConfigError`] where the key source is not exactly one, or not a usable shared secret.
 pub fn signing_secret(config: &AuthConfig) -> Result<HmacSecret, AuthConfigError> {
-    KeySource::of(config)?.hmac_secret()
+    KeySource::of(config)?.hmac_secret(read_once)
 }

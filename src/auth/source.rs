@@ -7,7 +7,7 @@ use super::AuthConfigError;
 use super::jwks::KeySet;
 use super::jwks_file::JwksFile;
 use super::key::{HmacSecret, HmacSecretError, public_key_from_pem};
-use crate::config::{AuthConfig, Secret, read_bounded};
+use crate::config::{AuthConfig, ReadError, Secret, read_bounded};
 
 /// The key source in force.
 #[derive(Debug, Clone, Copy)]
@@ -67,11 +67,11 @@ impl<'a> KeySource<'a> {
     pub(super) fn load(&self) -> Result<Keys, AuthConfigError> {
         match self {
             Self::HmacSecret(_) | Self::HmacSecretFile(_) => {
-                let secret = self.hmac_secret()?;
+                let secret = self.hmac_secret(read_bounded)?;
                 Ok(Keys::Fixed(KeySet::of(secret.verifying_key())))
             }
             Self::PublicKeyFile(path) => {
-                let file = self.read(path)?;
+                let file = read_bounded(path).map_err(|error| self.error(path, error))?;
                 let key = public_key_from_pem(&file).map_err(|error| self.error(path, error))?;
                 Ok(Keys::Fixed(KeySet::of(key)))
             }
@@ -81,11 +81,14 @@ impl<'a> KeySource<'a> {
         }
     }
 
-    /// The shared secret, if the source is one.
+    /// The shared secret, if the source is one. A file is read by `read`.
     ///
     /// # Errors
     /// [`AuthConfigError`] where the source is a public key, or the secret cannot be used.
-    pub(super) fn hmac_secret(&self) -> Result<HmacSecret, AuthConfigError> {
+    pub(super) fn hmac_secret(
+        &self,
+        read: impl FnOnce(&Path) -> Result<Vec<u8>, ReadError>,
+    ) -> Result<HmacSecret, AuthConfigError> {
         match self {
             Self::HmacSecret(secret) => {
                 HmacSecret::new(secret.expose().as_bytes()).map_err(|error: HmacSecretError| {
@@ -93,17 +96,14 @@ impl<'a> KeySource<'a> {
                 })
             }
             Self::HmacSecretFile(path) => {
-                HmacSecret::new(&self.read(path)?).map_err(|error| self.error(path, error))
+                let file = read(path).map_err(|error| self.error(path, error))?;
+                HmacSecret::new(&file).map_err(|error| self.error(path, error))
             }
             Self::PublicKeyFile(_) | Self::JwksFile(_) => Err(AuthConfigError(format!(
                 "{} holds public keys, which verify tokens but cannot sign one",
                 self.setting()
             ))),
         }
-    }
-
-    fn read(&self, path: &Path) -> Result<Vec<u8>, AuthConfigError> {
-        read_bounded(path).map_err(|error| self.error(path, error))
     }
 
     fn error(&self, path: &Path, error: impl std::fmt::Display) -> AuthConfigError {

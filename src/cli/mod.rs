@@ -130,19 +130,30 @@ fn config_file(asked: Option<PathBuf>) -> Option<PathBuf> {
     asked.or_else(|| usual.exists().then_some(usual))
 }
 
+/// Runs what reads files, and so may block for as long as a dead mount does, where nobody else waits for it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CliError> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.map_err(|error| CliError::Failure(format!("cannot read the settings: {error}")))
+}
+
 async fn run(cli: Cli) -> Result<(), CliError> {
-    let path = config_file(cli.config);
+    let file = cli.config;
+    let path = || config_file(file.clone());
     // Who checks settings goes on to the files that they name; the others stop here.
-    let reading = Config::read(path.as_deref())?;
+    let reading = || Config::read(path().as_deref());
+    let config = || reading()?.into_config();
     match cli.command {
-        Command::Serve(args) => Box::pin(serve::run(args, reading, path.as_deref())).await,
-        Command::Migrate(args) => migrate::run(args, reading.into_config()?).await,
-        Command::Check(args) => check::run(args, reading, path.as_deref()).await,
-        Command::Token(args) => token::run(args, reading.into_config()?).await,
-        Command::Publish(args) => publish::run(args, reading.into_config()?).await,
-        Command::Listen(args) => listen::run(args, reading.into_config()?).await,
-        Command::Replay(args) => replay::run(args, reading.into_config()?).await,
-        Command::DeadLetters(args) => dead_letters::run(args, reading.into_config()?).await,
-        Command::Dev(args) => dev::run(args, reading.into_config()?, path.as_deref()).await,
+        // Who hears signals does so before anything is read.
+        Command::Serve(args) => Box::pin(serve::run(args, file)).await,
+        Command::Dev(args) => Box::pin(dev::run(args, file)).await,
+        Command::Migrate(args) => migrate::run(args, config()?).await,
+        Command::Check(args) => check::run(args, reading()?, path().as_deref()).await,
+        Command::Token(args) => token::run(args, config()?).await,
+        Command::Publish(args) => publish::run(args, config()?).await,
+        Command::Listen(args) => listen::run(args, config()?).await,
+        Command::Replay(args) => replay::run(args, config()?).await,
+        Command::DeadLetters(args) => dead_letters::run(args, config()?).await,
     }
 }

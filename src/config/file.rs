@@ -1,8 +1,12 @@
-//! Reading the files that settings name: never more of one than it can rightly have.
+//! Reading the files that settings name: never more of one than it can rightly have, only regular ones where
+//! they are read again, and what tells one state of a file from another.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+use std::io::{self, IsTerminal, Read};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
 
 /// Longest file taken, in bytes. A set of a hundred keys with certificates has a third of it.
 const BYTES_MAX: u64 = 1024 * 1024;
@@ -16,24 +20,70 @@ pub(crate) enum ReadError {
     TooLong,
 }
 
-/// All of the file at `path`.
+impl From<ReadError> for io::Error {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => error,
+            ReadError::TooLong => Self::other(format!("it is longer than {BYTES_MAX} bytes")),
+        }
+    }
+}
+
+/// Refuses what gives its content once, or waits for somebody to write: a gateway reads its files more than
+/// once, and must not wait for one.
+///
+/// # Errors
+/// Where there is no file, or one of these kinds.
+pub(crate) fn must_be_regular(path: &Path) -> io::Result<()> {
+    // Of what a symbolic link points to: Kubernetes mounts its files so.
+    let kind = std::fs::metadata(path)?.file_type();
+    let kind = if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else if kind.is_char_device() && File::open(path)?.is_terminal() {
+        "a terminal"
+    } else {
+        // What else is no file says so at once, or is read at once, as /dev/null is.
+        return Ok(());
+    };
+    Err(io::Error::other(format!(
+        "it is {kind}, and must be a regular file, which can be read again"
+    )))
+}
+
+/// Opens the file at `path`, which must be a regular one.
+///
+/// # Errors
+/// Also as [`must_be_regular`].
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    must_be_regular(path)?;
+    File::open(path)
+}
+
+/// All of the file at `path`, which must be a regular one.
 ///
 /// # Errors
 /// [`ReadError`].
 pub(crate) fn read_bounded(path: &Path) -> Result<Vec<u8>, ReadError> {
+    rest_bounded(open_regular(path)?)
+}
+
+/// All of what is at `path`, also from a FIFO such as a shell's `<(…)`: for what is read once, by a command that
+/// may wait.
+///
+/// # Errors
+/// [`ReadError`].
+pub(crate) fn read_once(path: &Path) -> Result<Vec<u8>, ReadError> {
     rest_bounded(File::open(path)?)
 }
 
-/// All of the file at `path`, which must be text.
+/// A file's content, which must be text.
 ///
 /// # Errors
-/// Where it cannot be read, is too long, or not UTF-8.
-pub(crate) fn read_text(path: &Path) -> io::Result<String> {
-    let bytes = read_bounded(path).map_err(|error| match error {
-        ReadError::Io(error) => error,
-        ReadError::TooLong => io::Error::other(format!("longer than {BYTES_MAX} bytes")),
-    })?;
-    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))
+/// Where it could not be read, is too long, or not UTF-8.
+pub(crate) fn text(read: Result<Vec<u8>, ReadError>) -> io::Result<String> {
+    String::from_utf8(read?).map_err(|_| io::Error::other("it is not UTF-8"))
 }
 
 /// The rest of `file`.
@@ -47,4 +97,45 @@ pub(crate) fn rest_bounded(file: File) -> Result<Vec<u8>, ReadError> {
         return Err(ReadError::TooLong);
     }
     Ok(bytes)
+}
+
+/// A file that a setting names, and what tells its content from another. `Display` names both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamedFile {
+    pub(crate) setting: &'static str,
+    path: PathBuf,
+    /// `None`: it could not be read. What is built of it tells why.
+    hash: Option<[u8; 32]>,
+    /// Whether there is nothing in it: white space, or the zeros that some file systems leave after a crash.
+    pub(crate) is_blank: bool,
+}
+
+impl NamedFile {
+    pub(crate) fn new(setting: &'static str, path: &Path, content: Option<&[u8]>) -> Self {
+        let is_blank = |bytes: &[u8]| {
+            let mut bytes = bytes.iter();
+            bytes.all(|byte| byte.is_ascii_whitespace() || *byte == 0)
+        };
+        Self {
+            setting,
+            path: path.to_owned(),
+            hash: content.map(|bytes| Sha256::digest(bytes).into()),
+            is_blank: content.is_some_and(is_blank),
+        }
+    }
+
+    pub(crate) fn read(setting: &'static str, path: &Path) -> Self {
+        Self::new(setting, path, read_bounded(path).ok().as_deref())
+    }
+
+    /// Whether it now has another content than when this was made.
+    pub(crate) fn has_changed(&self) -> bool {
+        Self::read(self.setting, &self.path) != *self
+    }
+}
+
+impl std::fmt::Display for NamedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.setting, self.path.display())
+    }
 }

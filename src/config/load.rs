@@ -8,10 +8,12 @@ use config::{Environment, File, FileFormat};
 use serde::{Deserialize, Deserializer};
 
 use super::Config;
-use super::file::read_text;
+use super::file::{NamedFile, read_once, text};
 use super::keys::{KEYS, nearest};
 use super::origin;
 
+/// How the configuration file is named where other files are by their settings.
+pub(crate) const FILE: &str = "configuration file";
 /// Most `send` spans of one event: each costs as much as a delivery.
 const SEND_SPANS_MAX: usize = 1000;
 /// Most new connections a second that can be asked for: beyond what any host accepts.
@@ -50,6 +52,19 @@ pub struct Reading {
     pub config: Config,
     /// What is wrong, one sentence each. No secret is in it.
     pub problems: Vec<String>,
+    /// The file, as it was read.
+    pub(crate) file: Option<NamedFile>,
+}
+
+impl From<Config> for Reading {
+    /// Nothing is wrong with what no file says.
+    fn from(config: Config) -> Self {
+        Self {
+            config,
+            problems: Vec::new(),
+            file: None,
+        }
+    }
 }
 
 impl Config {
@@ -106,14 +121,17 @@ impl Config {
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Reading, ConfigError> {
-        let text = match path {
-            None => String::new(),
-            Some(path) => read_text(path).map_err(|source| ConfigError::Unreadable {
-                path: path.to_owned(),
-                source,
-            })?,
+        let Some(path) = path else {
+            return Self::read_toml(None, "", environment);
         };
-        Self::read_toml(path, &text, environment)
+        let unreadable = |source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        };
+        let text = text(read_once(path)).map_err(unreadable)?;
+        let mut reading = Self::read_toml(Some(path), &text, environment)?;
+        reading.file = Some(NamedFile::new(FILE, path, Some(text.as_bytes())));
+        Ok(reading)
     }
 
     /// As [`Config::read_from`], with the file's text.
@@ -137,7 +155,10 @@ impl Config {
             .collect();
         let config = values(text, variables, &mut problems);
         problems.extend(config.problems());
-        Ok(Reading { config, problems })
+        Ok(Reading {
+            problems,
+            ..config.into()
+        })
     }
 
     /// Values that parse but cannot work, whatever command reads them.

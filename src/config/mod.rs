@@ -24,8 +24,12 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 pub(crate) use self::duration::parse as parse_duration;
-pub(crate) use self::file::{ReadError, read_bounded, read_text, rest_bounded};
+pub(crate) use self::file::{
+    NamedFile, ReadError, must_be_regular, open_regular, read_bounded, read_once, rest_bounded,
+    text,
+};
 pub use self::keys::{KEYS, Key, Reload};
+pub(crate) use self::load::FILE;
 pub use self::load::{ConfigError, Reading};
 pub use self::secret::Secret;
 

@@ -21,7 +21,7 @@ use super::admin;
 use super::arrivals::Arrivals;
 use super::files::OpenFiles;
 use super::health::{self, Health};
-use super::live::{Building, Live, Setup};
+use super::live::{Live, Setup};
 use super::reload::Reloader;
 use super::{drain, listener, tls};
 use crate::config::Config;
@@ -47,9 +47,6 @@ const MIGRATIONS_PAUSE: Duration = Duration::from_secs(1);
 /// Why a gateway does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Wrong configuration: keys, rules, certificate.
-    #[error("{0}")]
-    Configuration(String),
     /// An address that cannot be bound.
     #[error("cannot listen on {setting} {address}: {source}")]
     Bind {
@@ -92,12 +89,12 @@ pub struct Gateway {
 /// # Errors
 /// [`ServeError`].
 pub async fn serve<S: Future<Output = ()>, R: Future<Output = Infallible>>(
-    config: Config,
+    setup: Setup,
     telemetry: Telemetry,
     stop: impl Fn() -> S,
     reloads: impl FnOnce(Reloader) -> R,
 ) -> Result<(), ServeError> {
-    let gateway = Gateway::bind(config, telemetry)?;
+    let gateway = Gateway::bind(setup, telemetry)?;
     let reloads = reloads(gateway.reloader());
     tokio::select! {
         served = gateway.run(stop) => served,
@@ -106,13 +103,12 @@ pub async fn serve<S: Future<Output = ()>, R: Future<Output = Infallible>>(
 }
 
 impl Gateway {
-    /// Checks everything that needs no network, and binds both listeners.
+    /// Binds both listeners.
     ///
     /// # Errors
-    /// [`ServeError::Configuration`] and [`ServeError::Bind`].
-    pub fn bind(config: Config, telemetry: Telemetry) -> Result<Self, ServeError> {
-        let setup = Building::of(config).finish();
-        let live = Live::new(setup.map_err(ServeError::Configuration)?);
+    /// [`ServeError::Bind`].
+    pub fn bind(setup: Setup, telemetry: Telemetry) -> Result<Self, ServeError> {
+        let live = Live::new(setup);
         let started = live.now();
         let config = &started.config;
         let files = OpenFiles::of_process();

@@ -2,16 +2,13 @@
 //! files that they name. All of it is one value, which a reload replaces at once; who serves a request
 //! or an event looks at it once, and so sees no half of another.
 
-use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
-
-use sha2::{Digest, Sha256};
 
 use super::admin::{AdminToken, AdminTokenError};
 use super::tls::{Tls, TlsError};
 use crate::admission::TrustedProxies;
 use crate::auth::{AuthConfigError, Verifier};
-use crate::config::{Config, read_bounded};
+use crate::config::{Config, NamedFile, NatsConfig, Reading, read_bounded};
 use crate::projection::{Projector, RulesError};
 use crate::telemetry::{Filter, FilterSettingError};
 
@@ -29,26 +26,24 @@ pub struct Setup {
     pub(crate) tls: Option<Tls>,
     pub(crate) admin_token: Option<AdminToken>,
     pub(crate) filter: Filter,
+    /// The configuration file and those that it names, as they were just before all this was built of them.
     pub(crate) files: Vec<NamedFile>,
-}
-
-/// A setting that names a file, and a hash of what was in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NamedFile {
-    pub(crate) setting: &'static str,
-    content: [u8; 32],
 }
 
 /// A [`Setup`] of which a part may be wrong. Each is looked at, whatever is wrong with the others.
 #[derive(Debug)]
 pub struct Building {
-    config: Config,
+    pub(crate) config: Config,
+    /// What is wrong with the settings, one sentence each.
+    pub(crate) problems: Vec<String>,
     pub(crate) keys: Result<Verifier, AuthConfigError>,
     pub(crate) rules: Result<Projector, RulesError>,
     pub(crate) tls: Result<Option<Tls>, TlsError>,
     pub(crate) admin_token: Result<Option<AdminToken>, AdminTokenError>,
     pub(crate) filter: Result<Filter, FilterSettingError>,
-    files: Vec<NamedFile>,
+    /// Whether the files that the NATS client will want can be read.
+    pub(crate) nats: Result<(), String>,
+    pub(super) files: Vec<NamedFile>,
 }
 
 impl Live {
@@ -69,7 +64,14 @@ impl Live {
 
 impl Building {
     /// Reads files, and so may block.
-    pub fn of(config: Config) -> Self {
+    pub fn of(reading: Reading) -> Self {
+        let Reading {
+            config,
+            problems,
+            file,
+        } = reading;
+        // Before anything is built of them: what is written meanwhile shows as another content afterwards.
+        let files = file.into_iter().chain(files(&config)).collect();
         let server = &config.server;
         let tls = match (&server.tls_cert, &server.tls_key) {
             (Some(cert), Some(key)) => Tls::load(cert, key).map(Some),
@@ -83,7 +85,9 @@ impl Building {
             tls,
             admin_token: admin_token.transpose(),
             filter: Filter::configured(&config.log),
-            files: files(&config),
+            nats: readable(&config.nats),
+            files,
+            problems,
             config,
         }
     }
@@ -96,6 +100,10 @@ impl Building {
         fn wrong(error: impl std::fmt::Display) -> String {
             error.to_string()
         }
+        if !self.problems.is_empty() {
+            return Err(self.problems.join("\n"));
+        }
+        self.nats?;
         Ok(Setup {
             verifier: self.keys.map_err(wrong)?,
             projector: self.rules.map_err(wrong)?,
@@ -109,9 +117,16 @@ impl Building {
     }
 }
 
-/// What is in the files that the settings name. One that cannot be read is not among them: what is built
-/// of it tells.
-fn files(config: &Config) -> Vec<NamedFile> {
+impl Setup {
+    /// The files that are others now than what this was built of, or may be. Reads them, and so may block.
+    pub fn changed_files(&self) -> Vec<String> {
+        let changed = self.files.iter().filter(|file| file.has_changed());
+        changed.map(ToString::to_string).collect()
+    }
+}
+
+/// The files that the settings name, as they are now.
+fn files(config: &Config) -> impl Iterator<Item = NamedFile> {
     let Config {
         server,
         nats,
@@ -130,12 +145,24 @@ fn files(config: &Config) -> Vec<NamedFile> {
         ("auth.jwks_file", &auth.jwks_file),
         ("projection.rules", &projection.rules),
     ];
-    let content = |path: &Path| Some(Sha256::digest(read_bounded(path).ok()?).into());
     named
         .into_iter()
-        .filter_map(|(setting, path)| {
-            let content = content(path.as_deref()?)?;
-            Some(NamedFile { setting, content })
-        })
-        .collect()
+        .filter_map(|(setting, path)| Some(NamedFile::read(setting, path.as_deref()?)))
+}
+
+/// The NATS client reads them when it connects, and would wait for ever for who writes into a FIFO.
+fn readable(config: &NatsConfig) -> Result<(), String> {
+    let named = [
+        ("nats.ca_file", &config.ca_file),
+        ("nats.credentials_file", &config.credentials_file),
+    ];
+    for (setting, path) in named {
+        if let Some(path) = path
+            && let Err(error) = read_bounded(path)
+        {
+            let (path, error) = (path.display(), std::io::Error::from(error));
+            return Err(format!("cannot read {setting} {path}: {error}"));
+        }
+    }
+    Ok(())
 }

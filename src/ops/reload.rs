@@ -6,8 +6,8 @@ use tracing::{Level, enabled, error, info};
 
 use super::files::OpenFiles;
 use super::health::Health;
-use super::live::{Live, NamedFile, Setup};
-use crate::config::{Config, KEYS, Reload};
+use super::live::{Building, Live, Setup};
+use crate::config::{Config, FILE, KEYS, NamedFile, Reload};
 use crate::telemetry::{LogLevel, Metrics, UNLIMITED};
 
 /// A handle on what a running gateway can take anew.
@@ -37,6 +37,12 @@ impl Reloader {
     /// Whether the gateway is ending, and takes nothing anew.
     pub fn is_draining(&self) -> bool {
         self.health.is_draining()
+    }
+
+    /// The files of `building` that look as if they were half written, one sentence each. Only one that is empty
+    /// can be told from one that is whole; what is cut off elsewhere mostly cannot be parsed.
+    pub fn half_written(&self, building: &Building) -> Vec<String> {
+        half_written(&self.live.now().files, &building.files)
     }
 
     /// Puts `setup` in force.
@@ -73,6 +79,24 @@ impl Reloader {
     }
 }
 
+fn half_written(in_force: &[NamedFile], files: &[NamedFile]) -> Vec<String> {
+    let whole = in_force.iter().filter(|file| !file.is_blank);
+    let suspect = whole.filter_map(|before| {
+        match files.iter().find(|file| file.setting == before.setting) {
+            Some(file) if file.is_blank => Some(format!(
+                "{file} is empty and was not, as one that is half written: send HUP again when it is whole (a comment \
+                 makes it deliberate)"
+            )),
+            // It was found where it is looked for without being named, and perhaps is just being replaced.
+            None if before.setting == FILE => Some(format!(
+                "{before} is gone: put it back and send HUP again, or start without it"
+            )),
+            Some(_) | None => None,
+        }
+    });
+    suspect.collect()
+}
+
 impl Changes {
     fn between(started: &Setup, old: &Setup, new: &Setup) -> Self {
         let mut changes = Self::default();
@@ -93,8 +117,11 @@ impl Changes {
                 let before = files.iter().find(|before| before.setting == file.setting);
                 before.is_some_and(|before| before != file)
             };
-            let named = KEYS.iter().find(|key| key.name == file.setting);
-            let waits = named.is_some_and(|key| key.reload == Reload::Restart);
+            // What another configuration file changes is settings.
+            let Some(named) = KEYS.iter().find(|key| key.name == file.setting) else {
+                continue;
+            };
+            let waits = named.reload == Reload::Restart;
             if waits && is_other(&started.files) {
                 changes.restart.push(file.setting);
             } else if !waits && is_other(&old.files) {
@@ -127,7 +154,6 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
-    use super::super::live::Building;
     use super::*;
 
     /// A setup of these settings, without what the surroundings set.
@@ -142,7 +168,7 @@ mod tests {
             });
         let variables: Vec<(String, String)> = variables.collect();
         let config = Config::load_from(None, variables).unwrap();
-        Building::of(config).finish().unwrap()
+        Building::of(config.into()).finish().unwrap()
     }
 
     fn changes(started: &Setup, old: &Setup, new: &[(&str, &str)]) -> [Vec<&'static str>; 3] {
@@ -200,5 +226,34 @@ mod tests {
         let [settings, files, _] = changes(&setup(&[]), &setup(&[]), &settings);
         assert_eq!(settings, ["server.admin_token_file"]);
         assert!(files.is_empty(), "{files:?}");
+    }
+
+    #[test]
+    fn an_empty_file_is_half_written_where_it_was_not_empty() {
+        use std::path::Path;
+        let file = |setting, content: &str| {
+            NamedFile::new(setting, Path::new("/x"), Some(content.as_bytes()))
+        };
+        for (before, now, is_suspect) in [
+            ("a", "b", false),
+            ("a", "", true),
+            ("a", " \r\n\t\n", true),
+            ("a", "\0\0\0", true),
+            ("a", "# none\n", false),
+            ("", "", false),
+            (" ", "\n", false),
+            ("", "a", false),
+        ] {
+            let told = half_written(&[file(FILE, before)], &[file(FILE, now)]);
+            assert_eq!(!told.is_empty(), is_suspect, "{before:?} {now:?} {told:?}");
+        }
+        // A file that no setting names any more is none that is half written, but for the one that names all.
+        assert!(half_written(&[file("projection.rules", "a")], &[]).is_empty());
+        let told = half_written(&[file(FILE, "a")], &[]);
+        assert!(
+            told.concat().contains("configuration file /x is gone"),
+            "{told:?}"
+        );
+        assert!(half_written(&[file(FILE, "")], &[]).is_empty());
     }
 }

@@ -21,7 +21,7 @@ use self::encode::{Encoded, Metadata};
 pub(crate) use self::identity::Identity;
 use self::rules::{Rule, Rules, SeverityRule};
 use self::template::{Context, Template};
-use crate::config::{ProjectionConfig, TypeMode, read_text};
+use crate::config::{ProjectionConfig, TypeMode, read_bounded, text};
 use crate::event::{BadEvent, Event, EventName, Reason, Severity, StoredMessage, decode};
 
 pub use self::encode::ENCODED_MAX;
@@ -68,7 +68,7 @@ impl Projector {
                 .map_err(|problems| RulesError(format!("built-in rules: {}", problems.join("; ")))),
             Some(path) => {
                 let path_text = path.display();
-                let text = read_text(path)
+                let text = text(read_bounded(path))
                     .map_err(|error| RulesError(format!("cannot read {path_text}: {error}")))?;
                 Rules::parse(&text).map_err(|problems| {
                     let lines: Vec<_> = problems

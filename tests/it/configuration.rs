@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::support::client::Client;
 use crate::support::command::{Output, finish};
-use crate::support::gateway::{Gateway, HERALD, file};
+use crate::support::gateway::{Gateway, HERALD, fifo, file};
 use crate::support::nats::Nats;
 use crate::support::tls::Certificates;
 use crate::support::token::SECRET;
@@ -169,6 +169,39 @@ async fn a_key_that_cannot_be_used_is_refused_with_its_reason() {
         ),
     ] {
         refused(at, &[(HMAC, ""), (setting, path)], words).await;
+    }
+}
+
+/// Nobody writes into it: whoever opened it would wait, deaf to SIGTERM.
+#[tokio::test]
+async fn a_fifo_is_refused_wherever_a_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let path = fifo(at, "fifo");
+    for (setting, name) in [
+        ("HERALD_SERVER__TLS_KEY", "server.tls_key"),
+        ("HERALD_SERVER__ADMIN_TOKEN_FILE", "server.admin_token_file"),
+        ("HERALD_NATS__CREDENTIALS_FILE", "nats.credentials_file"),
+        ("HERALD_NATS__CA_FILE", "nats.ca_file"),
+        ("HERALD_PROJECTION__RULES", "fifo"),
+        (SECRET_FILE, "auth.hmac_secret_file"),
+        (PUBLIC_KEY, "auth.public_key_file"),
+        (JWKS, "auth.jwks_file"),
+    ] {
+        let certificate = fixture("p256.certificate.pem");
+        let mut settings = vec![(setting, path.as_str())];
+        if name.starts_with("auth.") {
+            settings.push((HMAC, ""));
+        }
+        if name == "server.tls_key" {
+            settings.push(("HERALD_SERVER__TLS_CERT", &certificate));
+        }
+        refused(
+            at,
+            &settings,
+            &[name, "it is a FIFO, and must be a regular file"],
+        )
+        .await;
     }
 }
 

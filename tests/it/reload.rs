@@ -1,12 +1,13 @@
 //! SIGHUP: the settings and their files are read again, and hold all or not at all, while sockets stay.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::client::Client;
-use crate::support::gateway::{Builder, Gateway, file};
+use crate::support::gateway::{Builder, Gateway, fifo, file};
 use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
 use crate::support::tls::{self, Certificates};
@@ -332,4 +333,107 @@ async fn many_signals_are_a_few_reloads_and_the_last_state_holds() {
     let holds = eventually(PATIENCE, async || scene.title(&mut ann).await == "two");
     assert!(holds.await, "{}", scene.gateway.output());
     assert!(scene.gateway.log_lines(APPLIED) < 20);
+}
+
+/// The truncated file of somebody who writes in place. Rules and configuration may be empty, and were taken so.
+#[tokio::test]
+async fn a_file_that_is_empty_and_was_not_is_half_written() {
+    let scene = Scene::new(CONFIG).await;
+    let mut ann = scene.join("ann", SECRET).await.expect("open");
+    // It could do without the configuration file, but for what the environment says.
+    for (name, whole) in [("rules.toml", RULES), ("herald.toml", CONFIG)] {
+        for empty in ["", " \n\t\r\n"] {
+            scene.write(name, empty);
+            let told = scene.hang_up(REFUSED).await;
+            let problems = told["problems"].as_str().expect("text");
+            assert!(problems.contains(name), "{problems}");
+            assert_eq!(scene.title(&mut ann).await, "one", "{name}");
+        }
+        scene.write(name, &whole.replace("TITLE", "one"));
+    }
+    assert_eq!(scene.reload().await["files"], "none");
+    // One that is wanted empty says so.
+    scene.write("rules.toml", "# none\n");
+    assert_eq!(scene.reload().await["files"], "projection.rules");
+    assert_ne!(scene.title(&mut ann).await, "one");
+}
+
+/// What was read may be a part of what is being written, also where it parses.
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_read_is_not_taken() {
+    let scene = Scene::new(CONFIG).await;
+    let mut ann = scene.join("ann", SECRET).await.expect("open");
+    let rules = RULES.replace("TITLE", "two");
+    for (name, whole) in [("rules.toml", rules.as_str()), ("herald.toml", CONFIG)] {
+        scene.write(name, whole);
+        let path = scene.folder.path().join(name);
+        let mut file = std::fs::File::options()
+            .append(true)
+            .open(path)
+            .expect("it is there");
+        let writing = async {
+            // Some milliseconds between two lines.
+            let mut ticks = tokio::time::interval(std::time::Duration::from_millis(5));
+            loop {
+                ticks.tick().await;
+                file.write_all(b"# another line\n")
+                    .expect("it can be written");
+            }
+        };
+        let told = tokio::select! {
+            told = scene.hang_up(REFUSED) => told,
+            never = writing => never,
+        };
+        let problems = told["problems"].as_str().expect("text");
+        let expected = "changed while it was read: send HUP again";
+        assert!(
+            problems.contains(name) && problems.contains(expected),
+            "{problems}"
+        );
+        assert_eq!(scene.title(&mut ann).await, "one", "{name}");
+        scene.write(name, &whole.replace("two", "one"));
+    }
+    scene.write("rules.toml", &rules);
+    scene.reload().await;
+    assert_eq!(scene.title(&mut ann).await, "two");
+}
+
+/// Who opens a FIFO waits for who writes into it, and nobody does.
+#[tokio::test]
+async fn a_fifo_is_refused_at_once_and_holds_up_nobody() {
+    let config = format!(
+        "{CONFIG}[server]\nadmin_token_file = \"$/token\"\n[nats]\nca_file = \"$/ca.pem\"\n"
+    );
+    let scene = Scene::new(CONFIG).await;
+    let folder = scene.folder.path();
+    file(folder, "token", "0123456789abcdef");
+    file(folder, "ca.pem", "");
+    scene.write("herald.toml", &config);
+    scene.reload().await;
+    let mut ann = scene.join("ann", SECRET).await.expect("open");
+    for name in ["rules.toml", "secret", "token", "ca.pem", "herald.toml"] {
+        let kept = std::fs::read(folder.join(name)).expect("it is there");
+        std::fs::remove_file(folder.join(name)).expect("it is there");
+        fifo(folder, name);
+        let start = std::time::Instant::now();
+        for _ in 0..2 {
+            let told = scene.hang_up(REFUSED).await;
+            let problems = told["problems"].as_str().expect("text");
+            assert!(
+                problems.contains(name) && problems.contains("FIFO"),
+                "{problems}"
+            );
+        }
+        assert!(
+            start.elapsed().as_secs() < 9,
+            "{name}: {:?}",
+            start.elapsed()
+        );
+        assert_eq!(scene.title(&mut ann).await, "one", "{name}");
+        std::fs::remove_file(folder.join(name)).expect("it is there");
+        file(folder, name, kept);
+    }
+    scene.write("rules.toml", &RULES.replace("TITLE", "two"));
+    scene.reload().await;
+    assert_eq!(scene.title(&mut ann).await, "two");
 }

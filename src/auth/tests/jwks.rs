@@ -338,6 +338,23 @@ fn a_file_that_became_unusable_leaves_the_old_keys_in_force() {
     assert_eq!(file.verify(&new, after), Ok(()));
 }
 
+/// Reading it would wait for who writes, and every join with it.
+#[test]
+fn a_fifo_in_the_place_of_the_file_is_not_waited_for() {
+    let file = SetFile::new(&[jwk("rsa", &json!({"kid": "old"}))]);
+    let old = token("rsa", Algorithm::RS256, Some("old"));
+    let new = token("p256", Algorithm::ES256, Some("new"));
+    fs::remove_file(&file.path).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(&file.path)
+        .status();
+    assert!(made.unwrap().success());
+    assert_eq!(file.verify(&new, READ_INTERVAL), Err(UNKNOWN));
+    assert_eq!(file.verify(&old, READ_INTERVAL), Ok(()));
+    file.replace(&set(&[jwk("p256", &json!({"kid": "new"}))]));
+    assert_eq!(file.verify(&new, 2 * READ_INTERVAL), Ok(()));
+}
+
 #[test]
 fn a_file_that_was_away_is_read_when_it_is_back() {
     let file = SetFile::new(&[jwk("rsa", &json!({"kid": "old"}))]);

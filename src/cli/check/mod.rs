@@ -81,14 +81,14 @@ pub(super) async fn run(args: Args, reading: Reading, file: Option<&Path>) -> Re
     if args.print_rules {
         return output::line(DEFAULT_RULES.trim_end()).map(drop);
     }
-    let built = Building::of(reading.config.clone());
-    let mut findings = settings::check(&reading, &built, file).await;
+    let built = Building::of(reading);
+    let mut findings = settings::check(&built, file).await;
     let settings_wrong = findings.iter().any(Finding::is_wrong);
     let connects = !findings
         .iter()
         .any(|finding| finding.is_wrong() && finding.part == settings::NATS);
     if args.nats && connects {
-        findings.extend(server::check(&reading.config).await);
+        findings.extend(server::check(&built.config).await);
     }
     if args.json {
         let ok = !findings.iter().any(Finding::is_wrong);
@@ -105,8 +105,8 @@ pub(super) async fn run(args: Args, reading: Reading, file: Option<&Path>) -> Re
 }
 
 /// Everything that is wrong with the settings and what is built of them, one sentence each.
-pub(super) async fn wrong_settings(reading: &Reading, built: &Building) -> Vec<String> {
-    wrong(&settings::check(reading, built, None).await)
+pub(super) async fn wrong_settings(built: &Building) -> Vec<String> {
+    wrong(&settings::check(built, None).await)
 }
 
 fn wrong(findings: &[Finding]) -> Vec<String> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Finding;
-use crate::config::{Config, Reading};
+use crate::config::Config;
 use crate::ingest;
 use crate::ops::Building;
 use crate::telemetry;
@@ -12,12 +12,10 @@ use crate::telemetry;
 pub(super) const NATS: &str = "nats settings";
 
 /// Looks at every part of what was read and `built` of it.
-pub(super) async fn check(
-    reading: &Reading,
-    built: &Building,
-    file: Option<&Path>,
-) -> Vec<Finding> {
-    let Reading { config, problems } = reading;
+pub(super) async fn check(built: &Building, file: Option<&Path>) -> Vec<Finding> {
+    let Building {
+        config, problems, ..
+    } = built;
     let mut findings: Vec<Finding> = problems
         .iter()
         .map(|problem| Finding::wrong("settings", problem))
@@ -47,7 +45,7 @@ pub(super) async fn check(
             shown(&config.server.admin_token_file, none)
         }),
         part("log", &built.filter, |filter| filter.text().to_owned()),
-        nats(config).await,
+        nats(config, &built.nats).await,
     ]);
     let (exported, wrong) = telemetry::check_environment();
     findings.push(Finding::ok("telemetry", exported));
@@ -71,12 +69,9 @@ fn part<T, E: std::fmt::Display>(
     }
 }
 
-async fn nats(config: &Config) -> Finding {
-    if let Some(path) = &config.nats.ca_file
-        && let Err(error) = std::fs::File::open(path)
-    {
-        let path = path.display();
-        return Finding::wrong(NATS, &format!("cannot read nats.ca_file {path}: {error}"));
+async fn nats(config: &Config, files: &Result<(), String>) -> Finding {
+    if let Err(error) = files {
+        return Finding::wrong(NATS, error);
     }
     match ingest::check_settings(&config.nats).await {
         Ok(()) => Finding::ok(NATS, "complete"),

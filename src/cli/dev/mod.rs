@@ -15,11 +15,11 @@ use self::guide::Guide;
 use self::server::{Port, Server};
 use super::serve::telemetry;
 use super::signals::{self, Stops};
-use super::{CliError, output};
+use super::{CliError, blocking, config_file, output};
 use crate::auth::{HmacSecret, NewToken, Workspaces, sign};
 use crate::config::{AuthConfig, Config, NatsConfig, ProjectionConfig, Secret, ServerConfig};
 use crate::event::WorkspaceSlug;
-use crate::ops::{Gateway, ServeError};
+use crate::ops::{Building, Gateway, ServeError};
 use crate::telemetry::Telemetry;
 
 /// The port that NATS has everywhere.
@@ -50,7 +50,7 @@ pub(super) struct Args {
     nats_port: Option<u16>,
 }
 
-pub(super) async fn run(args: Args, config: Config, file: Option<&Path>) -> Result<(), CliError> {
+pub(super) async fn run(args: Args, file: Option<PathBuf>) -> Result<(), CliError> {
     let stops = Stops::hear(&[
         SignalKind::terminate(),
         SignalKind::interrupt(),
@@ -60,7 +60,17 @@ pub(super) async fn run(args: Args, config: Config, file: Option<&Path>) -> Resu
     ])?;
     // Its nats-server would be left behind.
     signals::ignore_others()?;
-    let telemetry = telemetry(&config)?;
+    let starting = async {
+        let path = file.clone();
+        let config = blocking(|| Config::read(config_file(path).as_deref())?.into_config());
+        let config = config.await??;
+        let telemetry = telemetry(&config).await?;
+        Ok::<_, CliError>((config, telemetry))
+    };
+    let Some(started) = stops.unless_heard(starting).await else {
+        return Ok(());
+    };
+    let (config, telemetry) = started?;
     let wish = args
         .nats_port
         .map_or(Port::Preferably(NATS_PORT), Port::Exactly);
@@ -68,27 +78,26 @@ pub(super) async fn run(args: Args, config: Config, file: Option<&Path>) -> Resu
         let source = find::find(args.nats_server.as_deref()).await?;
         Server::start(&source, wish).await
     };
-    let mut server = tokio::select! {
-        server = starting => server?,
-        () = stops.clone().next() => return Ok(()),
+    let Some(server) = stops.unless_heard(starting).await else {
+        return Ok(());
     };
-    let served = serve(&args, &config, file, &mut server, &telemetry, || {
-        stops.clone().next()
-    });
+    let mut server = server?;
+    let file = file.as_deref();
+    let served = serve(&args, &config, file, &mut server, &telemetry, &stops);
     let served = Box::pin(served).await;
     server.end().await;
     stops.end(&telemetry).await;
     served
 }
 
-/// Serves until `stop`, or the server's own end, which is a failure.
-async fn serve<S: Future<Output = ()>>(
+/// Serves until one of `stops`, or the server's own end, which is a failure.
+async fn serve(
     args: &Args,
     config: &Config,
     file: Option<&Path>,
     server: &mut Server,
     telemetry: &Telemetry,
-    stop: impl Fn() -> S,
+    stops: &Stops,
 ) -> Result<(), CliError> {
     let secret = Uuid::new_v4().simple().to_string() + &Uuid::new_v4().simple().to_string();
     for name in unused(config) {
@@ -96,7 +105,12 @@ async fn serve<S: Future<Output = ()>>(
     }
     let settings = settings(args, config, &server.url(), &secret);
     let token = token(&settings, &secret)?;
-    let gateway = bind(settings, telemetry, args.port.is_none())?;
+    let (telemetry, may_move) = (telemetry.clone(), args.port.is_none());
+    let binding = blocking(move || bind(settings, &telemetry, may_move));
+    let Some(gateway) = stops.unless_heard(binding).await else {
+        return Ok(());
+    };
+    let gateway = gateway??;
     let addresses = gateway.address().and_then(|listen| {
         let admin = gateway.admin_address()?;
         Ok((listen, admin, guide::program()?))
@@ -119,7 +133,7 @@ async fn serve<S: Future<Output = ()>>(
     }
     .to_string();
     let ready = gateway.ready();
-    let running = gateway.run(stop);
+    let running = gateway.run(|| stops.clone().next());
     tokio::pin!(running, ready);
     tokio::select! {
         ended = &mut running => return Ok(ended?),
@@ -133,13 +147,15 @@ async fn serve<S: Future<Output = ()>>(
     }
 }
 
-/// Binds the gateway. A default port that is taken is replaced by a free one, that of the sockets only
+/// Binds the gateway; reads files, and so may block. A default port that is taken is replaced by a free one, that of the sockets only
 /// where `may_move`.
-fn bind(mut config: Config, telemetry: &Telemetry, may_move: bool) -> Result<Gateway, ServeError> {
+fn bind(mut config: Config, telemetry: &Telemetry, may_move: bool) -> Result<Gateway, CliError> {
     loop {
-        match Gateway::bind(config.clone(), telemetry.clone()) {
+        let setup = Building::of(config.clone().into()).finish();
+        let setup = setup.map_err(CliError::Usage)?;
+        match Gateway::bind(setup, telemetry.clone()) {
             Err(error) if moved(&mut config.server, &error, may_move) => {}
-            result => return result,
+            result => return Ok(result?),
         }
     }
 }

@@ -2,14 +2,14 @@
 
 mod reload;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use tokio::signal::unix::SignalKind;
 
 use super::signals::{self, Stops};
-use super::{CliError, check};
-use crate::config::{Config, Reading};
-use crate::ops::{self, Building, ServeError};
+use super::{CliError, blocking};
+use crate::config::Config;
+use crate::ops::{self, ServeError};
 use crate::telemetry::Telemetry;
 
 /// Arguments of `herald serve`.
@@ -19,7 +19,6 @@ pub(super) struct Args {}
 impl From<ServeError> for CliError {
     fn from(error: ServeError) -> Self {
         match error {
-            ServeError::Configuration(_) => Self::Usage(error.to_string()),
             ServeError::Connect(error) => error.into(),
             ServeError::Bind { .. }
             | ServeError::Migrate(_)
@@ -30,11 +29,7 @@ impl From<ServeError> for CliError {
     }
 }
 
-pub(super) async fn run(
-    _args: Args,
-    reading: Reading,
-    file: Option<&Path>,
-) -> Result<(), CliError> {
+pub(super) async fn run(_args: Args, file: Option<PathBuf>) -> Result<(), CliError> {
     // Before anything that takes time: until it is heard, a signal ends the process.
     let stops = Stops::hear(&[
         SignalKind::terminate(),
@@ -43,14 +38,17 @@ pub(super) async fn run(
     ])?;
     let hangups = signals::hear(SignalKind::hangup())?;
     signals::ignore_others()?;
-    let built = Building::of(reading.config.clone());
-    let wrong = check::wrong_settings(&reading, &built).await;
-    if !wrong.is_empty() {
-        return Err(CliError::Usage(wrong.join("\n")));
-    }
-    let telemetry = telemetry(&reading.config)?;
+    let starting = async {
+        let setup = reload::first(file.clone()).await?;
+        let telemetry = telemetry(&setup.config).await?;
+        Ok::<_, CliError>((setup, telemetry))
+    };
+    let Some(started) = stops.unless_heard(Box::pin(starting)).await else {
+        return Ok(());
+    };
+    let (setup, telemetry) = started?;
     let serve = ops::serve(
-        reading.config,
+        setup,
         telemetry.clone(),
         || stops.clone().next(),
         |reloader| reload::at_each(hangups, file, reloader),
@@ -60,8 +58,10 @@ pub(super) async fn run(
     Ok(served?)
 }
 
-/// Starts telemetry; every long-running command does it first.
-pub(super) fn telemetry(config: &Config) -> Result<Telemetry, CliError> {
-    Telemetry::start(&config.log, &config.telemetry)
+/// Starts telemetry, which may read files; every long-running command does it first.
+pub(super) async fn telemetry(config: &Config) -> Result<Telemetry, CliError> {
+    let Config { log, telemetry, .. } = config.clone();
+    blocking(move || Telemetry::start(&log, &telemetry))
+        .await?
         .map_err(|error| CliError::Usage(error.to_string()))
 }

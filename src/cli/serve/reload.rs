@@ -3,14 +3,16 @@
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::Signal;
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::info;
 
-use super::super::{check, config_file};
-use crate::config::Config;
+use super::super::{CliError, blocking, check, config_file};
+use crate::config::{Config, Reading, must_be_regular};
 use crate::ops::{Building, Reloader, Setup};
 use crate::telemetry::UNLIMITED;
 
@@ -18,22 +20,39 @@ use crate::telemetry::UNLIMITED;
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longer than any disk that works takes.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Files that are another so long after they were read were just being written. Who writes one rarely pauses as long.
+const SETTLED: Duration = Duration::from_millis(200);
+/// Reads that may hang at once, each with a thread: after so many the files are not read again until one ends.
+const READS_MAX: usize = 8;
+
+/// Reads for a start. A configuration may then come from a FIFO, such as a shell's `<(…)`.
+pub(super) async fn first(file: Option<PathBuf>) -> Result<Setup, CliError> {
+    let reading = move || {
+        let reading = Config::read(config_file(file).as_deref())?;
+        Ok::<_, CliError>(Building::of(reading))
+    };
+    finish(blocking(reading).await??, Vec::new())
+        .await
+        .map_err(|wrong| CliError::Usage(wrong.join("\n")))
+}
 
 /// Reloads with each of `signals`, from `file` or else where a file is found.
 pub(super) async fn at_each(
     mut signals: Signal,
-    file: Option<&Path>,
+    file: Option<PathBuf>,
     reloader: Reloader,
 ) -> Infallible {
+    let reads = Arc::new(Semaphore::new(READS_MAX));
     while signals.recv().await.is_some() {
         if reloader.is_draining() {
             info!(target: UNLIMITED, "draining, configuration not reloaded");
         } else {
-            let read = timeout(PATIENCE, read(file.map(Path::to_owned)));
-            match read.await {
+            match timeout(PATIENCE, read(file.clone(), &reloader, &reads)).await {
                 Ok(Ok(setup)) => reloader.apply(setup),
                 Ok(Err(problems)) => reloader.refuse(&problems),
-                Err(_) => reloader.refuse(&["the files cannot be read in time".to_owned()]),
+                Err(_) => reloader.refuse(&[format!(
+                    "the files cannot be read within {PATIENCE:?}: is one of them on a disk that is gone?"
+                )]),
             }
         }
         sleep(PAUSE).await;
@@ -43,15 +62,62 @@ pub(super) async fn at_each(
 }
 
 /// What a gateway that starts now would be made of, or all that is wrong with it.
-async fn read(file: Option<PathBuf>) -> Result<Setup, Vec<String>> {
-    let built = tokio::task::spawn_blocking(move || {
-        let reading = Config::read(config_file(file).as_deref());
-        let reading = reading.map_err(|error| vec![error.to_string()])?;
-        let built = Building::of(reading.config.clone());
-        Ok::<_, Vec<String>>((reading, built))
+async fn read(
+    file: Option<PathBuf>,
+    reloader: &Reloader,
+    reads: &Arc<Semaphore>,
+) -> Result<Setup, Vec<String>> {
+    let built = limited(reads, move || {
+        let reading = read_again(config_file(file).as_deref())?;
+        Ok::<_, String>(Building::of(reading))
     });
-    let (reading, built) = built.await.map_err(|error| vec![error.to_string()])??;
-    let wrong = check::wrong_settings(&reading, &built).await;
+    let built = built.await?.map_err(|error| vec![error])?;
+    let suspect = reloader.half_written(&built);
+    let setup = finish(built, suspect).await?;
+    sleep(SETTLED).await;
+    let setup = limited(reads, move || match setup.changed_files() {
+        changed if changed.is_empty() => Ok(setup),
+        changed => Err(changed),
+    });
+    setup.await?.map_err(|changed| {
+        let again = |file| format!("{file} changed while it was read: send HUP again");
+        changed.into_iter().map(again).collect()
+    })
+}
+
+fn read_again(path: Option<&Path>) -> Result<Reading, String> {
+    if let Some(path) = path
+        && let Err(error) = must_be_regular(path)
+    {
+        let path = path.display();
+        return Err(format!("cannot read configuration file {path}: {error}"));
+    }
+    Config::read(path).map_err(|error| error.to_string())
+}
+
+/// As [`blocking`], for no more than so many that hang.
+async fn limited<T: Send + 'static>(
+    reads: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Vec<String>> {
+    let Ok(permit) = Arc::clone(reads).try_acquire_owned() else {
+        return Err(vec![format!(
+            "{READS_MAX} earlier reloads still wait for their files: start the gateway again"
+        )]);
+    };
+    let work = move || {
+        let result = work();
+        drop(permit);
+        result
+    };
+    blocking(work)
+        .await
+        .map_err(|error| vec![error.to_string()])
+}
+
+/// The whole, if nothing is wrong with it, beside what is known to be.
+async fn finish(built: Building, mut wrong: Vec<String>) -> Result<Setup, Vec<String>> {
+    wrong.extend(check::wrong_settings(&built).await);
     if !wrong.is_empty() {
         return Err(wrong);
     }

@@ -3,8 +3,6 @@
 //! so that a new certificate drops no socket.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -19,12 +17,11 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{self, InconsistentKeys, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::read_bounded;
+
 /// How often the files are looked at. Their contents are compared, not their times: a swapped
 /// symbolic link (Kubernetes) or a rewrite within one tick of the clock shows in nothing else.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Longest file taken, in bytes: a chain of certificates has a few thousand.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What is spoken inside: the WebSocket handshake of RFC 6455 is HTTP/1.1's. Without this, a client
 /// that offers h2 (RFC 7301) might take silence for consent.
@@ -34,12 +31,9 @@ const PROTOCOL: &[u8] = b"http/1.1";
 /// nothing of the key.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The file is missing or cannot be read.
-    #[error("{file} cannot be read: {source}")]
-    Unreadable { file: TlsFile, source: io::Error },
-    /// The file is longer than a certificate or key can be.
-    #[error("{0} is longer than {FILE_BYTES_MAX} bytes")]
-    TooLong(TlsFile),
+    /// The file is missing, cannot be read, or is longer than any of its kind.
+    #[error("{file} {problem}")]
+    Unreadable { file: TlsFile, problem: String },
     /// There is no PEM block of the kind wanted.
     #[error("{file} holds no PEM {wanted}")]
     Absent { file: TlsFile, wanted: &'static str },
@@ -305,17 +299,10 @@ impl Pair {
 }
 
 fn read(file: &TlsFile) -> Result<Vec<u8>, TlsError> {
-    let mut bytes = Vec::new();
-    let read = File::open(&file.path)
-        .and_then(|open| open.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|source| TlsError::Unreadable {
-            file: file.clone(),
-            source,
-        })?;
-    if read as u64 > FILE_BYTES_MAX {
-        return Err(TlsError::TooLong(file.clone()));
-    }
-    Ok(bytes)
+    read_bounded(&file.path).map_err(|error| TlsError::Unreadable {
+        file: file.clone(),
+        problem: error.to_string(),
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Handshakes over an in-memory stream, before and after the files change.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::symlink;
 
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};

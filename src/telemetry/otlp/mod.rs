@@ -23,6 +23,7 @@ pub(super) use self::counted::{
 pub(super) use self::metrics::{MetricsCounts, MetricsExporter};
 pub(super) use self::runtime::Runtime;
 use super::environment::{Export, Protocol};
+use crate::config::read_bounded;
 
 /// An exporter cannot be made. Telemetry is off for its signal then, and the gateway runs.
 #[derive(Debug, thiserror::Error)]
@@ -151,8 +152,8 @@ fn metadata(export: &Export) -> MetadataMap {
 }
 
 fn read(path: &std::path::Path) -> Result<Vec<u8>, ExportError> {
-    std::fs::read(path).map_err(|source| ExportError::File {
+    read_bounded(path).map_err(|error| ExportError::File {
         path: path.display().to_string(),
-        source,
+        source: error.into(),
     })
 }

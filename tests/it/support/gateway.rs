@@ -418,6 +418,14 @@ pub(crate) fn file(dir: &Path, name: &str, content: impl AsRef<[u8]>) -> String 
     path.display().to_string()
 }
 
+/// Makes a FIFO in `dir` and returns its path as text. Whoever opens it waits for the other side.
+pub(crate) fn fifo(dir: &Path, name: &str) -> String {
+    let path = dir.join(name);
+    let made = Command::new("mkfifo").arg(&path).status();
+    assert!(made.expect("mkfifo runs").success(), "{}", path.display());
+    path.display().to_string()
+}
+
 fn keep(source: impl Read + Send + 'static, output: Arc<Mutex<String>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut source = BufReader::new(source);
