@@ -13,7 +13,7 @@
 //! 6. [`socket`]: the handshake, the session machine, the pump that owns the connection.
 //!
 //! Beside the flow: `admission` (who may come in, how many and how fast), [`auth`] (tokens),
-//! [`migrate`] (JetStream objects), [`telemetry`], [`ops`] (the running process) and [`cli`].
+//! [`json`] (how it is read), [`migrate`] (JetStream objects), [`telemetry`], [`ops`] (the running process) and [`cli`].
 
 mod admission;
 pub mod auth;
@@ -24,6 +24,7 @@ pub mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod ingest;
+pub mod json;
 pub mod migrate;
 pub mod ops;
 pub mod projection;

@@ -4,11 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Map, Value};
-
 use super::{AuthError, Identity, UserKey, Workspaces};
 use crate::config::AuthConfig;
 use crate::event::WorkspaceSlug;
+use crate::json::{Map, Value};
 
 /// The last moment that a token can name, the end of the year 9999. A later `exp` is taken as this
 /// one, so that no arithmetic on it overflows.
@@ -41,13 +40,14 @@ impl Rules {
     ///
     /// # Errors
     /// [`AuthError`].
-    pub(super) fn identity(
-        &self,
-        claims: &Map<String, Value>,
-        now: SystemTime,
-    ) -> Result<Identity, AuthError> {
+    pub(super) fn identity(&self, claims: &Map, now: SystemTime) -> Result<Identity, AuthError> {
         let subject = match claims.get("sub") {
-            Some(Value::String(subject)) if !subject.is_empty() => subject,
+            // With half of a surrogate pair, two users could have one name: the reader replaces each half.
+            Some(Value::String(subject))
+                if !subject.is_empty() && !subject.contains(char::REPLACEMENT_CHARACTER) =>
+            {
+                subject
+            }
             Some(_) => return Err(AuthError::Invalid("its sub is not a name")),
             None => return Err(AuthError::Invalid("it has no sub")),
         };
@@ -78,7 +78,7 @@ impl Rules {
         })
     }
 
-    fn issuer<'a>(&self, claims: &'a Map<String, Value>) -> Result<Option<&'a str>, AuthError> {
+    fn issuer<'a>(&self, claims: &'a Map) -> Result<Option<&'a str>, AuthError> {
         let issuer = match claims.get("iss") {
             None => None,
             Some(Value::String(issuer)) => Some(issuer.as_str()),
@@ -94,13 +94,13 @@ impl Rules {
 
     /// RFC 7519 section 4.1.3: one name or a list of them. Without `auth.audience` it is not
     /// looked at.
-    fn check_audience(&self, claims: &Map<String, Value>) -> Result<(), AuthError> {
+    fn check_audience(&self, claims: &Map) -> Result<(), AuthError> {
         let Some(wanted) = &self.audience else {
             return Ok(());
         };
         let named = match claims.get("aud") {
             Some(Value::String(name)) => name == wanted,
-            Some(Value::Array(names)) => names.iter().any(|name| name == wanted),
+            Some(Value::Array(names)) => names.iter().any(|name| name.as_str() == Some(wanted)),
             _ => false,
         };
         if named {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::AuthError;
 use super::jws::{Jws, WRONG_ALGORITHM, algorithm};
 use super::key::{Curve, RsaKeyError, VerifyingKey, ec_key, ed25519_key, rsa_key};
+use crate::json::{self, without_mark};
 
 /// Keys of which any may have signed a token. A single key is a set of one without an id.
 #[derive(Debug)]
@@ -76,8 +77,9 @@ pub(super) struct Remark {
 /// Why a file is not a key set. Completes a sentence that begins with the file's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum JwksError {
-    #[error("is not JSON")]
-    NotJson,
+    /// It is not JSON.
+    #[error("is {0}")]
+    NotJson(json::Error),
     #[error("holds a PEM key: set auth.public_key_file instead")]
     Pem,
     #[error("is not a JSON Web Key Set: an object with a list `keys` is wanted")]
@@ -94,10 +96,10 @@ pub(super) enum JwksError {
 /// # Errors
 /// [`JwksError`] where there is no key set, or none of its keys can be used.
 pub(super) fn parse(file: &[u8]) -> Result<(KeySet, Vec<Remark>), JwksError> {
-    if file.starts_with(b"-----BEGIN ") {
+    if without_mark(file).starts_with(b"-----BEGIN ") {
         return Err(JwksError::Pem);
     }
-    let set: Value = serde_json::from_slice(file).map_err(|_| JwksError::NotJson)?;
+    let set = Value::from(json::parse(file).map_err(JwksError::NotJson)?);
     let entries = match (set.get("keys"), set.get("kty")) {
         (Some(Value::Array(entries)), _) => entries,
         (None, Some(_)) => return Err(JwksError::OneKey),

@@ -4,9 +4,9 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
-use serde_json::{Map, Value};
 
 use super::AuthError;
+use crate::json::{self, Map, Value};
 
 /// A token taken apart, its signature not yet verified.
 pub(super) struct Jws<'a> {
@@ -57,7 +57,7 @@ impl<'a> Jws<'a> {
     ///
     /// # Errors
     /// [`AuthError::Invalid`] where the payload is not a JSON object.
-    pub(super) fn claims(&self) -> Result<Map<String, Value>, AuthError> {
+    pub(super) fn claims(&self) -> Result<Map, AuthError> {
         object(self.payload).ok_or(BAD_PAYLOAD)
     }
 }
@@ -71,9 +71,12 @@ const EXTENSION: AuthError = AuthError::Invalid("it needs an extension");
 
 /// A segment: base64url without padding (RFC 7515 section 2) of a JSON object. Of a name given
 /// twice the last value counts, as RFC 7515 section 4 and RFC 7519 section 4 allow.
-fn object(segment: &str) -> Option<Map<String, Value>> {
+fn object(segment: &str) -> Option<Map> {
     let bytes = URL_SAFE_NO_PAD.decode(segment).ok()?;
-    serde_json::from_slice(&bytes).ok()
+    match json::parse(&bytes) {
+        Ok(Value::Object(map)) => Some(map),
+        _ => None,
+    }
 }
 
 /// The algorithm of that name, RFC 7518 section 3.1. `Ed25519` is the newer name of the one EdDSA

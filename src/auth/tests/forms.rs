@@ -97,6 +97,35 @@ fn a_signed_text_that_is_not_a_token_is_invalid() {
     }
 }
 
+/// A claim that nothing reads, and what a reader of JSON may stumble over.
+#[test]
+fn a_claim_that_is_not_used_is_not_judged() {
+    let verified = |header: &str, claims: &str| {
+        let payload = format!("{claims},\"workspaces\":\"acme\",\"exp\":{}}}", NOW + 60);
+        verifier(&hmac_config()).verify(&hs256_raw(header, &payload), now())
+    };
+    let header = r#"{"alg":"HS256"}"#;
+    for claim in [
+        r#""name":"Ann \ud83d""#,
+        r#""\uDE00":"\uDE00""#,
+        r#""weight":1e400"#,
+        r#""id":1234567890123456789012345678901234567890"#,
+    ] {
+        let claims = format!("{{\"sub\":\"ada\",{claim}");
+        let identity = verified(header, &claims).unwrap();
+        assert_eq!(&*identity.subject, "ada", "{claim}");
+        let header = format!("{{\"alg\":\"HS256\",{claim}}}");
+        assert!(verified(&header, &claims).is_ok(), "{header}");
+    }
+    let marked = verified("\u{feff}{\"alg\":\"HS256\"}", "\u{feff}{\"sub\":\"ada\"");
+    assert!(marked.is_ok());
+    // A used one is judged: two names must not become one.
+    for sub in [r"ann\ud83d", r"ann\ud83e", "\u{fffd}"] {
+        let error = verified(header, &format!("{{\"sub\":\"{sub}\"")).unwrap_err();
+        assert_eq!(error, AuthError::Invalid("its sub is not a name"), "{sub}");
+    }
+}
+
 /// RFC 7519 section 4: of a claim given twice, the last one counts. What matters is that one does,
 /// always the same.
 #[test]

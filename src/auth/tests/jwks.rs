@@ -233,6 +233,19 @@ fn entries_that_cannot_be_used_are_left_out_with_a_remark() {
 }
 
 #[test]
+fn a_byte_order_mark_and_what_is_not_used_do_not_matter() {
+    let with = json!({ "x-owner": "HALF", "x-weight": "NUMBER" });
+    let text = String::from_utf8(set(&[jwk("rsa", &with)])).unwrap();
+    let text = text
+        .replace("HALF", "Ann \\ud83d")
+        .replace("\"NUMBER\"", "1e400");
+    let (keys, remarks) = parse(format!("\u{feff}{text}").as_bytes()).unwrap();
+    assert_eq!((keys.len(), remarks), (1, vec![]));
+    let pem = [b"\xef\xbb\xbf", &*pem("rsa.public.pem")].concat();
+    assert_eq!(parse(&pem).unwrap_err(), JwksError::Pem);
+}
+
+#[test]
 fn a_file_that_is_no_key_set_is_refused_with_what_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("jwks.json");
@@ -240,7 +253,7 @@ fn a_file_that_is_no_key_set_is_refused_with_what_it_is() {
     for (bytes, expected) in [
         (b"".as_slice(), "is not JSON"),
         (b"{", "is not JSON"),
-        (b"\xff", "is not JSON"),
+        (b"{\n \xff", "is not UTF-8 at line 2 column 2"),
         (b"[]", "is not a JSON Web Key Set"),
         (b"{}", "is not a JSON Web Key Set"),
         (br#"{"keys":{}}"#, "is not a JSON Web Key Set"),

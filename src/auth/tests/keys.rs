@@ -1,6 +1,7 @@
 //! Keys by table: each algorithm passes with its own key and with no other, and each file that is
 //! no key is refused with what is wrong with it.
 
+use super::super::key::public_key_from_pem;
 use super::*;
 
 const RSA: [Algorithm; 6] = [
@@ -245,6 +246,19 @@ fn a_secret_has_32_bytes_and_its_last_newline_is_not_part_of_it() {
                 "{error}"
             );
         }
+    }
+}
+
+#[test]
+fn a_byte_order_mark_before_a_public_key_is_skipped() {
+    for name in ["rsa", "rsa.pkcs1", "p256", "ed25519"] {
+        let file = [b"\xef\xbb\xbf", &*pem(&format!("{name}.public.pem"))].concat();
+        assert!(public_key_from_pem(&file).is_ok(), "{name}");
+        assert_eq!(
+            HmacSecret::new(&file).unwrap_err(),
+            HmacSecretError::Pem,
+            "{name}"
+        );
     }
 }
 

@@ -48,6 +48,16 @@ impl Files {
     }
 }
 
+#[test]
+fn a_byte_order_mark_before_certificate_and_key_is_skipped() {
+    let files = Files::new(&issue());
+    for file in [&files.cert, &files.key] {
+        let marked = [b"\xef\xbb\xbf", &*fs::read(file).unwrap()].concat();
+        fs::write(file, marked).unwrap();
+    }
+    assert!(files.load().is_ok());
+}
+
 type Connection = (
     client::TlsStream<DuplexStream>,
     server::TlsStream<DuplexStream>,

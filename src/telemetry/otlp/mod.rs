@@ -24,6 +24,7 @@ pub(super) use self::metrics::{MetricsCounts, MetricsExporter};
 pub(super) use self::runtime::Runtime;
 use super::environment::{Export, Protocol};
 use crate::config::read_bounded;
+use crate::json::without_mark;
 
 /// An exporter cannot be made. Telemetry is off for its signal then, and the gateway runs.
 #[derive(Debug, thiserror::Error)]
@@ -152,8 +153,9 @@ fn metadata(export: &Export) -> MetadataMap {
 }
 
 fn read(path: &std::path::Path) -> Result<Vec<u8>, ExportError> {
-    read_bounded(path).map_err(|error| ExportError::File {
+    let bytes = read_bounded(path).map_err(|error| ExportError::File {
         path: path.display().to_string(),
         source: error.into(),
-    })
+    })?;
+    Ok(without_mark(&bytes).to_vec())
 }

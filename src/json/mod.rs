@@ -1,0 +1,140 @@
+//! JSON as publishers and issuers really write it: read from bytes, and written again. Pure.
+//!
+//! Everything that RFC 8259 allows is read, also what other readers refuse: a byte order mark, half of
+//! a surrogate pair, and a number of any length. A number is kept as it was written, since whoever
+//! passes one on must not change it, and whoever does not use one must not judge it.
+
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+pub use self::read::{DEPTH_MAX, Error, Fault, parse};
+
+/// An object. Of a name given twice the last value counts, as in JavaScript.
+pub type Map = BTreeMap<String, Value>;
+
+/// A JSON value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    Null,
+    Bool(bool),
+    Number(Number),
+    String(String),
+    Array(Vec<Self>),
+    Object(Map),
+}
+
+/// A number as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Number(Box<str>);
+
+impl Number {
+    /// Its text, which is a number in JSON's own syntax.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The nearest float; `None` where that would be infinite.
+    pub fn as_f64(&self) -> Option<f64> {
+        self.0.parse().ok().filter(|float: &f64| float.is_finite())
+    }
+}
+
+impl Value {
+    /// Whether this is `null`.
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+
+    /// The text of a string.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The nearest float of a number.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Self::Number(number) => number.as_f64(),
+            _ => None,
+        }
+    }
+
+    /// What it is, for a message that must not show it.
+    pub fn form(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "true or false",
+            Self::Number(_) => "a number",
+            Self::String(_) => "a string",
+            Self::Array(_) => "a list",
+            Self::Object(_) => "an object",
+        }
+    }
+}
+
+/// For readers that know no number beyond their own: one that does not fit is null there.
+impl From<Value> for serde_json::Value {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Bool(value) => Self::Bool(value),
+            Value::Number(number) => {
+                let integer = number.as_str().parse::<i64>().map(Self::from);
+                integer.unwrap_or_else(|_| number.as_f64().map_or(Self::Null, Self::from))
+            }
+            Value::String(text) => Self::String(text),
+            Value::Array(list) => list.into_iter().collect(),
+            Value::Object(map) => map.into_iter().collect(),
+        }
+    }
+}
+
+/// Its JSON on one line, without blanks.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Number(number) => f.write_str(number.as_str()),
+            Self::String(text) => write!(f, "{}", Quoted(text)),
+            Self::Array(list) => {
+                f.write_str("[")?;
+                for (index, value) in list.iter().enumerate() {
+                    f.write_str(if index == 0 { "" } else { "," })?;
+                    write!(f, "{value}")?;
+                }
+                f.write_str("]")
+            }
+            Self::Object(map) => {
+                f.write_str("{")?;
+                for (index, (name, value)) in map.iter().enumerate() {
+                    f.write_str(if index == 0 { "" } else { "," })?;
+                    write!(f, "{}:{value}", Quoted(name))?;
+                }
+                f.write_str("}")
+            }
+        }
+    }
+}
+
+/// A text as a JSON string.
+#[derive(Debug)]
+pub struct Quoted<'a>(pub &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = serde_json::to_string(self.0).map_err(|_| fmt::Error)?;
+        f.write_str(&text)
+    }
+}
+
+/// The bytes without the byte order mark that some editors and shells write before UTF-8.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
