@@ -1,18 +1,33 @@
 //! CloudEvents 1.0 in both modes of its NATS protocol binding: only the envelope, never the data.
 //!
 //! Binary mode has the attributes in percent-encoded `ce-*` headers and the data as the payload;
-//! structured mode (`content-type: application/cloudevents+json`) has both in one JSON object.
+//! structured mode (`content-type: application/cloudevents+json`, or no content type) has both in one
+//! JSON object. What SDKs write beside the letter of the binding is taken, too.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_nats::HeaderMap;
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use percent_encoding::percent_decode_str;
-use serde_json::{Map, Value};
 
 use super::{BadEvent, Reason};
+use crate::json::{self, Map, Value, without_mark};
 
 const STRUCTURED: &str = "application/cloudevents";
+
+/// The attributes that every CloudEvent has.
+const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
+/// The others that Herald looks at.
+const OPTIONAL: [&str; 3] = ["datacontenttype", "traceparent", "tracestate"];
+
+/// Padding adds nothing to what is encoded.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// What Herald takes from an envelope.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,8 +43,10 @@ pub(super) struct Attributes {
 /// How a message carries its event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// The payload is the data, with or without attributes in headers.
-    Plain(Attributes),
+    /// The payload is the data, unless it turns out to be an envelope.
+    Plain,
+    /// The payload is the data, the attributes are headers.
+    Binary(Attributes),
     /// The payload is an envelope.
     Structured,
 }
@@ -38,19 +55,18 @@ pub(super) enum Mode {
 ///
 /// # Errors
 /// [`Reason::CloudEvent`].
-pub(super) fn mode(headers: &HeaderMap) -> Result<Mode, BadEvent> {
-    let mut attributes = BTreeMap::new();
-    let mut content_types = Vec::new();
+pub(super) fn mode(headers: &HeaderMap, payload: &[u8]) -> Result<Mode, BadEvent> {
+    let mut attributes = None;
+    let mut content_types = BTreeSet::new();
     for (name, values) in headers.iter() {
         let name: &str = name.as_ref();
         if name.eq_ignore_ascii_case("content-type") {
             content_types.extend(values.iter().map(|value| media_type(value.as_str())));
         } else if let Some(attribute) = strip_ce(name) {
-            let values = values.iter().map(|value| value.as_str());
-            attributes
-                .entry(attribute.to_ascii_lowercase())
+            let all = attributes.get_or_insert_with(BTreeMap::new);
+            all.entry(attribute.to_ascii_lowercase())
                 .or_insert_with(Vec::new)
-                .extend(values);
+                .extend(values.iter().map(|value| value.as_str()));
         }
     }
     if let Some(found) = content_types
@@ -60,31 +76,30 @@ pub(super) fn mode(headers: &HeaderMap) -> Result<Mode, BadEvent> {
         // The attributes may be repeated as headers here; the envelope's are the ones that count.
         return match (content_types.len(), found.strip_prefix(STRUCTURED)) {
             (1, Some("" | "+json")) => Ok(Mode::Structured),
-            (1, Some("-batch+json")) => Err(bad("a batch of CloudEvents is not taken")),
+            (1, Some("-batch" | "-batch+json")) => Err(bad(
+                "a batch of CloudEvents is not taken: publish each of them by itself",
+            )),
             _ => Err(bad("the content-type is not application/cloudevents+json")),
         };
     }
-    if attributes.is_empty() {
-        return Ok(Mode::Plain(Attributes::default()));
-    }
-    binary(&attributes).map(Mode::Plain)
+    attributes.map_or(Ok(Mode::Plain), |headers| {
+        binary(&headers, !is_blank(payload)).map(Mode::Binary)
+    })
 }
 
-/// Checks the attributes of binary mode.
-fn binary(headers: &BTreeMap<String, Vec<&str>>) -> Result<Attributes, BadEvent> {
+/// Checks the attributes of binary mode. Those that Herald has no use for are not looked at.
+fn binary(headers: &BTreeMap<String, Vec<&str>>, has_data: bool) -> Result<Attributes, BadEvent> {
     let mut attributes = BTreeMap::new();
-    for (name, values) in headers {
-        if !is_attribute_name(name) {
-            return Err(bad(
-                "a ce- header's name is not ce- and lower-case letters and digits",
-            ));
+    for name in REQUIRED.into_iter().chain(OPTIONAL) {
+        match headers.get(name).map(Vec::as_slice) {
+            None => {}
+            Some([value]) => {
+                attributes.insert(name, decode_value(value));
+            }
+            Some(_) => return Err(bad(&format!("the attribute {name} is given twice"))),
         }
-        let [value] = values.as_slice() else {
-            return Err(bad("a CloudEvents attribute is given twice"));
-        };
-        attributes.insert(name.as_str(), decode_value(value)?);
     }
-    check(|name| attributes.get(name).map(AsRef::as_ref))?;
+    check(|name| attributes.get(name).map(AsRef::as_ref), has_data)?;
     let mut take = |name: &str| attributes.remove(name).map(Cow::into_owned);
     Ok(Attributes {
         id: take("id"),
@@ -93,26 +108,56 @@ fn binary(headers: &BTreeMap<String, Vec<&str>>) -> Result<Attributes, BadEvent>
     })
 }
 
+/// Whether bytes that should be JSON are no data at all.
+pub(super) fn is_blank(bytes: &[u8]) -> bool {
+    without_mark(bytes).trim_ascii().is_empty()
+}
+
+/// Whether a payload without a content type that says so is an envelope. SDKs whose transport has no
+/// headers send it like that.
+pub(super) fn is_envelope(payload: &Map) -> bool {
+    REQUIRED.iter().all(|name| {
+        payload
+            .get(*name)
+            .is_some_and(|value| value.as_str().is_some())
+    })
+}
+
 /// Takes an envelope of structured mode apart: attributes and data.
 ///
 /// # Errors
 /// [`Reason::CloudEvent`].
-pub(super) fn structured(
-    mut envelope: Map<String, Value>,
-) -> Result<(Attributes, Map<String, Value>), BadEvent> {
-    if envelope.contains_key("data_base64") {
-        return Err(bad("binary data (data_base64) is not taken"));
-    }
-    for name in ["specversion", "id", "source", "type", "datacontenttype"] {
-        let value = envelope.get(name).unwrap_or(&Value::Null);
-        // An attribute of null is one that is not there (JSON format, section 2.2).
-        if !value.is_null() && !value.is_string() {
-            return Err(bad(&format!("the attribute {name} is not a string")));
+pub(super) fn structured(mut envelope: Map) -> Result<(Attributes, Map), BadEvent> {
+    // An attribute of null is one that is not there (JSON format, section 2.2).
+    envelope.retain(|_, value| !value.is_null());
+    for name in REQUIRED.into_iter().chain(["datacontenttype"]) {
+        if let Some(value) = envelope.get(name)
+            && value.as_str().is_none()
+        {
+            let form = value.form();
+            return Err(bad(&format!(
+                "the attribute {name} is {form}, not a string"
+            )));
         }
     }
-    check(|name| envelope.get(name).and_then(Value::as_str))?;
-    let Some(Value::Object(data)) = envelope.remove("data") else {
-        return Err(bad("the data is not a JSON object"));
+    let has_data = ["data", "data_base64"].map(|name| envelope.contains_key(name));
+    check(
+        |name| envelope.get(name).and_then(Value::as_str),
+        has_data.contains(&true),
+    )?;
+    let data = match (envelope.remove("data"), envelope.remove("data_base64")) {
+        (Some(_), Some(_)) => return Err(bad("data and data_base64 are both given")),
+        (Some(data), None) => data,
+        (None, Some(data)) => decode_data(&data)?,
+        (None, None) => Value::Object(Map::new()),
+    };
+    let data = match data {
+        Value::Object(data) => data,
+        Value::Null => Map::new(),
+        other => {
+            let form = other.form();
+            return Err(bad(&format!("the data is {form}, not a JSON object")));
+        }
     };
     let mut take = |name: &str| match envelope.remove(name) {
         Some(Value::String(text)) => Some(text),
@@ -126,9 +171,24 @@ pub(super) fn structured(
     Ok((attributes, data))
 }
 
+/// The JSON of `data_base64`: SDKs write bytes so, whatever they hold.
+fn decode_data(data: &Value) -> Result<Value, BadEvent> {
+    let Some(text) = data.as_str() else {
+        let form = data.form();
+        return Err(bad(&format!("data_base64 is {form}, not a string")));
+    };
+    let bytes = BASE64
+        .decode(text)
+        .map_err(|_| bad("data_base64 is not base64"))?;
+    if is_blank(&bytes) {
+        return Ok(Value::Null);
+    }
+    json::parse(&bytes).map_err(|error| bad(&format!("what data_base64 holds is {error}")))
+}
+
 /// The rules that hold for the attributes in both modes.
-fn check<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<(), BadEvent> {
-    for name in ["specversion", "id", "source", "type"] {
+fn check<'a>(get: impl Fn(&str) -> Option<&'a str>, has_data: bool) -> Result<(), BadEvent> {
+    for name in REQUIRED {
         if get(name).is_none_or(str::is_empty) {
             return Err(bad(&format!("the attribute {name} is missing or empty")));
         }
@@ -137,7 +197,7 @@ fn check<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<(), BadEvent> {
         return Err(bad("the attribute specversion is not 1.0"));
     }
     match get("datacontenttype") {
-        Some(text) if !is_json(&media_type(text)) => {
+        Some(text) if has_data && !is_json(&media_type(text)) => {
             Err(bad("the attribute datacontenttype is not JSON"))
         }
         _ => Ok(()),
@@ -145,62 +205,35 @@ fn check<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<(), BadEvent> {
 }
 
 /// Undoes quoting (RFC 7230, section 3.2.6) and one round of percent-encoding, in that order
-/// (binding, section 3.1.3.2).
-fn decode_value(value: &str) -> Result<Cow<'_, str>, BadEvent> {
-    let text = unquote(value)?;
-    if !percent_signs_are_escapes(&text) {
-        return Err(bad("an attribute's percent-encoding is broken"));
-    }
-    let text = match text {
-        Cow::Borrowed(text) => percent_decode_str(text).decode_utf8(),
-        Cow::Owned(text) => percent_decode_str(&text)
-            .decode_utf8()
-            .map(|text| Cow::Owned(text.into_owned())),
-    }
-    .map_err(|_| bad("an attribute is not UTF-8 after percent-decoding"))?;
-    if text.chars().any(char::is_control) {
-        return Err(bad("an attribute has a control character"));
-    }
-    Ok(text)
+/// (binding, section 3.1.3.2). Some SDKs encode nothing: what is no quoting, no escape, or decodes to
+/// no text is taken as it stands.
+fn decode_value(value: &str) -> Cow<'_, str> {
+    let text = unquote(value).map_or(Cow::Borrowed(value), Cow::Owned);
+    let decoded = percent_decode_str(&text)
+        .decode_utf8()
+        .ok()
+        .filter(|decoded| !decoded.contains(char::is_control))
+        .map(Cow::into_owned);
+    decoded.map_or(text, Cow::Owned)
 }
 
-fn unquote(value: &str) -> Result<Cow<'_, str>, BadEvent> {
-    let Some(rest) = value.strip_prefix('"') else {
-        return Ok(Cow::Borrowed(value));
-    };
-    let broken = || bad("an attribute's quoting is broken");
-    let inner = rest.strip_suffix('"').ok_or_else(broken)?;
+fn unquote(value: &str) -> Option<String> {
+    let inner = value.strip_prefix('"')?.strip_suffix('"')?;
     let mut text = String::with_capacity(inner.len());
     let mut chars = inner.chars();
     while let Some(char) = chars.next() {
         match char {
-            '\\' => text.push(chars.next().ok_or_else(broken)?),
-            '"' => return Err(broken()),
+            '\\' => text.push(chars.next()?),
+            '"' => return None,
             char => text.push(char),
         }
     }
-    Ok(Cow::Owned(text))
-}
-
-/// The decoder passes a `%` without two hexadecimal digits on as it stands, which hides a value
-/// that was never encoded.
-fn percent_signs_are_escapes(text: &str) -> bool {
-    text.split('%').skip(1).all(|rest| {
-        let mut bytes = rest.bytes();
-        let mut is_hex = || bytes.next().is_some_and(|byte| byte.is_ascii_hexdigit());
-        is_hex() && is_hex()
-    })
+    Some(text)
 }
 
 fn strip_ce(name: &str) -> Option<&str> {
     let (prefix, rest) = name.split_at_checked(3)?;
     prefix.eq_ignore_ascii_case("ce-").then_some(rest)
-}
-
-/// CloudEvents, "Naming Conventions": lower-case letters and digits, and not `data`.
-fn is_attribute_name(name: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    !name.is_empty() && name.bytes().all(is_plain) && name != "data"
 }
 
 /// A media type without its parameters, in lower case.

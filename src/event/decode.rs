@@ -4,11 +4,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value};
-
 use super::cloudevent::{self, Attributes, Mode};
 use super::subject::{EventName, event_name};
 use super::{BadEvent, Reason, StoredMessage, trace};
+use crate::json::{self, Fault, Map, Value};
 
 /// Largest payload, in bytes; headers do not count. The contract's 64 KiB.
 pub const PAYLOAD_MAX: usize = 64 * 1024;
@@ -70,8 +69,8 @@ pub struct Event {
     pub message: Option<String>,
     /// `type`.
     pub severity: Option<Severity>,
-    /// `metadata`, as given.
-    pub metadata: Option<Map<String, Value>>,
+    /// `metadata`, as given: any JSON but null.
+    pub metadata: Option<Value>,
     /// `recipients`.
     pub recipients: Recipients,
     /// The CloudEvents `id`.
@@ -81,7 +80,7 @@ pub struct Event {
     /// The `tracestate` of the same CloudEvents extension. That of the headers is read by who wants it.
     pub tracestate: Option<String>,
     /// The rest of the payload. Only a rule's allow-list lets any of it out.
-    pub fields: Map<String, Value>,
+    pub fields: Map,
 }
 
 /// Reads one stored message.
@@ -95,13 +94,22 @@ pub fn decode(message: &StoredMessage) -> Result<Event, BadEvent> {
         return Err(BadEvent::new(Reason::TooLarge, detail));
     }
     let mode = match &message.headers {
-        Some(headers) => cloudevent::mode(headers)?,
-        None => Mode::Plain(Attributes::default()),
+        Some(headers) => cloudevent::mode(headers, &message.payload)?,
+        None => Mode::Plain,
     };
-    let payload = object(&message.payload)?;
     let (attributes, mut fields) = match mode {
-        Mode::Plain(attributes) => (attributes, payload),
-        Mode::Structured => cloudevent::structured(payload)?,
+        Mode::Binary(attributes) if cloudevent::is_blank(&message.payload) => {
+            (attributes, Map::new())
+        }
+        Mode::Binary(attributes) => match read(&message.payload)? {
+            Value::Null => (attributes, Map::new()),
+            data => (attributes, object(data)?),
+        },
+        Mode::Structured => cloudevent::structured(object(read(&message.payload)?)?)?,
+        Mode::Plain => match object(read(&message.payload)?)? {
+            envelope if cloudevent::is_envelope(&envelope) => cloudevent::structured(envelope)?,
+            payload => (Attributes::default(), payload),
+        },
     };
     let header = message.headers.as_ref().and_then(trace::traceparent);
     let extension = attributes
@@ -115,7 +123,7 @@ pub fn decode(message: &StoredMessage) -> Result<Event, BadEvent> {
         title: text(&mut fields, "title")?,
         message: text(&mut fields, "message")?,
         severity: severity(&mut fields)?,
-        metadata: metadata(&mut fields)?,
+        metadata: take(&mut fields, "metadata"),
         recipients: recipients(&mut fields)?,
         event_id: attributes.id,
         traceparent: header.map(str::to_owned).or(extension),
@@ -124,32 +132,33 @@ pub fn decode(message: &StoredMessage) -> Result<Event, BadEvent> {
     })
 }
 
-/// The payload as a JSON object. Of a name given twice, the last value counts, as in JavaScript.
-fn object(payload: &[u8]) -> Result<Map<String, Value>, BadEvent> {
-    let text = std::str::from_utf8(payload)
-        .map_err(|_| BadEvent::new(Reason::Utf8, "the payload is not UTF-8"))?;
-    // The parser stops at 128 levels of nesting.
-    let value: Value = serde_json::from_str(text).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        let detail =
-            format!("the payload is not JSON, or nested too deeply (line {line}, column {column})");
-        BadEvent::new(Reason::Json, detail)
-    })?;
-    match value {
-        Value::Object(map) => Ok(map),
-        _ => Err(BadEvent::new(
-            Reason::NotAnObject,
-            "the payload is JSON but not an object",
-        )),
-    }
+/// The payload as JSON.
+fn read(payload: &[u8]) -> Result<Value, BadEvent> {
+    json::parse(payload).map_err(|error| {
+        let reason = match error.fault {
+            Fault::Utf8 => Reason::Utf8,
+            Fault::Depth | Fault::Syntax(_) => Reason::Json,
+        };
+        BadEvent::new(reason, format!("the payload is {error}"))
+    })
+}
+
+fn object(payload: Value) -> Result<Map, BadEvent> {
+    let form = match payload {
+        Value::Object(map) => return Ok(map),
+        Value::Array(_) => "a list, not an object: publish each event by itself",
+        other => &format!("{}, not an object", other.form()),
+    };
+    let detail = format!("the payload is {form}");
+    Err(BadEvent::new(Reason::NotAnObject, detail))
 }
 
 /// Takes a field out; null is as good as absent.
-fn take(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {
+fn take(fields: &mut Map, name: &str) -> Option<Value> {
     fields.remove(name).filter(|value| !value.is_null())
 }
 
-fn text(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, BadEvent> {
+fn text(fields: &mut Map, name: &str) -> Result<Option<String>, BadEvent> {
     match take(fields, name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -157,7 +166,7 @@ fn text(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, B
     }
 }
 
-fn severity(fields: &mut Map<String, Value>) -> Result<Option<Severity>, BadEvent> {
+fn severity(fields: &mut Map) -> Result<Option<Severity>, BadEvent> {
     let Some(text) = text(fields, "type")? else {
         return Ok(None);
     };
@@ -166,16 +175,8 @@ fn severity(fields: &mut Map<String, Value>) -> Result<Option<Severity>, BadEven
         .ok_or_else(|| bad_field("type is none of info, success, warning, error, alert"))
 }
 
-fn metadata(fields: &mut Map<String, Value>) -> Result<Option<Map<String, Value>>, BadEvent> {
-    match take(fields, "metadata") {
-        None => Ok(None),
-        Some(Value::Object(map)) => Ok(Some(map)),
-        Some(_) => Err(bad_field("metadata is not an object")),
-    }
-}
-
 /// Null is bad here: whoever computed a list and got none must not reach everyone by it.
-fn recipients(fields: &mut Map<String, Value>) -> Result<Recipients, BadEvent> {
+fn recipients(fields: &mut Map) -> Result<Recipients, BadEvent> {
     let bad = || BadEvent::new(Reason::Recipients, "recipients is not a list of strings");
     let list = match fields.remove("recipients") {
         None => return Ok(Recipients::Everyone),

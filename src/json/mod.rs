@@ -84,10 +84,7 @@ impl From<Value> for serde_json::Value {
         match value {
             Value::Null => Self::Null,
             Value::Bool(value) => Self::Bool(value),
-            Value::Number(number) => {
-                let integer = number.as_str().parse::<i64>().map(Self::from);
-                integer.unwrap_or_else(|_| number.as_f64().map_or(Self::Null, Self::from))
-            }
+            Value::Number(number) => serde_json::from_str(number.as_str()).unwrap_or_default(),
             Value::String(text) => Self::String(text),
             Value::Array(list) => list.into_iter().collect(),
             Value::Object(map) => map.into_iter().collect(),

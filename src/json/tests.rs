@@ -94,96 +94,99 @@ fn all_that_json_allows_is_read() {
     }
 }
 
+/// What is no JSON, and what is said of it.
+const FAULTS: &[(&str, &str)] = &[
+    ("", "not JSON: it is empty at line 1 column 1"),
+    ("\u{feff} \n", "not JSON: it is empty at line 2 column 1"),
+    (
+        "{\"a\":\n  é",
+        "not JSON: a value is expected at line 2 column 3",
+    ),
+    (
+        "{\"é\":x",
+        "not JSON: a value is expected at line 1 column 6",
+    ),
+    ("{\"a\":1", "not JSON: it ends too early at line 1 column 7"),
+    ("{\"a", "not JSON: it ends too early at line 1 column 4"),
+    ("\"\\", "not JSON: it ends too early at line 1 column 2"),
+    (
+        "{'a':1}",
+        "not JSON: a name in double quotes is expected at line 1 column 2",
+    ),
+    (
+        "{\"a\":1,}",
+        "not JSON: a name in double quotes is expected at line 1 column 8",
+    ),
+    (
+        "{\"a\" 1}",
+        "not JSON: a colon is expected after a name at line 1 column 6",
+    ),
+    (
+        "{\"a\":1 \"b\":2}",
+        "not JSON: a comma or a closing brace is expected at line 1 column 8",
+    ),
+    (
+        "[1 2]",
+        "not JSON: a comma or a closing bracket is expected at line 1 column 4",
+    ),
+    ("[1,]", "not JSON: a value is expected at line 1 column 4"),
+    ("[NaN]", "not JSON: a value is expected at line 1 column 2"),
+    (
+        "-Infinity",
+        "not JSON: a digit is expected at line 1 column 2",
+    ),
+    ("nul", "not JSON: a value is expected at line 1 column 1"),
+    (
+        "truex",
+        "not JSON: something follows after its end at line 1 column 5",
+    ),
+    (
+        "01",
+        "not JSON: something follows after its end at line 1 column 2",
+    ),
+    ("1.", "not JSON: it ends too early at line 1 column 3"),
+    ("[1.e5]", "not JSON: a digit is expected at line 1 column 4"),
+    ("[.5]", "not JSON: a value is expected at line 1 column 2"),
+    ("[+1]", "not JSON: a value is expected at line 1 column 2"),
+    ("[1e]", "not JSON: a digit is expected at line 1 column 4"),
+    (
+        "{}{}",
+        "not JSON: something follows after its end at line 1 column 3",
+    ),
+    (
+        "{}\u{feff}",
+        "not JSON: something follows after its end at line 1 column 3",
+    ),
+    (
+        "\"a\nb\"",
+        "not JSON: a control character in a string is not escaped at line 1 column 3",
+    ),
+    (
+        "\"\\x\"",
+        "not JSON: an escape in a string is none of JSON's at line 1 column 2",
+    ),
+    (
+        "\"\\u12G4\"",
+        "not JSON: an escape in a string is none of JSON's at line 1 column 2",
+    ),
+    (
+        "\"\\u+123\"",
+        "not JSON: an escape in a string is none of JSON's at line 1 column 2",
+    ),
+    (
+        "\"\\ud83d\\u\"",
+        "not JSON: an escape in a string is none of JSON's at line 1 column 8",
+    ),
+    (
+        "// x\n{}",
+        "not JSON: a value is expected at line 1 column 1",
+    ),
+];
+
 #[test]
 fn each_fault_has_its_place() {
-    for (text, want) in [
-        ("", "not JSON: it is empty at line 1 column 1"),
-        ("\u{feff} \n", "not JSON: it is empty at line 2 column 1"),
-        (
-            "{\"a\":\n  é",
-            "not JSON: a value is expected at line 2 column 3",
-        ),
-        (
-            "{\"é\":x",
-            "not JSON: a value is expected at line 1 column 6",
-        ),
-        ("{\"a\":1", "not JSON: it ends too early at line 1 column 7"),
-        ("{\"a", "not JSON: it ends too early at line 1 column 4"),
-        ("\"\\", "not JSON: it ends too early at line 1 column 2"),
-        (
-            "{'a':1}",
-            "not JSON: a name in double quotes is expected at line 1 column 2",
-        ),
-        (
-            "{\"a\":1,}",
-            "not JSON: a name in double quotes is expected at line 1 column 8",
-        ),
-        (
-            "{\"a\" 1}",
-            "not JSON: a colon is expected after a name at line 1 column 6",
-        ),
-        (
-            "{\"a\":1 \"b\":2}",
-            "not JSON: a comma or a closing brace is expected at line 1 column 8",
-        ),
-        (
-            "[1 2]",
-            "not JSON: a comma or a closing bracket is expected at line 1 column 4",
-        ),
-        ("[1,]", "not JSON: a value is expected at line 1 column 4"),
-        ("[NaN]", "not JSON: a value is expected at line 1 column 2"),
-        (
-            "-Infinity",
-            "not JSON: a digit is expected at line 1 column 2",
-        ),
-        ("nul", "not JSON: a value is expected at line 1 column 1"),
-        (
-            "truex",
-            "not JSON: something follows after its end at line 1 column 5",
-        ),
-        (
-            "01",
-            "not JSON: something follows after its end at line 1 column 2",
-        ),
-        ("1.", "not JSON: it ends too early at line 1 column 3"),
-        ("[1.e5]", "not JSON: a digit is expected at line 1 column 4"),
-        ("[.5]", "not JSON: a value is expected at line 1 column 2"),
-        ("[+1]", "not JSON: a value is expected at line 1 column 2"),
-        ("[1e]", "not JSON: a digit is expected at line 1 column 4"),
-        (
-            "{}{}",
-            "not JSON: something follows after its end at line 1 column 3",
-        ),
-        (
-            "{}\u{feff}",
-            "not JSON: something follows after its end at line 1 column 3",
-        ),
-        (
-            "\"a\nb\"",
-            "not JSON: a control character in a string is not escaped at line 1 column 3",
-        ),
-        (
-            "\"\\x\"",
-            "not JSON: an escape in a string is none of JSON's at line 1 column 2",
-        ),
-        (
-            "\"\\u12G4\"",
-            "not JSON: an escape in a string is none of JSON's at line 1 column 2",
-        ),
-        (
-            "\"\\u+123\"",
-            "not JSON: an escape in a string is none of JSON's at line 1 column 2",
-        ),
-        (
-            "\"\\ud83d\\u\"",
-            "not JSON: an escape in a string is none of JSON's at line 1 column 8",
-        ),
-        (
-            "// x\n{}",
-            "not JSON: a value is expected at line 1 column 1",
-        ),
-    ] {
-        assert_eq!(fault(text), want, "{text:?}");
+    for (text, want) in FAULTS {
+        assert_eq!(fault(text), *want, "{text:?}");
     }
     assert_eq!(
         fault(b"{\n\"\xc3\xa9\":\"\xed\xa0\x80\"}"),
@@ -246,7 +249,8 @@ proptest! {
         if let Ok(strict) = serde_json::from_slice::<serde_json::Value>(&text) {
             let ours = ours.unwrap();
             let written = ours.to_string();
-            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&written).unwrap(), strict);
+            prop_assert_eq!(&serde_json::from_str::<serde_json::Value>(&written).unwrap(), &strict);
+            prop_assert_eq!(serde_json::Value::from(ours.clone()), strict);
             prop_assert!(!written.contains(['\n', '\r']));
             prop_assert_eq!(parse(written.as_bytes()).unwrap(), ours);
         }

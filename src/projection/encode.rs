@@ -1,52 +1,85 @@
 //! The notification's JSON, in the contract's shape and always in the same bytes.
 //!
 //! Fields stand in the contract's order; `metadata` has Herald's own keys first, then the others in
-//! the order of their bytes (the order of the JSON library's maps, which a test holds on to).
+//! the order of their bytes (that of their map).
 
-use serde::ser::{Serialize, SerializeMap as _, Serializer};
-use serde_json::{Map, Value};
+use std::fmt;
+
+use crate::json::{Map, Quoted, Value};
 
 /// Largest encoded notification, in bytes. The contract's 64 KiB.
 pub const ENCODED_MAX: usize = 64 * 1024;
 
 /// What is written, field by field.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug)]
 pub(super) struct Encoded<'a> {
     pub(super) id: &'a str,
     pub(super) title: &'a str,
     pub(super) message: &'a str,
-    #[serde(rename = "type")]
     pub(super) kind: &'a str,
-    pub(super) read: bool,
     pub(super) timestamp: &'a str,
     pub(super) metadata: Metadata<'a>,
 }
 
-/// `metadata`: Herald's keys, then `rest` without keys of their names.
+/// `metadata`.
 #[derive(Debug)]
-pub(super) struct Metadata<'a> {
-    pub(super) event: &'a str,
-    pub(super) event_id: Option<&'a str>,
-    pub(super) traceparent: Option<&'a str>,
-    pub(super) rest: &'a Map<String, Value>,
+pub(super) enum Metadata<'a> {
+    /// Herald's keys, then `rest` without keys of their names.
+    Object {
+        event: &'a str,
+        event_id: Option<&'a str>,
+        traceparent: Option<&'a str>,
+        rest: &'a Map,
+    },
+    /// What a publisher gave that is no object, and has no place for keys.
+    Other(&'a Value),
 }
 
-impl Serialize for Metadata<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("event", self.event)?;
-        if let Some(id) = self.event_id {
-            map.serialize_entry("eventId", id)?;
-        }
-        if let Some(traceparent) = self.traceparent {
-            map.serialize_entry("traceparent", traceparent)?;
-        }
-        for (key, value) in self.rest {
-            // These are Herald's also where it has none: a publisher cannot pretend.
-            if !matches!(key.as_str(), "event" | "eventId" | "traceparent") {
-                map.serialize_entry(key, value)?;
+impl fmt::Display for Encoded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            id,
+            title,
+            message,
+            kind,
+            timestamp,
+            metadata,
+        } = self;
+        write!(
+            f,
+            r#"{{"id":{},"title":{},"message":{},"type":{},"read":false,"timestamp":{},"metadata":{metadata}}}"#,
+            Quoted(id),
+            Quoted(title),
+            Quoted(message),
+            Quoted(kind),
+            Quoted(timestamp),
+        )
+    }
+}
+
+impl fmt::Display for Metadata<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (event, event_id, traceparent, rest) = match self {
+            Self::Other(value) => return write!(f, "{value}"),
+            Self::Object {
+                event,
+                event_id,
+                traceparent,
+                rest,
+            } => (event, event_id, traceparent, rest),
+        };
+        write!(f, r#"{{"event":{}"#, Quoted(event))?;
+        for (name, own) in [("eventId", event_id), ("traceparent", traceparent)] {
+            if let Some(own) = own {
+                write!(f, ",{}:{}", Quoted(name), Quoted(own))?;
             }
         }
-        map.end()
+        for (key, value) in *rest {
+            // These are Herald's also where it has none: a publisher cannot pretend.
+            if !matches!(key.as_str(), "event" | "eventId" | "traceparent") {
+                write!(f, ",{}:{value}", Quoted(key))?;
+            }
+        }
+        f.write_str("}")
     }
 }

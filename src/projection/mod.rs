@@ -23,6 +23,7 @@ use self::rules::{Rule, Rules, SeverityRule};
 use self::template::{Context, Template};
 use crate::config::{ProjectionConfig, TypeMode, read_bounded, text};
 use crate::event::{BadEvent, Event, EventName, Reason, Severity, StoredMessage, decode};
+use crate::json::Value;
 
 pub use self::encode::ENCODED_MAX;
 pub use self::identity::derived_traceparent;
@@ -127,18 +128,23 @@ impl Projector {
         };
         let traceparent = event.traceparent.unwrap_or_else(|| identity.traceparent());
         let id = identity.notification_id();
+        let name = event.name.to_string();
+        let own = |rest| Metadata::Object {
+            event: &name,
+            event_id: event.event_id.as_deref(),
+            traceparent: self.traceparent.then_some(traceparent.as_str()),
+            rest,
+        };
         let encoded = encoded(&Encoded {
             id: &id,
             title: &title,
             message: &text,
             kind: &self.kind(rule, severity, &event.name),
-            read: false,
             timestamp: &message.time.to_rfc3339_opts(SecondsFormat::Millis, true),
-            metadata: Metadata {
-                event: &event.name.to_string(),
-                event_id: event.event_id.as_deref(),
-                traceparent: self.traceparent.then_some(traceparent.as_str()),
-                rest: event.metadata.as_ref().unwrap_or(&fields),
+            metadata: match &event.metadata {
+                None => own(&fields),
+                Some(Value::Object(given)) => own(given),
+                Some(other) => Metadata::Other(other),
             },
         })?;
         Ok(Notification {
@@ -196,11 +202,10 @@ impl Projector {
 }
 
 fn encoded(notification: &Encoded<'_>) -> Result<String, BadEvent> {
-    let text = serde_json::to_string(notification)
-        .ok()
-        .filter(|text| text.len() <= ENCODED_MAX);
-    text.ok_or_else(|| {
-        let detail = format!("the encoded notification is over {ENCODED_MAX} bytes");
-        BadEvent::new(Reason::NotificationTooLarge, detail)
-    })
+    let text = notification.to_string();
+    if text.len() <= ENCODED_MAX {
+        return Ok(text);
+    }
+    let detail = format!("the encoded notification is over {ENCODED_MAX} bytes");
+    Err(BadEvent::new(Reason::NotificationTooLarge, detail))
 }

@@ -5,12 +5,12 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use serde_json::Map;
 use toml::{Table, Value};
 
 use super::fields::AllowList;
 use super::template::{Context, OWN_NAMES, Template, Templates};
 use crate::event::{Category, EventName, Severity};
+use crate::json::Map;
 
 /// The rules that hold where `projection.rules` names no file.
 pub const DEFAULT_RULES: &str = include_str!("default_rules.toml");

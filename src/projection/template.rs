@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use minijinja::value::{Object, Serde, Value};
+use minijinja::value::{Object, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior};
-use serde_json::Map;
 
 use crate::event::EventName;
+use crate::json::{self, Map, Number};
 
 /// Steps of one rendering, in the engine's own unit: about one per instruction and one per 64 bytes
 /// of text. A title takes some dozens; the longest allowed output copied ten times over takes 3,000.
@@ -151,11 +151,7 @@ impl RenderError {
 pub(super) struct Context(Value);
 
 impl Context {
-    pub(super) fn new(
-        event: &EventName,
-        workspace: &str,
-        fields: Arc<Map<String, serde_json::Value>>,
-    ) -> Self {
+    pub(super) fn new(event: &EventName, workspace: &str, fields: Arc<Map>) -> Self {
         Self(Value::from_object(Seen {
             event: event.clone(),
             workspace: workspace.to_owned(),
@@ -168,7 +164,7 @@ impl Context {
 struct Seen {
     event: EventName,
     workspace: String,
-    fields: Arc<Map<String, serde_json::Value>>,
+    fields: Arc<Map>,
 }
 
 impl Object for Seen {
@@ -182,12 +178,33 @@ impl Object for Seen {
             "category" => Some(Value::from(self.event.category().as_str())),
             "name" => Some(Value::from(self.event.name())),
             "workspace" => Some(Value::from(self.workspace.as_str())),
-            field => self
-                .fields
-                .get(field)
-                .map(|value| Value::from(Serde(value))),
+            field => self.fields.get(field).map(seen),
         }
     }
+}
+
+/// What a template sees of a value.
+fn seen(value: &json::Value) -> Value {
+    match value {
+        json::Value::Null => Value::from(()),
+        json::Value::Bool(value) => Value::from(*value),
+        json::Value::Number(number) => seen_number(number),
+        json::Value::String(text) => Value::from(text.as_str()),
+        json::Value::Array(list) => list.iter().map(seen).collect(),
+        json::Value::Object(map) => {
+            Value::from_pairs(map.iter().map(|(name, value)| (name.as_str(), seen(value))))
+        }
+    }
+}
+
+/// A number to compute with. One that the engine could print only as another number is its text.
+fn seen_number(number: &Number) -> Value {
+    let text = number.as_str();
+    let is_integer = !text.contains(['.', 'e', 'E']);
+    let integer = text.parse::<i64>().map(Value::from).ok();
+    let integer = integer.or_else(|| text.parse::<i128>().map(Value::from).ok());
+    let float = || number.as_f64().filter(|_| !is_integer).map(Value::from);
+    integer.or_else(float).unwrap_or_else(|| Value::from(text))
 }
 
 fn format_null_as_nothing(

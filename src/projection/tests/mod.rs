@@ -12,6 +12,7 @@ use super::rules::{DEFAULT_RULES, Rules};
 use super::{ENCODED_MAX, Notification, Projector, Recipients};
 use crate::config::TypeMode;
 use crate::event::{BadEvent, Reason, StoredMessage, WorkspaceSlug, is_traceparent};
+use crate::json::parse;
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -50,7 +51,7 @@ fn built_in() -> Projector {
 }
 
 fn json_of(notification: &Notification) -> Value {
-    serde_json::from_str(&notification.encoded).unwrap()
+    parse(notification.encoded.as_bytes()).unwrap().into()
 }
 
 fn projected(projector: &Projector, event: &str, payload: &Value) -> Value {
@@ -175,6 +176,46 @@ fn what_a_publisher_gives_is_taken_and_a_rule_fills_the_rest() {
         &json!({"metadata": {}, "collection": "c"}),
     );
     assert_eq!(empty["metadata"], json!({"event": "record.created"}));
+}
+
+#[test]
+fn metadata_that_is_no_object_passes_alone_and_numbers_as_they_were_written() {
+    let mut projector = built_in();
+    projector.traceparent = true;
+    for given in [
+        "[1,{\"event\":\"x\"}]",
+        "\"x\"",
+        "-0",
+        "1E5",
+        "1e400",
+        "true",
+        "[18446744073709551616,1234567890123456789012345678901234567890]",
+    ] {
+        let event = message("custom.x", format!("{{\"metadata\": {given} }}"));
+        let encoded = projector.project(&event).unwrap().encoded;
+        let end = format!(",\"metadata\":{given}}}");
+        assert!(encoded.ends_with(&end), "{encoded}");
+    }
+    // Of the fields that a rule allows, too, and in an object beside Herald's own keys.
+    projector.traceparent = false;
+    for (event, payload, metadata) in [
+        (
+            "record.created",
+            r#"{"recordId": 12345678901234567890123, "collection": "o"}"#,
+            r#"{"event":"record.created","collection":"o","recordId":12345678901234567890123}"#,
+        ),
+        (
+            "custom.x",
+            r#"{"metadata":{"z":-0.0,"event":1,"a":{"n":[1e-7, 0.10]}}}"#,
+            r#"{"event":"custom.x","a":{"n":[1e-7,0.10]},"z":-0.0}"#,
+        ),
+    ] {
+        let encoded = projector.project(&message(event, payload)).unwrap().encoded;
+        assert!(
+            encoded.ends_with(&format!(",\"metadata\":{metadata}}}")),
+            "{encoded}"
+        );
+    }
 }
 
 #[test]

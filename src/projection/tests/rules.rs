@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{bad, projected, ruled};
+use super::{bad, json_of, message, projected, ruled};
 use crate::config::ProjectionConfig;
 use crate::event::Reason;
 use crate::projection::Projector;
@@ -226,4 +226,44 @@ fn a_rules_file_that_is_missing_is_named() {
     let error = Projector::from_config(&config, "EVENTS").unwrap_err();
     assert!(error.to_string().contains("no/such/rules.toml"), "{error}");
     Projector::from_config(&ProjectionConfig::default(), "EVENTS").unwrap();
+}
+
+#[test]
+fn templates_compute_with_numbers_and_never_print_another_one() {
+    let projector = ruled(
+        r#"
+        [[rule]]
+        match = "custom.x"
+        title = "{{ n }}"
+        message = "{% if n is number %}{{ n > 1 }} {{ n + 1 }}{% else %}text{% endif %}"
+        fields = ["n"]
+        "#,
+    );
+    for (number, title, text) in [
+        ("7", "7", "True 8"),
+        ("-0", "0", "False 1"),
+        ("12.50", "12.5", "True 13.5"),
+        ("1E5", "100000.0", "True 100001.0"),
+        (
+            "18446744073709551616",
+            "18446744073709551616",
+            "True 18446744073709551617",
+        ),
+        // No integer or float of the engine's: printed as it was written.
+        (
+            "1234567890123456789012345678901234567890",
+            "1234567890123456789012345678901234567890",
+            "text",
+        ),
+        ("1e400", "1e400", "text"),
+        ("\"7\"", "7", "text"),
+    ] {
+        let payload = format!("{{\"n\":{number}}}");
+        let got = json_of(&projector.project(&message("custom.x", payload)).unwrap());
+        assert_eq!(
+            (&got["title"], &got["message"]),
+            (&json!(title), &json!(text)),
+            "{number}"
+        );
+    }
 }
