@@ -47,6 +47,7 @@ mod order;
 mod overload;
 mod permissions;
 mod reload;
+mod sdks;
 mod signals;
 mod subprotocols;
 mod support;

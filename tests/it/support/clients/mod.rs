@@ -1,4 +1,4 @@
-//! Programs that are not Herald's own: Node and Python with the packages of `tests/clients/`.
+//! Programs that are not Herald's own: Node, Python and Go with the packages of `tests/clients/`.
 //!
 //! What is missing there is installed once, under a lock, so that `cargo test` alone is enough and
 //! several test processes do not get into each other's way.
@@ -41,6 +41,12 @@ pub(crate) fn node() -> Command {
 pub(crate) fn python() -> Command {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     Command::new(PYTHON.get_or_init(install_python))
+}
+
+/// The program of `tests/clients/sdk-go`, built.
+pub(crate) fn sdk_go() -> Command {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    Command::new(PROGRAM.get_or_init(build_sdk_go))
 }
 
 /// An empty folder in which a script finds the packages.
@@ -103,6 +109,22 @@ fn install_python() -> PathBuf {
         must(pip.arg("--requirement").arg(&requirements));
     });
     python
+}
+
+/// Builds the Go program unless it is there; returns it.
+fn build_sdk_go() -> PathBuf {
+    let source = Path::new(CLIENTS).join("sdk-go");
+    let folder = Path::new(TOOLS).join("sdk-go");
+    let program = folder.join("sdk");
+    let read = |name: &str| fs::read(source.join(name)).expect("a file of the program");
+    let wanted = [read("main.go"), read("go.sum")].concat();
+    install(&folder, &wanted, || {
+        let mut go = Command::new("go");
+        // With the Go that is there: another would have to be fetched.
+        go.env("GOTOOLCHAIN", "local").current_dir(&source);
+        must(go.args(["build", "-o"]).arg(&program).arg("."));
+    });
+    program
 }
 
 /// Calls `make` unless `folder` was made from `wanted`, while no other process does the same.
