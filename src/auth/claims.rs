@@ -1,146 +1,188 @@
 //! What a token's claims must say, RFC 7519 section 4.1, and the identity they make. Pure; the
-//! signature is verified before anything here is asked.
+//! signature is verified before anything here is asked, but for [`issuer`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{AuthError, Identity, UserKey, Workspaces};
-use crate::config::AuthConfig;
-use crate::event::WorkspaceSlug;
-use crate::json::{Map, Value};
+use super::grants::workspaces;
+use super::{AuthError, Identity, UserKey};
+use crate::config::IssuerConfig;
+use crate::json::{Map, Number, Value};
 
-/// The last moment that a token can name, the end of the year 9999. A later `exp` is taken as this
-/// one, so that no arithmetic on it overflows.
+/// The last moment that a token can name, the end of the year 9999. What is later was counted in
+/// milliseconds, and would be a token that never ends.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
-/// Entry of the workspaces claim that stands for every workspace.
-pub(super) const EVERY_WORKSPACE: &str = "*";
+/// Clock difference forgiven in `nbf` at least: issuers write the moment of signing there, and 4001
+/// would be final.
+const NBF_LEEWAY_MIN: Duration = Duration::from_secs(10);
+
+/// How long beyond its leeway an `nbf` may be ahead to be worth waiting for: two minutes from now,
+/// where the leeway is the least.
+const NBF_AHEAD_MAX: Duration = Duration::from_secs(120 - NBF_LEEWAY_MIN.as_secs());
 
 /// What the settings ask of the claims.
 #[derive(Debug)]
 pub(super) struct Rules {
-    issuer: Option<String>,
-    audience: Option<String>,
+    audiences: Option<Vec<String>>,
+    user_claims: Vec<String>,
     workspaces_claim: String,
+    workspaces_prefix: String,
     leeway: Duration,
 }
 
 impl Rules {
-    pub(super) fn from_config(config: &AuthConfig) -> Self {
+    pub(super) fn new(config: &IssuerConfig, leeway: Duration) -> Self {
         Self {
-            issuer: config.issuer.clone(),
-            audience: config.audience.clone(),
+            audiences: config.audiences(),
+            user_claims: config.user_claim.clone(),
             workspaces_claim: config.workspaces_claim.clone(),
-            leeway: config.leeway,
+            workspaces_prefix: config.workspaces_prefix.clone().unwrap_or_default(),
+            leeway,
         }
     }
 
-    /// Whose the claims are, as of `now`. Expiry is judged last, so that [`AuthError::Expired`]
-    /// means that a newer token of the same kind would pass.
+    /// Whose the claims are, as of `now`; `issuer` is theirs. Time is judged last, so that
+    /// [`AuthError::Expired`] means that a newer token of the same kind would pass, and
+    /// [`AuthError::NotYet`] that this one will.
     ///
     /// # Errors
     /// [`AuthError`].
-    pub(super) fn identity(&self, claims: &Map, now: SystemTime) -> Result<Identity, AuthError> {
-        let subject = match claims.get("sub") {
-            // With half of a surrogate pair, two users could have one name: the reader replaces each half.
-            Some(Value::String(subject))
-                if !subject.is_empty() && !subject.contains(char::REPLACEMENT_CHARACTER) =>
-            {
-                subject
-            }
-            Some(_) => return Err(AuthError::Invalid("its sub is not a name")),
-            None => return Err(AuthError::Invalid("it has no sub")),
-        };
-        let issuer = self.issuer(claims)?;
+    pub(super) fn identity(
+        &self,
+        claims: &Map,
+        issuer: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Identity, AuthError> {
+        let subject = self.user(claims)?;
         self.check_audience(claims)?;
-        if let Some(not_before) = claims.get("nbf") {
-            let not_before =
-                numeric_date(not_before).ok_or(AuthError::Invalid("its nbf is not a date"))?;
+        let ahead = match claims.get("nbf") {
             // RFC 7519 section 4.1.5: the current time must be after or equal to it.
-            if later(now, self.leeway) < not_before {
-                return Err(AuthError::Invalid("it is not yet valid"));
-            }
-        }
-        let expiry = claims
-            .get("exp")
-            .ok_or(AuthError::Invalid("it has no exp"))?;
-        let expiry = numeric_date(expiry).ok_or(AuthError::Invalid("its exp is not a date"))?;
-        let expires_at = later(expiry, self.leeway);
+            Some(nbf) => ahead(
+                numeric_date(nbf, NBF_NO_DATE, NBF_TOO_FAR)?,
+                later(now, self.leeway.max(NBF_LEEWAY_MIN)),
+            )?,
+            None => Duration::ZERO,
+        };
+        let exp = claims.get("exp").ok_or(NO_EXP)?;
+        let expires_at = later(numeric_date(exp, EXP_NO_DATE, EXP_TOO_FAR)?, self.leeway);
         // RFC 7519 section 4.1.4: the current time must be before it.
         if now >= expires_at {
             return Err(AuthError::Expired);
         }
+        if !ahead.is_zero() {
+            return Err(AuthError::NotYet(ahead));
+        }
         Ok(Identity {
-            user: UserKey::new(issuer, subject),
-            subject: Arc::from(subject.as_str()),
+            user: UserKey::new(issuer, &subject),
+            subject: Arc::from(subject),
             expires_at,
-            workspaces: workspaces(claims.get(&self.workspaces_claim)),
+            workspaces: workspaces(claims, &self.workspaces_claim, &self.workspaces_prefix),
         })
     }
 
-    fn issuer<'a>(&self, claims: &'a Map) -> Result<Option<&'a str>, AuthError> {
-        let issuer = match claims.get("iss") {
-            None => None,
-            Some(Value::String(issuer)) => Some(issuer.as_str()),
-            Some(_) => return Err(AuthError::Invalid("its iss is not a name")),
-        };
-        match &self.issuer {
-            Some(wanted) if issuer != Some(wanted) => {
-                Err(AuthError::Invalid("its iss is not the configured issuer"))
+    /// The first of the user's claims that is there. One that cannot be a user is not passed over
+    /// for the next, which may be somebody else's.
+    fn user<'a>(&self, claims: &'a Map) -> Result<Cow<'a, str>, AuthError> {
+        let mut named = self.user_claims.iter().filter_map(|name| claims.get(name));
+        match named.find(|claim| !claim.is_null()).ok_or(NO_USER)? {
+            // With half of a surrogate pair, two users could have one name: the reader replaces each half.
+            Value::String(name)
+                if !name.is_empty() && !name.contains(char::REPLACEMENT_CHARACTER) =>
+            {
+                Ok(Cow::Borrowed(name))
             }
-            _ => Ok(issuer),
+            Value::Number(number) if is_integer(number) => Ok(Cow::Borrowed(number.as_str())),
+            _ => Err(BAD_USER),
         }
     }
 
     /// RFC 7519 section 4.1.3: one name or a list of them. Without `auth.audience` it is not
     /// looked at.
     fn check_audience(&self, claims: &Map) -> Result<(), AuthError> {
-        let Some(wanted) = &self.audience else {
+        let Some(wanted) = &self.audiences else {
             return Ok(());
         };
+        let is_wanted = |name: &Value| wanted.iter().any(|wanted| name.as_str() == Some(wanted));
         let named = match claims.get("aud") {
-            Some(Value::String(name)) => name == wanted,
-            Some(Value::Array(names)) => names.iter().any(|name| name.as_str() == Some(wanted)),
-            _ => false,
+            Some(Value::Array(names)) => names.iter().any(is_wanted),
+            Some(name) => is_wanted(name),
+            None => false,
         };
-        if named {
-            Ok(())
-        } else {
-            Err(AuthError::Invalid("its aud is not the configured audience"))
-        }
+        if named { Ok(()) } else { Err(AUDIENCE) }
     }
+}
+
+const NO_USER: AuthError =
+    AuthError::Invalid("it has no claim with the user (user_claim, by default sub)");
+const BAD_USER: AuthError =
+    AuthError::Invalid("its claim with the user is neither text nor an integer of 64 bits");
+const AUDIENCE: AuthError = AuthError::Invalid("its aud is not the configured audience");
+const NO_EXP: AuthError = AuthError::Invalid("it has no exp");
+const EXP_NO_DATE: AuthError = AuthError::Invalid("its exp is not a date");
+const EXP_TOO_FAR: AuthError = AuthError::Invalid(
+    "its exp is beyond the year 9999: it seems to be in milliseconds, dates are in seconds",
+);
+const NBF_NO_DATE: AuthError = AuthError::Invalid("its nbf is not a date");
+const NBF_TOO_FAR: AuthError = AuthError::Invalid(
+    "its nbf is beyond the year 9999: it seems to be in milliseconds, dates are in seconds",
+);
+const NOT_YET: AuthError = AuthError::Invalid("it is not yet valid");
+
+/// The `iss` of the claims.
+///
+/// # Errors
+/// It is there and not a name.
+pub(super) fn issuer(claims: &Map) -> Result<Option<&str>, AuthError> {
+    match claims.get("iss") {
+        None => Ok(None),
+        // A user is one of their issuer's: what is said of a user's name holds for its, too.
+        Some(Value::String(issuer)) if !issuer.contains(char::REPLACEMENT_CHARACTER) => {
+            Ok(Some(issuer.as_str()))
+        }
+        Some(_) => Err(AuthError::Invalid("its iss is not a name")),
+    }
+}
+
+/// Whether it is an integer of 64 bits. Others may be larger than what the issuer's software can tell apart,
+/// or be written in more than one way, as `-0`.
+fn is_integer(number: &Number) -> bool {
+    let text = number.as_str();
+    text != "-0" && (text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok())
+}
+
+/// How far `not_before` is ahead of `now`.
+///
+/// # Errors
+/// It is farther ahead than is worth waiting for.
+fn ahead(not_before: SystemTime, now: SystemTime) -> Result<Duration, AuthError> {
+    let ahead = not_before.duration_since(now).unwrap_or_default();
+    if ahead > NBF_AHEAD_MAX {
+        return Err(NOT_YET);
+    }
+    Ok(ahead)
 }
 
 /// A NumericDate, RFC 7519 section 2: seconds since 1970, with a fraction or without. A date before
 /// 1970 is long past and taken as 1970.
-fn numeric_date(value: &Value) -> Option<SystemTime> {
-    let seconds = value.as_f64()?;
-    if seconds.is_nan() {
-        return None;
+///
+/// # Errors
+/// `no_date`, or `too_far` beyond [`LAST_SECOND`].
+fn numeric_date(
+    value: &Value,
+    no_date: AuthError,
+    too_far: AuthError,
+) -> Result<SystemTime, AuthError> {
+    let seconds = value.as_f64().ok_or(no_date)?;
+    if seconds > LAST_SECOND {
+        return Err(too_far);
     }
-    let since_epoch = Duration::try_from_secs_f64(seconds.clamp(0.0, LAST_SECOND)).ok()?;
-    SystemTime::UNIX_EPOCH.checked_add(since_epoch)
+    let since_epoch = Duration::try_from_secs_f64(seconds.max(0.0)).map_err(|_| no_date)?;
+    let date = SystemTime::UNIX_EPOCH.checked_add(since_epoch);
+    date.ok_or(too_far)
 }
 
 fn later(time: SystemTime, by: Duration) -> SystemTime {
     time.checked_add(by).unwrap_or(time)
-}
-
-/// A slug, a list of slugs, or `"*"` alone or in the list. What is none of these grants nothing and
-/// takes nothing away from what stands beside it.
-fn workspaces(claim: Option<&Value>) -> Workspaces {
-    let entries = match claim {
-        Some(Value::Array(entries)) => entries.as_slice(),
-        Some(entry) => std::slice::from_ref(entry),
-        None => &[],
-    };
-    let names = || entries.iter().filter_map(Value::as_str);
-    if names().any(|name| name == EVERY_WORKSPACE) {
-        return Workspaces::All;
-    }
-    Workspaces::Some(
-        names()
-            .filter_map(|name| WorkspaceSlug::parse(name).ok())
-            .collect(),
-    )
 }

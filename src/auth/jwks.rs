@@ -3,6 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -30,6 +31,15 @@ impl KeySet {
     /// not matter.
     pub(super) fn of(key: VerifyingKey) -> Self {
         Self(vec![NamedKey { id: None, key }])
+    }
+
+    /// The keys that take some of these algorithms, for these only. It may be empty.
+    pub(super) fn only(self, algorithms: &[Algorithm]) -> Self {
+        let keys = self.0.into_iter().filter_map(|NamedKey { id, key }| {
+            let key = key.only(algorithms)?;
+            Some(NamedKey { id, key })
+        });
+        Self(keys.collect())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -80,7 +90,7 @@ pub(super) enum JwksError {
     /// It is not JSON.
     #[error("is {0}")]
     NotJson(json::Error),
-    #[error("holds a PEM key: set auth.public_key_file instead")]
+    #[error("holds a PEM key: set public_key_file instead")]
     Pem,
     #[error("is not a JSON Web Key Set: an object with a list `keys` is wanted")]
     NoKeys,
@@ -178,13 +188,13 @@ impl Entry {
             "OKP" => self.okp(),
             // A public file is no place for a secret, and a set that mixes both kinds is how an
             // HMAC token comes to pass as a signed one.
-            "oct" => Err("it is a shared secret (`oct`): set auth.hmac_secret_file instead"),
+            "oct" => Err("it is a shared secret (`oct`): set hmac_secret_file instead"),
             _ => Err("its key type is not taken"),
         }?;
         match &self.alg {
             None => Ok(key),
             Some(name) => algorithm(name)
-                .and_then(|algorithm| key.only(algorithm))
+                .and_then(|algorithm| key.only(&[algorithm]))
                 .ok_or(OTHER_ALGORITHM),
         }
     }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use jsonwebtoken::Algorithm;
+
 use super::AuthError;
 use super::jwks::{self, JwksError, KeySet, Remark};
 use super::jws::Jws;
@@ -28,6 +30,8 @@ pub(super) enum JwksFileError {
     Unreadable(#[from] ReadError),
     #[error(transparent)]
     Jwks(#[from] JwksError),
+    #[error("holds no key for any of the algorithms {0:?}")]
+    OtherAlgorithms(Vec<Algorithm>),
 }
 
 /// A key set that follows its file.
@@ -39,6 +43,8 @@ pub(super) enum JwksFileError {
 #[derive(Debug)]
 pub(super) struct JwksFile {
     path: PathBuf,
+    /// The only algorithms that its keys are used for, if not all.
+    algorithms: Option<Vec<Algorithm>>,
     keys: RwLock<Arc<KeySet>>,
     reading: Mutex<Reading>,
 }
@@ -56,10 +62,15 @@ impl JwksFile {
     ///
     /// # Errors
     /// [`JwksFileError`].
-    pub(super) fn open(path: &Path, now: Instant) -> Result<Self, JwksFileError> {
-        let (keys, stamp) = read(path)?;
+    pub(super) fn open(
+        path: &Path,
+        algorithms: Option<Vec<Algorithm>>,
+        now: Instant,
+    ) -> Result<Self, JwksFileError> {
+        let (keys, stamp) = read(path, algorithms.as_deref())?;
         Ok(Self {
             path: path.to_owned(),
+            algorithms,
             keys: RwLock::new(Arc::new(keys)),
             reading: Mutex::new(Reading {
                 stamp: Some(stamp),
@@ -127,7 +138,7 @@ impl JwksFile {
             return;
         }
         reading.read_at = now;
-        match read(&self.path) {
+        match read(&self.path, self.algorithms.as_deref()) {
             Ok((keys, stamp)) => {
                 reading.stamp = Some(stamp);
                 tracing::info!(path = %self.path.display(), keys = keys.len(), "key set reloaded");
@@ -172,7 +183,7 @@ impl Stamp {
     }
 }
 
-fn read(path: &Path) -> Result<(KeySet, Stamp), JwksFileError> {
+fn read(path: &Path, algorithms: Option<&[Algorithm]>) -> Result<(KeySet, Stamp), JwksFileError> {
     let open = || -> io::Result<(File, Stamp)> {
         let file = open_regular(path)?;
         // Taken before the read: what is written meanwhile shows at the next look.
@@ -193,6 +204,14 @@ fn read(path: &Path) -> Result<(KeySet, Stamp), JwksFileError> {
         } else {
             tracing::warn!(path = %path.display(), index, key_id, reason = text, "key needs care");
         }
+    }
+    let keys = match algorithms {
+        Some(algorithms) => keys.only(algorithms),
+        None => keys,
+    };
+    if keys.len() == 0 {
+        let algorithms = algorithms.unwrap_or_default().to_vec();
+        return Err(JwksFileError::OtherAlgorithms(algorithms));
     }
     Ok((keys, stamp))
 }

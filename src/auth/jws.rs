@@ -53,7 +53,7 @@ impl<'a> Jws<'a> {
         })
     }
 
-    /// The claims. Only to be asked for once the signature is verified.
+    /// The claims. Before the signature is verified they choose whose key is asked, and nothing else.
     ///
     /// # Errors
     /// [`AuthError::Invalid`] where the payload is not a JSON object.

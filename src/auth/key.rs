@@ -35,10 +35,14 @@ impl VerifyingKey {
         Self { algorithms, key }
     }
 
-    /// The same key for one algorithm only, if that is one of its own.
-    pub(super) fn only(mut self, algorithm: Algorithm) -> Option<Self> {
-        self.algorithms.retain(|own| *own == algorithm);
+    /// The same key for these algorithms only, if some of its own are among them.
+    pub(super) fn only(mut self, algorithms: &[Algorithm]) -> Option<Self> {
+        self.algorithms.retain(|own| algorithms.contains(own));
         (!self.algorithms.is_empty()).then_some(self)
+    }
+
+    pub(super) fn algorithms(&self) -> &[Algorithm] {
+        &self.algorithms
     }
 
     pub(super) fn takes(&self, algorithm: Algorithm) -> bool {
@@ -117,7 +121,7 @@ pub enum HmacSecretError {
     )]
     Short,
     /// The secret is a PEM file's text.
-    #[error("holds a PEM key, not a shared secret: a public key belongs in auth.public_key_file")]
+    #[error("holds a PEM key, not a shared secret: a public key belongs in public_key_file")]
     Pem,
 }
 
@@ -126,7 +130,7 @@ pub enum HmacSecretError {
 pub(super) enum PublicKeyError {
     #[error("holds no PEM public key: a line `-----BEGIN PUBLIC KEY-----` is missing")]
     NoPem,
-    #[error("holds a JSON Web Key: set auth.jwks_file instead")]
+    #[error("holds a JSON Web Key: set jwks_file instead")]
     Json,
     #[error(
         "holds a private key, which does not belong on a gateway: \
@@ -137,7 +141,7 @@ pub(super) enum PublicKeyError {
         "holds a certificate: `openssl x509 -in FILE -pubkey -noout` makes the public key of it"
     )]
     Certificate,
-    #[error("holds {0} PEM blocks: one public key is wanted, auth.jwks_file takes several")]
+    #[error("holds {0} PEM blocks: one public key is wanted, jwks_file takes several")]
     Several(usize),
     #[error("holds a PEM block of another kind than PUBLIC KEY")]
     OtherKind,

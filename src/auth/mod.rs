@@ -1,13 +1,15 @@
 //! Tokens: who connects, which workspaces they may enter, until when.
 //!
 //! A token is a JWT (RFC 7519) in compact form. [`presented_token`] finds it in a request and
-//! [`Verifier::verify`] judges it, in this order: its form, its signature, its other claims, its
-//! expiry. The key decides which algorithms are taken, never the token. Nothing here prints a part
-//! of a token: errors are fixed sentences.
+//! [`Verifier::verify`] judges it, in this order: its form, its issuer, its signature, its other
+//! claims, its time. The issuer decides which key is asked, and the key which algorithms are taken,
+//! never the token. Nothing here prints a part of a token: errors are fixed sentences.
 
 mod claims;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod grants;
+mod issuer;
 mod jwks;
 mod jwks_file;
 mod jws;
@@ -19,19 +21,24 @@ mod source;
 mod tests;
 mod user;
 
+use std::fmt;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use self::claims::Rules;
+use tracing::warn;
+
+pub(crate) use self::issuer::entry_for;
+use self::issuer::{Issuer, Issuers};
 use self::jws::Jws;
 pub use self::key::{HmacSecret, HmacSecretError};
 pub(crate) use self::presented::offered_subprotocols;
 pub use self::presented::{PresentedToken, presented_token};
 pub use self::sign::{NewToken, SignError, sign};
-use self::source::{KeySource, Keys};
+use self::source::KeySource;
 pub use self::user::UserKey;
-use crate::config::{AuthConfig, read_once};
+use crate::config::{AuthConfig, IssuerConfig, read_once};
 use crate::event::WorkspaceSlug;
+use crate::json::Map;
 
 /// Longest token taken, in bytes: twice the longest that proxies let through in a URL by default, so
 /// that a token that reaches a gateway is judged by what it says. A longer one is refused unread.
@@ -41,7 +48,7 @@ pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 #[derive(Debug, Clone)]
 pub struct Identity {
     pub user: UserKey,
-    /// The token's `sub`, which `recipients` name.
+    /// What the token calls the user, by default its `sub`; `recipients` name it.
     pub subject: Arc<str>,
     /// The first moment at which the token is no longer taken: its `exp` plus the leeway.
     pub expires_at: SystemTime,
@@ -74,6 +81,9 @@ pub enum AuthError {
     /// The token is malformed, not signed by the key, or its claims are not right.
     #[error("invalid token: {0}")]
     Invalid(&'static str),
+    /// All is right but it only becomes valid after this while, which is short.
+    #[error("token not yet valid")]
+    NotYet(Duration),
     /// All is right but its time is over.
     #[error("token expired")]
     Expired,
@@ -84,38 +94,23 @@ pub enum AuthError {
 #[error("{0}")]
 pub struct AuthConfigError(pub String);
 
-/// Verifies tokens with the configured key or key set. Meant to be shared behind an `Arc`.
+/// Verifies tokens with the keys of their issuers. Meant to be shared behind an `Arc`.
 #[derive(Debug)]
-pub struct Verifier {
-    keys: Keys,
-    rules: Rules,
-}
+pub struct Verifier(Issuers);
 
 impl Verifier {
-    /// Reads the one configured key source. Reads files, so not for the way of a socket.
+    /// Reads the key source of each issuer. Reads files, so not for the way of a socket.
     ///
     /// # Errors
-    /// [`AuthConfigError`] naming the setting and what is wrong with it.
+    /// [`AuthConfigError`] naming each setting and what is wrong with it.
     pub fn from_config(config: &AuthConfig) -> Result<Self, AuthConfigError> {
-        for (setting, value) in [
-            ("auth.issuer", &config.issuer),
-            ("auth.audience", &config.audience),
-        ] {
-            if value.as_deref() == Some("") {
-                return Err(AuthConfigError(format!(
-                    "{setting} must not be empty: leave it out to take any"
-                )));
-            }
-        }
-        Ok(Self {
-            keys: KeySource::of(config)?.load()?,
-            rules: Rules::from_config(config),
-        })
+        Issuers::load(config).map(Self)
     }
 
-    /// Verifies `token` as of `now`: its signature first, its expiry last.
+    /// Verifies `token` as of `now`: its signature first, its time last. What is wrong with it stands
+    /// in the log, with the place of its issuer's settings.
     ///
-    /// With `auth.jwks_file` this looks at the file's metadata where no key fits, and reads it again
+    /// With a `jwks_file` this looks at the file's metadata where no key fits, and reads it again
     /// if it changed, at most once in ten seconds: a moment's blocking, on a local disk.
     ///
     /// # Errors
@@ -131,25 +126,61 @@ impl Verifier {
         now: SystemTime,
         instant: Instant,
     ) -> Result<Identity, AuthError> {
+        let (issuer, claims) = self.signed(token, instant)?;
+        let iss = claims::issuer(&claims)?;
+        let identity = issuer.rules.identity(&claims, iss, now);
+        match &identity {
+            // That its time is over is no fault.
+            Ok(_) | Err(AuthError::Expired | AuthError::Missing) => {}
+            // The issuer itself wrote it: the settings, or its own, are to be looked at.
+            Err(AuthError::Invalid(reason)) => {
+                warn!(issuer = issuer.place, reason, "token refused");
+            }
+            Err(AuthError::NotYet(ahead)) => {
+                let seconds = ahead.as_secs_f64();
+                warn!(issuer = issuer.place, seconds, "token not yet valid");
+            }
+        }
+        identity
+    }
+
+    /// The claims of a token, and the issuer whose key signed it: the one that they name.
+    fn signed(&self, token: &str, instant: Instant) -> Result<(&Issuer, Map), AuthError> {
         if token.is_empty() {
             return Err(AuthError::Missing);
         }
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err(AuthError::Invalid("it is longer than 16 KiB"));
+        let mut asked = None;
+        let signed = (|| {
+            if token.len() > TOKEN_BYTES_MAX {
+                return Err(AuthError::Invalid("it is longer than 16 KiB"));
+            }
+            let jws = Jws::parse(token)?;
+            // They choose whose key is asked; nothing else of them counts before it has said yes.
+            let claims = jws.claims()?;
+            let issuer = self.0.of(claims::issuer(&claims)?)?;
+            asked = Some(issuer.place.as_str());
+            issuer.keys.verify(&jws, instant)?;
+            Ok((issuer, claims))
+        })();
+        if let Err(AuthError::Invalid(reason)) = &signed {
+            // Anybody may have made it. A line of its own, so that many do not hide those above.
+            warn!(issuer = asked, reason, "token not verified");
         }
-        let jws = Jws::parse(token)?;
-        match &self.keys {
-            Keys::Fixed(keys) => keys.verify(&jws),
-            Keys::File(file) => file.verify(&jws, instant),
-        }?;
-        self.rules.identity(&jws.claims()?, now)
+        signed
     }
 }
 
-/// The shared secret of the settings, which `herald token` signs with.
+/// Which tokens are verified, and by which settings.
+impl fmt::Display for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The shared secret of the issuer whose settings stand in `place`, which `herald token` signs with.
 ///
 /// # Errors
 /// [`AuthConfigError`] where the key source is not exactly one, or not a usable shared secret.
-pub fn signing_secret(config: &AuthConfig) -> Result<HmacSecret, AuthConfigError> {
-    KeySource::of(config)?.hmac_secret(read_once)
+pub fn signing_secret(place: &str, config: &IssuerConfig) -> Result<HmacSecret, AuthConfigError> {
+    KeySource::of(place, config)?.hmac_secret(read_once)
 }

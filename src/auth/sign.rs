@@ -2,23 +2,25 @@
 
 use std::time::{Duration, SystemTime};
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header};
 use serde_json::{Map, Value};
 
-use super::claims::EVERY_WORKSPACE;
+use super::grants::EVERY_WORKSPACE;
+use super::jws::algorithm;
 use super::{HmacSecret, Workspaces};
+use crate::config::IssuerConfig;
 
 /// What a new token says.
 #[derive(Debug, Clone)]
 pub struct NewToken<'a> {
-    /// `sub`.
+    /// The settings that it is to pass, for the names of claims and what they hold.
+    pub settings: &'a IssuerConfig,
+    /// The user.
     pub subject: &'a str,
     pub workspaces: &'a Workspaces,
-    /// Name of the claim that holds `workspaces`: `auth.workspaces_claim`.
-    pub workspaces_claim: &'a str,
-    /// `iss`, if any.
+    /// `iss`, instead of the settings'.
     pub issuer: Option<&'a str>,
-    /// `aud`, if any.
+    /// `aud`, instead of the settings'.
     pub audience: Option<&'a str>,
     /// `iat`, and what `expires_in` counts from.
     pub issued_at: SystemTime,
@@ -31,7 +33,7 @@ pub struct NewToken<'a> {
 #[error("the token could not be signed")]
 pub struct SignError;
 
-/// Makes a token signed with HS256.
+/// Makes a token, signed with HS256 unless the settings take another HMAC only.
 ///
 /// # Errors
 /// [`SignError`] where the library fails, which it has no known reason to.
@@ -39,30 +41,41 @@ pub fn sign(secret: &HmacSecret, token: &NewToken<'_>) -> Result<String, SignErr
     let issued_at = since_epoch(token.issued_at);
     let expires_at = issued_at.saturating_add(token.expires_in);
     let round_up = u64::from(expires_at.subsec_nanos() > 0);
+    let NewToken { settings, .. } = token;
+    let prefix = settings.workspaces_prefix.as_deref().unwrap_or_default();
     let mut claims = Map::new();
     let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
     put(
-        token.workspaces_claim,
+        &settings.workspaces_claim,
         match token.workspaces {
             Workspaces::All => vec![EVERY_WORKSPACE].into(),
             Workspaces::Some(slugs) => slugs
                 .iter()
-                .map(|slug| Value::from(slug.as_str()))
+                .map(|slug| Value::from(format!("{prefix}{slug}")))
                 .collect(),
         },
     );
     // After the workspaces, so that no name of that claim replaces one of these.
-    put("sub", token.subject.into());
+    let user_claim = settings.user_claim.first().map_or("sub", String::as_str);
+    put(user_claim, token.subject.into());
     put("iat", issued_at.as_secs().into());
     put("exp", expires_at.as_secs().saturating_add(round_up).into());
-    if let Some(issuer) = token.issuer {
+    if let Some(issuer) = token.issuer.or(settings.issuer.as_deref()) {
         put("iss", issuer.into());
     }
-    if let Some(audience) = token.audience {
+    let audiences = settings.audiences().unwrap_or_default();
+    let audience = audiences.first().map(String::as_str);
+    if let Some(audience) = token.audience.or(audience) {
         put("aud", audience.into());
     }
+    let algorithm = settings
+        .algorithms
+        .iter()
+        .flatten()
+        .filter_map(|name| algorithm(name))
+        .find(|algorithm| algorithm.family() == AlgorithmFamily::Hmac);
     jsonwebtoken::encode(
-        &Header::new(Algorithm::HS256),
+        &Header::new(algorithm.unwrap_or(Algorithm::HS256)),
         &claims,
         &EncodingKey::from_secret(secret.bytes()),
     )

@@ -1,17 +1,26 @@
-//! The one key source that the settings name, and reading its file.
+//! The one key source that an issuer's settings name, and reading its file.
 
 use std::path::Path;
 use std::time::Instant;
 
-use super::AuthConfigError;
+use jsonwebtoken::Algorithm;
+
 use super::jwks::KeySet;
 use super::jwks_file::JwksFile;
+use super::jws::Jws;
 use super::key::{HmacSecret, HmacSecretError, public_key_from_pem};
-use crate::config::{AuthConfig, ReadError, Secret, read_bounded};
+use super::{AuthConfigError, AuthError};
+use crate::config::{IssuerConfig, ReadError, Secret, read_bounded};
 
-/// The key source in force.
+/// The key source in force, and the place of its settings.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum KeySource<'a> {
+pub(super) struct KeySource<'a> {
+    place: &'a str,
+    kind: Kind<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind<'a> {
     HmacSecret(&'a Secret),
     HmacSecretFile(&'a Path),
     PublicKeyFile(&'a Path),
@@ -23,25 +32,25 @@ impl<'a> KeySource<'a> {
     ///
     /// # Errors
     /// None is, or several: with two, a token's header would choose between them.
-    pub(super) fn of(config: &'a AuthConfig) -> Result<Self, AuthConfigError> {
+    pub(super) fn of(place: &'a str, config: &'a IssuerConfig) -> Result<Self, AuthConfigError> {
         let sources: Vec<Self> = [
-            config.hmac_secret.as_ref().map(Self::HmacSecret),
-            config.hmac_secret_file.as_deref().map(Self::HmacSecretFile),
-            config.public_key_file.as_deref().map(Self::PublicKeyFile),
-            config.jwks_file.as_deref().map(Self::JwksFile),
+            config.hmac_secret.as_ref().map(Kind::HmacSecret),
+            config.hmac_secret_file.as_deref().map(Kind::HmacSecretFile),
+            config.public_key_file.as_deref().map(Kind::PublicKeyFile),
+            config.jwks_file.as_deref().map(Kind::JwksFile),
         ]
         .into_iter()
         .flatten()
+        .map(|kind| Self { place, kind })
         .collect();
         match sources.as_slice() {
             [source] => Ok(*source),
-            [] => Err(AuthConfigError(
-                "nothing to verify tokens with: set one of auth.hmac_secret, \
-                 auth.hmac_secret_file, auth.public_key_file and auth.jwks_file"
-                    .to_owned(),
-            )),
+            [] => Err(AuthConfigError(format!(
+                "nothing to verify tokens with: set one of {place}.hmac_secret, \
+                 {place}.hmac_secret_file, {place}.public_key_file and {place}.jwks_file"
+            ))),
             several => {
-                let names: Vec<&str> = several.iter().map(Self::setting).collect();
+                let names: Vec<String> = several.iter().map(Self::setting).collect();
                 Err(AuthConfigError(format!(
                     "only one key source may be set, not {}",
                     names.join(" and ")
@@ -51,33 +60,58 @@ impl<'a> KeySource<'a> {
     }
 
     /// The name of the setting.
-    pub(super) fn setting(&self) -> &'static str {
-        match self {
-            Self::HmacSecret(_) => "auth.hmac_secret",
-            Self::HmacSecretFile(_) => "auth.hmac_secret_file",
-            Self::PublicKeyFile(_) => "auth.public_key_file",
-            Self::JwksFile(_) => "auth.jwks_file",
-        }
+    pub(super) fn setting(&self) -> String {
+        let key = match self.kind {
+            Kind::HmacSecret(_) => "hmac_secret",
+            Kind::HmacSecretFile(_) => "hmac_secret_file",
+            Kind::PublicKeyFile(_) => "public_key_file",
+            Kind::JwksFile(_) => "jwks_file",
+        };
+        format!("{}.{key}", self.place)
     }
 
-    /// Reads the keys.
+    /// Reads the keys, for these algorithms only, if any are given.
     ///
     /// # Errors
     /// [`AuthConfigError`] naming the setting, the file and what is wrong with it.
-    pub(super) fn load(&self) -> Result<Keys, AuthConfigError> {
-        match self {
-            Self::HmacSecret(_) | Self::HmacSecretFile(_) => {
-                let secret = self.hmac_secret(read_bounded)?;
-                Ok(Keys::Fixed(KeySet::of(secret.verifying_key())))
+    pub(super) fn load(&self, algorithms: Option<Vec<Algorithm>>) -> Result<Keys, AuthConfigError> {
+        let key = match self.kind {
+            Kind::HmacSecret(_) | Kind::HmacSecretFile(_) => {
+                self.hmac_secret(read_bounded)?.verifying_key()
             }
-            Self::PublicKeyFile(path) => {
+            Kind::PublicKeyFile(path) => {
                 let file = read_bounded(path).map_err(|error| self.error(path, error))?;
-                let key = public_key_from_pem(&file).map_err(|error| self.error(path, error))?;
-                Ok(Keys::Fixed(KeySet::of(key)))
+                public_key_from_pem(&file).map_err(|error| self.error(path, error))?
             }
-            Self::JwksFile(path) => JwksFile::open(path, Instant::now())
-                .map(Keys::File)
-                .map_err(|error| self.error(path, error)),
+            Kind::JwksFile(path) => {
+                self.check(algorithms.as_deref(), PUBLIC_KEY_ALGORITHMS)?;
+                return JwksFile::open(path, algorithms, Instant::now())
+                    .map(Keys::File)
+                    .map_err(|error| self.error(path, error));
+            }
+        };
+        self.check(algorithms.as_deref(), key.algorithms())?;
+        let keys = KeySet::of(key);
+        Ok(Keys::Fixed(match algorithms {
+            Some(algorithms) => keys.only(&algorithms),
+            None => keys,
+        }))
+    }
+
+    /// Whether the source's keys can have all of these algorithms.
+    fn check(
+        &self,
+        algorithms: Option<&[Algorithm]>,
+        possible: &[Algorithm],
+    ) -> Result<(), AuthConfigError> {
+        let mut algorithms = algorithms.into_iter().flatten();
+        match algorithms.find(|algorithm| !possible.contains(algorithm)) {
+            None => Ok(()),
+            Some(foreign) => Err(AuthConfigError(format!(
+                "{}.algorithms: {foreign:?} does not fit {}, whose key takes {possible:?}",
+                self.place,
+                self.setting()
+            ))),
         }
     }
 
@@ -89,17 +123,17 @@ impl<'a> KeySource<'a> {
         &self,
         read: impl FnOnce(&Path) -> Result<Vec<u8>, ReadError>,
     ) -> Result<HmacSecret, AuthConfigError> {
-        match self {
-            Self::HmacSecret(secret) => {
+        match self.kind {
+            Kind::HmacSecret(secret) => {
                 HmacSecret::new(secret.expose().as_bytes()).map_err(|error: HmacSecretError| {
                     AuthConfigError(format!("{} {error}", self.setting()))
                 })
             }
-            Self::HmacSecretFile(path) => {
+            Kind::HmacSecretFile(path) => {
                 let file = read(path).map_err(|error| self.error(path, error))?;
                 HmacSecret::new(&file).map_err(|error| self.error(path, error))
             }
-            Self::PublicKeyFile(_) | Self::JwksFile(_) => Err(AuthConfigError(format!(
+            Kind::PublicKeyFile(_) | Kind::JwksFile(_) => Err(AuthConfigError(format!(
                 "{} holds public keys, which verify tokens but cannot sign one",
                 self.setting()
             ))),
@@ -111,6 +145,19 @@ impl<'a> KeySource<'a> {
     }
 }
 
+/// What the keys of a key set may take. Which of them they do, they say themselves.
+const PUBLIC_KEY_ALGORITHMS: &[Algorithm] = &[
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::EdDSA,
+];
+
 /// The keys in force.
 #[derive(Debug)]
 pub(super) enum Keys {
@@ -118,4 +165,17 @@ pub(super) enum Keys {
     Fixed(KeySet),
     /// A key set that follows its file.
     File(JwksFile),
+}
+
+impl Keys {
+    /// Whether one of them signed the token; `now` is what rereading a file is timed with.
+    ///
+    /// # Errors
+    /// As [`KeySet::verify`].
+    pub(super) fn verify(&self, jws: &Jws<'_>, now: Instant) -> Result<(), AuthError> {
+        match self {
+            Self::Fixed(keys) => keys.verify(jws),
+            Self::File(file) => file.verify(jws, now),
+        }
+    }
 }

@@ -4,14 +4,14 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use super::CliError;
-use crate::auth::{HmacSecret, NewToken, Workspaces, sign, signing_secret};
-use crate::config::{Config, Secret};
+use crate::auth::{HmacSecret, NewToken, Workspaces, entry_for, sign, signing_secret};
+use crate::config::{AuthConfig, Config, IssuerConfig, Secret, parse_duration};
 use crate::event::WorkspaceSlug;
 
 /// Arguments of `herald token`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The user: the token's `sub`, which an event's `recipients` name.
+    /// The user: the token's `sub` (or the first of auth.user_claim), which an event's `recipients` name.
     #[arg(long, value_name = "USER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     user: String,
     /// A workspace the token is good for; may be given several times. '*' is every workspace.
@@ -24,7 +24,7 @@ pub(super) struct Args {
     /// from the environment and then stands in no list of processes, or auth.hmac_secret_file).
     #[arg(long, value_name = "SECRET")]
     secret: Option<Secret>,
-    /// The token's `iss`, instead of auth.issuer.
+    /// The token's `iss`, instead of auth.issuer; of several issuers it is signed for the one that this names.
     #[arg(long, value_name = "NAME")]
     issuer: Option<String>,
     /// The token's `aud`, instead of auth.audience.
@@ -48,11 +48,11 @@ fn parse_workspace(text: &str) -> Result<Workspace, String> {
 }
 
 fn parse_expiry(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text.trim()) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        Ok(_) => Err("a token must be good for a while: write for example 30s or 1h".to_owned()),
-        Err(_) => Err("this is not a duration: write for example 30s or 1h".to_owned()),
+    let duration = parse_duration(text)?;
+    if duration.is_zero() {
+        return Err("a token must be good for a while: write for example 30s or 1h".to_owned());
     }
+    Ok(duration)
 }
 
 pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
@@ -64,12 +64,13 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
 /// The token that `args` ask for.
 ///
 /// # Errors
-/// [`CliError::Usage`] where there is no secret to sign with.
+/// [`CliError::Usage`] where there is no secret to sign with, or more than one.
 fn make(args: &Args, config: &Config, now: SystemTime) -> Result<String, CliError> {
+    let (place, settings) = signer(args, &config.auth).map_err(CliError::Usage)?;
     let secret = match &args.secret {
         Some(secret) => HmacSecret::new(secret.expose().as_bytes())
             .map_err(|error| CliError::Usage(format!("--secret {error}")))?,
-        None => signing_secret(&config.auth)
+        None => signing_secret(&place, &settings)
             .map_err(|error| CliError::Usage(format!("{error}; or give --secret")))?,
     };
     let slugs = args.workspaces.iter().map(|workspace| match workspace {
@@ -82,16 +83,44 @@ fn make(args: &Args, config: &Config, now: SystemTime) -> Result<String, CliErro
     sign(
         &secret,
         &NewToken {
+            settings: &settings,
             subject: &args.user,
             workspaces: &workspaces,
-            workspaces_claim: &config.auth.workspaces_claim,
-            issuer: args.issuer.as_deref().or(config.auth.issuer.as_deref()),
-            audience: args.audience.as_deref().or(config.auth.audience.as_deref()),
+            issuer: args.issuer.as_deref(),
+            audience: args.audience.as_deref(),
             issued_at: now,
             expires_in: args.expires,
         },
     )
     .map_err(|error| CliError::Failure(error.to_string()))
+}
+
+/// The issuer whose settings the token is to pass: the only one; the one that takes its `iss`, if that is
+/// given; else the one that takes tokens without, or the only one that has a secret.
+fn signer(args: &Args, auth: &AuthConfig) -> Result<(String, IssuerConfig), String> {
+    let mut entries = auth.entries();
+    let issuers = || entries.iter().map(|(_, entry)| entry.issuer.as_deref());
+    let can_sign = |index: &usize| {
+        entries.get(*index).is_some_and(|(_, entry)| {
+            let has_secret = entry.hmac_secret.is_some() || entry.hmac_secret_file.is_some();
+            has_secret || args.secret.is_some()
+        })
+    };
+    let index = match (entries.len(), args.issuer.as_deref()) {
+        (1, _) => Some(0),
+        (_, Some(issuer)) => entry_for(issuers(), Some(issuer)),
+        (all, None) => entry_for(issuers(), None).filter(can_sign).or_else(|| {
+            let mut able = (0..all).filter(can_sign);
+            able.next().filter(|_| able.next().is_none())
+        }),
+    };
+    match index {
+        Some(index) => Ok(entries.swap_remove(index)),
+        None => Err(format!(
+            "auth.issuers has several entries: say with --issuer whose token it is, one of {}",
+            issuers().flatten().collect::<Vec<_>>().join(", ")
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -191,6 +220,93 @@ mod tests {
         }
     }
 
+    /// Entries: one of a public key, `a`, `b` with claims of its own, and one without an issuer.
+    fn issuers() -> [IssuerConfig; 4] {
+        let secret = |letter: &str| Some(Secret::from(letter.repeat(32)));
+        let entry = |issuer: &str, hmac_secret| IssuerConfig {
+            issuer: Some(issuer.to_owned()),
+            hmac_secret,
+            ..IssuerConfig::default()
+        };
+        let key = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys/rsa.public.pem");
+        [
+            IssuerConfig {
+                public_key_file: Some(key),
+                ..entry("https://p", None)
+            },
+            entry("https://a", secret("a")),
+            IssuerConfig {
+                user_claim: vec!["user_id".to_owned()],
+                audiences: Some(vec!["x".to_owned(), "y".to_owned()]),
+                algorithms: Some(vec!["HS384".to_owned()]),
+                ..entry("https://b", secret("b"))
+            },
+            IssuerConfig {
+                issuer: None,
+                ..entry("", secret("r"))
+            },
+        ]
+    }
+
+    /// Of several issuers the token is for the one that `--issuer` names, else for the one that can
+    /// be meant; and it passes the gateway with the same settings.
+    #[test]
+    fn of_several_issuers_one_signs() {
+        let [public, a, b, rest] = issuers();
+        let now = SystemTime::now();
+        for (issuers, line, expected) in [
+            (vec![&public, &a], vec![], Ok(Some("https://a"))),
+            (vec![&a, &rest], vec![], Ok(None)),
+            (
+                vec![&a, &b],
+                vec!["--issuer", "https://b"],
+                Ok(Some("https://b")),
+            ),
+            (
+                vec![&a, &rest],
+                vec!["--issuer", "https://old"],
+                Ok(Some("https://old")),
+            ),
+            (
+                vec![&a, &b],
+                vec![],
+                Err("say with --issuer whose token it is, one of https://a, https://b"),
+            ),
+            (
+                vec![&a, &b],
+                vec!["--issuer", "https://c"],
+                Err("one of https://a, https://b"),
+            ),
+            (
+                vec![&public, &a],
+                vec!["--issuer", "https://p"],
+                Err("auth.issuers[0].public_key_file holds public keys"),
+            ),
+        ] {
+            let config = Config {
+                auth: AuthConfig {
+                    issuers: issuers.into_iter().cloned().collect(),
+                    ..AuthConfig::default()
+                },
+                ..Config::default()
+            };
+            let args =
+                parse(&[&["--user", "ada", "--workspace", "acme"], line.as_slice()].concat())
+                    .unwrap();
+            match (make(&args, &config, now), expected) {
+                (Ok(token), Ok(issuer)) => {
+                    let verifier = Verifier::from_config(&config.auth).unwrap();
+                    let identity = verifier.verify(&token, now).unwrap();
+                    assert_eq!(identity.user, UserKey::new(issuer, "ada"), "{line:?}");
+                }
+                (Err(error), Err(expected)) => {
+                    assert!(error.to_string().contains(expected), "{error}");
+                }
+                (made, expected) => panic!("{line:?}: {made:?} {expected:?}"),
+            }
+        }
+    }
+
     #[test]
     fn a_secret_on_the_line_goes_before_the_settings() {
         let secret = "another secret of thirty-two bytes";
@@ -244,6 +360,10 @@ mod tests {
             (
                 vec!["--user", "ada", "--workspace", "a", "--expires", "0s"],
                 "good for a while",
+            ),
+            (
+                vec!["--user", "ada", "--workspace", "a", "--expires", "9000y"],
+                "longer than 100 years",
             ),
         ] {
             let error = parse(&line).unwrap_err();

@@ -102,7 +102,7 @@ pub(crate) fn rest_bounded(file: File) -> Result<Vec<u8>, ReadError> {
 /// A file that a setting names, and what tells its content from another. `Display` names both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamedFile {
-    pub(crate) setting: &'static str,
+    pub(crate) setting: String,
     path: PathBuf,
     /// `None`: it could not be read. What is built of it tells why.
     hash: Option<[u8; 32]>,
@@ -111,26 +111,26 @@ pub(crate) struct NamedFile {
 }
 
 impl NamedFile {
-    pub(crate) fn new(setting: &'static str, path: &Path, content: Option<&[u8]>) -> Self {
+    pub(crate) fn new(setting: impl Into<String>, path: &Path, content: Option<&[u8]>) -> Self {
         let is_blank = |bytes: &[u8]| {
             let mut bytes = bytes.iter();
             bytes.all(|byte| byte.is_ascii_whitespace() || *byte == 0)
         };
         Self {
-            setting,
+            setting: setting.into(),
             path: path.to_owned(),
             hash: content.map(|bytes| Sha256::digest(bytes).into()),
             is_blank: content.is_some_and(is_blank),
         }
     }
 
-    pub(crate) fn read(setting: &'static str, path: &Path) -> Self {
+    pub(crate) fn read(setting: impl Into<String>, path: &Path) -> Self {
         Self::new(setting, path, read_bounded(path).ok().as_deref())
     }
 
     /// Whether it now has another content than when this was made.
     pub(crate) fn has_changed(&self) -> bool {
-        Self::read(self.setting, &self.path) != *self
+        Self::read(self.setting.as_str(), &self.path) != *self
     }
 }
 

@@ -91,10 +91,15 @@ pub const KEYS: &[Key] = &[
     key!(auth.hmac_secret_file, "", Now),
     key!(auth.public_key_file, "", Now),
     key!(auth.jwks_file, "", Now),
+    key!(auth.algorithms, "", Now),
     key!(auth.issuer, "", Now),
     key!(auth.audience, "", Now),
+    key!(auth.audiences, "", Now),
+    key!(auth.user_claim, "sub", Now),
     key!(auth.workspaces_claim, "workspaces", Now),
+    key!(auth.workspaces_prefix, "", Now),
     key!(auth.leeway, "0s", Now),
+    key!(auth.issuers, "", Now),
     key!(sockets.inactivity, "300s", NewSockets),
     key!(sockets.ping, "25s", NewSockets),
     key!(sockets.pong_is_activity, "false", NewSockets),
@@ -115,6 +120,21 @@ pub const KEYS: &[Key] = &[
     key!(telemetry.shutdown, "5s", Restart),
     key!(log.level, "info", Now),
     key!(log.format, "auto", Restart),
+];
+
+/// The keys of one entry of `auth.issuers`. Each is also one of `[auth]`, the short form for one issuer.
+pub(super) const ISSUER_KEYS: &[&str] = &[
+    "issuer",
+    "hmac_secret",
+    "hmac_secret_file",
+    "public_key_file",
+    "jwks_file",
+    "algorithms",
+    "audience",
+    "audiences",
+    "user_claim",
+    "workspaces_claim",
+    "workspaces_prefix",
 ];
 
 /// The known key nearest to `unknown` by edit distance, wherever its table.

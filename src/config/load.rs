@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use super::Config;
 use super::file::{NamedFile, read_once, text};
 use super::keys::{KEYS, nearest};
-use super::origin;
+use super::{auth, issuers, origin};
 
 /// How the configuration file is named where other files are by their settings.
 pub(crate) const FILE: &str = "configuration file";
@@ -207,10 +207,7 @@ impl Config {
             self.telemetry.workspaces <= WORKSPACES_MAX,
             &format!("telemetry.workspaces must be at most {WORKSPACES_MAX}"),
         );
-        check(
-            !self.auth.workspaces_claim.is_empty(),
-            "auth.workspaces_claim must not be empty",
-        );
+        problems.extend(auth::problems(self));
         problems.extend(self.problems_of_limits());
         let origins = self.server.allowed_origins.iter();
         problems.extend(origins.filter_map(|origin| origin::problem(origin)));
@@ -317,9 +314,12 @@ fn values(
     };
     let mut good = config::Config::builder();
     for key in KEYS {
-        let Some(value) = take(&mut tables, key.name) else {
+        let Some(mut value) = take(&mut tables, key.name) else {
             continue;
         };
+        if key.name == "auth.issuers" {
+            value = issuers::readable(value, problems);
+        }
         match alone(key.name, value.clone()) {
             Ok(()) => match good.clone().set_override(key.name, value) {
                 Ok(more) => good = more,
@@ -433,8 +433,8 @@ fn is_known(name: &str) -> bool {
 }
 
 /// The library's error, which also quotes the value unless that is a secret.
-fn without_secret(key: &str, error: &config::ConfigError) -> String {
-    if matches!(key, "auth" | "auth.hmac_secret" | "nats.url") {
+pub(super) fn without_secret(key: &str, error: &config::ConfigError) -> String {
+    if matches!(key, "auth" | "auth.issuers" | "nats.url") || key.ends_with(".hmac_secret") {
         return format!("`{key}` has a value of the wrong type");
     }
     let text = error.to_string();

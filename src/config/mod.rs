@@ -4,10 +4,12 @@
 //! errors that name the nearest known one; every problem found is reported at once. The table of
 //! keys in [`keys`] is what `docs/configuration.md` is checked against.
 
+mod auth;
 mod duration;
 mod file;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod issuers;
 mod keys;
 mod load;
 mod network;
@@ -23,6 +25,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub use self::auth::{AuthConfig, IssuerConfig};
 pub(crate) use self::duration::parse as parse_duration;
 pub(crate) use self::file::{
     NamedFile, ReadError, must_be_regular, open_regular, read_bounded, read_once, rest_bounded,
@@ -145,44 +148,6 @@ impl NatsConfig {
             .split(',')
             .map(str::trim)
             .filter(|url| !url.is_empty())
-    }
-}
-
-/// Who may connect. Exactly one of the four key sources is set.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AuthConfig {
-    /// Shared secret for HS256/384/512, at least 32 bytes.
-    pub hmac_secret: Option<Secret>,
-    /// File that holds the shared secret; one trailing newline is not part of it.
-    pub hmac_secret_file: Option<PathBuf>,
-    /// PEM public key: RSA (RS*, PS*), EC P-256/P-384 (ES256/ES384) or Ed25519 (EdDSA).
-    pub public_key_file: Option<PathBuf>,
-    /// JSON Web Key Set file, RFC 7517.
-    pub jwks_file: Option<PathBuf>,
-    /// Required `iss`; unset: not looked at.
-    pub issuer: Option<String>,
-    /// Required `aud`; unset: not looked at.
-    pub audience: Option<String>,
-    /// Claim with the workspaces a token is good for: a slug, a list of slugs, or `"*"`.
-    pub workspaces_claim: String,
-    /// Clock difference forgiven in `exp` and `nbf`.
-    #[serde(with = "duration")]
-    pub leeway: Duration,
-}
-
-impl Default for AuthConfig {
-    fn default() -> Self {
-        Self {
-            hmac_secret: None,
-            hmac_secret_file: None,
-            public_key_file: None,
-            jwks_file: None,
-            issuer: None,
-            audience: None,
-            workspaces_claim: "workspaces".to_owned(),
-            leeway: Duration::ZERO,
-        }
     }
 }
 

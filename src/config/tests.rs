@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-fn load(file: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+pub(super) fn load(file: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("herald.toml");
     std::fs::write(&path, file).unwrap();
@@ -14,7 +14,7 @@ fn load(file: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
     Config::load_from(Some(&path), variables).map_err(|error| error.to_string())
 }
 
-fn refused(file: &str, variables: &[(&str, &str)]) -> String {
+pub(super) fn refused(file: &str, variables: &[(&str, &str)]) -> String {
     match load(file, variables) {
         Ok(_) => panic!("taken: {file} {variables:?}"),
         Err(text) => text,
@@ -162,6 +162,7 @@ fn every_key_sets_a_field_of_its_own_and_there_are_no_other_fields() {
     for key in KEYS {
         let other = match (key.name, key.default) {
             ("nats.replicas", _) => "3",
+            ("auth.issuers", _) => "[{}]",
             ("server.trusted_proxies", _) => "10.0.0.0/8",
             ("server.allowed_origins", _) => "https://other",
             ("sockets.queue_bytes_total", _) => "9999999",

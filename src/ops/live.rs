@@ -134,20 +134,26 @@ fn files(config: &Config) -> impl Iterator<Item = NamedFile> {
         projection,
         ..
     } = config;
-    let named: [(&'static str, &Option<_>); 9] = [
+    let flat: [(&str, &Option<_>); 6] = [
         ("server.tls_cert", &server.tls_cert),
         ("server.tls_key", &server.tls_key),
         ("server.admin_token_file", &server.admin_token_file),
         ("nats.credentials_file", &nats.credentials_file),
         ("nats.ca_file", &nats.ca_file),
-        ("auth.hmac_secret_file", &auth.hmac_secret_file),
-        ("auth.public_key_file", &auth.public_key_file),
-        ("auth.jwks_file", &auth.jwks_file),
         ("projection.rules", &projection.rules),
     ];
-    named
-        .into_iter()
-        .filter_map(|(setting, path)| Some(NamedFile::read(setting, path.as_deref()?)))
+    let flat = flat.map(|(setting, path)| (setting.to_owned(), path.clone()));
+    let keys = auth.entries().into_iter().flat_map(|(place, issuer)| {
+        [
+            ("hmac_secret_file", issuer.hmac_secret_file),
+            ("public_key_file", issuer.public_key_file),
+            ("jwks_file", issuer.jwks_file),
+        ]
+        .map(|(key, path)| (format!("{place}.{key}"), path))
+    });
+    flat.into_iter()
+        .chain(keys)
+        .filter_map(|(setting, path)| Some(NamedFile::read(setting, &path?)))
 }
 
 /// The NATS client reads them when it connects, and would wait for ever for who writes into a FIFO.

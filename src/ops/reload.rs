@@ -1,5 +1,6 @@
 //! Puts what was read anew in the place of what is in force, all or nothing, and says what that changes.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use tracing::{Level, enabled, error, info};
@@ -28,7 +29,7 @@ struct Changes {
     /// Settings that hold from now on.
     settings: Vec<&'static str>,
     /// Settings that name a file with another content.
-    files: Vec<&'static str>,
+    files: Vec<String>,
     /// Settings, and files, that wait for the next start.
     restart: Vec<&'static str>,
 }
@@ -118,30 +119,36 @@ impl Changes {
                 before.is_some_and(|before| before != file)
             };
             // What another configuration file changes is settings.
-            let Some(named) = KEYS.iter().find(|key| key.name == file.setting) else {
+            if file.setting == FILE {
                 continue;
-            };
-            let waits = named.reload == Reload::Restart;
-            if waits && is_other(&started.files) {
-                changes.restart.push(file.setting);
-            } else if !waits && is_other(&old.files) {
-                changes.files.push(file.setting);
+            }
+            let named = KEYS.iter().find(|key| key.name == file.setting);
+            match named.filter(|key| key.reload == Reload::Restart) {
+                Some(waits) if is_other(&started.files) => changes.restart.push(waits.name),
+                Some(_) => {}
+                None if is_other(&old.files) => changes.files.push(file.setting.clone()),
+                None => {}
             }
         }
         // A setting and its file's content may both be others.
         changes.restart.sort_unstable();
         changes.restart.dedup();
-        changes
-            .files
-            .retain(|file| !changes.settings.contains(file));
+        let is_told = |file: &String| {
+            let setting = file.split_once('[').map_or(file.as_str(), |(list, _)| list);
+            changes.settings.contains(&setting)
+        };
+        changes.files.retain(|file| !is_told(file));
+        changes.files.sort_unstable();
         changes
     }
 
     fn say(&self) {
-        let list = |names: &[&str]| match names {
-            [] => "none".to_owned(),
-            names => names.join(", "),
-        };
+        fn list<T: Borrow<str>>(names: &[T]) -> String {
+            match names {
+                [] => "none".to_owned(),
+                names => names.join(", "),
+            }
+        }
         info!(
             target: UNLIMITED,
             changed = list(&self.settings),
@@ -171,19 +178,20 @@ mod tests {
         Building::of(config.into()).finish().unwrap()
     }
 
-    fn changes(started: &Setup, old: &Setup, new: &[(&str, &str)]) -> [Vec<&'static str>; 3] {
+    fn changes(started: &Setup, old: &Setup, new: &[(&str, &str)]) -> [Vec<String>; 3] {
         let Changes {
             settings,
             files,
             restart,
         } = Changes::between(started, old, &setup(new));
-        [settings, files, restart]
+        let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+        [owned(settings), files, owned(restart)]
     }
 
     #[test]
     fn settings_that_changed_are_named_by_what_becomes_of_them() {
         let started = setup(&[]);
-        const NONE: [Vec<&str>; 3] = [const { Vec::new() }; 3];
+        const NONE: [Vec<String>; 3] = [const { Vec::new() }; 3];
         assert_eq!(changes(&started, &started, &[]), NONE);
         let new = [
             ("sockets.ping", "7s"),

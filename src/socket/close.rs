@@ -146,7 +146,8 @@ impl From<AuthError> for CloseReason {
     fn from(error: AuthError) -> Self {
         match error {
             AuthError::Missing => Self::NoToken,
-            AuthError::Invalid(_) => Self::BadToken,
+            // Where it can still be said, it is told to come later instead.
+            AuthError::Invalid(_) | AuthError::NotYet(_) => Self::BadToken,
             AuthError::Expired => Self::TokenExpired,
         }
     }

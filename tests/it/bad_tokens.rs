@@ -160,7 +160,11 @@ fn misclaiming(own: &Signer) -> Vec<(&'static str, String)> {
         ("exp as text", changed(json!({ "exp": "4102444800" }))),
         ("no sub", changed(json!({ "sub": null }))),
         ("an empty sub", changed(json!({ "sub": "" }))),
-        ("a number as sub", changed(json!({ "sub": 7 }))),
+        ("half a number as sub", changed(json!({ "sub": 7.5 }))),
+        (
+            "exp in milliseconds",
+            changed(json!({ "exp": at(3600) * 1000 })),
+        ),
         ("no iss", changed(json!({ "iss": null }))),
         (
             "a wrong iss",
@@ -170,7 +174,7 @@ fn misclaiming(own: &Signer) -> Vec<(&'static str, String)> {
         ("no aud", changed(json!({ "aud": null }))),
         ("a wrong aud", changed(json!({ "aud": "Herald" }))),
         ("wrong auds", changed(json!({ "aud": ["other", ""] }))),
-        ("not yet valid", changed(json!({ "nbf": at(60) }))),
+        ("not yet valid", changed(json!({ "nbf": at(600) }))),
         ("nbf as text", changed(json!({ "nbf": "0" }))),
         (
             "a wrong iss and expired",
@@ -200,7 +204,11 @@ fn cases_of_any_key(own: &Signer) -> Vec<Case> {
         ),
         (
             "an object",
-            changed(json!({ "workspaces": { "acme": true } })),
+            changed(json!({ "workspaces": { "acme": false, "*": true } })),
+        ),
+        (
+            "a star among words",
+            changed(json!({ "workspaces": "acme *" })),
         ),
     ];
     let good = changed(json!({}));
@@ -220,6 +228,10 @@ fn cases_of_any_key(own: &Signer) -> Vec<Case> {
             })),
         ),
         ("every workspace", changed(json!({ "workspaces": "*" }))),
+        ("words", changed(json!({ "workspaces": "globex acme" }))),
+        ("keys", changed(json!({ "workspaces": { "acme": {} } }))),
+        ("a number as sub", changed(json!({ "sub": 7 }))),
+        ("valid in a moment", changed(json!({ "nbf": at(8) }))),
     ];
     [
         (malformed(own), Some(INVALID)),

@@ -64,7 +64,7 @@ async fn without_the_server_only_the_settings_count() {
     assert_eq!(report["ok"], true);
     assert_eq!(
         report["findings"][1],
-        json!({"part": "keys", "state": "ok", "detail": "tokens can be verified"})
+        json!({"part": "keys", "state": "ok", "detail": "tokens can be verified: all by auth.hmac_secret"})
     );
 }
 

@@ -36,6 +36,7 @@ mod guide;
 mod harness;
 mod hostile_headers;
 mod hostile_subjects;
+mod issuers;
 mod limits;
 mod migration_faults;
 mod migrations;

@@ -120,9 +120,21 @@ fn a_claim_that_is_not_used_is_not_judged() {
     let marked = verified("\u{feff}{\"alg\":\"HS256\"}", "\u{feff}{\"sub\":\"ada\"");
     assert!(marked.is_ok());
     // A used one is judged: two names must not become one.
-    for sub in [r"ann\ud83d", r"ann\ud83e", "\u{fffd}"] {
-        let error = verified(header, &format!("{{\"sub\":\"{sub}\"")).unwrap_err();
-        assert_eq!(error, AuthError::Invalid("its sub is not a name"), "{sub}");
+    const USER: &str = "its claim with the user is neither text nor an integer of 64 bits";
+    const ISSUER: &str = "its iss is not a name";
+    for (claims, expected) in [
+        (r#""sub":"ann\ud83d""#, USER),
+        (r#""sub":"ann\ud83e""#, USER),
+        ("\"sub\":\"\u{fffd}\"", USER),
+        (r#""sub":18446744073709551616"#, USER),
+        (r#""sub":-9223372036854775809"#, USER),
+        (r#""sub":-0"#, USER),
+        (r#""sub":1e2"#, USER),
+        (r#""sub":1e400"#, USER),
+        (r#""sub":"ada","iss":"a\ud83d""#, ISSUER),
+    ] {
+        let error = verified(header, &format!("{{{claims}")).unwrap_err();
+        assert_eq!(error, AuthError::Invalid(expected), "{claims}");
     }
 }
 

@@ -259,7 +259,7 @@ fn a_file_that_is_no_key_set_is_refused_with_what_it_is() {
         (br#"{"keys":{}}"#, "is not a JSON Web Key Set"),
         (br#"{"keys":[]}"#, "holds no usable key"),
         (one.as_bytes(), "is one JSON Web Key"),
-        (&pem("rsa.public.pem"), "set auth.public_key_file instead"),
+        (&pem("rsa.public.pem"), "set public_key_file instead"),
     ] {
         fs::write(&path, bytes).unwrap();
         let config = AuthConfig {

@@ -1,9 +1,11 @@
-//! What passes and what does not, by table: `claims` and `forms` for the tokens, `keys` and `jwks`
-//! for what verifies them, `properties` for everything else that a client may send.
+//! What passes and what does not, by table: `claims`, `grants` and `forms` for the tokens, `keys`,
+//! `jwks` and `issuers` for what verifies them, `properties` for everything else that a client may send.
 
 mod claims;
 mod forms;
+mod grants;
 mod interop;
+mod issuers;
 mod jwks;
 mod keys;
 mod properties;

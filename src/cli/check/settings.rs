@@ -32,7 +32,9 @@ pub(super) async fn check(built: &Building, file: Option<&Path>) -> Vec<Finding>
         path.map_or(else_.to_owned(), |path| path.display().to_string())
     };
     findings.extend([
-        part("keys", &built.keys, |_| "tokens can be verified".to_owned()),
+        part("keys", &built.keys, |keys| {
+            format!("tokens can be verified: {keys}")
+        }),
         part("rules", &built.rules, |_| {
             shown(&config.projection.rules, "built in")
         }),

@@ -198,6 +198,8 @@ fn unused(config: &Config) -> Vec<&'static str> {
         ("auth.hmac_secret_file", auth.hmac_secret_file.is_some()),
         ("auth.public_key_file", auth.public_key_file.is_some()),
         ("auth.jwks_file", auth.jwks_file.is_some()),
+        ("auth.algorithms", auth.algorithms.is_some()),
+        ("auth.issuers", !auth.issuers.is_empty()),
         ("server.tls_cert", server.tls_cert.is_some()),
     ]
     .into_iter()
@@ -239,6 +241,8 @@ fn settings(args: &Args, config: &Config, nats_url: &str, secret: &str) -> Confi
             hmac_secret_file: None,
             public_key_file: None,
             jwks_file: None,
+            algorithms: None,
+            issuers: Vec::new(),
             ..config.auth
         },
         ..config
@@ -264,11 +268,11 @@ fn token(config: &Config, secret: &str) -> Result<String, CliError> {
     let secret = HmacSecret::new(secret.as_bytes()).map_err(|error| failed(&error))?;
     let workspace = WorkspaceSlug::parse(WORKSPACE).map_err(|error| failed(&error))?;
     let token = NewToken {
+        settings: &config.auth.short_form(),
         subject: USER,
         workspaces: &Workspaces::Some(vec![workspace]),
-        workspaces_claim: &config.auth.workspaces_claim,
-        issuer: config.auth.issuer.as_deref(),
-        audience: config.auth.audience.as_deref(),
+        issuer: None,
+        audience: None,
         issued_at: SystemTime::now(),
         expires_in: TOKEN_EXPIRES,
     };

@@ -1,0 +1,121 @@
+//! The issuers whose tokens are taken. Owns which of them a token goes to: the entry that its `iss`
+//! names, and no other, so that no key ever vouches for another issuer's users.
+
+use std::fmt;
+use std::time::Duration;
+
+use jsonwebtoken::Algorithm;
+
+use super::claims::Rules;
+use super::jws::algorithm;
+use super::source::{KeySource, Keys};
+use super::{AuthConfigError, AuthError};
+use crate::config::{AuthConfig, IssuerConfig};
+
+/// Keys and rules of one issuer.
+#[derive(Debug)]
+pub(super) struct Issuer {
+    /// Where its settings stand: `auth`, or `auth.issuers[0]`.
+    pub(super) place: String,
+    /// The `iss` that it is named by; `None`: it takes what no other is named by.
+    name: Option<String>,
+    /// The setting of its keys.
+    source: String,
+    pub(super) keys: Keys,
+    pub(super) rules: Rules,
+}
+
+/// All issuers of the settings. There is one at least.
+#[derive(Debug)]
+pub(super) struct Issuers(Vec<Issuer>);
+
+impl Issuers {
+    /// Reads the keys of all of them.
+    ///
+    /// # Errors
+    /// Everything that is wrong, one line each.
+    pub(super) fn load(config: &AuthConfig) -> Result<Self, AuthConfigError> {
+        let mut issuers = Vec::new();
+        let mut wrong = Vec::new();
+        for (place, entry) in config.entries() {
+            match Issuer::load(place, &entry, config.leeway) {
+                Ok(issuer) => issuers.push(issuer),
+                Err(AuthConfigError(text)) => wrong.push(text),
+            }
+        }
+        if wrong.is_empty() {
+            Ok(Self(issuers))
+        } else {
+            Err(AuthConfigError(wrong.join("\n")))
+        }
+    }
+
+    /// The one that checks tokens with this `iss`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn of(&self, iss: Option<&str>) -> Result<&Issuer, AuthError> {
+        let names = self.0.iter().map(|issuer| issuer.name.as_deref());
+        let index = entry_for(names, iss);
+        index.and_then(|index| self.0.get(index)).ok_or(match iss {
+            None => AuthError::Invalid("it has no iss"),
+            Some(_) => AuthError::Invalid("its iss is not a configured issuer"),
+        })
+    }
+}
+
+impl Issuer {
+    fn load(
+        place: String,
+        config: &IssuerConfig,
+        leeway: Duration,
+    ) -> Result<Self, AuthConfigError> {
+        let source = KeySource::of(&place, config)?;
+        let algorithms = config.algorithms.as_ref();
+        let algorithms = algorithms
+            .map(|names| names.iter().map(|name| known(&place, name)).collect())
+            .transpose()?;
+        Ok(Self {
+            keys: source.load(algorithms)?,
+            rules: Rules::new(config, leeway),
+            name: config.issuer.clone(),
+            source: source.setting(),
+            place,
+        })
+    }
+}
+
+/// What each of them takes, for whoever looks at the settings.
+impl fmt::Display for Issuers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, Issuer { name, source, .. }) in self.0.iter().enumerate() {
+            let separator = if number == 0 { "" } else { "; " };
+            match name {
+                Some(name) => write!(f, "{separator}those of {name} by {source}")?,
+                None if self.0.len() == 1 => write!(f, "all by {source}")?,
+                None => write!(f, "{separator}all others by {source}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which of the entries, by their issuers, takes tokens with this `iss`: the one that it names, else
+/// the one without an issuer. Names are compared as they are (RFC 7519 section 4.1.1).
+pub(crate) fn entry_for<'a>(
+    issuers: impl Iterator<Item = Option<&'a str>> + Clone,
+    iss: Option<&str>,
+) -> Option<usize> {
+    let mut others = issuers.clone();
+    let named = iss.and_then(|iss| issuers.into_iter().position(|issuer| issuer == Some(iss)));
+    named.or_else(|| others.position(|issuer| issuer.is_none()))
+}
+
+fn known(place: &str, name: &str) -> Result<Algorithm, AuthConfigError> {
+    algorithm(name).ok_or_else(|| {
+        AuthConfigError(format!(
+            "{place}.algorithms: `{name}` is not taken: HS256, HS384, HS512, RS256, RS384, RS512, \
+             PS256, PS384, PS512, ES256, ES384 and EdDSA are, as the key allows"
+        ))
+    })
+}

@@ -1,0 +1,222 @@
+//! Who may connect: the issuers of tokens, as a list or in the short form for one, and what cannot
+//! work of it whatever the key files hold.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use super::keys::{ISSUER_KEYS, KEYS};
+use super::{Config, Secret, duration, load};
+
+/// Who may connect: `issuers`, or the same keys for one issuer.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthConfig {
+    /// As [`IssuerConfig::hmac_secret`], here and in the following: the short form for one issuer.
+    pub hmac_secret: Option<Secret>,
+    pub hmac_secret_file: Option<PathBuf>,
+    pub public_key_file: Option<PathBuf>,
+    pub jwks_file: Option<PathBuf>,
+    #[serde(deserialize_with = "some_list")]
+    pub algorithms: Option<Vec<String>>,
+    pub issuer: Option<String>,
+    pub audience: Option<String>,
+    #[serde(deserialize_with = "some_list")]
+    pub audiences: Option<Vec<String>>,
+    #[serde(deserialize_with = "load::string_or_list")]
+    pub user_claim: Vec<String>,
+    pub workspaces_claim: String,
+    pub workspaces_prefix: Option<String>,
+    /// Clock difference forgiven in `exp` and `nbf`, of all issuers. `nbf` has 10 s at least.
+    #[serde(with = "duration")]
+    pub leeway: Duration,
+    /// Several issuers, instead of the short form.
+    pub issuers: Vec<IssuerConfig>,
+}
+
+/// One issuer of tokens. Exactly one of the four key sources is set.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IssuerConfig {
+    /// Shared secret for HS256/384/512, at least 32 bytes.
+    pub hmac_secret: Option<Secret>,
+    /// File that holds the shared secret; one trailing newline is not part of it.
+    pub hmac_secret_file: Option<PathBuf>,
+    /// PEM public key: RSA (RS*, PS*), EC P-256/P-384 (ES256/ES384) or Ed25519 (EdDSA).
+    pub public_key_file: Option<PathBuf>,
+    /// JSON Web Key Set file, RFC 7517.
+    pub jwks_file: Option<PathBuf>,
+    /// The only algorithms taken; unset: all of the key's.
+    #[serde(deserialize_with = "some_list")]
+    pub algorithms: Option<Vec<String>>,
+    /// The `iss` of its tokens; unset: it takes all tokens that no other entry names.
+    pub issuer: Option<String>,
+    /// Required `aud`; unset: not looked at.
+    pub audience: Option<String>,
+    /// As `audience`, several: one of them is required.
+    #[serde(deserialize_with = "some_list")]
+    pub audiences: Option<Vec<String>>,
+    /// Claims with the user, the first that a token has.
+    #[serde(deserialize_with = "load::string_or_list")]
+    pub user_claim: Vec<String>,
+    /// Claim with the workspaces a token is good for: its name, or the path to it.
+    pub workspaces_claim: String,
+    /// What each workspace of that claim begins with; what does not grants nothing.
+    pub workspaces_prefix: Option<String>,
+}
+
+impl Default for IssuerConfig {
+    fn default() -> Self {
+        Self {
+            hmac_secret: None,
+            hmac_secret_file: None,
+            public_key_file: None,
+            jwks_file: None,
+            algorithms: None,
+            issuer: None,
+            audience: None,
+            audiences: None,
+            user_claim: vec!["sub".to_owned()],
+            workspaces_claim: "workspaces".to_owned(),
+            workspaces_prefix: None,
+        }
+    }
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        let one = IssuerConfig::default();
+        Self {
+            hmac_secret: one.hmac_secret,
+            hmac_secret_file: one.hmac_secret_file,
+            public_key_file: one.public_key_file,
+            jwks_file: one.jwks_file,
+            algorithms: one.algorithms,
+            issuer: one.issuer,
+            audience: one.audience,
+            audiences: one.audiences,
+            user_claim: one.user_claim,
+            workspaces_claim: one.workspaces_claim,
+            workspaces_prefix: one.workspaces_prefix,
+            leeway: Duration::ZERO,
+            issuers: Vec::new(),
+        }
+    }
+}
+
+impl AuthConfig {
+    /// All issuers, each with the place of its settings: `auth`, or `auth.issuers[0]`.
+    pub(crate) fn entries(&self) -> Vec<(String, IssuerConfig)> {
+        if self.issuers.is_empty() {
+            return vec![("auth".to_owned(), self.short_form())];
+        }
+        let places = (0..).map(|index: usize| format!("auth.issuers[{index}]"));
+        places.zip(self.issuers.iter().cloned()).collect()
+    }
+
+    /// The one issuer of the short form.
+    pub(crate) fn short_form(&self) -> IssuerConfig {
+        IssuerConfig {
+            hmac_secret: self.hmac_secret.clone(),
+            hmac_secret_file: self.hmac_secret_file.clone(),
+            public_key_file: self.public_key_file.clone(),
+            jwks_file: self.jwks_file.clone(),
+            algorithms: self.algorithms.clone(),
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+            audiences: self.audiences.clone(),
+            user_claim: self.user_claim.clone(),
+            workspaces_claim: self.workspaces_claim.clone(),
+            workspaces_prefix: self.workspaces_prefix.clone(),
+        }
+    }
+}
+
+impl IssuerConfig {
+    /// The audiences of which a token must name one; `None`: it need not name any.
+    pub(crate) fn audiences(&self) -> Option<Vec<String>> {
+        let several = self.audiences.as_ref();
+        (self.audience.is_some() || several.is_some()).then(|| {
+            let several = several.into_iter().flatten();
+            self.audience.iter().chain(several).cloned().collect()
+        })
+    }
+
+    fn problems(&self, place: &str) -> impl Iterator<Item = String> {
+        let is_empty = |text: &Option<String>| text.as_deref() == Some("");
+        let no_item = |list: &Option<Vec<String>>| list.as_deref().is_some_and(<[_]>::is_empty);
+        [
+            (
+                "issuer",
+                is_empty(&self.issuer),
+                ": leave it out to take any",
+            ),
+            (
+                "audience",
+                is_empty(&self.audience),
+                ": leave it out to take any",
+            ),
+            (
+                "audiences",
+                no_item(&self.audiences),
+                ": leave it out to take any",
+            ),
+            (
+                "algorithms",
+                no_item(&self.algorithms),
+                ": leave it out to take all of the key's",
+            ),
+            ("user_claim", self.user_claim.is_empty(), ""),
+            ("workspaces_claim", self.workspaces_claim.is_empty(), ""),
+        ]
+        .into_iter()
+        .filter(|(_, is_wrong, _)| *is_wrong)
+        .map(move |(key, _, way_out)| format!("{place}.{key} must not be empty{way_out}"))
+    }
+}
+
+/// What cannot work of the issuers, each by itself and all together.
+pub(super) fn problems(config: &Config) -> Vec<String> {
+    let auth = &config.auth;
+    let entries = auth.entries();
+    let mut problems: Vec<String> = entries
+        .iter()
+        .flat_map(|(place, entry)| entry.problems(place))
+        .collect();
+    let mut taken = HashSet::new();
+    for (place, entry) in &entries {
+        if taken.insert(&entry.issuer) {
+            continue;
+        }
+        problems.push(match &entry.issuer {
+            Some(issuer) => format!(
+                "{place}.issuer is `{issuer}` as in an entry before it: a token is checked by one entry only"
+            ),
+            None => format!(
+                "{place} has no issuer, as an entry before it: only one may take the tokens that no entry names"
+            ),
+        });
+    }
+    if !auth.issuers.is_empty() {
+        let default = Config::default();
+        let beside = KEYS.iter().filter(|key| {
+            let name = key.name.strip_prefix("auth.");
+            name.is_some_and(|name| ISSUER_KEYS.contains(&name)) && key.differs(config, &default)
+        });
+        problems.extend(beside.map(|key| {
+            format!(
+                "{} stands beside auth.issuers: it is the short form for one issuer, \
+                 move it into an entry [[auth.issuers]] of its own",
+                key.name
+            )
+        }));
+    }
+    problems
+}
+
+/// A list that is set, or one string with commas.
+fn some_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    load::string_or_list(deserializer).map(Some)
+}
