@@ -31,7 +31,7 @@ use super::transport::Transport;
 use super::upgrade::{body_refused, switching, upgrade_required, websocket_key};
 use super::{CloseReason, Outbox, QueueLimits, code_label};
 use crate::admission::{Address, Admission, Permit, Place};
-use crate::auth::{Identity, UserKey, presented_token};
+use crate::auth::{AuthError, Identity, UserKey, presented_token};
 use crate::config::Config;
 use crate::event::WorkspaceSlug;
 use crate::ops::{Arrival, Conn, Live, Setup};
@@ -114,37 +114,50 @@ impl Doorway {
         Some(rooms.context().damper.clone())
     }
 
-    /// Verifies a fresh token for an open socket.
+    /// Verifies a fresh token for an open socket, whose own one is good until `until`. One that becomes
+    /// valid before that is good from then on; one that does so a little later changes nothing.
     pub(super) fn refresh(
         &self,
         token: &str,
         user: UserKey,
         workspace: &WorkspaceSlug,
-        now: SystemTime,
+        until: SystemTime,
     ) -> Result<SystemTime, CloseReason> {
-        let checked = (|| {
-            let identity = self.live.now().verifier.verify(token, now)?;
+        let checked = (|| -> Result<SystemTime, Refusal> {
+            let (now, setup) = (SystemTime::now(), self.live.now());
+            let verifier = &setup.verifier;
+            let identity = match verifier.verify(token, now) {
+                Err(AuthError::NotYet(ahead)) if now + ahead <= until => {
+                    verifier.verify(token, now + ahead)
+                }
+                verified => verified,
+            }?;
             if identity.user != user {
-                return Err(CloseReason::OtherUser);
+                return Err(CloseReason::OtherUser.into());
             }
             if !identity.workspaces.allow(workspace) {
-                return Err(CloseReason::NoAccess);
+                return Err(CloseReason::NoAccess.into());
             }
             Ok(identity.expires_at)
         })();
         self.count_check("refresh", checked.as_ref().err());
-        checked
+        match checked {
+            Ok(expires_at) => Ok(expires_at),
+            Err(Refusal::Close(reason)) => Err(reason),
+            Err(Refusal::Http(_)) => Ok(until),
+        }
     }
 
-    fn count_check(&self, usage: &'static str, wrong: Option<&CloseReason>) {
+    fn count_check(&self, usage: &'static str, wrong: Option<&Refusal>) {
         let result = match wrong {
-            Some(CloseReason::NoToken) => "missing",
-            Some(CloseReason::BadToken) => "invalid",
-            Some(CloseReason::TokenExpired) => "expired",
-            Some(CloseReason::NoAccess) => "no_access",
-            Some(CloseReason::OtherUser) => "other_user",
+            Some(Refusal::Close(CloseReason::NoToken)) => "missing",
+            Some(Refusal::Close(CloseReason::BadToken)) => "invalid",
+            Some(Refusal::Close(CloseReason::TokenExpired)) => "expired",
+            Some(Refusal::Close(CloseReason::NoAccess)) => "no_access",
+            Some(Refusal::Close(CloseReason::OtherUser)) => "other_user",
+            Some(Refusal::Http(_)) => "not_yet",
             // The token was good; the rest of the request may not be.
-            Some(_) | None => "ok",
+            Some(Refusal::Close(_)) | None => "ok",
         };
         self.metrics.token_check(usage, result);
     }
@@ -276,13 +289,13 @@ impl Doorway {
                 known.map_err(Refusal::token_expired)?;
                 check(setup, token.expose(), request)
             }
-            Err(error) => Err(CloseReason::from(*error)),
+            Err(error) => Err(Refusal::from(*error)),
         };
         self.count_check("join", checked.as_ref().err());
-        if let (Ok(token), Err(CloseReason::TokenExpired)) = (&token, &checked) {
+        if let (Ok(token), Err(Refusal::Close(CloseReason::TokenExpired))) = (&token, &checked) {
             self.admission.expired(token.expose(), address);
         }
-        Ok(checked?)
+        checked
     }
 }
 
@@ -291,11 +304,11 @@ fn check(
     setup: &Setup,
     token: &str,
     request: &Parts,
-) -> Result<(Identity, WorkspaceSlug), CloseReason> {
+) -> Result<(Identity, WorkspaceSlug), Refusal> {
     let identity = setup.verifier.verify(token, SystemTime::now())?;
     let workspace = request::workspace(&request.uri)?;
     if !identity.workspaces.allow(&workspace) {
-        return Err(CloseReason::NoAccess);
+        return Err(CloseReason::NoAccess.into());
     }
     Ok((identity, workspace))
 }

@@ -404,9 +404,10 @@ impl Pump {
     fn text(&mut self, text: &Utf8Bytes) -> Action {
         match self.take(Input::Text(text)) {
             Action::Verify(token) => {
-                let outcome =
-                    self.doorway
-                        .refresh(&token, self.user, &self.workspace, SystemTime::now());
+                let until = self.session.expires_at();
+                let outcome = self
+                    .doorway
+                    .refresh(&token, self.user, &self.workspace, until);
                 self.session.refreshed(outcome)
             }
             action => action,

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::CloseReason;
 use crate::admission::Over;
+use crate::auth::AuthError;
 use crate::room::JoinError;
 
 /// What a client is told to wait where nothing better is known.
@@ -88,6 +89,16 @@ impl Refusal {
         )
     }
 
+    /// The token becomes valid in this time. 4001 would tell the client to stop for good.
+    pub(super) const fn token_not_yet(retry_after: Duration) -> Self {
+        Self::Http(HttpRefusal {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            reason: "token_not_yet",
+            text: Cow::Borrowed("this token is not valid yet: try again later\n"),
+            retry_after: Some(retry_after),
+        })
+    }
+
     const fn later(reason: &'static str, text: &'static str) -> Self {
         Self::Http(HttpRefusal {
             status: StatusCode::SERVICE_UNAVAILABLE,
@@ -111,6 +122,15 @@ impl Refusal {
 impl From<CloseReason> for Refusal {
     fn from(reason: CloseReason) -> Self {
         Self::Close(reason)
+    }
+}
+
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::NotYet(ahead) => Self::token_not_yet(ahead),
+            error => Self::Close(error.into()),
+        }
     }
 }
 

@@ -116,6 +116,11 @@ impl Session {
             .min(expiry)
     }
 
+    /// When its token ends.
+    pub fn expires_at(&self) -> SystemTime {
+        self.expires_at
+    }
+
     /// Whether a close has been decided.
     pub fn is_decided(&self) -> bool {
         self.decided

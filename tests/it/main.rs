@@ -42,6 +42,7 @@ mod migration_faults;
 mod migrations;
 mod nats_away;
 mod nats_unfit;
+mod not_yet;
 mod odd_servers;
 mod open_files;
 mod order;

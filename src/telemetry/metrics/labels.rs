@@ -92,6 +92,7 @@ pub(super) const REFUSALS: &[&str] = &[
     "address_rate",
     "busy",
     "token_expired",
+    "token_not_yet",
     "address_connections",
     "capacity",
     "nats",
@@ -108,4 +109,5 @@ pub(super) const CHECKS: &[&str] = &[
     "expired",
     "no_access",
     "other_user",
+    "not_yet",
 ];
