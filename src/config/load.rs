@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use super::Config;
 use super::file::{NamedFile, read_once, text};
 use super::keys::{KEYS, nearest};
-use super::{auth, issuers, origin};
+use super::{NatsConfig, auth, issuers, names, origin};
 
 /// How the configuration file is named where other files are by their settings.
 pub(crate) const FILE: &str = "configuration file";
@@ -184,22 +184,6 @@ impl Config {
             );
         }
         check(
-            matches!(self.nats.replicas, 1 | 3 | 5),
-            "nats.replicas must be 1, 3 or 5",
-        );
-        check(
-            is_stream_name(&self.nats.stream),
-            "nats.stream must be a JetStream name: letters, digits, - and _, at most 64",
-        );
-        check(
-            is_inbox_prefix(&self.nats.inbox_prefix),
-            "nats.inbox_prefix must be a subject of plain tokens without wildcards",
-        );
-        check(
-            self.nats.urls().next().is_some(),
-            "nats.url must not be empty",
-        );
-        check(
             self.telemetry.send_spans <= SEND_SPANS_MAX,
             &format!("telemetry.send_spans must be at most {SEND_SPANS_MAX}"),
         );
@@ -208,6 +192,7 @@ impl Config {
             &format!("telemetry.workspaces must be at most {WORKSPACES_MAX}"),
         );
         problems.extend(auth::problems(self));
+        problems.extend(self.nats.problems());
         problems.extend(self.problems_of_limits());
         let origins = self.server.allowed_origins.iter();
         problems.extend(origins.filter_map(|origin| origin::problem(origin)));
@@ -262,6 +247,66 @@ impl Config {
             sockets.connect_rate == 0 || sockets.connect_rate_per_address <= sockets.connect_rate,
             "sockets.connect_rate_per_address must be at most sockets.connect_rate (0: no limit)",
         );
+        problems
+    }
+}
+
+impl NatsConfig {
+    /// As [`Config::problems`].
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut check = |ok: bool, text: &str| {
+            if !ok {
+                problems.push(text.to_owned());
+            }
+        };
+        check(
+            matches!(self.replicas, 1 | 3 | 5),
+            "nats.replicas must be 1, 3 or 5",
+        );
+        check(
+            is_stream_name(&self.stream),
+            "nats.stream must be a JetStream name: letters, digits, - and _, at most 64",
+        );
+        check(
+            is_inbox_prefix(&self.inbox_prefix),
+            "nats.inbox_prefix must be a subject of plain tokens without wildcards",
+        );
+        check(self.urls().next().is_some(), "nats.url must not be empty");
+        check(
+            names::is_domain(self.domain.as_deref().unwrap_or_default()),
+            "nats.domain must be the name of a JetStream domain: one word without . * > $ and blanks",
+        );
+        check(
+            self.client_cert.is_some() == self.client_key.is_some(),
+            "nats.client_cert and nats.client_key go together: set both or neither",
+        );
+        let ways = [
+            ("nats.credentials_file", &self.credentials_file),
+            ("nats.token_file", &self.token_file),
+            ("nats.nkey_file", &self.nkey_file),
+        ];
+        let ways: Vec<&str> = ways
+            .into_iter()
+            .filter_map(|(name, file)| file.is_some().then_some(name))
+            .collect();
+        if let [first, second, ..] = ways.as_slice() {
+            check(
+                false,
+                &format!("{first} and {second} are two ways in: set one of them"),
+            );
+        }
+        for (name, bytes) in [
+            ("nats.max_bytes", self.max_bytes),
+            ("nats.sessions_max_bytes", self.sessions_max_bytes),
+            ("nats.dead_max_bytes", self.dead_max_bytes),
+        ] {
+            check(
+                bytes.is_none_or(|bytes| i64::try_from(bytes).is_ok()),
+                &format!("{name} must be at most {} (0: no limit)", i64::MAX),
+            );
+        }
+        problems.extend(names::problem(self));
         problems
     }
 }

@@ -12,6 +12,7 @@ pub mod fuzzing;
 mod issuers;
 mod keys;
 mod load;
+pub mod names;
 mod network;
 mod origin;
 mod secret;
@@ -34,6 +35,7 @@ pub(crate) use self::file::{
 pub use self::keys::{KEYS, Key, Reload};
 pub(crate) use self::load::FILE;
 pub use self::load::{ConfigError, Reading};
+pub use self::names::Names;
 pub use self::secret::Secret;
 
 /// Everything that can be set. `Config::default()` is the documented default of every key.
@@ -109,8 +111,20 @@ pub struct NatsConfig {
     pub url: Secret,
     /// A NATS `.creds` file (JWT and seed).
     pub credentials_file: Option<PathBuf>,
+    /// File with a token. White space around it is not part of it.
+    pub token_file: Option<PathBuf>,
+    /// File with the seed of a user's nkey (`SU…`).
+    pub nkey_file: Option<PathBuf>,
     /// A PEM file with the CA certificates of the NATS servers, beside the system's.
     pub ca_file: Option<PathBuf>,
+    /// PEM certificate chain to show to the servers. Goes with `client_key`.
+    pub client_cert: Option<PathBuf>,
+    /// PEM private key of `client_cert`.
+    pub client_key: Option<PathBuf>,
+    /// JetStream domain of the streams. Unset: that of the server that is connected to.
+    pub domain: Option<String>,
+    /// What all names begin with, so that several deployments share an account. Unset: nothing.
+    pub prefix: Option<String>,
     /// Prefix of the inboxes on which this user receives answers (ADR-6): give every user its own,
     /// so that no other can subscribe to them.
     pub inbox_prefix: String,
@@ -121,6 +135,13 @@ pub struct NatsConfig {
     /// How long events are kept: the longest disconnection that can be repaired.
     #[serde(with = "duration")]
     pub max_age: Duration,
+    /// Most bytes of the stream of events; a full one refuses new events. 0: no limit. Unset: it is made
+    /// without one, and one that it was given is left alone.
+    pub max_bytes: Option<u64>,
+    /// The same of SESSIONS; a full one refuses newcomers.
+    pub sessions_max_bytes: Option<u64>,
+    /// The same of DEAD, which is made with 256 MiB; a full one keeps no more dead letters.
+    pub dead_max_bytes: Option<u64>,
     /// Whether `serve` applies migrations at start; in production another user does.
     pub migrate: bool,
 }
@@ -130,17 +151,31 @@ impl Default for NatsConfig {
         Self {
             url: Secret::from("nats://127.0.0.1:4222"),
             credentials_file: None,
+            token_file: None,
+            nkey_file: None,
             ca_file: None,
+            client_cert: None,
+            client_key: None,
+            domain: None,
+            prefix: None,
             inbox_prefix: "_INBOX".to_owned(),
             stream: "EVENTS".to_owned(),
             replicas: 1,
             max_age: Duration::from_secs(3600),
+            max_bytes: None,
+            sessions_max_bytes: None,
+            dead_max_bytes: None,
             migrate: true,
         }
     }
 }
 
 impl NatsConfig {
+    /// What everything is called with these settings.
+    pub fn names(&self) -> Names {
+        Names::new(self)
+    }
+
     /// The URLs of `nats.url`, one by one.
     pub fn urls(&self) -> impl Iterator<Item = &str> {
         self.url

@@ -187,12 +187,19 @@ fn unused(config: &Config) -> Vec<&'static str> {
     [
         ("nats.url", nats.url != default.url),
         ("nats.credentials_file", nats.credentials_file.is_some()),
+        ("nats.token_file", nats.token_file.is_some()),
+        ("nats.nkey_file", nats.nkey_file.is_some()),
         ("nats.ca_file", nats.ca_file.is_some()),
+        ("nats.client_cert", nats.client_cert.is_some()),
+        ("nats.domain", nats.domain.is_some()),
         (
             "nats.inbox_prefix",
             nats.inbox_prefix != default.inbox_prefix,
         ),
         ("nats.replicas", nats.replicas != default.replicas),
+        ("nats.max_bytes", nats.max_bytes.is_some()),
+        ("nats.sessions_max_bytes", nats.sessions_max_bytes.is_some()),
+        ("nats.dead_max_bytes", nats.dead_max_bytes.is_some()),
         ("nats.migrate", nats.migrate != default.migrate),
         ("auth.hmac_secret", auth.hmac_secret.is_some()),
         ("auth.hmac_secret_file", auth.hmac_secret_file.is_some()),
@@ -233,6 +240,7 @@ fn settings(args: &Args, config: &Config, nats_url: &str, secret: &str) -> Confi
         nats: NatsConfig {
             url: Secret::from(nats_url),
             stream: config.nats.stream,
+            prefix: config.nats.prefix,
             max_age: config.nats.max_age,
             ..default
         },
@@ -259,6 +267,9 @@ fn for_publishers<'a>(config: &'a Config, nats_url: &'a str) -> Vec<(&'static st
     }
     if config.nats.stream != default.stream {
         settings.push(("HERALD_NATS__STREAM", config.nats.stream.as_str()));
+    }
+    if let Some(prefix) = &config.nats.prefix {
+        settings.push(("HERALD_NATS__PREFIX", prefix));
     }
     settings
 }
