@@ -138,6 +138,9 @@ fn print_status(status: &Status) {
     for difference in status.differences() {
         println!("differs from the settings: {difference}");
     }
+    for edit in status.edits() {
+        println!("{}", edit.advice());
+    }
 }
 
 fn plan(migrator: &Migrator<'_>, status: &Status) -> Plan {
@@ -203,6 +206,9 @@ fn print_done(done: &Done) {
     }
     for difference in &done.reconciled {
         println!("reconciled {difference}");
+    }
+    for edit in &done.report.edits {
+        eprintln!("herald: {}", edit.advice());
     }
     for name in &done.report.unknown {
         eprintln!("herald: the ledger has migration {name}, which this version does not know");

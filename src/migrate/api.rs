@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::denial::{self, Denial};
 use super::error::MigrateError;
+use super::judge::Role;
 use crate::config::NatsConfig;
 
 /// How long a request that may be repeated is repeated. The election of a stream's leader takes a few
@@ -31,6 +32,11 @@ const DOUBT_AFTER: Duration = Duration::from_secs(1);
 
 /// `err_code`s of the JetStream API (server/errors.json of nats-server).
 mod code {
+    /// What an account allows: its resources, storage, memory, streams, what the servers have, a limit in bytes
+    /// for each stream, and the largest such limit.
+    pub(super) const LIMITS: [u64; 7] =
+        [10002, 10047, 10028, TOO_MANY_STREAMS, 10023, 10113, 10122];
+    pub(super) const TOO_MANY_STREAMS: u64 = 10027;
     pub(super) const NO_MESSAGE: u64 = 10037;
     pub(super) const NOT_ENABLED_FOR_ACCOUNT: u64 = 10039;
     pub(super) const NAME_IN_USE: u64 = 10058;
@@ -123,7 +129,7 @@ impl Api<'_> {
         struct Info {
             config: Map<String, Value>,
         }
-        let subject = format!("$JS.API.STREAM.INFO.{stream}");
+        let subject = self.config.names().api("STREAM.INFO", stream);
         match self.read::<Info>(&subject, None).await? {
             Ok(info) => Ok(Some(info.config)),
             Err(error) if error.err_code == code::STREAM_NOT_FOUND => Ok(None),
@@ -137,7 +143,7 @@ impl Api<'_> {
         stream: &str,
         config: &Map<String, Value>,
     ) -> Result<Created, MigrateError> {
-        let subject = format!("$JS.API.STREAM.CREATE.{stream}");
+        let subject = self.config.names().api("STREAM.CREATE", stream);
         match self.ask::<Value>(&subject, Some(&json!(config))).await? {
             Ok(_) => Ok(Created::Done),
             Err(error) if error.err_code == code::NAME_IN_USE => Ok(Created::NameInUse),
@@ -147,7 +153,7 @@ impl Api<'_> {
                     subjects: config.get("subjects").unwrap_or(&Value::Null).to_string(),
                 })
             }
-            Err(error) => Err(refused(&subject, error)),
+            Err(error) => Err(self.refused_for(stream, &subject, error)),
         }
     }
 
@@ -157,10 +163,35 @@ impl Api<'_> {
         stream: &str,
         config: &Map<String, Value>,
     ) -> Result<(), MigrateError> {
-        let subject = format!("$JS.API.STREAM.UPDATE.{stream}");
+        let subject = self.config.names().api("STREAM.UPDATE", stream);
         match self.ask::<Value>(&subject, Some(&json!(config))).await? {
             Ok(_) => Ok(()),
-            Err(error) => Err(refused(&subject, error)),
+            Err(error) => Err(self.refused_for(stream, &subject, error)),
+        }
+    }
+
+    /// A refusal to make or change `stream`.
+    fn refused_for(&self, stream: &str, subject: &str, error: ApiError) -> MigrateError {
+        if !code::LIMITS.contains(&error.err_code) || error.is_passing() {
+            return refused(subject, error);
+        }
+        let setting = Role::of(stream, self.config).setting("max_bytes");
+        let way = match (error.err_code, setting) {
+            (code::TOO_MANY_STREAMS, _) => "Herald has four streams".to_owned(),
+            // The ledger's, which has no setting of its own.
+            (_, None) => {
+                "Set nats.max_bytes, nats.sessions_max_bytes and nats.dead_max_bytes, so that all \
+                streams together, and 1 MiB for this one, have room in the account"
+                    .to_owned()
+            }
+            (_, Some(setting)) => {
+                format!("Set {setting}, so that all streams together have room in the account")
+            }
+        };
+        MigrateError::Limits {
+            stream: stream.to_owned(),
+            description: error.description,
+            way,
         }
     }
 
@@ -185,7 +216,7 @@ impl Api<'_> {
             #[serde(default)]
             data: String,
         }
-        let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
+        let subject = self.config.names().api("STREAM.MSG.GET", stream);
         let request = json!({"seq": sequence, "next_by_subj": filter});
         let message = match self.read::<Got>(&subject, Some(&request)).await? {
             Ok(got) => got.message,
@@ -210,7 +241,7 @@ impl Api<'_> {
         }))
     }
 
-    /// Publishes to `stream` if `expected` is the subject's last sequence there (0: it has none).
+    /// Writes the ledger's `key` if `expected` is its last sequence there (0: it has none).
     ///
     /// Repeated where no answer comes, and where nobody listens: in a cluster, a stream that was just
     /// made is known to the server that leads it before it is known to ours. The server (2.15) looks at
@@ -218,8 +249,7 @@ impl Api<'_> {
     /// is a conflict: whose message is there then says whether it was.
     pub(super) async fn write(
         &self,
-        stream: &str,
-        subject: &str,
+        key: &str,
         expected: u64,
         mut headers: HeaderMap,
         payload: Vec<u8>,
@@ -228,6 +258,8 @@ impl Api<'_> {
         struct PubAck {
             seq: u64,
         }
+        let names = self.config.names();
+        let subject = &names.key(key);
         let mark = uuid::Uuid::new_v4().to_string();
         headers.insert(header::NATS_MESSAGE_ID, mark.as_str());
         headers.insert(
@@ -258,7 +290,11 @@ impl Api<'_> {
                 ) =>
             {
                 let last = match unsure {
-                    true => self.next_message(stream, expected + 1, subject).await?,
+                    true => {
+                        let stored_under = format!("{}{key}", names.keys());
+                        self.next_message(names.ledger(), expected + 1, &stored_under)
+                            .await?
+                    }
                     false => None,
                 };
                 Ok(match last {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::file::{Fields, is_duration};
+use super::judge::{self, Role, Standing};
 
 /// A field of a stream that is not as wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -18,6 +19,37 @@ pub struct Difference {
     pub found: Value,
     /// What is wanted, in the same form.
     pub wanted: Value,
+    /// What comes of it, where no setting explains it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consequence: Option<&'static str>,
+    /// The setting that would decide it, and does not because it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub setting: Option<&'static str>,
+}
+
+/// What is there against what is wanted.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    /// With these no promise is kept.
+    pub(super) drift: Vec<Difference>,
+    /// These are the operator's own, and stay.
+    pub(super) edits: Vec<Difference>,
+    /// These a setting decides.
+    pub(super) differences: Vec<Difference>,
+}
+
+impl Difference {
+    /// One sentence on a value that its operator gave it: what comes of it, and what to do.
+    pub fn advice(&self) -> String {
+        let way = match self.setting {
+            Some(setting) => format!("set {setting} to say so, or put it back"),
+            None => "keep it, or put it back".to_owned(),
+        };
+        format!(
+            "{self}. It was changed by hand and is left as it is: {way} with `nats stream edit {}`",
+            self.stream
+        )
+    }
 }
 
 impl fmt::Display for Difference {
@@ -27,60 +59,89 @@ impl fmt::Display for Difference {
             field,
             found,
             wanted,
+            consequence,
+            setting: _,
         } = self;
         let found = readable(field, found);
         let wanted = readable(field, wanted);
-        write!(f, "stream {stream}: {field} is {found}, wanted {wanted}")
+        write!(f, "stream {stream}: {field} is {found}, wanted {wanted}")?;
+        match consequence {
+            Some(consequence) => write!(f, " ({consequence})"),
+            None => Ok(()),
+        }
     }
 }
 
 /// `value` as a person writes it.
 pub(super) fn readable(field: &str, value: &Value) -> String {
-    match value.as_u64() {
+    match value.as_i64() {
         Some(nanoseconds) if is_duration(field) && nanoseconds > 0 => {
-            humantime::format_duration(Duration::from_nanos(nanoseconds)).to_string()
+            let duration = Duration::from_nanos(nanoseconds.unsigned_abs());
+            humantime::format_duration(duration).to_string()
         }
+        Some(0 | -1) if field.starts_with("max_") => "no limit".to_owned(),
         _ if value.is_null() => "not set".to_owned(),
         _ => value.to_string(),
     }
 }
 
-/// The fields of `wanted` that `found` has otherwise, split into those that a migration fixes (drift)
-/// and those that a setting decides (differences).
+/// Sets what `found` has of a stream against `wanted`.
 pub(super) fn compare(
     stream: &str,
+    role: Role,
     wanted: &Fields,
     found: &Map<String, Value>,
-) -> (Vec<Difference>, Vec<Difference>) {
-    let mut drift = Vec::new();
-    let mut differences = Vec::new();
+) -> Compared {
+    let mut compared = Compared::default();
+    let difference = |field: &str, found: Value, wanted: Value| Difference {
+        stream: stream.to_owned(),
+        field: field.to_owned(),
+        found,
+        wanted,
+        consequence: None,
+        setting: None,
+    };
     for (field, wish) in wanted {
         let have = found.get(field).unwrap_or(&Value::Null);
         if same(&wish.value, have) {
             continue;
         }
-        let list = if wish.from_setting {
-            &mut differences
-        } else {
-            &mut drift
-        };
-        list.push(Difference {
-            stream: stream.to_owned(),
-            field: field.clone(),
-            found: have.clone(),
-            wanted: wish.value.clone(),
-        });
+        let mut difference = difference(field, have.clone(), wish.value.clone());
+        match judge::standing(role, &difference, wanted, found) {
+            Standing::OfSettings => compared.differences.push(difference),
+            Standing::Broken(why) => {
+                difference.consequence = Some(why);
+                compared.drift.push(difference);
+            }
+            Standing::Edited(consequence) => {
+                difference.consequence = Some(consequence);
+                difference.setting = role.setting(field);
+                compared.edits.push(difference);
+            }
+        }
     }
-    (drift, differences)
+    for (field, have, why) in judge::undeclared(role, found) {
+        if !wanted.contains_key(field) {
+            let mut difference = difference(field, have, Value::Null);
+            difference.consequence = Some(why);
+            compared.drift.push(difference);
+        }
+    }
+    compared
 }
 
-/// Whether `found` is what `wanted` asks for. The server leaves out what is unset, writes "no limit"
-/// as -1 where 0 was sent, and adds to objects what they were not given.
+/// Whether `found` is what `wanted` asks for. The server leaves out what is unset, and writes "no limit"
+/// as -1 where 0 was sent.
 pub(super) fn same(wanted: &Value, found: &Value) -> bool {
     match (wanted, found) {
-        (Value::Object(wanted), Value::Object(found)) => wanted
-            .iter()
-            .all(|(name, wanted)| same(wanted, found.get(name).unwrap_or(&Value::Null))),
+        // Of both, since what an object has beyond the wanted one counts as well: `headers_only`.
+        (Value::Object(wanted), Value::Object(found)) => {
+            let value = |object: &Map<String, Value>, name| {
+                object.get(name).cloned().unwrap_or(Value::Null)
+            };
+            let mut names = wanted.keys().chain(found.keys());
+            names.all(|name| same(&value(wanted, name), &value(found, name)))
+        }
         (Value::Array(wanted), Value::Array(found)) => {
             wanted.len() == found.len() && wanted.iter().zip(found).all(|(a, b)| same(a, b))
         }
@@ -104,6 +165,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::migrate::file::{Wanted, to_config};
 
     #[test]
     fn values_are_the_same_or_not_as_the_server_means_them() {
@@ -122,6 +184,11 @@ mod tests {
                 json!({"src": "a", "headers_only": false}),
                 true,
             ),
+            (
+                json!({"src": "a"}),
+                json!({"src": "a", "headers_only": true}),
+                false,
+            ),
             (json!({"src": "a"}), json!({"src": "b"}), false),
             (json!({"src": "a"}), Value::Null, false),
         ] {
@@ -136,10 +203,170 @@ mod tests {
             field: "max_age".to_owned(),
             found: json!(7_200_000_000_000_u64),
             wanted: json!(90_000_000_000_u64),
+            consequence: None,
+            setting: None,
         };
         assert_eq!(
             difference.to_string(),
             "stream EVENTS: max_age is 2h, wanted 1m 30s"
         );
+    }
+
+    fn fields(max_age: i64) -> Fields {
+        let fixed = |value: Value| Wanted {
+            value,
+            from_setting: false,
+        };
+        let of_setting = |value: Value| Wanted {
+            value,
+            from_setting: true,
+        };
+        Fields::from([
+            ("subjects".to_owned(), fixed(json!(["ws.>"]))),
+            ("retention".to_owned(), fixed(json!("limits"))),
+            ("storage".to_owned(), fixed(json!("file"))),
+            ("discard".to_owned(), fixed(json!("new"))),
+            ("max_bytes".to_owned(), fixed(json!(-1))),
+            ("max_msgs".to_owned(), fixed(json!(-1))),
+            ("max_msg_size".to_owned(), fixed(json!(131_072))),
+            ("max_age".to_owned(), of_setting(json!(max_age))),
+            (
+                "duplicate_window".to_owned(),
+                of_setting(json!(max_age.min(120))),
+            ),
+            ("allow_direct".to_owned(), fixed(json!(true))),
+            (
+                "republish".to_owned(),
+                fixed(json!({"src": "ws.>", "dest": "live.ws.>"})),
+            ),
+        ])
+    }
+
+    /// Fields that differ, each with the list that it is in.
+    fn judged(role: Role, wanted: &Fields, change: &Value) -> String {
+        let mut found = to_config(wanted);
+        found.extend(change.as_object().unwrap().clone());
+        let compared = compare("S", role, wanted, &found);
+        let all = [
+            ("broken", compared.drift),
+            ("edited", compared.edits),
+            ("setting", compared.differences),
+        ];
+        let all = all.into_iter().flat_map(|(word, list)| {
+            list.into_iter()
+                .map(move |difference| format!("{word} {}", difference.field))
+        });
+        all.collect::<Vec<_>>().join(", ")
+    }
+
+    /// What was changed, and what that is.
+    const CASES: &[(Role, &str, &str)] = &[
+        (Role::Events, "{}", ""),
+        (
+            Role::Events,
+            r#"{"max_bytes": 1000000000}"#,
+            "edited max_bytes",
+        ),
+        (
+            Role::Events,
+            r#"{"max_msgs": 10, "discard": "old"}"#,
+            "edited discard, edited max_msgs",
+        ),
+        (
+            Role::Events,
+            r#"{"max_msg_size": 1024}"#,
+            "edited max_msg_size",
+        ),
+        (
+            Role::Events,
+            r#"{"description": "x", "compression": "s2", "metadata": {"a": "b"}, "placement": {"tags": ["a"]}, "deny_purge": true}"#,
+            "",
+        ),
+        (
+            Role::Events,
+            r#"{"subjects": ["ws.>", "more"]}"#,
+            "broken subjects",
+        ),
+        (Role::Events, r#"{"republish": null}"#, "broken republish"),
+        (
+            Role::Events,
+            r#"{"republish": {"src": "ws.>", "dest": "live.ws.>", "headers_only": true}}"#,
+            "broken republish",
+        ),
+        (
+            Role::Events,
+            r#"{"allow_direct": false}"#,
+            "broken allow_direct",
+        ),
+        (
+            Role::Events,
+            r#"{"retention": "interest"}"#,
+            "broken retention",
+        ),
+        (Role::Events, r#"{"storage": "memory"}"#, "broken storage"),
+        (Role::Sessions, r#"{"storage": "memory"}"#, "edited storage"),
+        (
+            Role::Sessions,
+            r#"{"max_msg_size": 100}"#,
+            "broken max_msg_size",
+        ),
+        (
+            Role::Sessions,
+            r#"{"max_msg_size": 4096}"#,
+            "edited max_msg_size",
+        ),
+        (
+            Role::Sessions,
+            r#"{"discard_new_per_subject": true}"#,
+            "broken discard_new_per_subject",
+        ),
+        (Role::Events, r#"{"no_ack": true}"#, "broken no_ack"),
+        (Role::Events, r#"{"sealed": true}"#, "broken sealed"),
+        (Role::Dead, r#"{"sealed": true}"#, ""),
+        (
+            Role::Events,
+            r#"{"subject_transform": {"src": ">", "dest": "x.>"}}"#,
+            "broken subject_transform",
+        ),
+        // The window: what the settings made, what an operator made, what the server would refuse.
+        (
+            Role::Events,
+            r#"{"duplicate_window": 60}"#,
+            "broken duplicate_window",
+        ),
+        (
+            Role::Events,
+            r#"{"duplicate_window": 600}"#,
+            "edited duplicate_window",
+        ),
+        (
+            Role::Events,
+            r#"{"duplicate_window": 60, "max_age": 60}"#,
+            "setting duplicate_window, setting max_age",
+        ),
+        (
+            Role::Events,
+            r#"{"duplicate_window": 7200, "max_age": 7200}"#,
+            "setting duplicate_window, setting max_age",
+        ),
+        (
+            Role::Sessions,
+            r#"{"duplicate_window": 1}"#,
+            "broken duplicate_window",
+        ),
+        (
+            Role::Dead,
+            r#"{"duplicate_window": 1}"#,
+            "edited duplicate_window",
+        ),
+    ];
+
+    #[test]
+    fn only_what_breaks_a_promise_is_refused() {
+        let wanted = fields(3600);
+        for (role, change, expected) in CASES {
+            let change = serde_json::from_str(change).unwrap();
+            assert_eq!(judged(*role, &wanted, &change), *expected, "{change}");
+        }
     }
 }

@@ -44,22 +44,22 @@ pub enum MigrateError {
     #[error(
         "stream {stream} is missing, though the ledger says that {migration} made it. It was deleted, or \
          nats.stream was changed: restore the stream from a backup or the setting, or, to start anew, \
-         delete the bucket HERALD_MIGRATIONS and migrate"
+         delete the bucket HERALD_MIGRATIONS (after nats.prefix, if that is set) and migrate"
     )]
     Missing { stream: String, migration: String },
 
-    /// Somebody changed an object by hand.
+    /// Somebody changed an object by hand, and no promise is kept with it.
     #[error(
-        "a JetStream object was changed by hand: {}. Put it back (nats stream edit), or make the change a \
-         migration",
+        "a JetStream object was changed by hand, and Herald cannot work with it: {}. Put it back \
+         (nats stream edit)",
         join(.0)
     )]
     Drift(Vec<Difference>),
 
     /// A stream of that name was there before, and is another.
     #[error(
-        "a stream of that name exists with other settings, and no migration made it: {}. Rename or remove \
-         it, or set nats.stream to another name",
+        "a stream of that name exists with other settings, and no migration made it: {}. Rename, change or \
+         remove it, or set nats.prefix, or nats.stream to another name",
         join(.0)
     )]
     OtherSettings(Vec<Difference>),
@@ -69,6 +69,17 @@ pub enum MigrateError {
         "stream {stream} cannot be made: another stream already takes some of its subjects ({subjects})"
     )]
     SubjectsTaken { stream: String, subjects: String },
+
+    /// The account has no room for it, or wants to know how much it needs.
+    #[error(
+        "the NATS account does not take stream {stream}: {description}. {way} (docs/configuration.md, \
+         \"Limits of an account\")"
+    )]
+    Limits {
+        stream: String,
+        description: String,
+        way: String,
+    },
 
     /// Nobody answers the JetStream API.
     #[error(
@@ -157,6 +168,7 @@ impl MigrateError {
             | Self::Drift(_)
             | Self::OtherSettings(_)
             | Self::SubjectsTaken { .. }
+            | Self::Limits { .. }
             | Self::NoJetStream { .. }
             | Self::NoJetStreamForAccount
             | Self::PublishDenied { .. }

@@ -11,6 +11,9 @@
 //! stream = "SESSIONS"
 //! set = { max_age = "48h" }
 //! ```
+//!
+//! Files know nothing of `nats.prefix`: it is put on streams and subjects here, so that a file and its
+//! checksum are the same in every deployment.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +23,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::error::MigrateError;
-use crate::config::{NatsConfig, parse_duration};
+use crate::config::{Names, NatsConfig, parse_duration};
 
 /// StreamConfig's durations: nanoseconds in the API, text in a file.
 const DURATIONS: &[&str] = &["max_age", "duplicate_window", "subject_delete_marker_ttl"];
@@ -57,6 +60,8 @@ pub struct Operation {
     /// Whether the stream is made; otherwise some of its fields are changed.
     pub creates: bool,
     pub(super) fields: Fields,
+    /// Fields that a setting would give a value if it were set.
+    pub(super) unset: Vec<String>,
 }
 
 impl Operation {
@@ -116,10 +121,13 @@ impl Migration {
             operations.push(create(config_of_stream, config).map_err(wrong)?);
         }
         for update in document.update {
+            let stream = with_stream(&update.stream, config).map_err(wrong)?;
+            let (fields, unset) = resolve(update.set, config).map_err(wrong)?;
             operations.push(Operation {
-                stream: with_stream(&update.stream, config).map_err(wrong)?,
+                stream: config.names().object(&stream),
                 creates: false,
-                fields: resolve(update.set, config).map_err(wrong)?,
+                fields,
+                unset,
             });
         }
         if operations.is_empty() {
@@ -147,7 +155,7 @@ fn is_migration_name(name: &str) -> bool {
 }
 
 fn create(fields: Map<String, Value>, config: &NatsConfig) -> Result<Operation, String> {
-    let fields = resolve(fields, config)?;
+    let (fields, unset) = resolve(fields, config)?;
     let name = fields.get("name").and_then(|name| name.value.as_str());
     let stream = name
         .ok_or("a [[create]] has no name, which must be text")?
@@ -156,33 +164,82 @@ fn create(fields: Map<String, Value>, config: &NatsConfig) -> Result<Operation, 
         stream,
         creates: true,
         fields,
+        unset,
     })
 }
 
-fn resolve(fields: Map<String, Value>, config: &NatsConfig) -> Result<Fields, String> {
-    fields
-        .into_iter()
-        .map(|(field, value)| {
-            let wanted = match value {
-                Value::String(text) if is_duration(&field) => duration(&text, config),
-                Value::String(text) if text == "${replicas}" => Ok(Wanted {
-                    value: config.replicas.into(),
-                    from_setting: true,
-                }),
-                Value::String(text) => with_stream(&text, config).map(fixed),
-                value => Ok(fixed(value)),
-            };
-            wanted
-                .map(|wanted| (field.clone(), wanted))
-                .map_err(|problem| format!("{field}: {problem}"))
-        })
-        .collect()
+/// The fields with their values, and the names of those whose setting is not set.
+fn resolve(
+    given: Map<String, Value>,
+    config: &NatsConfig,
+) -> Result<(Fields, Vec<String>), String> {
+    let mut fields = Fields::new();
+    let mut unset = Vec::new();
+    for (field, value) in given {
+        match wanted(&field, value, config).map_err(|problem| format!("{field}: {problem}"))? {
+            Some(wanted) => drop(fields.insert(field, wanted)),
+            None => unset.push(field),
+        }
+    }
+    Ok((fields, unset))
+}
+
+/// What is wanted in `field`; `None` where that is for a setting to say, and it is not set.
+fn wanted(field: &str, value: Value, config: &NatsConfig) -> Result<Option<Wanted>, String> {
+    let names = config.names();
+    Ok(Some(match (field, value) {
+        (_, Value::String(text)) if is_duration(field) => duration(&text, config)?,
+        (_, Value::String(text)) if text == "${replicas}" => of_setting(config.replicas),
+        ("max_bytes", Value::String(text)) => return limit(&text, config),
+        ("name", Value::String(text)) => fixed(names.object(&with_stream(&text, config)?)),
+        (_, Value::String(text)) => fixed(with_stream(&text, config)?),
+        ("subjects", Value::Array(list)) => {
+            let subjects = list.into_iter().map(|value| prefixed(value, &names));
+            fixed(subjects.collect::<Vec<Value>>())
+        }
+        ("republish", Value::Object(mapping)) => {
+            let mapping = mapping
+                .into_iter()
+                .map(|(name, value)| (name, prefixed(value, &names)));
+            fixed(mapping.collect::<Map<String, Value>>())
+        }
+        (_, value) => fixed(value),
+    }))
+}
+
+/// A subject with the prefix of the settings. Anything else, such as a flag, has none.
+fn prefixed(value: Value, names: &Names) -> Value {
+    match value {
+        Value::String(subject) => names.subject(&subject).into(),
+        other => other,
+    }
+}
+
+/// A number of bytes that a setting decides: `${max_bytes}`.
+fn limit(text: &str, config: &NatsConfig) -> Result<Option<Wanted>, String> {
+    let bytes = match text {
+        "${max_bytes}" => config.max_bytes,
+        "${sessions_max_bytes}" => config.sessions_max_bytes,
+        "${dead_max_bytes}" => config.dead_max_bytes,
+        _ => return Err(format!("`{text}` is no setting of a number of bytes")),
+    };
+    Ok(bytes.map(|bytes| match bytes {
+        0 => of_setting(-1),
+        bytes => of_setting(bytes),
+    }))
 }
 
 fn fixed(value: impl Into<Value>) -> Wanted {
     Wanted {
         value: value.into(),
         from_setting: false,
+    }
+}
+
+fn of_setting(value: impl Into<Value>) -> Wanted {
+    Wanted {
+        value: value.into(),
+        from_setting: true,
     }
 }
 
@@ -279,6 +336,57 @@ mod tests {
         );
         assert_eq!(update.config()["max_age"], json!(3_600_000_000_000_i64));
         assert!(!update.fields["max_age"].from_setting);
+    }
+
+    #[test]
+    fn a_limit_in_bytes_is_that_of_its_setting_and_left_alone_where_that_is_not_set() {
+        let text = format!(
+            "{HEAD}[[update]]\nstream = \"DEAD\"\nset = {{ max_bytes = \"${{dead_max_bytes}}\" }}\n"
+        );
+        for (setting, want) in [(None, None), (Some(0), Some(-1)), (Some(7), Some(7))] {
+            let config = NatsConfig {
+                dead_max_bytes: setting,
+                ..config()
+            };
+            let migration = Migration::read("0001_test", &text, &config).unwrap();
+            let [update] = &migration.operations[..] else {
+                panic!("{migration:?}");
+            };
+            let fields = update.config();
+            let got = fields.get("max_bytes").and_then(Value::as_i64);
+            assert_eq!(got, want, "{setting:?}");
+            assert_eq!(update.unset.len(), usize::from(setting.is_none()));
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_put_on_streams_and_subjects_and_leaves_the_checksum() {
+        let text = format!(
+            "{HEAD}[[create]]\nname = \"${{stream}}\"\nsubjects = [\"ws.>\"]\nretention = \"limits\"\n\
+             republish = {{ src = \"ws.>\", dest = \"live.ws.>\" }}\n[[update]]\nstream = \"DEAD\"\nset = {{ max_msgs = 1 }}\n"
+        );
+        let config = NatsConfig {
+            prefix: Some("blue".to_owned()),
+            ..config()
+        };
+        let migration = Migration::read("0001_test", &text, &config).unwrap();
+        assert_eq!(migration.checksum, read(&text).unwrap().checksum);
+        let [create, update] = &migration.operations[..] else {
+            panic!("{migration:?}");
+        };
+        assert_eq!(
+            Value::Object(create.config()),
+            json!({
+                "name": "blue-MINE",
+                "subjects": ["blue.ws.>"],
+                "retention": "limits",
+                "republish": {"src": "blue.ws.>", "dest": "blue.live.ws.>"}
+            })
+        );
+        assert_eq!(
+            (create.stream.as_str(), update.stream.as_str()),
+            ("blue-MINE", "blue-DEAD")
+        );
     }
 
     #[test]

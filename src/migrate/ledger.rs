@@ -13,14 +13,11 @@ use super::api::{Api, Created, Stored, Written};
 use super::compare::compare;
 use super::error::MigrateError;
 use super::file::{Fields, Migration, Wanted, to_config};
+use super::judge::Role;
 use crate::config::NatsConfig;
 
-/// The bucket's name.
-pub const BUCKET: &str = "HERALD_MIGRATIONS";
-/// The stream behind the bucket.
-pub(super) const STREAM: &str = "KV_HERALD_MIGRATIONS";
-/// The subjects of the bucket's keys begin with this.
-const PREFIX: &str = "$KV.HERALD_MIGRATIONS.";
+/// Most bytes of the bucket where the streams have limits: some thousand entries.
+const MAX_BYTES: i64 = 1024 * 1024;
 /// The key of the lock; every other key is a migration's name.
 const LOCK: &str = "lock";
 
@@ -48,7 +45,7 @@ impl Applied {
         let mut changes: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for operation in &migration.operations {
             let fields = changes.entry(operation.stream.clone()).or_default();
-            fields.extend(operation.fields.keys().cloned());
+            fields.extend(operation.fields.keys().chain(&operation.unset).cloned());
         }
         Self {
             name: migration.name.clone(),
@@ -85,15 +82,16 @@ pub(super) fn bucket(config: &NatsConfig) -> Fields {
         value,
         from_setting: false,
     };
+    let names = config.names();
     Fields::from([
-        ("name".to_owned(), fixed(STREAM.into())),
+        ("name".to_owned(), fixed(names.ledger().into())),
         (
             "description".to_owned(),
             fixed("Migrations that Herald applied".into()),
         ),
         (
             "subjects".to_owned(),
-            fixed(vec![format!("{PREFIX}>")].into()),
+            fixed(vec![format!("{}>", names.keys())].into()),
         ),
         ("storage".to_owned(), fixed("file".into())),
         ("retention".to_owned(), fixed("limits".into())),
@@ -101,7 +99,7 @@ pub(super) fn bucket(config: &NatsConfig) -> Fields {
         ("max_msgs_per_subject".to_owned(), fixed(1.into())),
         ("max_age".to_owned(), fixed(0.into())),
         ("max_msgs".to_owned(), fixed((-1).into())),
-        ("max_bytes".to_owned(), fixed((-1).into())),
+        ("max_bytes".to_owned(), fixed(max_bytes(config).into())),
         ("deny_delete".to_owned(), fixed(true.into())),
         ("allow_rollup_hdrs".to_owned(), fixed(true.into())),
         ("allow_direct".to_owned(), fixed(true.into())),
@@ -115,17 +113,33 @@ pub(super) fn bucket(config: &NatsConfig) -> Fields {
     ])
 }
 
+/// The bucket's limit. An account may take no stream without; elsewhere it stays as it always was, since a Herald of
+/// before takes any other for a change by hand.
+fn max_bytes(config: &NatsConfig) -> i64 {
+    let limits = [
+        config.max_bytes,
+        config.sessions_max_bytes,
+        config.dead_max_bytes,
+    ];
+    match limits.into_iter().flatten().any(|bytes| bytes > 0) {
+        true => MAX_BYTES,
+        false => -1,
+    }
+}
+
 /// Makes the bucket where there is none. May be repeated.
 pub(super) async fn ensure(api: &Api<'_>) -> Result<(), MigrateError> {
+    let names = api.config.names();
+    let stream = names.ledger();
     let wanted = bucket(api.config);
-    if api.stream_config(STREAM).await?.is_some()
-        || api.create_stream(STREAM, &to_config(&wanted)).await? == Created::Done
+    if api.stream_config(stream).await?.is_some()
+        || api.create_stream(stream, &to_config(&wanted)).await? == Created::Done
     {
         return Ok(());
     }
     // Somebody made it meanwhile, perhaps with other settings; what matters must be the same.
-    let found = api.stream_config(STREAM).await?.unwrap_or_default();
-    let (drift, _) = compare(STREAM, &wanted, &found);
+    let found = api.stream_config(stream).await?.unwrap_or_default();
+    let drift = compare(stream, Role::Ledger, &wanted, &found).drift;
     if drift.is_empty() {
         Ok(())
     } else {
@@ -136,14 +150,16 @@ pub(super) async fn ensure(api: &Api<'_>) -> Result<(), MigrateError> {
 /// Reads the whole bucket. Empty too where there is no bucket.
 pub(super) async fn read(api: &Api<'_>) -> Result<Ledger, MigrateError> {
     let mut ledger = Ledger::default();
+    let names = api.config.names();
+    let (stream, prefix) = (names.ledger(), names.keys());
     let mut next = 1;
     // A key that is written meanwhile moves behind and is met there.
     while let Some(message) = api
-        .next_message(STREAM, next, &format!("{PREFIX}>"))
+        .next_message(stream, next, &format!("{prefix}>"))
         .await?
     {
         next = message.sequence + 1;
-        let Some(key) = message.subject.strip_prefix(PREFIX) else {
+        let Some(key) = message.subject.strip_prefix(prefix) else {
             continue;
         };
         if key == LOCK {
@@ -180,9 +196,8 @@ pub(super) async fn add(
         key: applied.name.clone(),
         problem: error.to_string(),
     })?;
-    let subject = format!("{PREFIX}{}", applied.name);
     let expected = ledger.deleted.get(&applied.name).copied().unwrap_or(0);
-    api.write(STREAM, &subject, expected, HeaderMap::new(), payload)
+    api.write(&applied.name, expected, HeaderMap::new(), payload)
         .await
 }
 
@@ -197,7 +212,5 @@ pub(super) async fn write_lock(
         headers.insert("KV-Operation", "DEL");
     }
     let payload = holder.unwrap_or_default().as_bytes().to_vec();
-    let subject = format!("{PREFIX}{LOCK}");
-    api.write(STREAM, &subject, expected, headers, payload)
-        .await
+    api.write(LOCK, expected, headers, payload).await
 }

@@ -3,17 +3,20 @@
 //! Each file is applied once; a KV bucket, the ledger, says which were, with their checksums. Any
 //! number of processes may apply at a time: a lock in the same bucket lets one work and the others
 //! wait. A file that changed after it was applied, a ledger that is ahead of this binary, and an
-//! object that was changed by hand are told apart and never repaired silently. Values that come from
+//! object that was changed by hand are told apart and never repaired silently. What an operator changed is
+//! refused where no promise is kept with it, and told and left alone elsewhere. Values that come from
 //! settings are the exception: [`reconcile`] brings them to what the settings say.
 //!
 //! `file` reads the files, `ledger` and `lock` are the two uses of the bucket, `compare` sets
-//! what is there against what should be, `status` is what one look finds, and `run` does the work.
+//! what is there against what should be, `judge` says what comes of a difference, `status` is what one look
+//! finds, and `run` does the work.
 
 mod api;
 mod compare;
 mod denial;
 mod error;
 mod file;
+mod judge;
 mod ledger;
 mod lock;
 mod run;
@@ -27,7 +30,7 @@ use crate::config::NatsConfig;
 pub use self::compare::Difference;
 pub use self::error::MigrateError;
 pub use self::file::{Migration, Operation};
-pub use self::ledger::{Applied, BUCKET};
+pub use self::ledger::Applied;
 pub use self::run::{Migrator, Report};
 pub use self::set::MigrationSet;
 pub use self::status::{Entry, MissingStream, State, Status};

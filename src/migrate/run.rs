@@ -8,13 +8,14 @@ use chrono::Utc;
 use serde::Serialize;
 
 use super::api::{Api, Created, PATIENCE, Written};
-use super::compare::Difference;
+use super::compare::{Difference, compare};
 use super::error::MigrateError;
 use super::file::{Migration, Operation, to_config};
+use super::judge::Role;
 use super::ledger::{self, Applied, Ledger};
 use super::lock::{Contender, Lock, TAKEOVER_AFTER};
 use super::set::MigrationSet;
-use super::status::{Status, judge, mismatches};
+use super::status::{Status, judge};
 use crate::config::NatsConfig;
 
 /// How often the ledger is looked at while another process applies.
@@ -37,6 +38,8 @@ pub struct Report {
     pub unknown: Vec<String>,
     /// Values that are not what the settings say, left as they are.
     pub differences: Vec<Difference>,
+    /// Values that somebody changed by hand, left as they are.
+    pub edits: Vec<Difference>,
 }
 
 /// A set of migrations, the settings' values in it, and the connection to apply it on.
@@ -111,6 +114,7 @@ impl<'a> Migrator<'a> {
                     applied,
                     unknown: status.unknown().map(str::to_owned).collect(),
                     differences: status.differences,
+                    edits: status.edits,
                 });
             }
             self.ensure_bucket().await?;
@@ -288,11 +292,10 @@ impl<'a> Migrator<'a> {
         // It is there: made with other values of the settings by a process that was cut short, or
         // somebody else's.
         let found = self.api.stream_config(stream).await?.unwrap_or_default();
-        let mismatches = mismatches(stream, &operation.fields, &found);
-        if mismatches.is_empty() {
-            Ok(())
-        } else {
-            Err(MigrateError::OtherSettings(mismatches))
+        let role = Role::of(stream, self.api.config);
+        match compare(stream, role, &operation.fields, &found).drift {
+            none if none.is_empty() => Ok(()),
+            mismatches => Err(MigrateError::OtherSettings(mismatches)),
         }
     }
 
@@ -306,6 +309,9 @@ impl<'a> Migrator<'a> {
         let Some(mut config) = self.api.stream_config(stream).await? else {
             return Ok(None);
         };
+        if fields.is_empty() {
+            return Ok(Some(()));
+        }
         config.extend(fields.clone());
         lock.still_good()?;
         self.api.update_stream(stream, &config).await.map(Some)

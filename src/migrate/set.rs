@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::error::MigrateError;
-use super::file::{Fields, Migration};
+use super::file::{Fields, Migration, Wanted};
 use crate::config::NatsConfig;
 
 /// The files of `migrations/`, in their order.
@@ -17,6 +17,10 @@ const FILES: &[(&str, &str)] = &[
         include_str!("../../migrations/0002_sessions.toml"),
     ),
     ("0003_dead", include_str!("../../migrations/0003_dead.toml")),
+    (
+        "0004_limits",
+        include_str!("../../migrations/0004_limits.toml"),
+    ),
 ];
 
 /// Migration files by name, ordered by it.
@@ -52,10 +56,37 @@ impl MigrationSet {
     /// # Errors
     /// [`MigrateError::File`].
     pub(super) fn resolve(&self, config: &NatsConfig) -> Result<Vec<Migration>, MigrateError> {
-        self.0
+        let read = self
+            .0
             .iter()
-            .map(|(name, text)| Migration::read(name, text, config))
-            .collect()
+            .map(|(name, text)| Migration::read(name, text, config));
+        let mut migrations = read.collect::<Result<Vec<_>, _>>()?;
+        make_with_limits(&mut migrations);
+        Ok(migrations)
+    }
+}
+
+/// Has a stream made with the limit in bytes that a setting gives it in a later file: an account may ask for
+/// one, and then a stream cannot even be made without.
+fn make_with_limits(migrations: &mut [Migration]) {
+    const FIELD: &str = "max_bytes";
+    let limits: BTreeMap<String, Wanted> = migrations
+        .iter()
+        .flat_map(|migration| &migration.operations)
+        .filter_map(|operation| {
+            let limit = operation.fields.get(FIELD)?;
+            limit
+                .from_setting
+                .then(|| (operation.stream.clone(), limit.clone()))
+        })
+        .collect();
+    let operations = migrations
+        .iter_mut()
+        .flat_map(|migration| &mut migration.operations);
+    for operation in operations.filter(|operation| operation.creates) {
+        if let Some(limit) = limits.get(&operation.stream) {
+            operation.fields.insert(FIELD.to_owned(), limit.clone());
+        }
     }
 }
 
@@ -125,6 +156,29 @@ mod tests {
             let nanoseconds = |field: &str| events[field].value.as_i64().unwrap();
             assert!(nanoseconds("duplicate_window") <= nanoseconds("max_age"));
         }
+    }
+
+    #[test]
+    fn a_stream_is_made_with_the_limit_that_a_setting_gives_it_later() {
+        let config = NatsConfig {
+            max_bytes: Some(1000),
+            sessions_max_bytes: Some(0),
+            ..NatsConfig::default()
+        };
+        let migrations = MigrationSet::embedded().resolve(&config).unwrap();
+        let made: Vec<(&str, i64)> = migrations
+            .iter()
+            .flat_map(|migration| &migration.operations)
+            .filter(|operation| operation.creates)
+            .map(|operation| {
+                let bytes = operation.fields["max_bytes"].value.as_i64().unwrap();
+                (operation.stream.as_str(), bytes)
+            })
+            .collect();
+        assert_eq!(
+            made,
+            [("EVENTS", 1000), ("SESSIONS", -1), ("DEAD", 268_435_456)]
+        );
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::api::Api;
-use super::compare::{Difference, compare, same};
+use super::compare::{Compared, Difference, compare, same};
 use super::error::MigrateError;
-use super::file::{Fields, Migration};
+use super::file::Migration;
+use super::judge::Role;
 use super::ledger::{self, Applied, Ledger};
 use super::set::fold;
 
@@ -64,6 +65,7 @@ pub struct Status {
     pub(super) missing: Vec<MissingStream>,
     pub(super) drift: Vec<Difference>,
     pub(super) other_settings: Vec<Difference>,
+    pub(super) edits: Vec<Difference>,
     pub(super) differences: Vec<Difference>,
 }
 
@@ -93,7 +95,12 @@ impl Status {
         &self.differences
     }
 
-    /// Values that somebody changed by hand.
+    /// Values that somebody changed by hand and that Herald can work with: see [`Difference::advice`].
+    pub fn edits(&self) -> &[Difference] {
+        &self.edits
+    }
+
+    /// Values that somebody changed by hand, with which Herald cannot keep its promises.
     pub fn drift(&self) -> &[Difference] {
         &self.drift
     }
@@ -225,9 +232,17 @@ pub(super) async fn judge(
             });
             continue;
         };
-        let (mut drift, differences) = compare(stream, &wish.fields, &found);
-        drift.retain(|difference| !next.is_some_and(|next| explains(next, difference)));
+        let role = Role::of(stream, api.config);
+        let Compared {
+            mut drift,
+            mut edits,
+            differences,
+        } = compare(stream, role, &wish.fields, &found);
+        for list in [&mut drift, &mut edits] {
+            list.retain(|difference| !next.is_some_and(|next| explains(next, difference)));
+        }
         status.drift.extend(drift);
+        status.edits.extend(edits);
         status.differences.extend(differences);
     }
     judge_bucket(api, ledger, &mut status).await?;
@@ -264,10 +279,16 @@ async fn judge_bucket(
     if *ledger == Ledger::default() {
         return Ok(());
     }
-    if let Some(found) = api.stream_config(ledger::STREAM).await? {
-        let (drift, differences) = compare(ledger::STREAM, &ledger::bucket(api.config), &found);
-        status.drift.extend(drift);
-        status.differences.extend(differences);
+    let names = api.config.names();
+    let stream = names.ledger();
+    if let Some(found) = api.stream_config(stream).await? {
+        let mut wanted = ledger::bucket(api.config);
+        // Buckets of before have no limit; it matters only where an account asks for one.
+        wanted.remove("max_bytes");
+        let compared = compare(stream, Role::Ledger, &wanted, &found);
+        status.drift.extend(compared.drift);
+        status.edits.extend(compared.edits);
+        status.differences.extend(compared.differences);
     }
     Ok(())
 }
@@ -287,19 +308,10 @@ async fn judge_pending(
         .filter(|operation| operation.creates && !made.contains(operation.stream.as_str()));
     for operation in creates {
         if let Some(found) = api.stream_config(&operation.stream).await? {
-            status
-                .other_settings
-                .extend(mismatches(&operation.stream, &operation.fields, &found));
+            let role = Role::of(&operation.stream, api.config);
+            let compared = compare(&operation.stream, role, &operation.fields, &found);
+            status.other_settings.extend(compared.drift);
         }
     }
     Ok(())
-}
-
-/// What no setting explains between a stream that is there and the one to be made.
-pub(super) fn mismatches(
-    stream: &str,
-    fields: &Fields,
-    found: &serde_json::Map<String, serde_json::Value>,
-) -> Vec<Difference> {
-    compare(stream, fields, found).0
 }
