@@ -6,6 +6,7 @@
 use async_nats::Message;
 use async_nats::wire::header_block;
 use bytes::Bytes;
+use herald::config::NatsConfig;
 use herald::event::WorkspaceSlug;
 use herald::ingest::{RawStored, live_event};
 use libfuzzer_sys::fuzz_target;
@@ -28,9 +29,10 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(raw.subject.as_str(), "ws.acme.custom.x");
     assert_eq!((raw.sequence, raw.last_sequence), (7, Some(3)));
     assert_eq!(raw.time.timestamp_subsec_nanos(), 6);
+    let names = NatsConfig::default().names();
     let acme = WorkspaceSlug::parse("acme").expect("a slug");
-    let live = live_event(message(), "EVENTS", &acme).expect("an event of acme");
+    let live = live_event(message(), &names, &acme).expect("an event of acme");
     assert_eq!((live.message.sequence, live.previous), (7, 3));
     let globex = WorkspaceSlug::parse("globex").expect("a slug");
-    assert!(live_event(message(), "EVENTS", &globex).is_none());
+    assert!(live_event(message(), &names, &globex).is_none());
 });

@@ -6,6 +6,7 @@
 use async_nats::Message;
 use async_nats::wire::{Line, header_block, line, text};
 use bytes::Bytes;
+use herald::config::NatsConfig;
 use herald::event::WorkspaceSlug;
 use herald::ingest::live_event;
 use libfuzzer_sys::fuzz_target;
@@ -59,13 +60,20 @@ fn check_subject(subject: &[u8]) {
         description: None,
         length: 0,
     };
+    let names = NatsConfig::default().names();
     let acme = WorkspaceSlug::parse("acme").expect("a slug");
-    let live = live_event(message(), "EVENTS", &acme).expect("an event of acme");
+    let live = live_event(message(), &names, &acme).expect("an event of acme");
     assert_eq!(live.message.sequence, 7);
     for other in ["acm", "acme-custom", "custom", "globex"] {
         let other = WorkspaceSlug::parse(other).expect("a slug");
-        assert!(live_event(message(), "EVENTS", &other).is_none());
+        assert!(live_event(message(), &names, &other).is_none());
     }
+    let prefix = Some("blue".to_owned());
+    let blue = NatsConfig {
+        prefix,
+        ..NatsConfig::default()
+    };
+    assert!(live_event(message(), &blue.names(), &acme).is_none());
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -2,12 +2,9 @@
 
 use super::nats::Connection;
 use super::{CliError, output};
-use crate::config::Config;
+use crate::config::{Config, Names, names};
 use crate::event::WorkspaceSlug;
 use crate::ingest::{DirectGet, DirectGetError, RawStored};
-
-/// The stream of dead letters; no setting, as other streams are none.
-const STREAM: &str = "DEAD";
 
 /// Letters of one read, and about how many bytes: their payloads come along.
 const BATCH: usize = 512;
@@ -52,10 +49,11 @@ struct Row {
 
 pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     let mut nats = Connection::open(&config, "herald dead-letters").await?;
-    let get = DirectGet::new(nats.client.clone(), STREAM);
+    let names = config.nats.names();
+    let get = DirectGet::new(nats.client.clone(), &names, names.dead());
     let subject = match &args.workspace {
-        Some(workspace) => format!("dead.{workspace}.*"),
-        None => "dead.*.*".to_owned(),
+        Some(workspace) => names::letter(workspace, "*"),
+        None => names::ALL_LETTERS.to_owned(),
     };
     let mut rows = Vec::new();
     let mut from = 0;
@@ -64,7 +62,7 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
         let more = nats
             .allowed(reading)
             .await?
-            .map_err(|error| failure(&error))?;
+            .map_err(|error| failure(&error, &names))?;
         // JSON needs no widths, so that it need not wait for the last row.
         if args.json {
             for row in rows.drain(..) {
@@ -183,13 +181,15 @@ fn table(rows: &[Row]) -> Vec<String> {
         .collect()
 }
 
-fn failure(error: &DirectGetError) -> CliError {
+fn failure(error: &DirectGetError, names: &Names) -> CliError {
+    let stream = names.dead();
     CliError::Failure(match error {
         DirectGetError::NoResponders => {
-            format!("there is no stream {STREAM} here: `herald migrate` makes it")
+            format!("there is no stream {stream} here: `herald migrate` makes it")
         }
         DirectGetError::Timeout(_) => format!(
-            "{error}: is NATS up, and may this user publish to $JS.API.DIRECT.GET.{STREAM}?"
+            "{error}: is NATS up, and may this user publish to {}?",
+            names.api("DIRECT.GET", stream)
         ),
         _ => error.to_string(),
     })

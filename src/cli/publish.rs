@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::nats::Connection;
 use super::{CliError, output};
-use crate::config::Config;
+use crate::config::{Config, names};
 use crate::event::{EventName, PAYLOAD_MAX, StoredMessage, WorkspaceSlug, decode};
 use crate::ingest::{PubAck, PublishError, publish};
 use crate::telemetry::{CommandTraces, trace_of};
@@ -87,7 +87,7 @@ fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 
 pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     let payload = payload(&args.payload)?;
-    let subject = format!("ws.{}.{}", args.workspace, args.event);
+    let subject = names::event(&args.workspace, &args.event);
     let mut headers = headers(&args);
     check(&args, &subject, &headers, &payload)?;
     let traces = CommandTraces::start("herald-publish");
@@ -100,7 +100,13 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
         Some(traces.publish(&subject, payload.len(), &mut headers))
     };
     let trace = trace_of(&headers);
-    let ack = store(&config, &subject, headers, payload).await;
+    let ack = store(
+        &config,
+        &config.nats.names().subject(&subject),
+        headers,
+        payload,
+    )
+    .await;
     if let Some(publication) = publication {
         match &ack {
             Ok(ack) => publication.stored(&ack.stream, ack.sequence),
@@ -114,10 +120,13 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     if let Some(trace) = &trace {
         eprintln!("herald: trace {trace}");
     }
-    if ack.stream != config.nats.stream {
+    let names = config.nats.names();
+    if ack.stream != names.events() {
         return Err(CliError::Failure(format!(
             "the stream {} stored this as {}, and nats.stream is {}: no gateway will see it",
-            ack.stream, ack.sequence, config.nats.stream
+            ack.stream,
+            ack.sequence,
+            names.events()
         )));
     }
     let line = match (args.json, ack.duplicate) {
@@ -216,7 +225,8 @@ fn check(args: &Args, subject: &str, headers: &HeaderMap, payload: &Bytes) -> Re
 }
 
 fn failure(error: &PublishError, config: &Config, subject: &str) -> CliError {
-    let stream = &config.nats.stream;
+    let names = config.nats.names();
+    let stream = names.events();
     CliError::Failure(match error {
         PublishError::NoStream => format!(
             "no stream takes {subject}: `herald migrate` makes {stream}, and the NATS account must be the one that has it"
@@ -242,7 +252,7 @@ mod tests {
     fn checked(arguments: &[&str]) -> Result<(), String> {
         let args = parsed(arguments).map_err(|error| error.to_string())?;
         let payload = Bytes::from(args.payload.clone());
-        let subject = format!("ws.{}.{}", args.workspace, args.event);
+        let subject = names::event(&args.workspace, &args.event);
         check(&args, &subject, &headers(&args), &payload).map_err(|error| error.to_string())
     }
 

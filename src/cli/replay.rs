@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::nats::Connection;
 use super::{CliError, output};
-use crate::config::Config;
+use crate::config::{Config, names};
 use crate::event::WorkspaceSlug;
 use crate::ingest::{Batch, DirectGet, DirectGetError, RawStored};
 use crate::projection::{Notification, Projector, Recipients};
@@ -53,9 +53,10 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
         .and_then(|since| Utc::now().checked_sub_signed(since))
         .unwrap_or(DateTime::UNIX_EPOCH);
     let mut nats = Connection::open(&config, "herald replay").await?;
+    let names = config.nats.names();
     let mut reader = Reader {
-        get: DirectGet::new(nats.client.clone(), &config.nats.stream),
-        subject: format!("ws.{}.>", args.workspace),
+        get: DirectGet::new(nats.client.clone(), &names, names.events()),
+        subject: names::event(&args.workspace, ">"),
         from: From::Time(start),
     };
     let mut counts = Counts::default();
@@ -176,7 +177,8 @@ impl Reader {
     }
 
     fn failure(&self, error: &DirectGetError, config: &Config) -> CliError {
-        let stream = &config.nats.stream;
+        let names = config.nats.names();
+        let stream = names.events();
         let at = match self.from {
             From::Time(_) => String::new(),
             From::Sequence(sequence) => format!(" from sequence {sequence} on"),
@@ -186,7 +188,8 @@ impl Reader {
                 format!("there is no stream {stream} here: `herald migrate` makes it")
             }
             DirectGetError::Timeout(_) => format!(
-                "{error}{at}: is NATS up, and may this user publish to $JS.API.DIRECT.GET.{stream}?"
+                "{error}{at}: is NATS up, and may this user publish to {}?",
+                names.api("DIRECT.GET", stream)
             ),
             _ => format!("{error}{at}"),
         })

@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::Link;
 use super::permissions::{self, Probe, violation};
-use crate::config::NatsConfig;
+use crate::config::{Names, NatsConfig};
 
 /// Denied subjects that are remembered until they are looked at; of further ones only that there are some.
 const DENIED_MAX: usize = 64;
@@ -22,11 +22,12 @@ const LOOKS: u32 = 10;
 const PAUSE: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(3)];
 
 /// What is known of denials. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Denials(Arc<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
+    names: Names,
     /// What the server told and nobody has looked at. A lock, as the next one, held for a look.
     told: Mutex<Told>,
     some: Notify,
@@ -49,6 +50,16 @@ struct Standing {
 }
 
 impl Denials {
+    /// Nothing is denied yet.
+    pub fn new(names: Names) -> Self {
+        Self(Arc::new(Inner {
+            names,
+            told: Mutex::default(),
+            some: Notify::default(),
+            standing: Mutex::default(),
+        }))
+    }
+
     /// Takes what happened to the connection, if it is a denial.
     pub(super) fn heard(&self, event: &Event, inbox_prefix: &str) {
         let Event::ServerError(ServerError::Other(text)) = event else {
@@ -77,8 +88,14 @@ impl Denials {
     pub(super) fn trouble(&self, time: Duration) -> Option<String> {
         let standing = lock(&self.0.standing);
         let standing = standing.as_ref()?;
-        let vital = standing.denied.iter().find(|text| is_vital(text))?;
+        let vital = standing.denied.iter().find(|text| self.is_vital(text))?;
         (standing.since.elapsed() >= time).then(|| vital.clone())
+    }
+
+    /// Whether sockets go short of something where this is denied.
+    fn is_vital(&self, text: &str) -> bool {
+        let is_of = |plain: &str| text.contains(&format!(" to {}", self.0.names.subject(plain)));
+        !is_of("dead.") && !is_of("herald.sessions.")
     }
 
     /// How many things are denied.
@@ -142,7 +159,7 @@ async fn denied(
     config: &NatsConfig,
     doubted: &BTreeSet<Probe>,
 ) -> Result<Vec<String>, permissions::ProbeError> {
-    let mut probes = permissions::of_serve(&config.stream, &[]);
+    let mut probes = permissions::of_serve(&config.names(), &[]);
     // The server tells of a pattern alone that is denied in part, or the other way round.
     let more = doubted.iter().filter(|probe| !probes.contains(probe));
     let more: Vec<Probe> = more.cloned().collect();
@@ -152,11 +169,6 @@ async fn denied(
     denied.sort_unstable();
     denied.dedup();
     Ok(denied)
-}
-
-/// Whether sockets go short of something where this is denied.
-fn is_vital(text: &str) -> bool {
-    !text.contains("publish to dead.") && !text.contains(" to herald.sessions.")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -175,7 +187,7 @@ mod tests {
 
     #[test]
     fn what_is_denied_is_remembered_within_bounds() {
-        let denials = Denials::default();
+        let denials = Denials::new(NatsConfig::default().names());
         hear(&denials, "Stale Connection");
         for number in 0..1000 {
             let text = format!("Permissions Violation for Publish to \"session.acme.{number}\"");
@@ -198,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_no_socket_goes_short_of_leaves_the_gateway_ready() {
-        let denials = Denials::default();
+        let denials = Denials::new(NatsConfig::default().names());
         let sentence =
             |what: &str| format!("NATS does not allow this user to {what}: see nats.url");
         let trouble = |what: &[&str]| {

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::connection::{connected, next_on};
 use super::raw::RawStored;
+use crate::config::Names;
 use crate::event::Mark;
 use crate::telemetry::Metrics;
 
@@ -110,6 +111,7 @@ pub enum Seen {
 #[derive(Debug, Clone)]
 pub struct Leader {
     client: Client,
+    names: Names,
     name: String,
     subjects: &'static str,
     /// Where the time of each read goes.
@@ -140,6 +142,15 @@ struct Message {
     data: String,
 }
 
+impl Message {
+    fn plain(mut self, names: &Names) -> Self {
+        if let Some(plain) = names.plain(&self.subject) {
+            self.subject = plain.to_owned();
+        }
+        self
+    }
+}
+
 /// The answer to `$JS.API.STREAM.INFO`.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -164,10 +175,12 @@ impl fmt::Display for ApiError {
 const NO_MESSAGE: u64 = 10037;
 
 impl Leader {
-    /// Of the stream `name`, whose messages are all under `subjects`. Does no I/O.
-    pub fn new(client: &Client, name: &str, subjects: &'static str) -> Self {
+    /// Of the stream `name`, whose messages are all under the plain `subjects`. Subjects are plain here, asked
+    /// for and answered. Does no I/O.
+    pub fn new(client: &Client, names: &Names, name: &str, subjects: &'static str) -> Self {
         Self {
             client: client.clone(),
+            names: names.clone(),
             name: name.to_owned(),
             subjects,
             metrics: None,
@@ -193,7 +206,7 @@ impl Leader {
     /// # Errors
     /// [`ReadError`].
     pub async fn tail(&self) -> Result<Tail, ReadError> {
-        let last = json!({ "last_by_subj": self.subjects });
+        let last = json!({ "last_by_subj": self.names.subject(self.subjects) });
         if let Some(message) = self.get(&last).await? {
             return Ok(self.tail_at(message));
         }
@@ -298,6 +311,7 @@ impl Leader {
     /// # Errors
     /// [`ReadError`].
     pub async fn next(&self, sequence: u64, subject: &str) -> Result<Option<RawStored>, ReadError> {
+        let subject = self.names.subject(subject);
         let request = json!({ "seq": sequence, "next_by_subj": subject });
         let message = self.get(&request).await?;
         message.map(|message| self.raw(message)).transpose()
@@ -312,6 +326,7 @@ impl Leader {
         time: DateTime<Utc>,
         subject: &str,
     ) -> Result<Option<RawStored>, ReadError> {
+        let subject = self.names.subject(subject);
         let request = json!({ "start_time": time, "next_by_subj": subject });
         let message = self.get(&request).await?;
         message.map(|message| self.raw(message)).transpose()
@@ -322,7 +337,8 @@ impl Leader {
     /// # Errors
     /// [`ReadError`].
     pub async fn last(&self, subject: &str) -> Result<Option<RawStored>, ReadError> {
-        match self.get(&json!({ "last_by_subj": subject })).await? {
+        let asked = self.names.subject(subject);
+        match self.get(&json!({ "last_by_subj": asked })).await? {
             Some(message) if message.subject != subject => {
                 Err(self.error("the answer is of another subject"))
             }
@@ -335,7 +351,8 @@ impl Leader {
     /// # Errors
     /// [`ReadError`].
     pub async fn has(&self, subject: &str) -> Result<bool, ReadError> {
-        let last = self.get(&json!({ "last_by_subj": subject })).await?;
+        let asked = self.names.subject(subject);
+        let last = self.get(&json!({ "last_by_subj": asked })).await?;
         Ok(last.is_some())
     }
 
@@ -362,7 +379,7 @@ impl Leader {
         match answer.error {
             Some(error) if error.err_code == NO_MESSAGE => Ok(None),
             Some(error) => Err(self.error(error)),
-            None => Ok(answer.message),
+            None => Ok(answer.message.map(|message| message.plain(&self.names))),
         }
     }
 
@@ -395,7 +412,7 @@ impl Leader {
 
     /// Asks JetStream's API until there is an answer.
     async fn keep_asking(&self, api: &str, request: String) -> Result<Bytes, ReadError> {
-        let subject = format!("$JS.API.STREAM.{api}.{}", self.name);
+        let subject = self.names.api(&format!("STREAM.{api}"), &self.name);
         let request = Bytes::from(request);
         let inbox = self.client.new_inbox();
         let subscribed = self.client.subscribe(inbox.clone()).await;

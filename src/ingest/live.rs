@@ -3,10 +3,8 @@
 use async_nats::Message;
 
 use super::RawStored;
+use crate::config::{Names, names};
 use crate::event::{StoredMessage, WorkspaceSlug};
-
-/// Where a stream's stored messages are republished: this and the stored subject.
-const PREFIX: &str = "live.";
 
 /// A republished message and what the server says came before it.
 #[derive(Debug)]
@@ -16,14 +14,14 @@ pub struct Live {
     pub previous: u64,
 }
 
-/// Reads a message republished from `stream`.
+/// Reads a message republished from `stream`, whose subject is plain from then on.
 ///
 /// `None` where it does not carry the server's valid Nats-Stream, Nats-Subject, Nats-Sequence,
 /// Nats-Last-Sequence and Nats-Time-Stamp. The last value of a header counts: a publisher may send
 /// headers of these names, and the server's own come after. Neither is one read whose body the server left out
 /// (`republish.headers_only`), which it says with Nats-Msg-Size: it would be a bad event, where the stream has
 /// a good one.
-pub(super) fn republished(message: Message, stream: &str) -> Option<RawStored> {
+pub(super) fn republished(message: Message, names: &Names, stream: &str) -> Option<RawStored> {
     let from = message.headers.as_ref()?.get_last("Nats-Stream")?;
     if from.as_str() != stream {
         return None;
@@ -34,13 +32,15 @@ pub(super) fn republished(message: Message, stream: &str) -> Option<RawStored> {
     }
     let heard = message.subject.clone();
     let raw = RawStored::parse(message).ok()?;
+    let stored = names.plain(&raw.subject)?;
+    let is_of_subject = names::stored(names.plain(&heard)?)? == stored;
     let ordered = raw.last_sequence? < raw.sequence;
-    (heard.strip_prefix(PREFIX)? == raw.subject.as_str() && ordered).then_some(raw)
+    (is_of_subject && ordered).then(|| raw.plain(names))
 }
 
 /// Reads an event of `workspace`. `None` where it is not one, as in [`republished`].
-pub fn event(message: Message, stream: &str, workspace: &WorkspaceSlug) -> Option<Live> {
-    let raw = republished(message, stream)?;
+pub fn event(message: Message, names: &Names, workspace: &WorkspaceSlug) -> Option<Live> {
+    let raw = republished(message, names, names.events())?;
     raw.is_of(workspace).then_some(Live {
         previous: raw.last_sequence?,
         message: raw.into_stored(workspace.clone()),
@@ -52,6 +52,7 @@ mod tests {
     use async_nats::HeaderMap;
 
     use super::*;
+    use crate::config::NatsConfig;
 
     fn message(change: impl FnOnce(&mut HeaderMap)) -> Message {
         let mut headers = HeaderMap::new();
@@ -76,13 +77,22 @@ mod tests {
         }
     }
 
+    fn names(prefix: &str) -> Names {
+        let prefix = Some(prefix.to_owned());
+        NatsConfig {
+            prefix,
+            ..NatsConfig::default()
+        }
+        .names()
+    }
+
     fn acme() -> WorkspaceSlug {
         WorkspaceSlug::parse("acme").unwrap()
     }
 
     #[test]
     fn a_republished_message_becomes_an_event() {
-        let live = event(message(|_| {}), "EVENTS", &acme()).unwrap();
+        let live = event(message(|_| {}), &names(""), &acme()).unwrap();
         assert_eq!(live.message.subject.as_str(), "ws.acme.record.created");
         assert_eq!((live.message.sequence, live.previous), (7, 3));
         assert_eq!(live.message.time.timestamp_subsec_nanos(), 123_456_789);
@@ -94,7 +104,7 @@ mod tests {
             headers.insert("Nats-Sequence", "999");
             headers.append("Nats-Sequence", "7");
         });
-        let live = event(forged, "EVENTS", &acme()).unwrap();
+        let live = event(forged, &names(""), &acme()).unwrap();
         assert_eq!(live.message.sequence, 7);
     }
 
@@ -114,18 +124,54 @@ mod tests {
         ];
         for (index, change) in changes.iter().enumerate() {
             assert!(
-                event(message(change), "EVENTS", &acme()).is_none(),
+                event(message(change), &names(""), &acme()).is_none(),
                 "change {index}"
             );
         }
         let mut bare = message(|_| {});
         bare.headers = None;
-        assert!(event(bare, "EVENTS", &acme()).is_none());
+        assert!(event(bare, &names(""), &acme()).is_none());
     }
 
     #[test]
     fn another_workspace_with_the_same_beginning_is_another_workspace() {
         let short = WorkspaceSlug::parse("acm").unwrap();
-        assert!(event(message(|_| {}), "EVENTS", &short).is_none());
+        assert!(event(message(|_| {}), &names(""), &short).is_none());
+    }
+
+    #[test]
+    fn with_a_prefix_only_what_has_it_on_both_subjects_is_an_event_and_the_event_is_the_same() {
+        let of = |stream: &str, stored: &str, heard: &str| {
+            let mut message = message(|headers| {
+                headers.insert("Nats-Stream", stream);
+                headers.insert("Nats-Subject", stored);
+            });
+            message.subject = heard.into();
+            event(message, &names("blue"), &acme())
+        };
+        let stored = "blue.ws.acme.record.created";
+        let live = of("blue-EVENTS", stored, "blue.live.ws.acme.record.created").unwrap();
+        assert_eq!(live.message.subject.as_str(), "ws.acme.record.created");
+        for (stream, stored, heard) in [
+            ("EVENTS", stored, "blue.live.ws.acme.record.created"),
+            (
+                "blue-EVENTS",
+                "ws.acme.record.created",
+                "live.ws.acme.record.created",
+            ),
+            ("blue-EVENTS", stored, "live.ws.acme.record.created"),
+            ("blue-EVENTS", stored, "red.live.ws.acme.record.created"),
+            (
+                "blue-EVENTS",
+                "ws.acme.record.created",
+                "blue.live.ws.acme.record.created",
+            ),
+            ("blue-EVENTS", stored, "live.blue.ws.acme.record.created"),
+        ] {
+            assert!(
+                of(stream, stored, heard).is_none(),
+                "{stream} {stored} {heard}"
+            );
+        }
     }
 }

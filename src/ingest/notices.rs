@@ -13,13 +13,12 @@ use tracing::debug;
 
 use super::Link;
 use crate::auth::UserKey;
+use crate::config::{Names, names};
 use crate::event::WorkspaceSlug;
 use crate::room::SessionId;
 
 /// Before the workspace and the user.
 const PREFIX: &str = "herald.sessions.";
-/// All its subjects.
-pub const SUBJECTS: &str = "herald.sessions.*.*";
 /// Larger bodies are not looked at; ours have some 110 bytes.
 const BODY_MAX: usize = 512;
 /// Notices that wait for the connection; further ones are dropped.
@@ -52,22 +51,25 @@ enum Body {
 
 /// Tells notices. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Notices(mpsc::Sender<(String, Vec<u8>)>);
+pub struct Notices {
+    names: Names,
+    sender: mpsc::Sender<(String, Vec<u8>)>,
+}
 
 impl Notices {
     /// Notices, and the task that sends them.
-    pub fn start(link: Link) -> (Self, impl Future<Output = ()> + Send) {
+    pub fn start(link: Link, names: Names) -> (Self, impl Future<Output = ()> + Send) {
         let (sender, waiting) = mpsc::channel(WAITING_MAX);
-        (Self(sender), send(link, waiting))
+        (Self { names, sender }, send(link, waiting))
     }
 
     /// Tells all gateways, this one too.
     pub fn tell(&self, workspace: &WorkspaceSlug, user: UserKey, notice: Notice) {
-        let subject = format!("{PREFIX}{workspace}.{user}");
+        let subject = self.names.subject(&names::notice(workspace, user));
         let sent = serde_json::to_vec(&Body::from(notice))
             .map_err(|error| error.to_string())
             .and_then(|body| {
-                let sent = self.0.try_send((subject, body));
+                let sent = self.sender.try_send((subject, body));
                 sent.map_err(|error| error.to_string())
             });
         if let Err(error) = sent {
@@ -77,17 +79,19 @@ impl Notices {
 }
 
 /// Subscribes to the notices of all gateways; `None` where the client has ended.
-pub async fn listen(client: &Client) -> Option<Subscriber> {
-    client.subscribe(SUBJECTS).await.ok()
+pub async fn listen(client: &Client, names: &Names) -> Option<Subscriber> {
+    let all = names.subject(names::ALL_NOTICES);
+    client.subscribe(all).await.ok()
 }
 
 /// Reads a notice; `None` if it is none.
-pub fn parse(message: &Message) -> Option<(WorkspaceSlug, UserKey, Notice)> {
+pub fn parse(message: &Message, names: &Names) -> Option<(WorkspaceSlug, UserKey, Notice)> {
     // An object: a list of its values would be taken, too.
     if message.payload.len() > BODY_MAX || !message.payload.starts_with(b"{") {
         return None;
     }
-    let (workspace, user) = message.subject.strip_prefix(PREFIX)?.split_once('.')?;
+    let subject = names.plain(&message.subject)?;
+    let (workspace, user) = subject.strip_prefix(PREFIX)?.split_once('.')?;
     let workspace = WorkspaceSlug::parse(workspace).ok()?;
     let user = UserKey::parse(user)?;
     let notice = match serde_json::from_slice(&message.payload).ok()? {
@@ -137,8 +141,13 @@ async fn send(link: Link, mut waiting: mpsc::Receiver<(String, Vec<u8>)>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::NatsConfig;
 
     const USER: &str = "0123456789abcdef0123456789abcdef";
+
+    fn plain() -> Names {
+        NatsConfig::default().names()
+    }
 
     fn message(subject: &str, body: &str) -> Message {
         Message {
@@ -168,7 +177,7 @@ mod tests {
             let body = serde_json::to_string(&Body::from(notice)).unwrap();
             assert!(body.len() < BODY_MAX, "{body}");
             let subject = format!("{PREFIX}acme.{USER}");
-            let (workspace, user, read) = parse(&message(&subject, &body)).unwrap();
+            let (workspace, user, read) = parse(&message(&subject, &body), &plain()).unwrap();
             assert_eq!(workspace.as_str(), "acme");
             assert_eq!(user, UserKey::parse(USER).unwrap());
             assert_eq!(read, notice);
@@ -199,8 +208,23 @@ mod tests {
             (&format!("{PREFIX}acme.{USER}.more"), good),
             (&format!("live.session.acme.{USER}"), good),
         ] {
-            assert_eq!(parse(&message(subject, body)), None, "{subject} {body}");
+            assert_eq!(
+                parse(&message(subject, body), &plain()),
+                None,
+                "{subject} {body}"
+            );
         }
-        assert!(parse(&message(&subject, good)).is_some());
+        assert!(parse(&message(&subject, good), &plain()).is_some());
+        // Another deployment's.
+        let prefix = Some("blue".to_owned());
+        let blue = NatsConfig {
+            prefix,
+            ..NatsConfig::default()
+        }
+        .names();
+        assert_eq!(parse(&message(&subject, good), &blue), None);
+        let prefixed = format!("blue.{subject}");
+        assert_eq!(parse(&message(&prefixed, good), &plain()), None);
+        assert!(parse(&message(&prefixed, good), &blue).is_some());
     }
 }

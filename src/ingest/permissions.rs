@@ -8,17 +8,11 @@ use std::time::Duration;
 use async_nats::{Client, Event, HeaderMap, RequestErrorKind, ServerError, header};
 use tokio::sync::mpsc;
 
-use super::{ConnectError, connect, event_channel, notices, sessions};
-use crate::config::NatsConfig;
+use super::{ConnectError, connect, event_channel};
+use crate::config::{Names, NatsConfig, names};
 
-/// The stream of dead letters.
-const DEAD: &str = "DEAD";
-/// The stream behind the migrations' ledger.
-const LEDGER: &str = "KV_HERALD_MIGRATIONS";
 /// A workspace of the attempts' own; nothing of it is ever stored.
 const WORKSPACE: &str = "herald-check";
-/// Nobody answers there, which NATS tells at once.
-const NOBODYS: &str = "herald-check.nobody";
 /// How long a server may take to judge what it was sent.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -40,35 +34,33 @@ pub enum ProbeError {
     NoAnswer(String),
 }
 
-/// The attempts for a gateway whose events are in `stream`, and that is to make `streams_to_make`.
-pub fn of_serve(stream: &str, streams_to_make: &[String]) -> Vec<Probe> {
-    let api = |request: &str, stream: &str| Probe::Publish(format!("$JS.API.{request}.{stream}"));
-    let mut probes: Vec<Probe> = [stream, sessions::STREAM, DEAD, LEDGER]
+/// The attempts for a gateway of these names, and that is to make `streams_to_make`.
+pub fn of_serve(names: &Names, streams_to_make: &[String]) -> Vec<Probe> {
+    let api = |request: &str, stream: &str| Probe::Publish(names.api(request, stream));
+    let (events, sessions, ledger) = (names.events(), names.sessions(), names.ledger());
+    let mut probes: Vec<Probe> = [events, sessions, names.dead(), ledger]
         .map(|stream| api("STREAM.INFO", stream))
         .into();
-    probes.extend([stream, sessions::STREAM, LEDGER].map(|stream| api("STREAM.MSG.GET", stream)));
-    probes.extend([stream, sessions::STREAM].map(|stream| api("DIRECT.GET", stream)));
-    probes.extend(
-        [
-            // Any workspace's: which there will be is not known.
-            "live.ws.*.>".to_owned(),
-            "live.session.*.*".to_owned(),
-            notices::SUBJECTS.to_owned(),
-            format!("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{stream}"),
-            format!(
-                "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{}",
-                sessions::STREAM
-            ),
-        ]
-        .map(Probe::Subscribe),
-    );
-    probes.push(Probe::Publish(format!("session.{WORKSPACE}.0")));
-    probes.push(Probe::Publish(format!("dead.{WORKSPACE}.0")));
-    // It names no user, so that no gateway takes it for a notice.
-    probes.push(Probe::Publish(format!("herald.sessions.{WORKSPACE}.0")));
+    probes.extend([events, sessions, ledger].map(|stream| api("STREAM.MSG.GET", stream)));
+    probes.extend([events, sessions].map(|stream| api("DIRECT.GET", stream)));
+    // Any workspace's: which there will be is not known.
+    let heard = [
+        names::live(names::event("*", ">")),
+        names::live(names::claim("*", "*")),
+        names::ALL_NOTICES.to_owned(),
+    ];
+    probes.extend(heard.map(|subject| Probe::Subscribe(names.subject(&subject))));
+    probes.extend([events, sessions].map(|stream| Probe::Subscribe(names.elected(stream))));
+    let sent = [
+        names::claim(WORKSPACE, 0),
+        names::letter(WORKSPACE, 0),
+        // It names no user, so that no gateway takes it for a notice.
+        names::notice(WORKSPACE, 0),
+    ];
+    probes.extend(sent.map(|subject| Probe::Publish(names.subject(&subject))));
     if !streams_to_make.is_empty() {
-        probes.push(api("STREAM.CREATE", LEDGER));
-        probes.push(Probe::Publish(format!("$KV.HERALD_MIGRATIONS.{WORKSPACE}")));
+        probes.push(api("STREAM.CREATE", ledger));
+        probes.push(Probe::Publish(names.key(WORKSPACE)));
     }
     probes.extend(
         streams_to_make
@@ -90,10 +82,12 @@ pub async fn denied(
     probes: Vec<Probe>,
 ) -> Result<Vec<String>, ProbeError> {
     let (happens, events) = event_channel();
+    let names = config.names();
     let attempt = Attempt {
         client: connect(config, name, happens).await?,
         events,
         inbox_prefix: &config.inbox_prefix,
+        question: names.api("STREAM.INFO", names.events()),
     };
     tokio::time::timeout(PATIENCE, attempt.try_all(probes))
         .await
@@ -105,6 +99,8 @@ struct Attempt<'a> {
     client: Client,
     events: mpsc::Receiver<Event>,
     inbox_prefix: &'a str,
+    /// A request that every user of Herald's may make, and that is answered.
+    question: String,
 }
 
 impl Attempt<'_> {
@@ -117,6 +113,8 @@ impl Attempt<'_> {
                     let subscribed = self.client.subscribe(subject).await;
                     subscribers.push(subscribed.map_err(|_| ProbeError::Closed)?);
                 }
+                // Told by the question, which comes last.
+                Probe::Publish(subject) if subject == self.question => {}
                 Probe::Publish(subject) => {
                     let mut headers = HeaderMap::new();
                     headers.insert(header::NATS_EXPECTED_STREAM, "herald-check-none");
@@ -135,20 +133,18 @@ impl Attempt<'_> {
         while let Some(event) = self.events.recv().await {
             match event {
                 Event::Closed => break,
-                event => {
-                    let denial = denial(&event, self.inbox_prefix);
-                    denied.extend(denial.filter(|text| !text.contains(NOBODYS)));
-                }
+                event => denied.extend(denial(&event, self.inbox_prefix)),
             }
         }
         Ok(denied)
     }
 
     /// What is denied until the server has judged all that was sent. It does so in order, so that its
-    /// word on one more request, an answer or a denial, comes after everything else.
+    /// word on one more request, an answer or a denial, comes after everything else. That request is one that
+    /// has to be allowed: a server logs each denial, and nothing is to be logged of a user who lacks nothing.
     async fn until_judged(&mut self) -> Result<Vec<String>, ProbeError> {
         let client = self.client.clone();
-        let question = client.request(NOBODYS, "".into());
+        let question = client.request(self.question.clone(), "".into());
         tokio::pin!(question);
         let mut denied = Vec::new();
         loop {
@@ -164,13 +160,11 @@ impl Attempt<'_> {
                     let Some(text) = denial(&event, self.inbox_prefix) else {
                         continue;
                     };
-                    if text.contains(NOBODYS) {
-                        return Ok(denied);
-                    }
                     // The inbox was subscribed to just now, with the question: no answer will come.
-                    let is_inbox = text.contains("nats.inbox_prefix");
+                    let is_last = text.contains("nats.inbox_prefix")
+                        || text.contains(&format!("{}:", self.question));
                     denied.push(text);
-                    if is_inbox {
+                    if is_last {
                         return Ok(denied);
                     }
                 }
@@ -227,8 +221,9 @@ mod tests {
             let is_one = |probe: &&Probe| matches!(probe, Probe::Publish(subject) if subject.contains(".CREATE."));
             probes.iter().filter(is_one).count()
         };
-        assert_eq!(makes(&of_serve("EVENTS", &[])), 0);
-        assert_eq!(makes(&of_serve("EVENTS", &["EVENTS".to_owned()])), 2);
+        let names = NatsConfig::default().names();
+        assert_eq!(makes(&of_serve(&names, &[])), 0);
+        assert_eq!(makes(&of_serve(&names, &["EVENTS".to_owned()])), 2);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
+use crate::config::Names;
 use crate::event::{StoredMessage, WorkspaceSlug};
 
 /// A stored message with what the server says of it.
@@ -65,6 +66,18 @@ impl RawStored {
             headers: message.headers,
             payload: message.payload,
         })
+    }
+
+    /// The message under its plain subject. What comes of a stream of `names` has their prefix.
+    #[must_use]
+    pub(super) fn plain(mut self, names: &Names) -> Self {
+        if let Some(plain) = names
+            .plain(&self.subject)
+            .filter(|plain| plain.len() < self.subject.len())
+        {
+            self.subject = plain.into();
+        }
+        self
     }
 
     /// The workspace that the subject names: its second token, where the first is `ws`.

@@ -128,7 +128,7 @@ async fn look((stream, reads): (&Looked, &[Reads])) {
     let got = got.err().map(|error| match &led {
         // What both lack is no matter of direct gets.
         Err(cause) => cause.cause().to_owned(),
-        Ok(_) => direct.told(&error),
+        Ok(_) => told(&error, stream.direct.asked_on()),
     });
     leader.note(began, led.err().map(|error| error.cause().to_owned()));
     direct.note(began, got);
@@ -194,20 +194,17 @@ impl Reads {
         }
     }
 
-    /// What a direct get's error means to an operator.
-    fn told(&self, error: &DirectGetError) -> String {
-        match error {
-            DirectGetError::Timeout(_) => format!(
-                "{error}: may this user publish to $JS.API.DIRECT.GET.{}?",
-                self.stream
-            ),
-            error => error.to_string(),
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Option<Failing>> {
         // No code that holds the lock can panic half-way through a change.
         self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a direct get's error means to an operator.
+fn told(error: &DirectGetError, asked_on: &str) -> String {
+    match error {
+        DirectGetError::Timeout(_) => format!("{error}: may this user publish to {asked_on}?"),
+        error => error.to_string(),
     }
 }
 

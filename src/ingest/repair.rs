@@ -15,6 +15,7 @@ use super::direct_get::{DirectGet, DirectGetError};
 use super::floor::FloorReader;
 use super::leader::{Leader, ReadError, Seen};
 use super::raw::RawStored;
+use crate::config::names;
 use crate::event::{Mark, StoredMessage, WorkspaceSlug};
 
 /// Repairs that read from NATS at the same time. A batched direct get costs the broker some 300 µs;
@@ -249,7 +250,7 @@ impl Repairer {
         from: Position,
         end: u64,
     ) -> Result<(Vec<RawStored>, u64), RepairError> {
-        let subject = format!("ws.{workspace}.>");
+        let subject = names::event(workspace, ">");
         let (mut upto, mut batch) = match from {
             Position::Above(done) if done >= end => return Ok((Vec::new(), end)),
             Position::Above(done) => {

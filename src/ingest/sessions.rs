@@ -16,13 +16,9 @@ use super::leader::{Leader, ReadError};
 use super::live;
 use super::raw::RawStored;
 use crate::auth::UserKey;
+use crate::config::{Names, names};
 use crate::event::WorkspaceSlug;
 use crate::room::{Claim, SessionId};
-
-/// The stream of claims.
-pub const STREAM: &str = "SESSIONS";
-/// All its subjects.
-pub const SUBJECTS: &str = "session.>";
 
 /// How long an acknowledgement may take before it is looked whether the claim is stored.
 const ACK_TIMEOUT: Duration = Duration::from_millis(700);
@@ -55,6 +51,7 @@ struct Body {
 #[derive(Debug, Clone)]
 pub struct ClaimWriter {
     context: Context,
+    names: Names,
     leader: Leader,
     gateway: String,
     /// Names this process, new with each start: which claims are its own.
@@ -63,13 +60,14 @@ pub struct ClaimWriter {
 
 impl ClaimWriter {
     /// Claims in the name of `gateway`, the instance's id; `leader` is that of SESSIONS.
-    pub fn new(client: Client, leader: Leader, gateway: &str) -> Self {
+    pub fn new(client: Client, names: Names, leader: Leader, gateway: &str) -> Self {
         let context = ContextBuilder::new()
             .ack_timeout(ACK_TIMEOUT)
             .backpressure_on_inflight(true)
             .build(client);
         Self {
             context,
+            names,
             leader,
             gateway: gateway.to_owned(),
             process: Uuid::new_v4().simple().to_string(),
@@ -174,7 +172,9 @@ impl ClaimWriter {
             .payload(body.into())
             .message_id(format!("{session}:{last}"))
             .expected_last_subject_sequence(last);
-        let sent = self.context.send_publish(subject.to_owned(), message);
+        let sent = self
+            .context
+            .send_publish(self.names.subject(subject), message);
         Ok(sent.await?.await?.sequence)
     }
 
@@ -190,7 +190,7 @@ impl ClaimWriter {
         message: async_nats::Message,
         workspace: &WorkspaceSlug,
     ) -> Option<(UserKey, Claim)> {
-        let raw = live::republished(message, STREAM)?;
+        let raw = live::republished(message, &self.names, self.names.sessions())?;
         self.parse(
             &raw.subject,
             workspace,
@@ -224,7 +224,7 @@ impl ClaimWriter {
     }
 }
 
-/// The subject of a user's claims in a workspace.
-pub fn subject(workspace: &WorkspaceSlug, user: UserKey) -> String {
-    format!("session.{workspace}.{user}")
+/// The plain subject of a user's claims in a workspace.
+pub(super) fn subject(workspace: &WorkspaceSlug, user: UserKey) -> String {
+    names::claim(workspace, user)
 }

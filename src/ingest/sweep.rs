@@ -12,6 +12,7 @@ use super::direct_get::{DirectGet, DirectGetError};
 use super::gather::{Ask, RETRY, gather};
 use super::leader::{Leader, ReadError, Seen, StreamState, Tail};
 use super::proven::{self, ProofError};
+use crate::config::names;
 use crate::event::{Mark, WorkspaceSlug};
 use crate::room::RoomHandle;
 
@@ -218,7 +219,7 @@ impl Sweeper {
     ) -> Result<HashMap<WorkspaceSlug, Vec<Last>>, ProofError> {
         let subjects: Vec<String> = workspaces
             .iter()
-            .map(|workspace| format!("ws.{workspace}.>"))
+            .map(|workspace| names::event(workspace, ">"))
             .collect();
         let found = proven::lasts(&self.direct, &self.events, &subjects, tail).await?;
         let mut by_workspace: HashMap<WorkspaceSlug, Vec<Last>> = workspaces

@@ -24,16 +24,16 @@ use super::health::{self, Health};
 use super::live::{Live, Setup};
 use super::reload::Reloader;
 use super::{drain, listener, tls};
-use crate::config::Config;
+use crate::config::{Config, names};
 use crate::ingest::{
     ClaimChecker, ClaimWriter, ConnectError, DeadLetters, Denials, DirectGet, Disturbances,
     FloorReader, Happened, Leader, Link, Looked, Notices, Readable, Repairer, Sweeper, notices,
-    permissions, sessions,
+    permissions,
 };
 use crate::migrate;
 use crate::room::{Damper, HoldBudget, Resync, RoomContext, Rooms};
 use crate::socket::{Doorway, upgrade};
-use crate::telemetry::{Metrics, Telemetry};
+use crate::telemetry::{Metrics, Telemetry, UNLIMITED};
 
 /// So much later than what it takes along, the end of the NATS client may be known.
 const LOST: Duration = Duration::from_millis(200);
@@ -302,15 +302,17 @@ async fn open(
     parts: &mut JoinSet<()>,
 ) -> Result<Rooms, ServeError> {
     let disturbances = Arc::new(Disturbances::default());
-    let denials = Denials::default();
+    let denials = Denials::new(config.nats.names());
     let metrics = Arc::clone(telemetry.metrics());
     let link = Link::establish(&config.nats, metrics, Arc::clone(&disturbances), &denials).await?;
     migrated(&link, config).await?;
     permitted(config).await?;
+    let names = config.nats.names();
+    let leader =
+        |stream: &str, subjects: &'static str| Leader::new(link.client(), &names, stream, subjects);
     let leaders = Leaders {
-        events: Leader::new(link.client(), &config.nats.stream, "ws.>")
-            .observed(telemetry.metrics()),
-        sessions: Leader::new(link.client(), sessions::STREAM, sessions::SUBJECTS),
+        events: leader(names.events(), names::ALL_EVENTS).observed(telemetry.metrics()),
+        sessions: leader(names.sessions(), names::ALL_CLAIMS),
     };
     let context = context(
         config,
@@ -323,9 +325,9 @@ async fn open(
     );
     let rooms = Rooms::new(Arc::new(context), cancel.clone());
     parts.spawn(resync(rooms.clone(), disturbances));
-    parts.spawn(hear_notices(link.clone(), rooms.clone()));
+    parts.spawn(hear_notices(rooms.clone()));
     for leader in [leaders.events.clone(), leaders.sessions] {
-        parts.spawn(elections(link.clone(), leader, rooms.clone()));
+        parts.spawn(elections(leader, rooms.clone()));
     }
     parts.spawn(watch_lag(
         leaders.events,
@@ -382,7 +384,10 @@ async fn try_migrated(
     }
     status.check()?;
     for difference in status.differences() {
-        warn!(%difference, "jetstream differs from the settings, herald migrate reconciles it");
+        warn!(target: UNLIMITED, %difference, "jetstream differs from the settings, herald migrate reconciles it");
+    }
+    for edit in status.edits() {
+        warn!(target: UNLIMITED, edit = edit.advice(), "a stream was changed by hand");
     }
     Ok(None)
 }
@@ -390,7 +395,7 @@ async fn try_migrated(
 /// Refuses to serve where the NATS user lacks a permission. The server tells of it only when it is
 /// used, and then answers nothing: joins would fail for ever, or sockets would hear nothing.
 async fn permitted(config: &Config) -> Result<(), ServeError> {
-    let probes = permissions::of_serve(&config.nats.stream, &[]);
+    let probes = permissions::of_serve(&config.nats.names(), &[]);
     match permissions::denied(&config.nats, "herald", probes).await {
         Ok(denied) if denied.is_empty() => Ok(()),
         Ok(denied) => Err(ServeError::Denied(denied)),
@@ -420,13 +425,14 @@ fn context(
 ) -> RoomContext {
     let metrics = Arc::clone(telemetry.metrics());
     let client = link.client().clone();
-    let stream = config.nats.stream.clone();
+    let names = config.nats.names();
     let Leaders { events, sessions } = leaders;
-    let events_direct = DirectGet::new(client.clone(), &stream);
+    let events_direct = DirectGet::new(client.clone(), &names, names.events());
     let (floor, reader) = FloorReader::start(events.clone());
     parts.spawn(reader);
     let claims = ClaimWriter::new(
         client.clone(),
+        names.clone(),
         sessions.clone(),
         &telemetry.instance().to_string(),
     );
@@ -436,7 +442,7 @@ fn context(
     };
     let (sweeps, sweeper) = sweeper.start();
     parts.spawn(sweeper);
-    let sessions_direct = DirectGet::new(client.clone(), sessions.stream());
+    let sessions_direct = DirectGet::new(client.clone(), &names, names.sessions());
     let looked = vec![
         Looked::new(&events, &events_direct),
         Looked::new(&sessions, &sessions_direct),
@@ -458,9 +464,9 @@ fn context(
     };
     let (claim_checks, checker) = checker.start();
     parts.spawn(checker);
-    let (notices, sender) = Notices::start(link.clone());
+    let (notices, sender) = Notices::start(link.clone(), names.clone());
     parts.spawn(sender);
-    let (dead_letters, publisher) = DeadLetters::start(client);
+    let (dead_letters, publisher) = DeadLetters::start(client, names.clone());
     parts.spawn(publisher);
     metrics.observe_dead_letters(dead_letters.counters());
     RoomContext {
@@ -473,7 +479,7 @@ fn context(
         floor,
         claims,
         live: live.clone(),
-        stream,
+        names,
         link,
         readable,
         metrics,
@@ -499,14 +505,15 @@ async fn watch_lag(events: Leader, rooms: Rooms, metrics: Arc<Metrics>) {
 }
 
 /// Hears what all gateways tell of a user's sockets. Ends with the NATS client.
-async fn hear_notices(link: Link, rooms: Rooms) {
+async fn hear_notices(rooms: Rooms) {
     use futures_util::StreamExt;
-    let Some(mut heard) = notices::listen(link.client()).await else {
+    let (link, names) = (&rooms.context().link, &rooms.context().names);
+    let Some(mut heard) = notices::listen(link.client(), names).await else {
         error!("notices of other gateways are not heard");
         return;
     };
     while let Some(message) = heard.next().await {
-        match notices::parse(&message) {
+        match notices::parse(&message, names) {
             Some((workspace, user, notice)) => rooms.noticed(workspace, user, notice),
             // As a look at what this user may publish is, too.
             None => debug!("notice dropped"),
@@ -534,13 +541,11 @@ async fn resync(rooms: Rooms, disturbances: Arc<Disturbances>) {
 
 /// Tells the rooms, and who waits for it, of every election of `leader`: some of what was stored before it may
 /// not have been republished.
-async fn elections(link: Link, leader: Leader, rooms: Rooms) {
+async fn elections(leader: Leader, rooms: Rooms) {
     use futures_util::StreamExt;
-    let subject = format!(
-        "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{}",
-        leader.stream()
-    );
-    let Ok(mut elections) = link.client().subscribe(subject.clone()).await else {
+    let context = rooms.context();
+    let subject = context.names.elected(leader.stream());
+    let Ok(mut elections) = context.link.client().subscribe(subject.clone()).await else {
         error!(stream = leader.stream(), "leader elections are not heard");
         return;
     };

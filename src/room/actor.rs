@@ -19,6 +19,7 @@ use super::handle::{Command, RoomHandle, Shared};
 use super::members::Members;
 use super::registry::{RoomContext, Rooms};
 use super::schedule::Schedule;
+use crate::config::names;
 use crate::event::{Mark, WorkspaceSlug};
 use crate::ingest::{Repair, Repaired};
 use crate::socket::CloseReason;
@@ -335,12 +336,13 @@ async fn listen(
 ) -> Option<(Ears, Mark)> {
     timeout(AWAY, context.link.connected()).await.ok()?;
     let client = context.link.client();
+    let live = |stored: String| context.names.subject(&names::live(stored));
     let events = client
-        .subscribe(format!("live.ws.{workspace}.>"))
+        .subscribe(live(names::event(workspace, ">")))
         .await
         .ok()?;
     let claims = client
-        .subscribe(format!("live.session.{workspace}.*"))
+        .subscribe(live(names::claim(workspace, "*")))
         .await
         .ok()?;
     // Before the read: what the subscriptions drop meanwhile is to be looked for.

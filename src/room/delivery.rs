@@ -22,7 +22,7 @@ const BEFORE_JUDGING: usize = 2 * SUBSCRIPTION_CAPACITY;
 impl Room {
     /// A live message came.
     pub(super) fn event(&mut self, message: Message) {
-        let Some(live) = live_event(message, &self.context.stream, &self.workspace) else {
+        let Some(live) = live_event(message, &self.context.names, &self.workspace) else {
             debug!(workspace = %self.workspace, "live message dropped");
             self.context.metrics.live_dropped(LiveDrop::Forged);
             return;

@@ -103,7 +103,7 @@ impl Room {
         let event = decoded.as_ref().ok();
         tracing.event(&EventFacts {
             message: arrival.message,
-            stream: &self.context.stream,
+            stream: self.context.names.events(),
             identity,
             extension: event.and_then(|event| {
                 let traceparent = event.traceparent.as_deref()?;

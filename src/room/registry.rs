@@ -11,6 +11,7 @@ use super::actor;
 use super::flaps::Damper;
 use super::handle::{Command, Resync, RoomHandle, Shared};
 use super::hold::HoldBudget;
+use crate::config::Names;
 use crate::event::WorkspaceSlug;
 use crate::ingest::{
     ClaimCheckHandle, ClaimWriter, DeadLetters, FloorReader, Link, Readable, Repairer, SweepHandle,
@@ -27,8 +28,8 @@ const LINGERING_MAX: usize = 1000;
 pub struct RoomContext {
     pub link: Link,
     pub readable: Readable,
-    /// The stream of events (`nats.stream`).
-    pub stream: String,
+    /// What streams and subjects are called.
+    pub names: Names,
     pub floor: FloorReader,
     pub repairer: Repairer,
     /// What may wait in all rooms while they repair.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Subject, Subscriber};
 use futures_util::StreamExt;
+use herald::config::NatsConfig;
 use herald::ingest::{DirectGet, DirectGetError, Leader};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -88,7 +89,12 @@ async fn a_leaders_read_is_sent_again_until_somebody_leads() {
     let nats = Nats::start("").await;
     let client = nats.connect().await;
     let asked = answering(&client, LEADER, 3).await;
-    let leader = Leader::new(&nats.connect().await, "EVENTS", "ws.>");
+    let leader = Leader::new(
+        &nats.connect().await,
+        &NatsConfig::default().names(),
+        "EVENTS",
+        "ws.>",
+    );
     let tail = leader.tail().await.unwrap();
     assert_eq!(tail.mark.sequence, 7);
     assert_eq!(asked.await.unwrap().len(), 3);
@@ -98,7 +104,12 @@ async fn a_leaders_read_is_sent_again_until_somebody_leads() {
 async fn a_leaders_read_is_sent_again_when_there_was_an_election() {
     let nats = Nats::start("").await;
     let client = nats.connect().await;
-    let leader = Leader::new(&nats.connect().await, "EVENTS", "ws.>");
+    let leader = Leader::new(
+        &nats.connect().await,
+        &NatsConfig::default().names(),
+        "EVENTS",
+        "ws.>",
+    );
     let mut questions = subscribed(&client, LEADER).await;
     let elections = async {
         // More often than time alone would have it.
@@ -117,7 +128,12 @@ async fn a_leaders_read_is_sent_again_when_there_was_an_election() {
 async fn a_leader_that_never_answers_is_an_error_and_one_that_is_not_there_is_another() {
     let nats = Nats::start("").await;
     let client = nats.connect().await;
-    let leader = Leader::new(&nats.connect().await, "EVENTS", "ws.>");
+    let leader = Leader::new(
+        &nats.connect().await,
+        &NatsConfig::default().names(),
+        "EVENTS",
+        "ws.>",
+    );
     let error = leader.tail().await.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -137,7 +153,12 @@ async fn a_direct_get_is_asked_again_elsewhere_until_its_answer_begins() {
     let nats = Nats::start("").await;
     let client = nats.connect().await;
     let asked = answering(&client, DIRECT, 2).await;
-    let get = DirectGet::new(nats.connect().await, "EVENTS").with_timeout(Duration::from_secs(2));
+    let get = DirectGet::new(
+        nats.connect().await,
+        &NatsConfig::default().names(),
+        "EVENTS",
+    )
+    .with_timeout(Duration::from_secs(2));
     let mut batch = get.next_by_subject(1, 10, 1024, "ws.>").await.unwrap();
     let message = batch.next().await.unwrap().expect("a message");
     assert_eq!(message.sequence, 7);
@@ -157,7 +178,8 @@ async fn a_direct_get_is_asked_again_at_once_when_its_connection_was_broken() {
     let cable = Cable::to(nats.port()).await;
     let client = async_nats::connect(cable.url()).await.unwrap();
     // Left to time, the second question would come after 75 s.
-    let get = DirectGet::new(client.clone(), "EVENTS").with_timeout(Duration::from_secs(600));
+    let get = DirectGet::new(client.clone(), &NatsConfig::default().names(), "EVENTS")
+        .with_timeout(Duration::from_secs(600));
     let mut batch = get.next_by_subject(1, 10, 1024, "ws.>").await.unwrap();
     asked.next().await.expect("asked");
     let again = async {
@@ -182,9 +204,10 @@ async fn what_is_asked_without_a_connection_is_not_asked_when_there_is_one_again
     let mut asked = subscribed(&nats.connect().await, "$JS.API.>").await;
     let cable = Cable::to(nats.port()).await;
     let client = async_nats::connect(cable.url()).await.unwrap();
-    let leader = Leader::new(&client, "EVENTS", "ws.>");
+    let leader = Leader::new(&client, &NatsConfig::default().names(), "EVENTS", "ws.>");
     let patience = Duration::from_millis(100);
-    let get = DirectGet::new(client.clone(), "EVENTS").with_timeout(patience);
+    let get = DirectGet::new(client.clone(), &NatsConfig::default().names(), "EVENTS")
+        .with_timeout(patience);
     let without_a_connection = async {
         // What is under way when the connection breaks is not sent again either.
         asked.next().await.expect("asked");

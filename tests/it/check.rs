@@ -181,7 +181,7 @@ async fn what_is_not_migrated_is_wrong_unless_serve_migrates() {
     assert!(output.stdout.contains(note), "{output:?}");
     let client = nats.connect().await;
     let status = migrate::status(&client, &Default::default()).await.unwrap();
-    assert_eq!(status.pending().count(), 3, "looking applies nothing");
+    assert_eq!(status.pending().count(), 4, "looking applies nothing");
 }
 
 #[tokio::test]

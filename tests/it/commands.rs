@@ -236,7 +236,8 @@ async fn dead_letters_are_listed_with_their_reasons() {
     let nats = migrated().await;
     let none = herald(&nats, &["dead-letters"]);
     assert_eq!(out(&none), "");
-    let (letters, publisher) = DeadLetters::start(nats.connect().await);
+    let names = NatsConfig::default().names();
+    let (letters, publisher) = DeadLetters::start(nats.connect().await, names);
     tokio::spawn(publisher);
     for (workspace, sequence) in [("acme", 7), ("globex", 8)] {
         let message = StoredMessage {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream};
 use futures_util::future::join_all;
+use herald::config::NatsConfig;
 use herald::event::{BadEvent, Reason, StoredMessage, WorkspaceSlug};
 use herald::ingest::{DeadLetters, DropReason};
 
@@ -64,7 +65,8 @@ struct Reporter(DeadLetters);
 
 impl Reporter {
     async fn start(nats: &Nats) -> Self {
-        let (letters, publisher) = DeadLetters::start(nats.connect().await);
+        let names = NatsConfig::default().names();
+        let (letters, publisher) = DeadLetters::start(nats.connect().await, names);
         tokio::spawn(publisher);
         Self(letters)
     }
@@ -107,7 +109,7 @@ impl Reporter {
 #[tokio::test]
 async fn what_waits_when_the_task_has_failed_is_counted() {
     let nats = Nats::jetstream().await;
-    let (letters, task) = DeadLetters::start(nats.connect().await);
+    let (letters, task) = DeadLetters::start(nats.connect().await, NatsConfig::default().names());
     let reporter = Reporter(letters);
     for sequence in 1..=3 {
         reporter.report("acme", sequence, "{}");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, Context, stream};
+use herald::config::NatsConfig;
 use herald::ingest::{Batch, DirectGet, DirectGetError, End, RawStored};
 
 use crate::support::nats::{JETSTREAM, Nats};
@@ -49,7 +50,11 @@ async fn a_batch_goes_on_where_the_one_before_ended() {
         let workspace = if n % 2 == 0 { "acme" } else { "globex" };
         publish(&context, &format!("ws.{workspace}.custom.x"), "{}").await;
     }
-    let get = DirectGet::new(nats.connect().await, "EVENTS");
+    let get = DirectGet::new(
+        nats.connect().await,
+        &NatsConfig::default().names(),
+        "EVENTS",
+    );
 
     let mut batch = get.next_by_subject(0, 3, ALL, "ws.acme.>").await.unwrap();
     assert_eq!(sequences(&read(&mut batch).await), [1, 3, 5]);
@@ -88,7 +93,11 @@ async fn the_servers_facts_win_over_what_a_publisher_forges() {
     }
     let ack = context.publish_with_headers("ws.acme.custom.x", headers, "{}".into());
     ack.await.unwrap().await.unwrap();
-    let get = DirectGet::new(nats.connect().await, "EVENTS");
+    let get = DirectGet::new(
+        nats.connect().await,
+        &NatsConfig::default().names(),
+        "EVENTS",
+    );
     let mut batch = get.next_by_subject(1, 10, ALL, "ws.>").await.unwrap();
     let raws = read(&mut batch).await;
     assert_eq!(raws[0].subject.as_str(), "ws.acme.custom.x");
@@ -108,7 +117,11 @@ async fn multi_last_gives_the_last_of_each_subject_and_how_far_it_looked() {
     }
     publish(&context, "ws.a.custom.y", "{}").await;
     publish(&context, "ws.c.custom.x", "{}").await;
-    let get = DirectGet::new(nats.connect().await, "EVENTS");
+    let get = DirectGet::new(
+        nats.connect().await,
+        &NatsConfig::default().names(),
+        "EVENTS",
+    );
     let subjects = ["ws.a.>".to_owned(), "ws.b.>".to_owned()];
     let (lasts, end) = get.multi_last(&subjects).await.unwrap();
     let got: Vec<_> = lasts
@@ -135,7 +148,11 @@ async fn reading_since_a_time_starts_with_the_first_message_of_that_time() {
     for _ in 0..3 {
         publish(&context, "ws.acme.custom.x", "{}").await;
     }
-    let get = DirectGet::new(nats.connect().await, "EVENTS");
+    let get = DirectGet::new(
+        nats.connect().await,
+        &NatsConfig::default().names(),
+        "EVENTS",
+    );
     let mut batch = get.next_by_subject(1, 10, ALL, "ws.>").await.unwrap();
     let raws = read(&mut batch).await;
     let nanosecond = chrono::Duration::nanoseconds(1);
@@ -158,14 +175,14 @@ async fn each_failure_is_told_apart() {
     let context = events(&nats).await;
     let client = nats.connect().await;
 
-    let mut batch = DirectGet::new(client.clone(), "NOSUCH")
+    let mut batch = DirectGet::new(client.clone(), &NatsConfig::default().names(), "NOSUCH")
         .next_by_subject(1, 1, ALL, "ws.>")
         .await
         .unwrap();
     let error = batch.next().await.unwrap_err();
     assert!(matches!(error, DirectGetError::NoResponders), "{error:?}");
 
-    let get = DirectGet::new(client.clone(), "EVENTS");
+    let get = DirectGet::new(client.clone(), &NatsConfig::default().names(), "EVENTS");
     let mut acks = Vec::new();
     let error = get.multi_last(&[]).await.unwrap_err();
     assert!(matches!(error, DirectGetError::BadRequest(_)), "{error:?}");
@@ -187,7 +204,8 @@ async fn a_denied_question_ends_with_a_timeout() {
         { user: u, password: p, permissions: { publish: \"x\" } } ] }";
     let nats = Nats::start(&format!("{JETSTREAM}{only_x}")).await;
     let client = nats.connect_as("u", "p", "_INBOX").await.unwrap();
-    let get = DirectGet::new(client, "EVENTS").with_timeout(Duration::from_millis(300));
+    let get = DirectGet::new(client, &NatsConfig::default().names(), "EVENTS")
+        .with_timeout(Duration::from_millis(300));
     let mut batch = get.next_by_subject(1, 1, ALL, "ws.>").await.unwrap();
     let error = batch.next().await.unwrap_err();
     assert!(matches!(error, DirectGetError::Timeout(_)), "{error:?}");

@@ -33,7 +33,7 @@ pub(crate) fn config(nats: &Nats) -> NatsConfig {
 
 /// The set of the binary and [`LONGER`].
 pub(crate) fn extended() -> MigrationSet {
-    MigrationSet::embedded().with("0004_longer", LONGER)
+    MigrationSet::embedded().with("0005_longer", LONGER)
 }
 
 /// Asks the JetStream API as it is, so that nothing between could leave a field out.
@@ -78,7 +78,7 @@ async fn a_fresh_server_gets_the_objects_of_the_design() {
     let report = migrate::apply(&client, &config(&nats)).await.unwrap();
     assert_eq!(
         report.applied,
-        ["0001_events", "0002_sessions", "0003_dead"]
+        ["0001_events", "0002_sessions", "0003_dead", "0004_limits"]
     );
     assert!(report.differences.is_empty() && report.unknown.is_empty());
 
@@ -86,7 +86,7 @@ async fn a_fresh_server_gets_the_objects_of_the_design() {
     assert_eq!(events["subjects"], json!(["ws.>"]));
     assert_eq!(events["storage"], "file");
     assert_eq!(events["retention"], "limits");
-    assert_eq!(events["discard"], "old");
+    assert_eq!(events["discard"], "new");
     assert_eq!(events["num_replicas"], 1);
     assert_eq!(events["max_age"], HOUR);
     assert_eq!(events["duplicate_window"], HOUR / 30);
@@ -197,7 +197,10 @@ async fn eight_at_once_apply_each_migration_once() {
     };
     let mut applied: Vec<String> = join_all((0..8).map(|_| one())).await.concat();
     applied.sort();
-    assert_eq!(applied, ["0001_events", "0002_sessions", "0003_dead"]);
+    assert_eq!(
+        applied,
+        ["0001_events", "0002_sessions", "0003_dead", "0004_limits"]
+    );
     let client = nats.connect().await;
     let lock = bucket(&client).await.entry("lock").await.unwrap().unwrap();
     assert_eq!(
@@ -242,8 +245,8 @@ async fn an_update_changes_its_fields_and_no_others() {
     let mut expected = stream(&client, "SESSIONS").await;
     let migrator = Migrator::new(&client, &config, &extended()).unwrap();
     let status = migrator.status().await.unwrap();
-    assert_eq!(status.pending().collect::<Vec<_>>(), ["0004_longer"]);
-    assert_eq!(migrator.apply().await.unwrap().applied, ["0004_longer"]);
+    assert_eq!(status.pending().collect::<Vec<_>>(), ["0005_longer"]);
+    assert_eq!(migrator.apply().await.unwrap().applied, ["0005_longer"]);
     expected.insert("max_age".to_owned(), json!(48 * HOUR));
     assert_eq!(stream(&client, "SESSIONS").await, expected);
     assert!(migrator.status().await.unwrap().is_applied());
@@ -256,12 +259,14 @@ async fn a_migration_cut_short_is_finished() {
     let config = config(&nats);
     // Streams made and not yet in the ledger, one field changed and not yet in the ledger.
     migrate::apply(&client, &config).await.unwrap();
-    bucket(&client).await.delete("0003_dead").await.unwrap();
+    for name in ["0003_dead", "0004_limits"] {
+        bucket(&client).await.delete(name).await.unwrap();
+    }
     let report = migrate::apply(&client, &config).await.unwrap();
-    assert_eq!(report.applied, ["0003_dead"]);
+    assert_eq!(report.applied, ["0003_dead", "0004_limits"]);
     edit(&client, "SESSIONS", json!({"max_age": 48 * HOUR})).await;
     let migrator = Migrator::new(&client, &config, &extended()).unwrap();
-    assert_eq!(migrator.apply().await.unwrap().applied, ["0004_longer"]);
+    assert_eq!(migrator.apply().await.unwrap().applied, ["0005_longer"]);
 }
 
 #[tokio::test]
@@ -291,7 +296,7 @@ async fn a_lock_left_behind_is_taken_over_and_a_held_one_is_not() {
             () = alive => {}
         }
         // Now it is left behind.
-        assert_eq!(soon(apply).await.unwrap().applied, ["0004_longer"]);
+        assert_eq!(soon(apply).await.unwrap().applied, ["0005_longer"]);
     }
     assert_eq!(stream(&client, "SESSIONS").await["max_age"], 48 * HOUR);
 }
@@ -322,7 +327,7 @@ async fn a_slow_process_does_not_repeat_what_a_fast_one_did() {
         let report = fast.apply().await.unwrap();
         assert_eq!(
             report.applied,
-            ["0002_sessions", "0003_dead", "0004_longer"]
+            ["0002_sessions", "0003_dead", "0004_limits", "0005_longer"]
         );
         proxy.release();
     });
@@ -353,7 +358,7 @@ async fn an_answer_that_is_lost_costs_nothing() {
             .patience(Duration::from_secs(2))
             .takeover_after(Duration::from_secs(3600));
         let report = soon(migrator.apply()).await.unwrap();
-        assert_eq!(report.applied.len(), 3, "{text}");
+        assert_eq!(report.applied.len(), 4, "{text}");
         assert!(proxy.has_lost(), "{text}");
     }
 }
@@ -371,7 +376,7 @@ async fn a_bucket_that_is_not_known_everywhere_is_waited_for() {
     let nats = lossy(70).await;
     let client = nats.connect().await;
     let report = migrate::apply(&client, &config(&nats)).await.unwrap();
-    assert_eq!(report.applied.len(), 3);
+    assert_eq!(report.applied.len(), 4);
     // Where it stays so, that is a passing fault, and JetStream is not said to be missing.
     let nats = lossy(100).await;
     let client = nats.connect().await;
@@ -398,7 +403,7 @@ async fn applying_waits_for_a_server_that_stands_still() {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         nats.resume().await;
     });
-    assert_eq!(report.unwrap().applied.len(), 3);
+    assert_eq!(report.unwrap().applied.len(), 4);
 }
 
 #[tokio::test]
@@ -487,7 +492,7 @@ async fn dry_run_and_status_write_nothing() {
     let done = herald(&nats, &[], &["migrate"]).await.ok();
     assert_eq!(
         done.stdout,
-        "applied 0001_events\napplied 0002_sessions\napplied 0003_dead\n"
+        "applied 0001_events\napplied 0002_sessions\napplied 0003_dead\napplied 0004_limits\n"
     );
     assert_eq!(done.stderr, "");
     let again = herald(&nats, &[], &["migrate"]).await.ok();
@@ -519,7 +524,7 @@ async fn the_ledger_is_a_bucket_like_any_other() {
             .map(Result::unwrap)
             .collect()
             .await;
-        keys.len() == 3
+        keys.len() == 4
     });
     assert!(found.await);
 }

@@ -98,8 +98,8 @@ async fn a_stream_of_that_name_with_other_settings_ends_serve() {
     let words = [
         "EVENTS",
         "exists with other settings",
-        "max_msgs",
         "republish",
+        "allow_direct",
     ];
     fails(&builder, &words).await;
     // It is as it was.

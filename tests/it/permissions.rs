@@ -95,7 +95,7 @@ async fn gateway_and_operator_see_how_the_migrations_stand() {
     let config = production.config("gateway");
     let gateway = production.user("gateway").await;
     let status = migrate::status(&gateway.client, &config).await.unwrap();
-    assert_eq!(status.pending().count(), 3);
+    assert_eq!(status.pending().count(), 4);
     let error = migrate::apply(&gateway.client, &config).await.unwrap_err();
     assert!(
         error

@@ -22,7 +22,7 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     let mut findings = vec![connection(&nats.client)];
     let status = migrate::status(&nats.client, &config.nats).await;
     let probes = permissions::of_serve(
-        &config.nats.stream,
+        &config.nats.names(),
         &streams_to_make(config, &nats.client, &status),
     );
     let denied = permissions::denied(&config.nats, "herald check", probes).await;
@@ -104,11 +104,17 @@ fn migrations(status: &Status, serve_applies: bool) -> Vec<Finding> {
             .map(|error| Finding::wrong(MIGRATIONS, &error)),
     );
     if findings.is_empty() {
-        findings.push(Finding::ok(MIGRATIONS, "all applied, nothing changed"));
+        let text = match status.edits() {
+            [] => "all applied, nothing changed",
+            _ => "all applied",
+        };
+        findings.push(Finding::ok(MIGRATIONS, text));
     }
     findings.extend(status.differences().iter().map(|difference| {
         let text = format!("{difference} by the settings: herald migrate reconciles it");
         Finding::note(MIGRATIONS, text)
     }));
+    let edits = status.edits().iter();
+    findings.extend(edits.map(|edit| Finding::note(MIGRATIONS, edit.advice())));
     findings
 }

@@ -6,6 +6,7 @@ use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use crate::config::names;
 use crate::event::{
     BadEvent, Reason, StoredMessage, WorkspaceSlug, baggage, traceparent, tracestate,
 };
@@ -53,6 +54,7 @@ pub(super) struct Letter {
 /// A letter as it is sent.
 #[derive(Debug)]
 pub(super) struct Message {
+    /// Plain.
     pub(super) subject: String,
     pub(super) headers: HeaderMap,
     pub(super) payload: Bytes,
@@ -129,7 +131,7 @@ impl Letter {
         }
         // The stream keeps one letter of a subject whatever its id; the id has the answer to a second
         // one say where the first stands.
-        let subject = format!("dead.{workspace}.{}", self.sequence);
+        let subject = names::letter(workspace, self.sequence);
         insert(&mut headers, "Nats-Msg-Id", &subject);
         let trace = self
             .trace

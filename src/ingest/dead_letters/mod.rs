@@ -26,6 +26,7 @@ pub use self::drops::{DeadLetterCounters, DropReason};
 use self::letter::{CUT, Letter, PAYLOAD_MAX};
 use self::publisher::Publisher;
 use self::queue::FairQueue;
+use crate::config::Names;
 use crate::event::{BadEvent, StoredMessage, WorkspaceSlug};
 use crate::telemetry::{DeadLetterTrace, EventTrace};
 
@@ -77,7 +78,7 @@ enum Outcome {
 impl DeadLetters {
     /// Where to report, and the task that publishes over `client`, which has to be run until
     /// [`DeadLetters::end`].
-    pub fn start(client: Client) -> (Self, impl Future<Output = ()> + Send) {
+    pub fn start(client: Client, names: Names) -> (Self, impl Future<Output = ()> + Send) {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 queue: FairQueue::new(QUEUE_BYTES),
@@ -89,7 +90,7 @@ impl DeadLetters {
             ending: CancellationToken::new(),
             over: CancellationToken::new(),
         });
-        let publisher = Publisher::new(client, Arc::clone(&shared));
+        let publisher = Publisher::new(client, names, Arc::clone(&shared));
         let task = TaskTracker::new();
         let run = task.track_future({
             let shared = Arc::clone(&shared);

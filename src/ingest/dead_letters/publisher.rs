@@ -18,12 +18,10 @@ use super::drops::DropReason;
 use super::letter::{Letter, Message};
 use super::share::{Amount, Holding, Shares, Verdict};
 use super::{Outcome, Shared};
+use crate::config::{Names, names};
 use crate::event::WorkspaceSlug;
 use crate::ingest::connection::{connected, epoch};
 use crate::ingest::publish::{PubAck, PublishError, publish};
-
-/// The stream of dead letters; no setting, as other streams are none.
-const STREAM: &str = "DEAD";
 
 /// At most so many letters in each time of [`PACE`]: 1,000 a second. A broker stores some 10,000 a second
 /// and more, so that a flood of bad events, from every gateway at once, leaves it to the good ones.
@@ -53,6 +51,7 @@ const BEHIND_ALL: u64 = 1 << 40;
 /// The task behind [`super::DeadLetters`].
 pub(super) struct Publisher {
     client: Client,
+    names: Names,
     shared: Arc<Shared>,
     shares: Shares,
     /// The connection that the shares were asked on.
@@ -119,13 +118,14 @@ struct State {
 }
 
 impl Publisher {
-    pub(super) fn new(client: Client, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(client: Client, names: Names, shared: Arc<Shared>) -> Self {
         let mut pace = tokio::time::interval(PACE);
         // After a quiet time there is no burst to catch up.
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             epoch: epoch(&client.statistics()),
             client,
+            names,
             shared,
             shares: Shares::default(),
             pace,
@@ -245,12 +245,12 @@ impl Publisher {
     }
 
     async fn holding(&self, workspace: &WorkspaceSlug) -> Result<Holding, AskError> {
-        let filter = format!("dead.{workspace}.>");
+        let filter = self.names.subject(&names::letter(workspace, ">"));
         let question = json!({ "subjects_filter": filter, "offset": BEHIND_ALL });
         let request = Request::new()
             .payload(Bytes::from(question.to_string()))
             .timeout(Some(ACK_TIMEOUT));
-        let subject = format!("$JS.API.STREAM.INFO.{STREAM}");
+        let subject = self.names.api("STREAM.INFO", self.names.dead());
         let answer = self.client.send_request(subject, request).await?;
         match serde_json::from_slice(&answer.payload)? {
             Answer::Said {
@@ -290,9 +290,12 @@ impl Publisher {
             message.cut();
         }
         let client = self.client.clone();
+        let subject = self.names.subject(&message.subject);
         let shared = Arc::clone(&self.shared);
         flights.spawn(async move {
-            let sent = shared.over.run_until_cancelled(send(&client, &mut message));
+            let sent = shared
+                .over
+                .run_until_cancelled(send(&client, &subject, &mut message));
             let outcome = sent.await;
             let outcome = outcome.unwrap_or(Outcome::Dropped(DropReason::Shutdown));
             shared.settle(&workspace, message.trace, outcome);
@@ -302,13 +305,13 @@ impl Publisher {
 }
 
 /// Tries one letter until it is stored or given up.
-async fn send(client: &Client, message: &mut Message) -> Outcome {
+async fn send(client: &Client, subject: &str, message: &mut Message) -> Outcome {
     let mut retries = RETRIES.into_iter();
     loop {
         connected(client).await;
         let result = publish(
             client,
-            message.subject.clone(),
+            subject.to_owned(),
             message.headers.clone(),
             message.payload.clone(),
             ACK_TIMEOUT,

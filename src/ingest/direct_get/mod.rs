@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use self::answer::{Kind, Step, step};
 use super::connection::{broken, connected, epoch, next_on};
 use super::raw::RawStored;
+use crate::config::Names;
 
 pub use self::answer::End;
 
@@ -38,6 +39,7 @@ const ASKED_MAX: u32 = 3;
 #[derive(Debug, Clone)]
 pub struct DirectGet {
     client: Client,
+    names: Names,
     subject: Subject,
     timeout: Duration,
 }
@@ -120,13 +122,19 @@ impl<'a> Request<'a> {
 }
 
 impl DirectGet {
-    /// Reads of `stream` over `client`.
-    pub fn new(client: Client, stream: &str) -> Self {
+    /// Reads of `stream` over `client`. Subjects are plain here, asked for and answered.
+    pub fn new(client: Client, names: &Names, stream: &str) -> Self {
         Self {
             client,
-            subject: format!("$JS.API.DIRECT.GET.{stream}").into(),
+            names: names.clone(),
+            subject: names.api("DIRECT.GET", stream).into(),
             timeout: ANSWER_TIMEOUT,
         }
+    }
+
+    /// The subject that is asked on.
+    pub fn asked_on(&self) -> &str {
+        &self.subject
     }
 
     /// Waits `timeout` for each message of an answer instead of [`ANSWER_TIMEOUT`].
@@ -148,10 +156,11 @@ impl DirectGet {
         max_bytes: usize,
         subject: &str,
     ) -> Result<Batch, DirectGetError> {
+        let subject = self.names.subject(subject);
         self.ask(&Request {
             // The server takes 0 for "not given", and then 1 is what is meant.
             seq: Some(seq.max(1)),
-            ..Request::next(batch, max_bytes, subject)
+            ..Request::next(batch, max_bytes, &subject)
         })
         .await
     }
@@ -167,9 +176,10 @@ impl DirectGet {
         max_bytes: usize,
         subject: &str,
     ) -> Result<Batch, DirectGetError> {
+        let subject = self.names.subject(subject);
         self.ask(&Request {
             start_time: Some(time.to_rfc3339_opts(SecondsFormat::Nanos, true)),
-            ..Request::next(batch, max_bytes, subject)
+            ..Request::next(batch, max_bytes, &subject)
         })
         .await
     }
@@ -187,9 +197,11 @@ impl DirectGet {
         &self,
         subjects: &[String],
     ) -> Result<(Vec<LastOf>, End), DirectGetError> {
+        let subjects = subjects.iter().map(|subject| self.names.subject(subject));
+        let subjects: Vec<String> = subjects.collect();
         let mut batch = self
             .ask(&Request {
-                multi_last: Some(subjects),
+                multi_last: Some(&subjects),
                 ..Request::default()
             })
             .await?;
@@ -226,6 +238,7 @@ impl DirectGet {
         let asked = question.ask(self.timeout).await?;
         Ok(Batch {
             inbox: asked.ok_or(DirectGetError::Timeout(self.timeout))?,
+            names: self.names.clone(),
             question,
             asked: 1,
             kind: if request.multi_last.is_some() {
@@ -284,6 +297,7 @@ struct Inbox {
 #[derive(Debug)]
 pub struct Batch {
     inbox: Inbox,
+    names: Names,
     question: Question,
     /// How often it was asked, or would have been with a connection.
     asked: u32,
@@ -321,7 +335,7 @@ impl Batch {
         match step(message, self.kind, self.previous)? {
             Step::Message(raw) => {
                 self.previous = raw.sequence;
-                Ok(Some(raw))
+                Ok(Some(raw.plain(&self.names)))
             }
             Step::End(end) => {
                 self.end = Some(end);
