@@ -36,8 +36,8 @@ pub enum PublishError {
     /// ones to go.
     #[error("the stream has a message of this subject already")]
     SubjectTaken,
-    /// The stream is full, and new messages are the ones to go.
-    #[error("the stream is full: {0}")]
+    /// The stream, or the account that it is in, is full, and new messages are the ones to go.
+    #[error("the stream, or its account, is full: {0}")]
     Full(String),
     /// The stream refused the message: too large for it, no quorum.
     #[error("the stream refused the message: {0}")]
@@ -98,9 +98,11 @@ fn read(answer: &[u8]) -> Result<PubAck, PublishError> {
         // nats-server 2.15.1).
         Ok(Answer::Refused { error }) => Err(match error.description.as_str() {
             "maximum messages per subject exceeded" => PublishError::SubjectTaken,
-            "maximum messages exceeded" | "maximum bytes exceeded" => {
-                PublishError::Full(error.description)
-            }
+            "maximum messages exceeded"
+            | "maximum bytes exceeded"
+            | "resource limits exceeded for account"
+            | "insufficient storage resources available"
+            | "insufficient resources" => PublishError::Full(error.description),
             _ => PublishError::Refused(error.description),
         }),
         Err(_) => Err(PublishError::NotJetStream),
@@ -125,7 +127,11 @@ mod tests {
         };
         let taken = refused("maximum messages per subject exceeded");
         assert!(matches!(taken, PublishError::SubjectTaken));
-        for text in ["maximum messages exceeded", "maximum bytes exceeded"] {
+        for text in [
+            "maximum messages exceeded",
+            "maximum bytes exceeded",
+            "resource limits exceeded for account",
+        ] {
             assert!(matches!(refused(text), PublishError::Full(full) if full == text));
         }
         let other = refused("message size exceeds maximum allowed");

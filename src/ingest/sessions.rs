@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use async_nats::Client;
+use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorKind};
-use async_nats::jetstream::{Context, message::PublishMessage};
+use async_nats::jetstream::{self, Context, ErrorCode, message::PublishMessage};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
@@ -34,6 +35,28 @@ pub enum ClaimError {
     /// Someone else's claim came between: the subject's last sequence is not the expected one.
     #[error("another claim came between")]
     Overtaken,
+    /// SESSIONS, or the account, has no room for it.
+    #[error("the stream of claims is full")]
+    Full,
+}
+
+/// Whether `error` is that there is no room. One code (10077) is for all that a stream refuses: the text tells
+/// them apart.
+fn is_full(error: &PublishError) -> bool {
+    let source = std::error::Error::source(error);
+    let Some(refused) = source.and_then(|source| source.downcast_ref::<jetstream::Error>()) else {
+        return false;
+    };
+    match refused.error_code() {
+        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+        | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+        | ErrorCode::INSUFFICIENT_RESOURCES => true,
+        ErrorCode::STREAM_STORE_FAILED => {
+            let text = refused.to_string();
+            text.contains("maximum bytes exceeded") || text.contains("maximum messages exceeded")
+        }
+        _ => false,
+    }
 }
 
 /// What a claim says.
@@ -89,7 +112,7 @@ impl ClaimWriter {
     /// it. Until `deadline` it is tried again whenever another came between.
     ///
     /// # Errors
-    /// [`ClaimError::Unacknowledged`].
+    /// [`ClaimError::Unacknowledged`], [`ClaimError::Full`].
     pub async fn claim(
         &self,
         workspace: &WorkspaceSlug,
@@ -118,6 +141,7 @@ impl ClaimWriter {
                         Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
                             continue;
                         }
+                        Err(error) if is_full(&error) => return Err(ClaimError::Full),
                         Err(error) => debug!(%error, "claim not acknowledged"),
                     }
                 }
@@ -147,6 +171,7 @@ impl ClaimWriter {
                 Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => {
                     return Err(ClaimError::Overtaken);
                 }
+                Ok(Err(error)) if is_full(&error) => return Err(ClaimError::Full),
                 Ok(Err(error)) => debug!(%error, "claim not acknowledged"),
                 Err(_) => return Err(ClaimError::Unacknowledged),
             }
@@ -168,10 +193,13 @@ impl ClaimWriter {
         };
         let body = serde_json::to_vec(&body)
             .map_err(|error| PublishError::with_source(PublishErrorKind::Other, error))?;
+        // As many digits however high the number: a full stream takes a claim that replaces another, if it is no
+        // larger than that.
+        let last = format!("{last:020}");
         let message = PublishMessage::build()
             .payload(body.into())
             .message_id(format!("{session}:{last}"))
-            .expected_last_subject_sequence(last);
+            .header(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.as_str());
         let sent = self
             .context
             .send_publish(self.names.subject(subject), message);

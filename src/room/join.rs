@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
+use tracing::warn;
 
 use super::handle::{Attach, Command, RoomHandle};
 use super::{Rooms, SessionId};
@@ -33,6 +34,9 @@ pub enum JoinError {
     /// NATS did not answer in time; what is known of the reason.
     #[error("NATS is away")]
     Unavailable(Option<ReadError>),
+    /// There is no room for the user's claim.
+    #[error("the stream of claims is full")]
+    Full,
     /// The user's connections replace each other too fast.
     #[error("connections of this user replace each other")]
     Flapping { retry_after: Duration },
@@ -121,6 +125,11 @@ impl Rooms {
             .await
             .map_err(|error| match error {
                 ClaimError::Unacknowledged | ClaimError::Overtaken => JoinError::Unavailable(cause),
+                ClaimError::Full => {
+                    let stream = self.context().names.sessions();
+                    warn!(stream, "join refused, the stream of claims is full");
+                    JoinError::Full
+                }
             })?;
         steps.begin(Step::Open);
         room.ask(|answer| Command::Attach {

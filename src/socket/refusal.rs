@@ -17,6 +17,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// The same where others of its address have to leave first.
 const RETRY_AFTER_OTHERS: Duration = Duration::from_secs(10);
 
+/// The same where the operator has to make room.
+const RETRY_AFTER_FULL: Duration = Duration::from_secs(30);
+
 /// Why a request gets no socket.
 #[derive(Debug)]
 pub(super) enum Refusal {
@@ -69,6 +72,16 @@ impl Refusal {
     );
     /// NATS does not answer, or has not yet.
     pub(super) const NATS: Self = Self::later("nats", "NATS is away\n");
+
+    /// There is no room for one more user. Claims go by age, or somebody makes room: neither is soon.
+    const SESSIONS_FULL: Self = Self::Http(HttpRefusal {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        reason: "sessions_full",
+        text: Cow::Borrowed(
+            "the store of sessions is full: only users who were here of late can connect\n",
+        ),
+        retry_after: Some(RETRY_AFTER_FULL),
+    });
 
     /// A stream cannot be read; `cause` says which and why.
     pub(super) fn unreadable(cause: &impl fmt::Display) -> Self {
@@ -152,6 +165,7 @@ impl From<JoinError> for Refusal {
         match error {
             JoinError::Unavailable(None) => Self::NATS,
             JoinError::Unavailable(Some(cause)) => Self::unreadable(&cause),
+            JoinError::Full => Self::SESSIONS_FULL,
             JoinError::Flapping { retry_after } => Self::Http(HttpRefusal {
                 status: StatusCode::CONFLICT,
                 reason: "flapping",
