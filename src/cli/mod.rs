@@ -84,9 +84,10 @@ impl From<crate::ingest::ConnectError> for CliError {
     fn from(error: crate::ingest::ConnectError) -> Self {
         use crate::ingest::ConnectError;
         match error {
-            ConnectError::Credentials { .. } | ConnectError::Url | ConnectError::Logins => {
-                Self::Usage(error.to_string())
-            }
+            ConnectError::File { .. }
+            | ConnectError::Url
+            | ConnectError::Logins
+            | ConnectError::TwoWays(_) => Self::Usage(error.to_string()),
             ConnectError::Refused | ConnectError::Unreachable(_) => {
                 Self::Failure(error.to_string())
             }

@@ -176,6 +176,18 @@ impl NatsConfig {
         Names::new(self)
     }
 
+    /// The settings that name a file, with it.
+    pub(crate) fn files(&self) -> [(&'static str, &Option<PathBuf>); 6] {
+        [
+            ("nats.credentials_file", &self.credentials_file),
+            ("nats.token_file", &self.token_file),
+            ("nats.nkey_file", &self.nkey_file),
+            ("nats.ca_file", &self.ca_file),
+            ("nats.client_cert", &self.client_cert),
+            ("nats.client_key", &self.client_key),
+        ]
+    }
+
     /// The URLs of `nats.url`, one by one.
     pub fn urls(&self) -> impl Iterator<Item = &str> {
         self.url

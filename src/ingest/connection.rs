@@ -1,6 +1,8 @@
 //! The connection to NATS: options from the settings, used by the gateway and by every command.
 
-use std::sync::atomic::Ordering;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -11,6 +13,7 @@ use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::login;
 use crate::config::NatsConfig;
 
 /// Messages that may wait for one subscription before NATS' client drops the newest and reports
@@ -37,12 +40,16 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Why there is no connection. `Display` names no URL, because a URL may carry a password.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// `nats.credentials_file` cannot be read or is not a credentials file.
-    #[error("cannot read nats.credentials_file {path}: {source}")]
-    Credentials {
+    /// A file that the settings name cannot be read, or is not what it has to be.
+    #[error("cannot read {setting} {path}: {source}")]
+    File {
+        setting: &'static str,
         path: String,
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// A user in `nats.url`, and another way in.
+    #[error("nats.url names a user, and {0} is set: these are two ways in, set one of them")]
+    TwoWays(&'static str),
     /// `nats.url` has an entry that is no URL.
     #[error("nats.url holds an entry that is not a NATS URL, such as nats://host:4222")]
     Url,
@@ -51,7 +58,8 @@ pub enum ConnectError {
     Logins,
     /// The server refused who we are.
     #[error(
-        "NATS refused the credentials: check the user and password in nats.url, or nats.credentials_file"
+        "NATS refused the credentials: check the user and password in nats.url, nats.credentials_file, \
+         nats.token_file, nats.nkey_file or nats.client_cert, whichever is this user's way in"
     )]
     Refused,
     /// No server could be reached.
@@ -70,8 +78,12 @@ pub async fn connect(
     happens: impl Fn(Event) + Send + Sync + 'static,
 ) -> Result<Client, ConnectError> {
     let (options, servers) = options(config).await?;
-    options
+    // The client asks for a pause before each try, the first as well.
+    let was_connected = Arc::new(AtomicBool::new(false));
+    let pause = pause_of(Arc::clone(&was_connected));
+    let client = options
         .name(name)
+        .reconnect_delay_callback(pause)
         .event_callback(move |event| {
             happens(event);
             std::future::ready(())
@@ -84,7 +96,21 @@ pub async fn connect(
             }
             ConnectErrorKind::ServerParse => ConnectError::Url,
             kind => ConnectError::Unreachable(kind.to_string()),
-        })
+        })?;
+    was_connected.store(true, Ordering::Relaxed);
+    Ok(client)
+}
+
+/// The pause before each try of whichever server: short, since sockets wait for it, 100, 200, then 400 ms. The
+/// first connection is not waited for: each server is tried once, and who connects pauses before the next time.
+fn pause_of(was_connected: Arc<AtomicBool>) -> impl Fn(usize) -> Duration + Send + Sync {
+    move |attempt| {
+        if !was_connected.load(Ordering::Relaxed) {
+            return Duration::ZERO;
+        }
+        let exponent = u32::try_from(attempt.min(3)).unwrap_or(3);
+        Duration::from_millis(50 * 2u64.pow(exponent))
+    }
 }
 
 /// What [`connect`] tells, for somebody who waits for some of it. What comes while [`EVENTS_MAX`] wait is left out.
@@ -141,108 +167,28 @@ pub async fn check_settings(config: &NatsConfig) -> Result<(), ConnectError> {
 }
 
 async fn options(config: &NatsConfig) -> Result<(ConnectOptions, Vec<ServerAddr>), ConnectError> {
-    let mut options = ConnectOptions::new()
+    let options = ConnectOptions::new()
         .custom_inbox_prefix(&config.inbox_prefix)
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .client_capacity(CLIENT_CAPACITY)
         .connection_timeout(CONNECT)
         .ping_interval(PING)
-        .request_timeout(Some(Duration::from_secs(5)))
-        // Short, since sockets wait for it: 100, 200, then 400 ms before each try of whichever server.
-        .reconnect_delay_callback(|attempt| {
-            let exponent = u32::try_from(attempt.min(3)).unwrap_or(3);
-            Duration::from_millis(50 * 2u64.pow(exponent))
-        });
-    if let Some(path) = &config.ca_file {
-        options = options.add_root_certificates(path.clone());
-    }
-    if let Some(path) = &config.credentials_file {
-        let unreadable = |source| ConnectError::Credentials {
-            path: path.display().to_string(),
-            source,
-        };
-        let text = tokio::fs::read_to_string(path).await.map_err(unreadable)?;
-        options = options.credentials(&text).map_err(unreadable)?;
-    }
-    let (servers, login) = servers(config)?;
-    if let Some(Login { user, password }) = login {
-        options = options.user_and_password(user, password);
-    }
-    Ok((options, servers))
-}
-
-/// A user and password taken out of `nats.url`.
-#[derive(PartialEq, Eq)]
-struct Login {
-    user: String,
-    password: String,
-}
-
-/// The servers of `nats.url` without what may be secret in them, and the user and password they
-/// name. async-nats 0.51 does not look at a URL's user and password, and prints URLs in its log.
-///
-/// # Errors
-/// [`ConnectError::Url`], [`ConnectError::Logins`].
-fn servers(config: &NatsConfig) -> Result<(Vec<ServerAddr>, Option<Login>), ConnectError> {
-    let mut servers = Vec::new();
-    let mut login: Option<Login> = None;
-    for text in config.urls() {
-        let address: ServerAddr = text.parse().map_err(|_| ConnectError::Url)?;
-        if let Some(user) = address.username() {
-            let found = Login {
-                user: decoded(user)?,
-                password: decoded(address.password().unwrap_or_default())?,
-            };
-            if login.as_ref().is_some_and(|login| *login != found) {
-                return Err(ConnectError::Logins);
-            }
-            login = Some(found);
-        }
-        let mut url = address.into_inner();
-        let cleared = url.set_username("").and_then(|()| url.set_password(None));
-        cleared.map_err(|()| ConnectError::Url)?;
-        servers.push(ServerAddr::from_url(url).map_err(|_| ConnectError::Url)?);
-    }
-    Ok((servers, login))
-}
-
-fn decoded(text: &str) -> Result<String, ConnectError> {
-    let text = percent_encoding::percent_decode_str(text).decode_utf8();
-    text.map(Into::into).map_err(|_| ConnectError::Url)
+        .request_timeout(Some(Duration::from_secs(5)));
+    login::add(options, config).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
-
-    fn read(url: &str) -> Result<(Vec<ServerAddr>, Option<Login>), ConnectError> {
-        servers(&NatsConfig {
-            url: Secret::from(url),
-            ..NatsConfig::default()
-        })
-    }
 
     #[test]
-    fn user_and_password_leave_the_url() {
-        let (servers, login) =
-            read("nats://u:p%40s@one:4222, nats://u:p%40s@two, three:1").unwrap();
-        let login = login.unwrap();
-        assert_eq!((login.user.as_str(), login.password.as_str()), ("u", "p@s"));
-        let shown = format!("{servers:?}");
-        assert!(
-            !shown.contains("p@s") && !shown.contains("p%40s") && shown.contains("one"),
-            "{shown}"
-        );
-        assert_eq!(servers.len(), 3);
-        assert!(read("nats://one").unwrap().1.is_none());
-    }
-
-    #[test]
-    fn different_users_in_one_setting_are_refused() {
-        assert!(matches!(
-            read("nats://u:p@one,nats://v:p@two"),
-            Err(ConnectError::Logins)
-        ));
+    fn the_first_connection_is_not_waited_for_and_another_one_is() {
+        let was_connected = Arc::new(AtomicBool::new(false));
+        let pause = pause_of(Arc::clone(&was_connected));
+        let millis = |attempt| pause(attempt).as_millis();
+        // One try of each server.
+        assert_eq!([1, 2, 3].map(millis), [0, 0, 0]);
+        was_connected.store(true, Ordering::Relaxed);
+        assert_eq!([1, 2, 3, 4, 1000].map(millis), [100, 200, 400, 400, 400]);
     }
 }

@@ -11,6 +11,7 @@ mod gather;
 mod leader;
 mod link;
 mod live;
+mod login;
 pub mod notices;
 pub mod permissions;
 mod proven;
@@ -18,7 +19,7 @@ mod publish;
 mod raw;
 mod readable;
 mod repair;
-pub mod sessions;
+mod sessions;
 mod sweep;
 
 pub use self::claim_check::{CheckedClaim, ClaimAsk, ClaimCheckHandle, ClaimChecker};

@@ -134,14 +134,13 @@ fn files(config: &Config) -> impl Iterator<Item = NamedFile> {
         projection,
         ..
     } = config;
-    let flat: [(&str, &Option<_>); 6] = [
+    let flat: [(&str, &Option<_>); 4] = [
         ("server.tls_cert", &server.tls_cert),
         ("server.tls_key", &server.tls_key),
         ("server.admin_token_file", &server.admin_token_file),
-        ("nats.credentials_file", &nats.credentials_file),
-        ("nats.ca_file", &nats.ca_file),
         ("projection.rules", &projection.rules),
     ];
+    let flat = flat.into_iter().chain(nats.files());
     let flat = flat.map(|(setting, path)| (setting.to_owned(), path.clone()));
     let keys = auth.entries().into_iter().flat_map(|(place, issuer)| {
         [
@@ -151,18 +150,13 @@ fn files(config: &Config) -> impl Iterator<Item = NamedFile> {
         ]
         .map(|(key, path)| (format!("{place}.{key}"), path))
     });
-    flat.into_iter()
-        .chain(keys)
+    flat.chain(keys)
         .filter_map(|(setting, path)| Some(NamedFile::read(setting, &path?)))
 }
 
 /// The NATS client reads them when it connects, and would wait for ever for who writes into a FIFO.
 fn readable(config: &NatsConfig) -> Result<(), String> {
-    let named = [
-        ("nats.ca_file", &config.ca_file),
-        ("nats.credentials_file", &config.credentials_file),
-    ];
-    for (setting, path) in named {
+    for (setting, path) in config.files() {
         if let Some(path) = path
             && let Err(error) = read_bounded(path)
         {

@@ -12,6 +12,7 @@
     reason = "a test says what it sees and fails by panicking; clippy's own exception for tests covers only functions marked #[test]"
 )]
 
+mod account_limits;
 mod admin;
 mod asked_again;
 mod autobahn;
@@ -28,6 +29,7 @@ mod delivery;
 mod denied;
 mod dev;
 mod direct_get;
+mod edited_streams;
 mod faults;
 mod flaps;
 mod floods;
@@ -48,6 +50,7 @@ mod open_files;
 mod order;
 mod overload;
 mod permissions;
+mod prefix;
 mod reload;
 mod sdks;
 mod signals;
@@ -55,3 +58,4 @@ mod subprotocols;
 mod support;
 mod telemetry;
 mod unreadable;
+mod ways_in;

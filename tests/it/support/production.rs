@@ -38,6 +38,19 @@ impl Production {
         self.0.reload(CONFIG).await;
     }
 
+    /// As [`Production::start`], with the names that `prefix` makes, as the file says it.
+    pub(crate) async fn start_with_prefix(prefix: &str) -> Self {
+        let mut config =
+            CONFIG.replace("HERALD_MIGRATIONS", &format!("{prefix}-HERALD_MIGRATIONS"));
+        for stream in ["EVENTS", "SESSIONS", "DEAD"] {
+            config = config.replace(&format!(".{stream}\""), &format!(".{prefix}-{stream}\""));
+        }
+        for subject in ["ws", "live", "session", "dead", "herald"] {
+            config = config.replace(&format!("\"{subject}."), &format!("\"{prefix}.{subject}."));
+        }
+        Self::start_with(&config).await
+    }
+
     /// The permissions of `user`, each of which stands on a line of its own.
     pub(crate) fn permissions(user: &str) -> Vec<&'static str> {
         let (_, after) = CONFIG.split_once(&of_user(user)).expect("a user");

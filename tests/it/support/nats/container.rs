@@ -178,7 +178,7 @@ impl Container {
         docker(&[verb.to_owned(), self.name.clone()]).await
     }
 
-    fn log_end(&self) -> String {
+    pub(super) fn log_end(&self) -> String {
         let output = Command::new("docker")
             .args(["logs", "--tail", "40", &self.name])
             .stdin(Stdio::null())

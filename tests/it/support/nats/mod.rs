@@ -161,6 +161,14 @@ impl Nats {
         format!("nats://{user}:{password}@127.0.0.1:{}", self.port)
     }
 
+    /// The end of what it has logged.
+    pub(crate) fn log(&self) -> String {
+        match &self.backend {
+            Backend::Process(process) => process.log_end(),
+            Backend::Container(container) => container.log_end(),
+        }
+    }
+
     /// Stops it the orderly way and waits until it is gone.
     pub(crate) async fn stop(&mut self) {
         match &mut self.backend {
@@ -289,7 +297,7 @@ fn server_name(port: u16) -> String {
 /// A port that nobody listens on and that this process has not given out before. It lies below the
 /// range from which systems take ports for outgoing connections, so that it is still free for a
 /// restart.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     const FIRST: u32 = 20_000;
     const COUNT: u32 = 12_000;
     static NEXT: OnceLock<AtomicU32> = OnceLock::new();

@@ -153,7 +153,7 @@ impl Process {
         child.wait().ok()
     }
 
-    fn log_end(&self) -> String {
+    pub(super) fn log_end(&self) -> String {
         let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         let from = log.len().saturating_sub(4096);
         String::from_utf8_lossy(&log.as_bytes()[from..]).into_owned()
