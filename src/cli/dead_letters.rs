@@ -1,8 +1,10 @@
 //! `herald dead-letters`: the events that could not become notifications, and why.
 
-use super::nats::Connection;
+use async_nats::Client;
+
+use super::nats::{Connection, no_stream};
 use super::{CliError, output};
-use crate::config::{Config, Names, names};
+use crate::config::{Config, NatsConfig, names};
 use crate::event::WorkspaceSlug;
 use crate::ingest::{DirectGet, DirectGetError, RawStored};
 
@@ -59,10 +61,8 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     let mut from = 0;
     loop {
         let reading = read(&get, &mut from, &subject, &mut rows);
-        let more = nats
-            .allowed(reading)
-            .await?
-            .map_err(|error| failure(&error, &names))?;
+        let read = nats.allowed(reading).await?;
+        let more = read.map_err(|error| failure(&error, &nats.client, &config.nats))?;
         // JSON needs no widths, so that it need not wait for the last row.
         if args.json {
             for row in rows.drain(..) {
@@ -181,14 +181,14 @@ fn table(rows: &[Row]) -> Vec<String> {
         .collect()
 }
 
-fn failure(error: &DirectGetError, names: &Names) -> CliError {
+fn failure(error: &DirectGetError, client: &Client, config: &NatsConfig) -> CliError {
+    let names = config.names();
     let stream = names.dead();
     CliError::Failure(match error {
-        DirectGetError::NoResponders => {
-            format!("there is no stream {stream} here: `herald migrate` makes it")
-        }
+        DirectGetError::NoResponders => no_stream(client, config, stream),
         DirectGetError::Timeout(_) => format!(
-            "{error}: is NATS up, and may this user publish to {}?",
+            "{error} at {}: is NATS up, and may this user publish to {}?",
+            config.hosts(),
             names.api("DIRECT.GET", stream)
         ),
         _ => error.to_string(),

@@ -88,7 +88,7 @@ impl From<crate::ingest::ConnectError> for CliError {
             | ConnectError::Url
             | ConnectError::Logins
             | ConnectError::TwoWays(_) => Self::Usage(error.to_string()),
-            ConnectError::Refused | ConnectError::Unreachable(_) => {
+            ConnectError::Refused { .. } | ConnectError::Unreachable(_) => {
                 Self::Failure(error.to_string())
             }
         }

@@ -7,7 +7,7 @@ use async_nats::{Client, Event};
 use tokio::sync::mpsc;
 
 use super::CliError;
-use crate::config::Config;
+use crate::config::{Config, NatsConfig};
 use crate::ingest::{connect, event_channel, permissions};
 
 /// The oldest nats-server that will do: batched direct get came with it.
@@ -60,6 +60,26 @@ impl Connection {
             }
         }
     }
+}
+
+/// Nobody answers for `stream`.
+pub(super) fn no_stream(client: &Client, config: &NatsConfig, stream: &str) -> String {
+    let hosts = config.hosts();
+    let place = match &config.domain {
+        Some(domain) => format!("in the JetStream domain {domain} of {hosts}"),
+        None => format!("at {hosts}"),
+    };
+    // In a cluster others may have it all the same.
+    let doubt = match (&config.domain, client.server_info().jetstream) {
+        (Some(_), _) => ", if nats.domain is right",
+        (None, true) => "",
+        (None, false) => {
+            ". This server itself has no JetStream: turn it on there or, at a leaf node, set nats.domain"
+        }
+    };
+    format!(
+        "there is no stream {stream} for this user's account {place}: `herald migrate` makes it{doubt}"
+    )
 }
 
 /// Ends with the first missing permission that the server tells of.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use async_nats::Client;
 use chrono::{DateTime, Utc};
 
-use super::nats::Connection;
+use super::nats::{Connection, no_stream};
 use super::{CliError, output};
 use crate::config::{Config, names};
 use crate::event::WorkspaceSlug;
@@ -74,7 +75,7 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
                     DirectGetError::Timeout(_) | DirectGetError::Incomplete
                 );
                 if !again || failures > RETRIES {
-                    return Err(reader.failure(&error, &config));
+                    return Err(reader.failure(&error, &nats.client, &config));
                 }
             }
         }
@@ -176,7 +177,7 @@ impl Reader {
         }
     }
 
-    fn failure(&self, error: &DirectGetError, config: &Config) -> CliError {
+    fn failure(&self, error: &DirectGetError, client: &Client, config: &Config) -> CliError {
         let names = config.nats.names();
         let stream = names.events();
         let at = match self.from {
@@ -184,11 +185,10 @@ impl Reader {
             From::Sequence(sequence) => format!(" from sequence {sequence} on"),
         };
         CliError::Failure(match error {
-            DirectGetError::NoResponders => {
-                format!("there is no stream {stream} here: `herald migrate` makes it")
-            }
+            DirectGetError::NoResponders => no_stream(client, &config.nats, stream),
             DirectGetError::Timeout(_) => format!(
-                "{error}{at}: is NATS up, and may this user publish to {}?",
+                "{error}{at} at {}: is NATS up, and may this user publish to {}?",
+                config.nats.hosts(),
                 names.api("DIRECT.GET", stream)
             ),
             _ => format!("{error}{at}"),

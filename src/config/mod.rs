@@ -196,6 +196,23 @@ impl NatsConfig {
             .map(str::trim)
             .filter(|url| !url.is_empty())
     }
+
+    /// `host:port` of each server, as messages name them: without a user and password.
+    pub fn hosts(&self) -> String {
+        let hosts = self.urls().map(|url| {
+            let place = url.split_once("://").map_or(url, |(_, place)| place);
+            let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+            let place = place.split(['/', '?', '#']).next().unwrap_or_default();
+            let has_port = place
+                .rsplit_once(':')
+                .is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+            match has_port {
+                true => place.to_owned(),
+                false => format!("{place}:4222"),
+            }
+        });
+        hosts.collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Limits and timers of one socket, and how many there may be.

@@ -2,18 +2,19 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, Message, ServerAddr, Statistics, Subscriber,
+    Client, ConnectErrorKind, ConnectOptions, Event, Message, ReconnectToServer, Server,
+    ServerAddr, Statistics, Subscriber,
 };
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::login;
+use super::{login, reach};
 use crate::config::NatsConfig;
 
 /// Messages that may wait for one subscription before NATS' client drops the newest and reports
@@ -51,18 +52,17 @@ pub enum ConnectError {
     #[error("nats.url names a user, and {0} is set: these are two ways in, set one of them")]
     TwoWays(&'static str),
     /// `nats.url` has an entry that is no URL.
-    #[error("nats.url holds an entry that is not a NATS URL, such as nats://host:4222")]
+    #[error(
+        "nats.url holds an entry that is not a NATS URL, such as nats://host:4222 or tls://host:4222"
+    )]
     Url,
     /// `nats.url` has entries with different users; a connection has one, whatever server it is to.
     #[error("nats.url names different users or passwords: all its servers take the same")]
     Logins,
     /// The server refused who we are.
-    #[error(
-        "NATS refused the credentials: check the user and password in nats.url, nats.credentials_file, \
-         nats.token_file, nats.nkey_file or nats.client_cert, whichever is this user's way in"
-    )]
-    Refused,
-    /// No server could be reached.
+    #[error("NATS refused the credentials: {server}: authorization violation. {way}")]
+    Refused { server: String, way: String },
+    /// No server could be reached: each with its cause.
     #[error("NATS cannot be reached: {0}")]
     Unreachable(String),
 }
@@ -77,40 +77,121 @@ pub async fn connect(
     name: &str,
     happens: impl Fn(Event) + Send + Sync + 'static,
 ) -> Result<Client, ConnectError> {
-    let (options, servers) = options(config).await?;
-    // The client asks for a pause before each try, the first as well.
-    let was_connected = Arc::new(AtomicBool::new(false));
-    let pause = pause_of(Arc::clone(&was_connected));
-    let client = options
+    connect_telling(config, name, happens, |_| {}).await
+}
+
+/// As [`connect`]; `away` hears why there is no connection again, before each further try.
+///
+/// # Errors
+/// [`ConnectError`].
+pub(super) async fn connect_telling(
+    config: &NatsConfig,
+    name: &str,
+    happens: impl Fn(Event) + Send + Sync + 'static,
+    away: impl Fn(String) + Send + Sync + 'static,
+) -> Result<Client, ConnectError> {
+    let (happens, away) = (Arc::new(happens), Arc::new(away));
+    let (_, servers) = options(config).await?;
+    // Not always the same one first: many gateways start at a time.
+    let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
+    let first = usize::try_from(high).unwrap_or_default() % servers.len().max(1);
+    let mut causes = Vec::new();
+    for server in servers.iter().cycle().skip(first).take(servers.len()) {
+        let (happens, away) = (Arc::clone(&happens), Arc::clone(&away));
+        let tried = try_first(config, name, server, happens, away).await;
+        let error = match tried {
+            Ok(client) => return Ok(client),
+            Err(error) => error,
+        };
+        match error.kind() {
+            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                return Err(ConnectError::Refused {
+                    server: reach::place(server),
+                    way: login::ways(config),
+                });
+            }
+            ConnectErrorKind::ServerParse => return Err(ConnectError::Url),
+            _ => {
+                let shows_certificate = config.client_cert.is_some();
+                causes.push(reach::explained(server, &error, shows_certificate).await);
+            }
+        }
+    }
+    Err(ConnectError::Unreachable(causes.join("; ")))
+}
+
+/// Connects to `server`, and later to whichever there is. The client would try all of them at once and tell only
+/// how the last one failed, and not which it was.
+async fn try_first(
+    config: &NatsConfig,
+    name: &str,
+    server: &ServerAddr,
+    happens: Arc<impl Fn(Event) + Send + Sync + 'static>,
+    away: Arc<impl Fn(String) + Send + Sync + 'static>,
+) -> Result<Client, async_nats::ConnectError> {
+    let unreadable =
+        |error| async_nats::ConnectError::with_source(ConnectErrorKind::Io, Box::new(error));
+    let (options, servers) = options(config).await.map_err(unreadable)?;
+    let (server, shows_certificate) = (server.clone(), config.client_cert.is_some());
+    // The tries since there was a connection; the very first one is for `server`.
+    let tries = Arc::new(AtomicUsize::new(0));
+    let tried = Arc::clone(&tries);
+    let is_first = std::sync::atomic::AtomicBool::new(true);
+    let select = move |pool: Vec<Server>, _| {
+        let first = is_first
+            .swap(false, Ordering::Relaxed)
+            .then(|| server.clone());
+        let is_retry = first.is_none() && tries.fetch_add(1, Ordering::Relaxed) > 0;
+        let away = Arc::clone(&away);
+        async move {
+            if is_retry {
+                away(causes_in(&pool, shows_certificate).await);
+            }
+            first.map(|addr| ReconnectToServer {
+                addr,
+                // The first connection is not waited for.
+                delay: Some(Duration::ZERO),
+            })
+        }
+    };
+    options
         .name(name)
         .reconnect_delay_callback(pause)
+        .reconnect_to_server_callback(select)
         .event_callback(move |event| {
+            if event == Event::Connected {
+                tried.store(0, Ordering::Relaxed);
+            }
             happens(event);
             std::future::ready(())
         })
         .connect(servers)
         .await
-        .map_err(|error| match error.kind() {
-            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-                ConnectError::Refused
-            }
-            ConnectErrorKind::ServerParse => ConnectError::Url,
-            kind => ConnectError::Unreachable(kind.to_string()),
-        })?;
-    was_connected.store(true, Ordering::Relaxed);
-    Ok(client)
 }
 
-/// The pause before each try of whichever server: short, since sockets wait for it, 100, 200, then 400 ms. The
-/// first connection is not waited for: each server is tried once, and who connects pauses before the next time.
-fn pause_of(was_connected: Arc<AtomicBool>) -> impl Fn(usize) -> Duration + Send + Sync {
-    move |attempt| {
-        if !was_connected.load(Ordering::Relaxed) {
-            return Duration::ZERO;
-        }
-        let exponent = u32::try_from(attempt.min(3)).unwrap_or(3);
-        Duration::from_millis(50 * 2u64.pow(exponent))
+/// Why none of `pool` could be reached just now. The client keeps no cause of a name that is not known.
+async fn causes_in(pool: &[Server], shows_certificate: bool) -> String {
+    let mut causes = Vec::new();
+    for server in pool {
+        let cause = match &server.last_error {
+            Some(error) => Some(reach::cause(error, shows_certificate)),
+            None => server
+                .addr
+                .socket_addrs()
+                .await
+                .err()
+                .map(|error| reach::cause(&error.to_string(), shows_certificate)),
+        };
+        let place = reach::place(&server.addr);
+        causes.extend(cause.map(|cause| format!("{place}: {cause}")));
     }
+    causes.join("; ")
+}
+
+/// The pause before each further try of whichever server: short, since sockets wait for it, 100, 200, then 400 ms.
+fn pause(attempt: usize) -> Duration {
+    let exponent = u32::try_from(attempt.min(3)).unwrap_or(3);
+    Duration::from_millis(50 * 2u64.pow(exponent))
 }
 
 /// What [`connect`] tells, for somebody who waits for some of it. What comes while [`EVENTS_MAX`] wait is left out.
@@ -161,7 +242,7 @@ pub(super) async fn broken(client: &Client, since: u64) {
 /// Reads what a connection is made with, and makes none.
 ///
 /// # Errors
-/// [`ConnectError`], but for [`ConnectError::Refused`] and [`ConnectError::Unreachable`].
+/// [`ConnectError`], but for `Refused` and `Unreachable`.
 pub async fn check_settings(config: &NatsConfig) -> Result<(), ConnectError> {
     options(config).await.map(drop)
 }
@@ -182,13 +263,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_connection_is_not_waited_for_and_another_one_is() {
-        let was_connected = Arc::new(AtomicBool::new(false));
-        let pause = pause_of(Arc::clone(&was_connected));
+    fn the_pauses_before_further_tries_grow_and_stay_short() {
         let millis = |attempt| pause(attempt).as_millis();
-        // One try of each server.
-        assert_eq!([1, 2, 3].map(millis), [0, 0, 0]);
-        was_connected.store(true, Ordering::Relaxed);
         assert_eq!([1, 2, 3, 4, 1000].map(millis), [100, 200, 400, 400, 400]);
     }
 }

@@ -1,17 +1,17 @@
 //! The gateway's one connection to NATS and what is known about it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, Event, Statistics};
+use async_nats::{Client, ClientError, Event, Statistics};
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::connection::{connected, epoch};
-use super::{ConnectError, Denials, Disturbances, connect};
+use super::connection::{connect_telling, connected, epoch};
+use super::{ConnectError, Denials, Disturbances};
 use crate::config::NatsConfig;
 use crate::telemetry::Metrics;
 
@@ -21,11 +21,37 @@ pub struct Link {
     client: Client,
     statistics: Arc<Statistics>,
     lost: CancellationToken,
+    away: Away,
+}
+
+/// Why there is no connection, as far as that is known. A lock, held to read or write it.
+#[derive(Debug, Clone, Default)]
+struct Away(Arc<Mutex<Option<String>>>);
+
+impl Away {
+    fn cause(&self) -> Option<String> {
+        let cause = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        cause.clone().filter(|cause| !cause.is_empty())
+    }
+
+    /// Says so in the log, once for each cause.
+    fn tell(&self, cause: String) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref() != Some(&cause) {
+            warn!(cause, "nats cannot be reached");
+            *known = Some(cause);
+        }
+    }
+
+    fn over(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 impl Link {
     /// Connects and keeps the connection up; `disturbances` is told what needs repair, and `denials` what is
-    /// denied. Waits while no server can be reached, saying so, and gives up where the answer would not change by itself.
+    /// denied. Waits while no server can be reached, saying so to the log and to `waits`, and gives up where
+    /// the answer would not change by itself.
     ///
     /// # Errors
     /// [`ConnectError`] but for `Unreachable`.
@@ -34,19 +60,30 @@ impl Link {
         metrics: Arc<Metrics>,
         disturbances: Arc<Disturbances>,
         denials: &Denials,
+        waits: impl Fn(String),
     ) -> Result<Self, ConnectError> {
+        let away = Away::default();
         let mut pause = Duration::from_millis(250);
         let client = loop {
-            let happens = follow(Arc::clone(&metrics), Arc::clone(&disturbances));
+            let happens = follow(
+                Arc::clone(&metrics),
+                Arc::clone(&disturbances),
+                away.clone(),
+            );
             let denials = denials.clone();
             let inbox_prefix = config.inbox_prefix.clone();
             let happens = move |event| {
                 denials.heard(&event, &inbox_prefix);
                 happens(event);
             };
-            match connect(config, "herald", happens).await {
-                Err(ConnectError::Unreachable(cause)) => {
-                    warn!(cause, "waiting for nats");
+            let told = away.clone();
+            let again = move |cause| told.tell(cause);
+            match connect_telling(config, "herald", happens, again).await {
+                Err(error @ ConnectError::Unreachable(_)) => {
+                    waits(error.to_string());
+                    if let ConnectError::Unreachable(cause) = error {
+                        warn!(cause, "waiting for nats");
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }
@@ -58,6 +95,7 @@ impl Link {
         let lost = CancellationToken::new();
         tokio::spawn(watch_over(client.clone(), lost.clone()));
         Ok(Self {
+            away,
             lost,
             statistics: client.statistics(),
             client,
@@ -77,6 +115,11 @@ impl Link {
     /// Whether there is a connection.
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
+    }
+
+    /// Why there is no connection, where there is none and the cause is known.
+    pub fn away(&self) -> Option<String> {
+        self.away.cause().filter(|_| !self.is_connected())
     }
 
     /// Waits until the client itself has ended, after which there will be no connection any more. It
@@ -102,12 +145,17 @@ async fn watch_over(client: Client, lost: CancellationToken) {
 }
 
 /// Logs and counts what happens to the connection, and notes what rooms need to know of.
-fn follow(metrics: Arc<Metrics>, disturbances: Arc<Disturbances>) -> impl Fn(Event) + Send + Sync {
+fn follow(
+    metrics: Arc<Metrics>,
+    disturbances: Arc<Disturbances>,
+    away: Away,
+) -> impl Fn(Event) + Send + Sync {
     let was_connected = AtomicBool::new(false);
     move |event| {
         let name = match &event {
             Event::Connected => {
                 metrics.nats_connected(true);
+                away.over();
                 if was_connected.swap(true, Ordering::Relaxed) {
                     metrics.nats_reconnected();
                     info!("reconnected to nats");
@@ -129,6 +177,8 @@ fn follow(metrics: Arc<Metrics>, disturbances: Arc<Disturbances>) -> impl Fn(Eve
                 warn!(%error, "nats server error");
                 "server_error"
             }
+            // A try to reconnect that failed, by its kind alone: `away` says which server, and why.
+            Event::ClientError(ClientError::Other(_)) => "client_error",
             Event::ClientError(error) => {
                 warn!(%error, "nats client error");
                 "client_error"

@@ -2,7 +2,7 @@
 //! certificate. The one place that reads them, for the gateway and every command.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_nats::{ConnectOptions, ServerAddr};
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -22,6 +22,9 @@ pub(super) async fn add(
     config: &NatsConfig,
 ) -> Result<(ConnectOptions, Vec<ServerAddr>), ConnectError> {
     if let Some(path) = &config.ca_file {
+        // The client reads it anew for each connection, too.
+        let pem = read("nats.ca_file", path).await?;
+        certificates("nats.ca_file", path, &pem)?;
         options = options.add_root_certificates(path.clone());
     }
     if let (Some(cert), Some(key)) = (&config.client_cert, &config.client_key) {
@@ -32,9 +35,11 @@ pub(super) async fn add(
     if let Some(path) = &config.credentials_file {
         let setting = "nats.credentials_file";
         let text = read(setting, path).await?;
-        options = options
-            .credentials(&text)
-            .map_err(|source| unreadable(setting, path, source))?;
+        options = options.credentials(&text).map_err(|_| {
+            // The client's own words do not say what was looked for.
+            let text = "it is not a NATS credentials file, which has a user's JWT and seed";
+            unreadable(setting, path, invalid(text))
+        })?;
     }
     if let Some(path) = &config.token_file {
         options = options.token(token_of(path, &read("nats.token_file", path).await?)?);
@@ -71,6 +76,10 @@ async fn read(setting: &'static str, path: &Path) -> Result<String, ConnectError
     Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
+fn invalid(text: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text.into())
+}
+
 fn unreadable(setting: &'static str, path: &Path, source: io::Error) -> ConnectError {
     ConnectError::File {
         setting,
@@ -82,18 +91,11 @@ fn unreadable(setting: &'static str, path: &Path, source: io::Error) -> ConnectE
 /// Whether these are a certificate chain and its key.
 async fn check_certificate(cert: &Path, key: &Path) -> Result<(), ConnectError> {
     let (cert_setting, key_setting) = ("nats.client_cert", "nats.client_key");
-    let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
     let pem = read(cert_setting, cert).await?;
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|error| unreadable(cert_setting, cert, invalid(error.to_string())))?;
-    if chain.is_empty() {
-        let error = invalid("it holds no PEM certificate".to_owned());
-        return Err(unreadable(cert_setting, cert, error));
-    }
+    let chain = certificates(cert_setting, cert, &pem)?;
     let pem = read(key_setting, key).await?;
     let private_key = PrivateKeyDer::from_pem_slice(pem.as_bytes())
-        .map_err(|_| invalid("it holds no PEM private key".to_owned()))
+        .map_err(|_| invalid("it holds no PEM private key"))
         .map_err(|error| unreadable(key_setting, key, error))?;
     CertifiedKey::from_der(chain, private_key, &aws_lc_rs::default_provider())
         .map(drop)
@@ -101,11 +103,51 @@ async fn check_certificate(cert: &Path, key: &Path) -> Result<(), ConnectError> 
         .map_err(|error| unreadable(key_setting, key, error))
 }
 
+/// The certificates in `pem`, which are one or more.
+fn certificates(
+    setting: &'static str,
+    path: &Path,
+    pem: &str,
+) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let problem = match read {
+        Ok(certificates) if certificates.is_empty() => "it holds no PEM certificate",
+        Ok(certificates) => return Ok(certificates),
+        Err(_) => "its PEM is damaged",
+    };
+    Err(unreadable(setting, path, invalid(problem)))
+}
+
+/// What to look at where the server refuses who we are.
+pub(super) fn ways(config: &NatsConfig) -> String {
+    let shown = |setting: &str, path: &Option<PathBuf>| {
+        let path = path.as_ref()?;
+        Some(format!("{setting} {}", path.display()))
+    };
+    let has_user = servers(config).is_ok_and(|(_, login)| login.is_some());
+    let ways: Vec<String> = [
+        has_user.then(|| "the user and password in nats.url".to_owned()),
+        shown("nats.credentials_file", &config.credentials_file),
+        shown("nats.token_file", &config.token_file),
+        shown("nats.nkey_file", &config.nkey_file),
+        shown("nats.client_cert", &config.client_cert),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    match ways.as_slice() {
+        [] => "It asks who this is, and nothing says so: set a user in nats.url, or nats.credentials_file, \
+            nats.token_file, nats.nkey_file or nats.client_cert"
+            .to_owned(),
+        ways => format!("Check {}", ways.join(" and ")),
+    }
+}
+
 /// A token is one line; white space around it is none of it.
 fn token_of(path: &Path, text: &str) -> Result<String, ConnectError> {
     let token = text.trim();
     if token.is_empty() || token.contains(char::is_control) {
-        let problem = io::Error::new(io::ErrorKind::InvalidData, "a token is one line of text");
+        let problem = invalid("a token is one line of text");
         return Err(unreadable("nats.token_file", path, problem));
     }
     Ok(token.to_owned())
@@ -122,7 +164,7 @@ fn seed_of(path: &Path, text: &str) -> Result<String, ConnectError> {
         Some(seed) => Ok(seed.to_owned()),
         None => {
             let text = "it has no line with a user's seed, which begins with SU";
-            let problem = io::Error::new(io::ErrorKind::InvalidData, text);
+            let problem = invalid(text);
             Err(unreadable("nats.nkey_file", path, problem))
         }
     }
@@ -155,6 +197,10 @@ fn servers(config: &NatsConfig) -> Result<(Vec<ServerAddr>, Option<Login>), Conn
                 return Err(ConnectError::Logins);
             }
             login = Some(found);
+        }
+        // The client would take ws:// for a plain connection.
+        if address.is_websocket() {
+            return Err(ConnectError::Url);
         }
         let mut url = address.into_inner();
         let cleared = url.set_username("").and_then(|()| url.set_password(None));

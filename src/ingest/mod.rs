@@ -17,6 +17,7 @@ pub mod permissions;
 mod proven;
 mod publish;
 mod raw;
+mod reach;
 mod readable;
 mod repair;
 mod sessions;

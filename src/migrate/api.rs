@@ -276,7 +276,7 @@ impl Api<'_> {
                 let answer = self.send::<PubAck>(subject, request).await;
                 unsure |= matches!(answer, Err(MigrateError::NoAnswer { .. }));
                 answer.map_err(|error| match error {
-                    MigrateError::NoJetStream { subject } => MigrateError::NoStream { subject },
+                    MigrateError::NoJetStream { subject, .. } => MigrateError::NoStream { subject },
                     error => error,
                 })
             })
@@ -397,10 +397,9 @@ impl Api<'_> {
         answered
             .map(|message| message.payload)
             .map_err(|error| match error.kind() {
-                RequestErrorKind::NoResponders => MigrateError::NoJetStream {
-                    subject: subject.to_owned(),
-                },
+                RequestErrorKind::NoResponders => self.no_jetstream(subject),
                 RequestErrorKind::TimedOut => MigrateError::NoAnswer {
+                    servers: self.config.hosts(),
                     subject: subject.to_owned(),
                     patience: start.elapsed(),
                 },
@@ -409,6 +408,39 @@ impl Api<'_> {
                     problem: error.kind().to_string(),
                 },
             })
+    }
+
+    /// What it means that nobody answers JetStream's API.
+    fn no_jetstream(&self, subject: &str) -> MigrateError {
+        let server = self.client.server_info();
+        let hosts = self.config.hosts();
+        let (cause, way) = match &self.config.domain {
+            Some(domain) => {
+                let own = match &server.domain {
+                    Some(own) => format!("this server's own is {own}"),
+                    None => "this server is in none".to_owned(),
+                };
+                (
+                    format!(
+                        "there is no JetStream domain {domain} for this account at {hosts} ({own})"
+                    ),
+                    "Set nats.domain to the domain that has the streams, and see that its server is reachable",
+                )
+            }
+            None if server.jetstream => (
+                format!("JetStream is on at {hosts}, but not for this user's account"),
+                "Use a user of an account that has JetStream",
+            ),
+            None => (
+                format!("JetStream is not enabled on the NATS server {hosts}"),
+                "Add `jetstream { … }` to its configuration; at a leaf node, set nats.domain to its hub's domain",
+            ),
+        };
+        MigrateError::NoJetStream {
+            subject: subject.to_owned(),
+            cause,
+            way,
+        }
     }
 }
 

@@ -81,12 +81,13 @@ pub enum MigrateError {
         way: String,
     },
 
-    /// Nobody answers the JetStream API.
-    #[error(
-        "JetStream is not enabled on the NATS server: nobody answers {subject}. Add `jetstream {{ … }}` to \
-         its configuration"
-    )]
-    NoJetStream { subject: String },
+    /// Nobody answers the JetStream API, and this is why.
+    #[error("{cause}: nobody answers {subject}. {way}")]
+    NoJetStream {
+        subject: String,
+        cause: String,
+        way: &'static str,
+    },
 
     /// JetStream answers, and no stream takes what is written.
     #[error(
@@ -132,8 +133,14 @@ pub enum MigrateError {
     Answer { subject: String, problem: String },
 
     /// No answer came.
-    #[error("NATS did not answer {subject} within {patience:.1?}: it is away, or its leader is")]
-    NoAnswer { subject: String, patience: Duration },
+    #[error(
+        "NATS ({servers}) did not answer {subject}: timed out after {patience:.1?}. It is away, or its leader is"
+    )]
+    NoAnswer {
+        servers: String,
+        subject: String,
+        patience: Duration,
+    },
 
     /// The client does not send.
     #[error("the NATS client cannot send to {subject}: {problem}")]

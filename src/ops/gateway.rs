@@ -304,8 +304,10 @@ async fn open(
     let disturbances = Arc::new(Disturbances::default());
     let denials = Denials::new(config.nats.names());
     let metrics = Arc::clone(telemetry.metrics());
-    let link = Link::establish(&config.nats, metrics, Arc::clone(&disturbances), &denials).await?;
-    migrated(&link, config).await?;
+    let waits = |why| health.waits(why);
+    let disturbed = Arc::clone(&disturbances);
+    let link = Link::establish(&config.nats, metrics, disturbed, &denials, waits).await?;
+    migrated(&link, config, waits).await?;
     permitted(config).await?;
     let names = config.nats.names();
     let leader =
@@ -335,12 +337,13 @@ async fn open(
         Arc::clone(telemetry.metrics()),
     ));
     doorway.open(rooms.clone());
-    health.opened(rooms.context().readable.clone());
+    let context = rooms.context();
+    health.opened(context.readable.clone(), context.link.clone());
     Ok(rooms)
 }
 
 /// Applies the migrations, or waits until another process has.
-async fn migrated(link: &Link, config: &Config) -> Result<(), ServeError> {
+async fn migrated(link: &Link, config: &Config, waits: impl Fn(String)) -> Result<(), ServeError> {
     let mut said = String::new();
     loop {
         match try_migrated(link, config).await {
@@ -348,6 +351,7 @@ async fn migrated(link: &Link, config: &Config) -> Result<(), ServeError> {
             Ok(Some(why)) if why == said => {}
             Ok(Some(why)) => {
                 warn!(why, "waiting for migrations");
+                waits(why.clone());
                 said = why;
             }
             Err(error) => return Err(error.into()),

@@ -1,7 +1,7 @@
 //! Whether the process lives, and whether it should get new sockets.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
@@ -10,13 +10,15 @@ use axum::routing::get;
 use tokio::sync::SetOnce;
 
 use super::Live;
-use crate::ingest::Readable;
+use crate::ingest::{Link, Readable};
 
 /// What `/readyz` looks at.
 #[derive(Debug)]
 pub(super) struct Health {
     /// Set when migrations are applied and rooms can open.
-    readable: SetOnce<Readable>,
+    opened: SetOnce<(Readable, Link)>,
+    /// What is waited for until then. A lock, held to read or write it.
+    waits: Mutex<String>,
     draining: AtomicBool,
     live: Live,
 }
@@ -24,21 +26,28 @@ pub(super) struct Health {
 impl Health {
     pub(super) fn new(live: Live) -> Self {
         Self {
-            readable: SetOnce::new(),
+            opened: SetOnce::new(),
+            waits: Mutex::new("waiting for NATS and its migrations".to_owned()),
             draining: AtomicBool::new(false),
             live,
         }
     }
 
     /// Migrations are applied and NATS is there.
-    pub(super) fn opened(&self, readable: Readable) {
+    pub(super) fn opened(&self, readable: Readable, link: Link) {
         // A gateway opens once.
-        let _ = self.readable.set(readable);
+        let _ = self.opened.set((readable, link));
+    }
+
+    /// This is waited for before the gateway opens.
+    pub(super) fn waits(&self, why: impl std::fmt::Display) {
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        *waits = format!("waiting for NATS and its migrations: {why}");
     }
 
     /// Waits for [`Health::opened`].
     pub(super) async fn wait_opened(&self) {
-        self.readable.wait().await;
+        self.opened.wait().await;
     }
 
     /// A drain has begun.
@@ -56,10 +65,15 @@ impl Health {
         if self.is_draining() {
             return Some("draining".to_owned());
         }
-        let Some(readable) = self.readable.get() else {
-            return Some("waiting for NATS and its migrations".to_owned());
+        let Some((readable, link)) = self.opened.get() else {
+            let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+            return Some(waits.clone());
         };
-        readable.trouble(self.live.now().config.server.unready_after)
+        let trouble = readable.trouble(self.live.now().config.server.unready_after)?;
+        Some(match link.away() {
+            Some(cause) => format!("{trouble}: {cause}"),
+            None => trouble,
+        })
     }
 }
 

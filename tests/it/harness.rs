@@ -78,7 +78,7 @@ async fn herald_takes_user_and_password_from_the_url() {
     };
     assert!(connect(&config("p%40ss"), "test", drop).await.is_ok());
     let refused = connect(&config("pass"), "test", drop).await;
-    assert!(matches!(refused, Err(ConnectError::Refused)));
+    assert!(matches!(refused, Err(ConnectError::Refused { .. })));
 }
 
 #[tokio::test]

@@ -57,5 +57,6 @@ mod signals;
 mod subprotocols;
 mod support;
 mod telemetry;
+mod unreachable;
 mod unreadable;
 mod ways_in;

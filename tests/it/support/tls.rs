@@ -7,12 +7,12 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// What the certificate is for.
 const NAME: &str = "localhost";
@@ -93,4 +93,18 @@ pub(crate) async fn connect(address: &str, authority: &Path) -> Option<TlsStream
     let tcp = TcpStream::connect(address).await.ok()?;
     let connecting = TlsConnector::from(client(authority)).connect(name, tcp);
     connecting.await.ok()
+}
+
+/// What takes TLS connections with this certificate.
+pub(crate) fn acceptor(certificate: &Path, key: &Path) -> TlsAcceptor {
+    let chain = CertificateDer::pem_file_iter(certificate).expect("a file");
+    let chain = chain.collect::<Result<_, _>>().expect("certificates");
+    let key = PrivateKeyDer::from_pem_file(key).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("they fit");
+    TlsAcceptor::from(Arc::new(config))
 }
