@@ -10,11 +10,12 @@ use chrono::{SecondsFormat, Utc};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use uuid::Uuid;
 
-use super::nats::Connection;
+use super::nats::{Connection, no_stream};
 use super::{CliError, output};
 use crate::config::{Config, names};
-use crate::event::{EventName, PAYLOAD_MAX, StoredMessage, WorkspaceSlug, decode};
-use crate::ingest::{PubAck, PublishError, publish};
+use crate::event::{EventName, PAYLOAD_MAX, StoredMessage, WorkspaceSlug};
+use crate::ingest::{PubAck, PublishError, publish, stream_of};
+use crate::projection::{Notification, Projector};
 use crate::telemetry::{CommandTraces, trace_of};
 
 /// How long the acknowledgement may take: an election of a new stream leader, and more.
@@ -27,7 +28,10 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 /// Arguments of `herald publish`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Prints where the event was stored, `EVENTS 42`, and `EVENTS 42 duplicate` where the \
+    after_help = "The event is mapped here as a gateway would, with projection.rules and the other settings of \
+    [projection]: what a gateway would refuse is not published. A field of which its rule makes nothing is \
+    warned of.\n\n\
+    Prints where the event was stored, `EVENTS 42`, and `EVENTS 42 duplicate` where the \
     stream had it already. Every event gets a new W3C traceparent, unless --header gives one.\n\n\
     Examples:\n  \
     herald publish acme record.created '{\"collection\":\"orders\",\"recordId\":\"r1\"}'\n  \
@@ -53,8 +57,12 @@ pub(super) struct Args {
     /// A header of the message; may be given several times.
     #[arg(long = "header", value_name = "NAME:VALUE", value_parser = parse_header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// Print `{"stream":"EVENTS","sequence":42,"duplicate":false}` instead.
+    /// Print the notification, one line of JSON, and publish nothing. Its id, and a traceparent that is not
+    /// given, are zeros; its timestamp is now.
     #[arg(long)]
+    dry_run: bool,
+    /// Print `{"stream":"EVENTS","sequence":42,"duplicate":false}` instead.
+    #[arg(long, conflicts_with = "dry_run")]
     json: bool,
 }
 
@@ -86,10 +94,30 @@ fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 }
 
 pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
+    let projector = Projector::from_config(&config.projection, &config.nats.stream)
+        .map_err(|error| CliError::Usage(error.to_string()))?;
     let payload = payload(&args.payload)?;
     let subject = names::event(&args.workspace, &args.event);
     let mut headers = headers(&args);
-    check(&args, &subject, &headers, &payload)?;
+    let message = StoredMessage {
+        workspace: args.workspace.clone(),
+        subject: subject.as_str().into(),
+        sequence: 0,
+        time: Utc::now(),
+        headers: Some(headers.clone()),
+        payload: payload.clone(),
+    };
+    let notification = check(&projector, &message)?;
+    for warning in warnings(&projector, &message) {
+        eprintln!("herald: warning: {warning}");
+    }
+    if args.dry_run {
+        eprintln!(
+            "herald: nothing is published: id and timestamp are given when an event is stored, and are zeros and \
+             the time now here"
+        );
+        return output::line(&shown(&projector, &message, &notification)).map(drop);
+    }
     let traces = CommandTraces::start("herald-publish");
     for warning in traces.warnings() {
         eprintln!("herald: {warning}");
@@ -100,13 +128,8 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
         Some(traces.publish(&subject, payload.len(), &mut headers))
     };
     let trace = trace_of(&headers);
-    let ack = store(
-        &config,
-        &config.nats.names().subject(&subject),
-        headers,
-        payload,
-    )
-    .await;
+    let stored_under = config.nats.names().subject(&subject);
+    let ack = store(&args, &config, &stored_under, headers, payload).await;
     if let Some(publication) = publication {
         match &ack {
             Ok(ack) => publication.stored(&ack.stream, ack.sequence),
@@ -120,15 +143,6 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     if let Some(trace) = &trace {
         eprintln!("herald: trace {trace}");
     }
-    let names = config.nats.names();
-    if ack.stream != names.events() {
-        return Err(CliError::Failure(format!(
-            "the stream {} stored this as {}, and nats.stream is {}: no gateway will see it",
-            ack.stream,
-            ack.sequence,
-            names.events()
-        )));
-    }
     let line = match (args.json, ack.duplicate) {
         (true, duplicate) => format!(
             r#"{{"stream":{},"sequence":{},"duplicate":{duplicate}}}"#,
@@ -141,7 +155,10 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     output::line(&line).map(drop)
 }
 
+/// Stores the event, and knows before it is sent that an answer can come back: without one, an event that is
+/// stored would be told as one that failed.
 async fn store(
+    args: &Args,
     config: &Config,
     subject: &str,
     headers: HeaderMap,
@@ -149,9 +166,52 @@ async fn store(
 ) -> Result<PubAck, CliError> {
     let mut nats = Connection::open(config, "herald publish").await?;
     let client = nats.client.clone();
+    let asking = stream_of(&client, subject.to_owned(), TIMEOUT);
+    let not_stored = |why: String| CliError::Failure(format!("{why}. Nothing is stored"));
+    let stream = match nats.allowed(asking).await? {
+        Ok(stream) => stream,
+        Err(PublishError::NoStream) => {
+            let stream = config.nats.names().events().to_owned();
+            let why = no_stream(&client, &config.nats, &stream);
+            return Err(not_stored(format!("no stream takes {subject}: {why}")));
+        }
+        Err(error) => {
+            return Err(not_stored(format!("{error} ({})", config.nats.hosts())));
+        }
+    };
+    let names = config.nats.names();
+    if stream != names.events() {
+        return Err(not_stored(format!(
+            "the stream {stream} takes {subject}, and nats.stream is {}: no gateway would see it",
+            names.events()
+        )));
+    }
     let publishing = publish(&client, subject.to_owned(), headers, payload, TIMEOUT);
-    let ack = nats.allowed(publishing).await?;
-    ack.map_err(|error| failure(&error, config, subject))
+    match nats.allowed(publishing).await {
+        Ok(Ok(ack)) => Ok(ack),
+        Ok(Err(error)) if !error.may_be_stored() => Err(not_stored(error.to_string())),
+        Ok(Err(error)) => Err(unsure(args, config, &error)),
+        // It was allowed a moment ago.
+        Err(error) => Err(unsure(args, config, &error)),
+    }
+}
+
+/// The event was sent, and what became of it is not known.
+fn unsure(args: &Args, config: &Config, error: &dyn std::error::Error) -> CliError {
+    let hosts = config.nats.hosts();
+    let way = match &args.id {
+        Some(id) => format!(
+            "publish it again with --id {id}: within two minutes, or nats.max_age where that is shorter, a second \
+             one is dropped"
+        ),
+        None => format!(
+            "`herald replay --workspace {}` shows whether it is. With --id an event can be published again safely",
+            args.workspace
+        ),
+    };
+    CliError::Failure(format!(
+        "{error} ({hosts}), after the event was sent: it may be stored. To be sure, {way}"
+    ))
 }
 
 /// The payload as given, or standard input as far as it can be taken.
@@ -205,37 +265,48 @@ fn gives_traceparent(args: &Args) -> bool {
         .any(|(name, _)| AsRef::<str>::as_ref(name).eq_ignore_ascii_case("traceparent"))
 }
 
-/// Decodes the event as a gateway would, so that a mistake is told here and is no dead letter there.
-fn check(args: &Args, subject: &str, headers: &HeaderMap, payload: &Bytes) -> Result<(), CliError> {
-    let message = StoredMessage {
-        workspace: args.workspace.clone(),
-        subject: subject.into(),
-        sequence: 0,
-        time: Utc::now(),
-        headers: Some(headers.clone()),
-        payload: payload.clone(),
-    };
-    match decode(&message) {
-        Ok(_) => Ok(()),
-        Err(bad) => Err(CliError::Usage(format!(
-            "this event is not right: {}",
-            bad.detail
-        ))),
-    }
+/// Maps the event as a gateway with the same settings would, so that a mistake is told here and is no dead letter
+/// there. All that is not known yet has a fixed length.
+fn check(projector: &Projector, message: &StoredMessage) -> Result<Notification, CliError> {
+    projector
+        .project(message)
+        .map_err(|bad| CliError::Usage(format!("a gateway would refuse this event: {bad}")))
 }
 
-fn failure(error: &PublishError, config: &Config, subject: &str) -> CliError {
-    let names = config.nats.names();
-    let stream = names.events();
-    CliError::Failure(match error {
-        PublishError::NoStream => format!(
-            "no stream takes {subject}: `herald migrate` makes {stream}, and the NATS account must be the one that has it"
-        ),
-        PublishError::Timeout(_) => format!(
-            "{error}; the event may have been stored all the same, and with --id it can be published again safely"
-        ),
-        _ => error.to_string(),
-    })
+/// Most warnings of one event.
+const WARNINGS_MAX: usize = 10;
+
+/// What is in the payload for nothing, one sentence each.
+fn warnings(projector: &Projector, message: &StoredMessage) -> Vec<String> {
+    let unused = projector.unused(message);
+    let more = unused.len().saturating_sub(WARNINGS_MAX);
+    let mut warnings: Vec<String> = unused
+        .into_iter()
+        .take(WARNINGS_MAX)
+        .map(|field| {
+            let way = match field.nearest {
+                Some(nearest) => format!("did you mean `{nearest}`?"),
+                None => "put it into `metadata`, or into the `fields` of the rule".to_owned(),
+            };
+            let path: String = field.path.escape_debug().take(100).collect();
+            format!("{} makes nothing of the field `{path}`: {way}", field.rule)
+        })
+        .collect();
+    if more > 0 {
+        warnings.push(format!("and of {more} more"));
+    }
+    warnings
+}
+
+/// The notification without what only the store can give.
+fn shown(projector: &Projector, message: &StoredMessage, notification: &Notification) -> String {
+    const ID: &str = "notif_00000000-0000-0000-0000-000000000000";
+    const TRACEPARENT: &str = "00-00000000000000000000000000000000-0000000000000000-00";
+    let derived = projector.identity(message).traceparent();
+    notification
+        .encoded
+        .replacen(&notification.id, ID, 1)
+        .replacen(&derived, TRACEPARENT, 1)
 }
 
 #[cfg(test)]
@@ -243,17 +314,91 @@ mod tests {
     use clap::{Args as _, FromArgMatches as _};
 
     use super::*;
+    use crate::config::ProjectionConfig;
 
     fn parsed(arguments: &[&str]) -> Result<Args, clap::Error> {
         let command = Args::augment_args(clap::Command::new("publish").no_binary_name(true));
         Args::from_arg_matches(&command.try_get_matches_from(arguments)?)
     }
 
-    fn checked(arguments: &[&str]) -> Result<(), String> {
+    /// The projector, and what `arguments` would publish.
+    fn made(arguments: &[&str]) -> Result<(Projector, StoredMessage), String> {
         let args = parsed(arguments).map_err(|error| error.to_string())?;
-        let payload = Bytes::from(args.payload.clone());
-        let subject = names::event(&args.workspace, &args.event);
-        check(&args, &subject, &headers(&args), &payload).map_err(|error| error.to_string())
+        let message = StoredMessage {
+            subject: names::event(&args.workspace, &args.event).into(),
+            sequence: 0,
+            time: Utc::now(),
+            headers: Some(headers(&args)),
+            payload: Bytes::from(args.payload),
+            workspace: args.workspace,
+        };
+        let projector = Projector::from_config(&ProjectionConfig::default(), "EVENTS");
+        Ok((projector.unwrap(), message))
+    }
+
+    fn checked(arguments: &[&str]) -> Result<Notification, String> {
+        let (projector, message) = made(arguments)?;
+        check(&projector, &message).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_its_rule_makes_nothing_of_is_warned_of() {
+        let warned = |event: &str, payload: &str| {
+            let (projector, message) = made(&["acme", event, payload]).unwrap();
+            warnings(&projector, &message)
+        };
+        let unused: [&[&str]; 1] = [&[]];
+        for (event, payload, want) in [
+            (
+                "custom.x",
+                r#"{"title":"T","metadata":{"a":1},"recipients":[]}"#,
+                unused[0],
+            ),
+            (
+                "custom.x",
+                r#"{"titel":"T"}"#,
+                &["field `titel`: did you mean `title`?"],
+            ),
+            (
+                "custom.x",
+                r#"{"Message":"M"}"#,
+                &["did you mean `message`?"],
+            ),
+            (
+                "custom.x",
+                r#"{"amount":1}"#,
+                &["field `amount`: put it into `metadata`"],
+            ),
+            (
+                "record.created",
+                r#"{"collection":"c","recordId":"r"}"#,
+                &[],
+            ),
+            (
+                "record.created",
+                r#"{"recordID":"r"}"#,
+                &["did you mean `recordId`?"],
+            ),
+        ] {
+            let warned = warned(event, payload);
+            assert_eq!(warned.len(), want.len(), "{payload}: {warned:?}");
+            for (warned, want) in warned.iter().zip(want) {
+                assert!(warned.contains(want), "{payload}: {warned}");
+            }
+        }
+        let many: Vec<String> = (0..200).map(|n| format!("\"amount{n}\":1")).collect();
+        let warned = warned("custom.x", &format!("{{{}}}", many.join(",")));
+        assert_eq!((warned.len(), warned[10].as_str()), (11, "and of 190 more"));
+    }
+
+    #[test]
+    fn a_dry_run_shows_zeros_for_what_the_store_gives() {
+        let (projector, message) = made(&["acme", "custom.x", r#"{"title":"T"}"#]).unwrap();
+        let notification = check(&projector, &message).unwrap();
+        let shown = shown(&projector, &message, &notification);
+        let prefix = r#"{"id":"notif_00000000-0000-0000-0000-000000000000","title":"T","#;
+        assert!(shown.starts_with(prefix), "{shown}");
+        assert_eq!(shown.len(), notification.encoded.len());
     }
 
     #[test]

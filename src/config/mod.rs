@@ -13,6 +13,7 @@ mod issuers;
 mod keys;
 mod load;
 pub mod names;
+mod near;
 mod network;
 mod origin;
 mod secret;
@@ -36,6 +37,7 @@ pub use self::keys::{KEYS, Key, Reload};
 pub(crate) use self::load::FILE;
 pub use self::load::{ConfigError, Reading};
 pub use self::names::Names;
+pub(crate) use self::near::near;
 pub use self::secret::Secret;
 
 /// Everything that can be set. `Config::default()` is the documented default of every key.

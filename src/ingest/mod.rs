@@ -38,7 +38,7 @@ pub use self::leader::{Leader, ReadError, Seen, StreamState, Tail};
 pub use self::link::Link;
 pub use self::live::{Live, event as live_event};
 pub use self::notices::{Notice, Notices};
-pub use self::publish::{PubAck, PublishError, publish};
+pub use self::publish::{PubAck, PublishError, publish, stream_of};
 pub use self::raw::{NotStored, RawStored};
 pub use self::readable::{Looked, Readable, Way};
 pub use self::repair::{Position, Repair, Repaired, RepairedBatch, Repairer};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
+use async_nats::{Client, HeaderMap, Request, RequestErrorKind, header};
 use bytes::Bytes;
 use serde::Deserialize;
 
@@ -50,18 +50,61 @@ pub enum PublishError {
     Closed,
 }
 
+impl PublishError {
+    /// Whether the message may have been stored all the same.
+    pub fn may_be_stored(&self) -> bool {
+        match self {
+            Self::Timeout(_) | Self::NotJetStream | Self::Closed => true,
+            Self::NoStream
+            | Self::MaxPayload
+            | Self::SubjectTaken
+            | Self::Full(_)
+            | Self::Refused(_) => false,
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Answer {
     // First, for a refusal carries a stream and a sequence of 0 as well.
-    Refused { error: ApiError },
+    Refused {
+        error: ApiError,
+        #[serde(default)]
+        stream: String,
+    },
     Stored(PubAck),
 }
 
 #[derive(Debug, Deserialize)]
 struct ApiError {
     #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
     description: String,
+}
+
+/// JetStream's `err_code` for a message that expects another stream.
+const OTHER_STREAM: u64 = 10060;
+
+/// The stream that stores what is published under `subject`. It is asked with a message that no stream takes, so
+/// that an answer proves the way there and back, and the permissions, and nothing is stored.
+///
+/// # Errors
+/// [`PublishError`].
+pub async fn stream_of(
+    client: &Client,
+    subject: String,
+    timeout: Duration,
+) -> Result<String, PublishError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::NATS_EXPECTED_STREAM, "herald-check-none");
+    let answer = ask(client, subject, headers, Bytes::new(), timeout).await?;
+    match serde_json::from_slice(&answer) {
+        Ok(Answer::Refused { error, stream }) if error.err_code == OTHER_STREAM => Ok(stream),
+        // It is what a message that can be stored would come to.
+        _ => Err(read(&answer).err().unwrap_or(PublishError::NotJetStream)),
+    }
 }
 
 /// Publishes, and waits up to `timeout` for the acknowledgement.
@@ -75,20 +118,28 @@ pub async fn publish(
     payload: Bytes,
     timeout: Duration,
 ) -> Result<PubAck, PublishError> {
+    read(&ask(client, subject, headers, payload, timeout).await?)
+}
+
+async fn ask(
+    client: &Client,
+    subject: String,
+    headers: HeaderMap,
+    payload: Bytes,
+    timeout: Duration,
+) -> Result<Bytes, PublishError> {
     let request = Request::new()
         .headers(headers)
         .payload(payload)
         .timeout(Some(timeout));
-    let message = client
-        .send_request(subject, request)
-        .await
-        .map_err(|error| match error.kind() {
-            RequestErrorKind::TimedOut => PublishError::Timeout(timeout),
-            RequestErrorKind::NoResponders => PublishError::NoStream,
-            RequestErrorKind::MaxPayloadExceeded => PublishError::MaxPayload,
-            RequestErrorKind::InvalidSubject | RequestErrorKind::Other => PublishError::Closed,
-        })?;
-    read(&message.payload)
+    let answer = client.send_request(subject, request).await;
+    let answer = answer.map_err(|error| match error.kind() {
+        RequestErrorKind::TimedOut => PublishError::Timeout(timeout),
+        RequestErrorKind::NoResponders => PublishError::NoStream,
+        RequestErrorKind::MaxPayloadExceeded => PublishError::MaxPayload,
+        RequestErrorKind::InvalidSubject | RequestErrorKind::Other => PublishError::Closed,
+    })?;
+    Ok(answer.payload)
 }
 
 fn read(answer: &[u8]) -> Result<PubAck, PublishError> {
@@ -96,7 +147,7 @@ fn read(answer: &[u8]) -> Result<PubAck, PublishError> {
         Ok(Answer::Stored(ack)) => Ok(ack),
         // The code (10077) is the same for all of these: only the text tells them apart (measured on
         // nats-server 2.15.1).
-        Ok(Answer::Refused { error }) => Err(match error.description.as_str() {
+        Ok(Answer::Refused { error, .. }) => Err(match error.description.as_str() {
             "maximum messages per subject exceeded" => PublishError::SubjectTaken,
             "maximum messages exceeded"
             | "maximum bytes exceeded"

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::json::{Map, Value};
 
+/// The fields of a payload that Herald takes itself.
+pub(super) const OWN: [&str; 5] = ["title", "message", "type", "metadata", "recipients"];
+
 /// Names that a rule cannot allow: Herald takes these fields of a payload itself, or writes these
 /// keys of the metadata itself.
 const RESERVED: [&str; 8] = [
@@ -56,10 +59,47 @@ impl AllowList {
         self.0.keys().map(String::as_str)
     }
 
+    /// The paths that are allowed.
+    pub(super) fn paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        list(&self.0, "", &mut paths);
+        paths
+    }
+
+    /// The paths of `payload` that are not allowed, as short as they tell it.
+    pub(super) fn unused(&self, payload: &Map) -> Vec<String> {
+        let mut paths = Vec::new();
+        unused(&self.0, payload, "", &mut paths);
+        paths
+    }
+
     /// Keeps of `payload` what is allowed, without copying any of it. Of `data.status`, the object
     /// `data` stays with only `status` in it; where `data` is no object, nothing stays.
     pub(super) fn filter(&self, payload: Map) -> Map {
         filter(&self.0, payload)
+    }
+}
+
+fn list(nodes: &BTreeMap<String, Node>, above: &str, paths: &mut Vec<String>) {
+    for (name, node) in nodes {
+        let path = format!("{above}{name}");
+        match node {
+            Node::Whole => paths.push(path),
+            Node::Parts(parts) => list(parts, &format!("{path}."), paths),
+        }
+    }
+}
+
+fn unused(nodes: &BTreeMap<String, Node>, payload: &Map, above: &str, paths: &mut Vec<String>) {
+    for (name, value) in payload {
+        let path = format!("{above}{name}");
+        match (nodes.get(name.as_str()), value) {
+            (Some(Node::Whole), _) | (Some(Node::Parts(_)), Value::Array(_)) => {}
+            (Some(Node::Parts(parts)), Value::Object(object)) => {
+                unused(parts, object, &format!("{path}."), paths);
+            }
+            _ => paths.push(path),
+        }
     }
 }
 

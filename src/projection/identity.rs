@@ -47,7 +47,7 @@ impl Identity {
     /// The `traceparent` of an event whose publisher sent none. Its trace id is the id's UUID, so
     /// that a notification's id leads to its trace; it is marked as sampled, for whoever looks for
     /// it should find it.
-    pub(super) fn traceparent(&self) -> String {
+    pub(crate) fn traceparent(&self) -> String {
         format!("00-{}-{:016x}-01", self.uuid.simple(), self.span)
     }
 }

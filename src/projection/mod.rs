@@ -21,7 +21,7 @@ use self::encode::{Encoded, Metadata};
 pub(crate) use self::identity::Identity;
 use self::rules::{Rule, Rules, SeverityRule};
 use self::template::{Context, Template};
-use crate::config::{ProjectionConfig, TypeMode, read_bounded, text};
+use crate::config::{ProjectionConfig, TypeMode, near, read_bounded, text};
 use crate::event::{BadEvent, Event, EventName, Reason, Severity, StoredMessage, decode};
 use crate::json::Value;
 
@@ -42,6 +42,17 @@ pub struct Notification {
     pub event: EventName,
     /// The publisher's `traceparent`, else the derived one: the parent of the gateway's own spans.
     pub traceparent: String,
+}
+
+/// A field that a rule makes nothing of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unused {
+    /// Its name, or several joined by dots.
+    pub path: String,
+    /// How messages name the rule.
+    pub rule: String,
+    /// What may have been meant.
+    pub nearest: Option<String>,
 }
 
 /// Rules, settings and the stream's name: all that the mapping depends on.
@@ -94,6 +105,26 @@ impl Projector {
     /// [`BadEvent`] for the dead-letter stream.
     pub fn project(&self, message: &StoredMessage) -> Result<Notification, BadEvent> {
         self.notification(message, decode(message)?, self.identity(message))
+    }
+
+    /// Fields of the payload that its event's rule makes nothing of. None where the event is bad.
+    pub fn unused(&self, message: &StoredMessage) -> Vec<Unused> {
+        let Ok(event) = decode(message) else {
+            return Vec::new();
+        };
+        let rule = self.rules.find(&event.name);
+        let known = rule.fields.paths();
+        let known: Vec<&str> = fields::OWN
+            .into_iter()
+            .chain(known.iter().map(String::as_str))
+            .collect();
+        let unused = rule.fields.unused(&event.fields).into_iter();
+        let found = unused.map(|path| Unused {
+            nearest: near(&path, known.iter().copied()).map(str::to_owned),
+            path,
+            rule: rule.label.clone(),
+        });
+        found.collect()
     }
 
     /// The id and the derived trace of what `message` becomes, good or bad.

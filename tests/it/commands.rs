@@ -132,7 +132,9 @@ async fn publish_refuses_a_wrong_event_without_any_server() {
 async fn publish_says_what_the_server_has_against_it() {
     let without_stream = Nats::jetstream().await;
     let output = herald(&without_stream, &["publish", "acme", "custom.x"]);
-    assert!(error(&output, 1).contains("no stream takes ws.acme.custom.x: `herald migrate`"));
+    assert!(
+        error(&output, 1).contains("no stream takes ws.acme.custom.x: there is no stream EVENTS")
+    );
 
     let restricted = "jetstream: enabled\nmax_payload: 1024\nauthorization { users: [\
         { user: all, password: p }, \

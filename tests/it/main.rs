@@ -51,6 +51,7 @@ mod order;
 mod overload;
 mod permissions;
 mod prefix;
+mod publishing;
 mod reload;
 mod sdks;
 mod signals;
