@@ -21,5 +21,8 @@ ENV HERALD_SERVER__LISTEN=0.0.0.0:8080 HERALD_SERVER__ADMIN_LISTEN=0.0.0.0:9090
 EXPOSE 8080 9090
 # SIGTERM begins the drain; give it server.drain, server.drain_delay and 28 s (docker stop -t 40).
 STOPSIGNAL SIGTERM
+# Whether the process lives. It reads the settings from the environment as `serve` does; with a file, add --config.
+# Where a container is to be ready, and not only to live, before others start: herald health --ready.
+HEALTHCHECK --interval=10s --timeout=6s --start-period=10s --retries=3 CMD ["/usr/local/bin/herald", "health"]
 ENTRYPOINT ["/usr/local/bin/herald"]
 CMD ["serve"]

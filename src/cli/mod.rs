@@ -10,6 +10,7 @@
 mod check;
 mod dead_letters;
 mod dev;
+mod health;
 mod listen;
 mod migrate;
 mod nats;
@@ -59,6 +60,8 @@ enum Command {
     Replay(replay::Args),
     /// List the events that could not become notifications.
     DeadLetters(dead_letters::Args),
+    /// Ask a gateway on this host whether it lives or, with --ready, is ready.
+    Health(health::Args),
     /// Start a local NATS and a gateway for development.
     Dev(dev::Args),
 }
@@ -142,19 +145,22 @@ async fn blocking<T: Send + 'static>(
 async fn run(cli: Cli) -> Result<(), CliError> {
     let file = cli.config;
     let path = || config_file(file.clone());
-    // Who checks settings goes on to the files that they name; the others stop here.
-    let reading = || Config::read(path().as_deref());
-    let config = || reading()?.into_config();
+    // A command needs no more of the settings to be right than it reads.
+    let read = |tables: &[&str]| Config::read(path().as_deref())?.of(tables);
     match cli.command {
         // Who hears signals does so before anything is read.
         Command::Serve(args) => Box::pin(serve::run(args, file)).await,
         Command::Dev(args) => Box::pin(dev::run(args, file)).await,
-        Command::Migrate(args) => migrate::run(args, config()?).await,
-        Command::Check(args) => check::run(args, reading()?, path().as_deref()).await,
-        Command::Token(args) => token::run(args, config()?).await,
-        Command::Publish(args) => publish::run(args, config()?).await,
-        Command::Listen(args) => listen::run(args, config()?).await,
-        Command::Replay(args) => replay::run(args, config()?).await,
-        Command::DeadLetters(args) => dead_letters::run(args, config()?).await,
+        Command::Migrate(args) => migrate::run(args, read(&["nats"])?).await,
+        // Who checks settings goes on to the files that they name; the others stop here.
+        Command::Check(args) => {
+            check::run(args, Config::read(path().as_deref())?, path().as_deref()).await
+        }
+        Command::Token(args) => token::run(args, read(&["auth"])?).await,
+        Command::Publish(args) => publish::run(args, read(&["nats", "projection"])?).await,
+        Command::Listen(args) => listen::run(args).await,
+        Command::Replay(args) => replay::run(args, read(&["nats", "projection"])?).await,
+        Command::DeadLetters(args) => dead_letters::run(args, read(&["nats"])?).await,
+        Command::Health(args) => health::run(args, path().as_deref()).await,
     }
 }

@@ -5,7 +5,8 @@ use config::{Map, Value, ValueKind};
 
 use super::IssuerConfig;
 use super::keys::{ISSUER_KEYS, KEYS};
-use super::load::without_secret;
+use super::near::near;
+use super::told::wrong_value;
 
 /// How it is written in the environment, which has only strings.
 const IN_THE_ENVIRONMENT: &str =
@@ -59,7 +60,7 @@ fn readable_entry(index: usize, entry: Value, problems: &mut Vec<String>) -> Val
             Ok(_) => {
                 good.insert((*key).to_owned(), value);
             }
-            Err(error) => problems.push(without_secret(&format!("{place}.{key}"), &error)),
+            Err(error) => problems.push(wrong_value(&format!("{place}.{key}"), &error)),
         }
     }
     let mut unknown: Vec<String> = fields.into_keys().collect();
@@ -74,10 +75,13 @@ fn told(place: &str, key: &str) -> String {
     if KEYS.iter().any(|known| known.name == of_all) {
         return format!("unknown key `{place}.{key}`: `{of_all}` holds for all issuers");
     }
-    let distance = |known: &&&str| strsim::damerau_levenshtein(known, key);
-    let nearest = ISSUER_KEYS.iter().min_by_key(distance);
-    let nearest = nearest.copied().unwrap_or_default();
-    format!("unknown key `{place}.{key}`: did you mean `{nearest}`?")
+    match near(key, ISSUER_KEYS.iter().copied()) {
+        Some(nearest) => format!("unknown key `{place}.{key}`: did you mean `{nearest}`?"),
+        None => format!(
+            "unknown key `{place}.{key}`: an entry has {}",
+            ISSUER_KEYS.join(", ")
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! Every key with its default and meaning: the list that unknown keys are compared with and that
 //! the documentation is checked against.
 
+use strsim::damerau_levenshtein;
+
 use super::Config;
+use super::near::distance;
 
 /// One setting as a user sees it.
 #[derive(Debug, Clone, Copy)]
@@ -146,21 +149,30 @@ pub(super) const ISSUER_KEYS: &[&str] = &[
     "workspaces_prefix",
 ];
 
-/// The known key nearest to `unknown` by edit distance, wherever its table.
-pub(super) fn nearest(unknown: &str) -> &'static str {
+/// The known key that `unknown` was to be, if one is near: by its letters, by its words, or by its last part in
+/// another table.
+pub(super) fn nearest(unknown: &str) -> Option<&'static str> {
+    let (table, leaf) = unknown.split_once('.').unwrap_or(("", unknown));
+    let far = |key: &&Key| {
+        let (known_table, known_leaf) = key.name.split_once('.')?;
+        if leaf == known_leaf {
+            return Some((0, damerau_levenshtein(table, known_table)));
+        }
+        let tables = distance(table, known_table)?;
+        let leaves = distance(leaf, known_leaf).or_else(|| {
+            // `secret` for `hmac_secret`, `ping.interval` for `ping`.
+            let of = |name: &'_ str, part: &str| {
+                let mut words = name.split(['_', '.', '-']);
+                let mut parts = part.split(['_', '.', '-']);
+                !part.is_empty() && parts.all(|part| words.any(|word| word == part))
+            };
+            let is_part = of(leaf, known_leaf) || of(known_leaf, leaf);
+            is_part.then(|| damerau_levenshtein(leaf, known_leaf))
+        })?;
+        Some((tables + leaves, 0))
+    };
     KEYS.iter()
-        .min_by_key(|key| {
-            // A right last word in the wrong table is nearer than its letters say.
-            let same_leaf = leaf(key.name) == leaf(unknown);
-            strsim::damerau_levenshtein(key.name, unknown).saturating_sub(if same_leaf {
-                unknown.len()
-            } else {
-                0
-            })
-        })
-        .map_or("", |key| key.name)
-}
-
-fn leaf(name: &str) -> &str {
-    name.rsplit_once('.').map_or(name, |(_, leaf)| leaf)
+        .filter_map(|key| Some((far(&key)?, key.name)))
+        .min_by_key(|(far, _)| *far)
+        .map(|(_, name)| name)
 }

@@ -1,15 +1,18 @@
 //! File and environment into a [`Config`], with every problem named.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
-use serde::{Deserialize, Deserializer};
+use serde::Deserializer;
+use serde::de::{SeqAccess, Visitor};
 
 use super::Config;
 use super::file::{NamedFile, read_once, text};
 use super::keys::{KEYS, nearest};
+use super::told::{Places, Problem, line, tables, wrong_value};
 use super::{NatsConfig, auth, issuers, names, origin};
 
 /// How the configuration file is named where other files are by their settings.
@@ -51,7 +54,7 @@ pub struct Reading {
     /// With the default where a value could not be read.
     pub config: Config,
     /// What is wrong, one sentence each. No secret is in it.
-    pub problems: Vec<String>,
+    pub problems: Vec<Problem>,
     /// The file, as it was read.
     pub(crate) file: Option<NamedFile>,
 }
@@ -103,7 +106,8 @@ impl Config {
             match value.into_string() {
                 Ok(value) => environment.push((name, value)),
                 Err(_) if is_setting(&name) => {
-                    problems.push(format!("environment variable `{name}` is not UTF-8"));
+                    let text = format!("environment variable `{name}` is not UTF-8");
+                    problems.push(Problem::new(text));
                 }
                 Err(_) => {}
             }
@@ -145,6 +149,7 @@ impl Config {
             .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
             .collect();
         let table = parse_toml(path, text)?;
+        let places = Places::new(path, text, environment.keys());
         let mut problems: Vec<String> = unknown_in_file(&table)
             .into_iter()
             .chain(unknown_in_environment(environment.keys()))
@@ -155,8 +160,9 @@ impl Config {
             .collect();
         let config = values(text, variables, &mut problems);
         problems.extend(config.problems());
+        let placed = problems.into_iter().map(|text| places.placed(text));
         Ok(Reading {
-            problems,
+            problems: placed.collect(),
             ..config.into()
         })
     }
@@ -320,13 +326,23 @@ impl Reading {
         if self.problems.is_empty() {
             Ok(self.config)
         } else {
-            Err(ConfigError::Invalid(self.problems))
+            let problems = self.problems.iter().map(ToString::to_string);
+            Err(ConfigError::Invalid(problems.collect()))
         }
+    }
+
+    /// The configuration for who needs these tables of it, if nothing is wrong with them.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`].
+    pub fn of(mut self, tables: &[&str]) -> Result<Config, ConfigError> {
+        self.problems.retain(|problem| problem.is_of(tables));
+        self.into_config()
     }
 }
 
 /// What every environment variable of a setting begins with.
-const PREFIX: &str = "HERALD_";
+pub(super) const PREFIX: &str = "HERALD_";
 
 /// Whether a variable of this name is meant as a setting. Only names with `__` are: Kubernetes adds
 /// HERALD_PORT and the like to every pod beside a service of that name.
@@ -353,7 +369,7 @@ fn values(
     let mut tables = match tables {
         Ok(tables) => tables,
         Err(error) => {
-            problems.push(without_secret("auth", &error));
+            problems.push(wrong_value("auth", &error));
             return Config::default();
         }
     };
@@ -368,15 +384,15 @@ fn values(
         match alone(key.name, value.clone()) {
             Ok(()) => match good.clone().set_override(key.name, value) {
                 Ok(more) => good = more,
-                Err(error) => problems.push(without_secret(key.name, &error)),
+                Err(error) => problems.push(wrong_value(key.name, &error)),
             },
-            Err(error) => problems.push(without_secret(key.name, &error)),
+            Err(error) => problems.push(wrong_value(key.name, &error)),
         }
     }
     good.build()
         .and_then(config::Config::try_deserialize)
         .unwrap_or_else(|error| {
-            problems.push(without_secret("auth", &error));
+            problems.push(wrong_value("auth", &error));
             Config::default()
         })
 }
@@ -420,11 +436,7 @@ fn parse_toml(path: Option<&Path>, text: &str) -> Result<toml::Table, ConfigErro
         let before = error.span().map_or(0, |span| span.start);
         ConfigError::Syntax {
             path: path.unwrap_or(Path::new("")).to_owned(),
-            line: 1 + text
-                .bytes()
-                .take(before)
-                .filter(|byte| *byte == b'\n')
-                .count(),
+            line: line(text, before),
             // The full error quotes the line, which may hold a secret.
             message: error.message().to_owned(),
         }
@@ -432,21 +444,31 @@ fn parse_toml(path: Option<&Path>, text: &str) -> Result<toml::Table, ConfigErro
 }
 
 fn unknown_in_file(table: &toml::Table) -> Vec<String> {
-    let mut unknown = Vec::new();
+    let mut problems = Vec::new();
     for (name, value) in table {
         let names: Vec<String> = match value {
-            toml::Value::Table(inner) if !inner.is_empty() => {
-                inner.keys().map(|key| format!("{name}.{key}")).collect()
+            toml::Value::Table(inner) => inner.keys().map(|key| format!("{name}.{key}")).collect(),
+            other if tables().any(|known| known == name) => {
+                let form = other.type_str();
+                problems.push(format!(
+                    "`{name}` is of the type {form}, and is a table: write [{name}] above its keys"
+                ));
+                continue;
             }
-            toml::Value::Table(_) => continue,
             _ => vec![name.clone()],
         };
-        unknown.extend(names.into_iter().filter(|name| !is_known(name)));
+        let unknown = names.into_iter().filter(|name| !is_known(name));
+        problems.extend(unknown.map(|name| format!("unknown key `{name}`: {}", meant(&name))));
     }
-    unknown
-        .into_iter()
-        .map(|name| format!("unknown key `{name}`: did you mean `{}`?", nearest(&name)))
-        .collect()
+    problems
+}
+
+/// What to do about an unknown key.
+fn meant(unknown: &str) -> String {
+    match nearest(unknown) {
+        Some(known) => format!("did you mean `{known}`?"),
+        None => "docs/configuration.md has all there are".to_owned(),
+    }
 }
 
 fn unknown_in_environment<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
@@ -459,16 +481,19 @@ fn unknown_in_environment<'a>(names: impl Iterator<Item = &'a String>) -> Vec<St
                     return None;
                 }
                 let known = nearest(&name);
-                KEYS.iter().find(|key| key.name == known)
+                KEYS.iter().find(|key| Some(key.name) == known)
             } else {
                 // One underscore where two are wanted, and a name that is nobody else's by chance.
-                KEYS.iter()
-                    .find(|key| key.variable().replace("__", "_") == *variable)
+                let known = KEYS
+                    .iter()
+                    .find(|key| key.variable().replace("__", "_") == *variable);
+                Some(known?)
             };
-            let suggestion = known?.variable();
-            Some(format!(
-                "unknown environment variable `{variable}`: did you mean `{suggestion}`?"
-            ))
+            let way = match known {
+                Some(key) => format!("did you mean `{}`?", key.variable()),
+                None => meant(""),
+            };
+            Some(format!("unknown environment variable `{variable}`: {way}"))
         })
         .collect()
 }
@@ -477,33 +502,33 @@ fn is_known(name: &str) -> bool {
     KEYS.iter().any(|key| key.name == name)
 }
 
-/// The library's error, which also quotes the value unless that is a secret.
-pub(super) fn without_secret(key: &str, error: &config::ConfigError) -> String {
-    if matches!(key, "auth" | "auth.issuers" | "nats.url") || key.ends_with(".hmac_secret") {
-        return format!("`{key}` has a value of the wrong type");
-    }
-    let text = error.to_string();
-    if text.contains(key) {
-        text
-    } else {
-        format!("`{key}`: {text}")
-    }
-}
-
 /// A list, or one string with commas (the environment has only strings).
 pub(super) fn string_or_list<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum OneOrMany {
-        One(String),
-        Many(Vec<String>),
+    struct OneOrMany;
+
+    impl<'de> Visitor<'de> for OneOrMany {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("text in quotes, or a list of such texts")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(text.split(',').map(str::to_owned).collect())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut parts = Vec::new();
+            while let Some(part) = list.next_element()? {
+                parts.push(part);
+            }
+            Ok(parts)
+        }
     }
-    let parts = match OneOrMany::deserialize(deserializer)? {
-        OneOrMany::One(text) => text.split(',').map(str::to_owned).collect(),
-        OneOrMany::Many(parts) => parts,
-    };
+
+    let parts = deserializer.deserialize_any(OneOrMany)?;
     Ok(parts
         .into_iter()
         .map(|part| part.trim().to_owned())

@@ -19,6 +19,7 @@ mod origin;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -39,6 +40,8 @@ pub use self::load::{ConfigError, Reading};
 pub use self::names::Names;
 pub(crate) use self::near::near;
 pub use self::secret::Secret;
+pub use self::told::Problem;
+pub(crate) use self::told::line;
 
 /// Everything that can be set. `Config::default()` is the documented default of every key.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -58,8 +61,10 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
     /// Where sockets, `/healthz` and `/readyz` are served.
+    #[serde(deserialize_with = "network::address")]
     pub listen: SocketAddr,
     /// Where `/metrics` is served. Not for the public.
+    #[serde(deserialize_with = "network::address")]
     pub admin_listen: SocketAddr,
     /// PEM certificate chain; with it, `listen` speaks TLS only.
     pub tls_cert: Option<PathBuf>,
@@ -117,7 +122,7 @@ pub struct NatsConfig {
     pub token_file: Option<PathBuf>,
     /// File with the seed of a user's nkey (`SU…`).
     pub nkey_file: Option<PathBuf>,
-    /// A PEM file with the CA certificates of the NATS servers, beside the system's.
+    /// A PEM file with the CA certificates of the NATS servers, instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// PEM certificate chain to show to the servers. Goes with `client_key`.
     pub client_cert: Option<PathBuf>,
@@ -287,13 +292,25 @@ pub struct ProjectionConfig {
 
 /// What a notification's `type` holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 pub enum TypeMode {
     /// One of info, success, warning, error, alert.
     #[default]
     Severity,
     /// The event's own name: `record_created`, `function_complete`, `alert`, …
     Event,
+}
+
+impl TryFrom<String> for TypeMode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "severity" => Ok(Self::Severity),
+            "event" => Ok(Self::Event),
+            _ => Err(format!("`{text}` is none of severity, event")),
+        }
+    }
 }
 
 /// How much telemetry there is. Where it goes, the standard `OTEL_*` variables say.
@@ -346,10 +363,23 @@ impl Default for LogConfig {
 
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 pub enum LogFormat {
     #[default]
     Auto,
     Text,
     Json,
+}
+
+impl TryFrom<String> for LogFormat {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "auto" => Ok(Self::Auto),
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("`{text}` is none of auto, text, json")),
+        }
+    }
 }

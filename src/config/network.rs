@@ -1,9 +1,9 @@
 //! Networks as people write them: `10.0.0.0/8`, `2001:db8::/32`, or one address.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
-use serde::{Deserializer, de::Error};
+use serde::{Deserialize, Deserializer, de::Error};
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
@@ -11,6 +11,16 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     let networks = super::load::string_or_list(deserializer)?;
     let parsed = networks.iter().map(|text| parse(text));
     parsed.collect::<Result<_, _>>().map_err(D::Error::custom)
+}
+
+/// Where to listen: an address and a port.
+pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.trim().parse().map_err(|_| {
+        D::Error::custom(format!(
+            "`{text}` is no IP address with a port: write for example 127.0.0.1:8080 or [::]:8080"
+        ))
+    })
 }
 
 /// Reads one network. One of IPv4-mapped IPv6 addresses (RFC 4291 section 2.5.5.2) is one of IPv4

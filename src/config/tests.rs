@@ -92,6 +92,293 @@ fn a_value_of_the_wrong_type_is_named_and_a_secret_is_not_shown() {
     );
 }
 
+/// A table, a line of it that is wrong, and what is said of it.
+const WRONG: &[(&str, &str, &str)] = &[
+    (
+        "server",
+        "listen = 8080",
+        "`server.listen`: `8080` is no IP address with a port: write for example 127",
+    ),
+    (
+        "server",
+        "listen = \"localhost:1\"",
+        "is no IP address with a port",
+    ),
+    (
+        "server",
+        "listen = []",
+        "`server.listen` is a list: write text in quotes",
+    ),
+    ("server", "admin_listen = \"x\"", "server.admin_listen"),
+    (
+        "server",
+        "tls_cert = { a = 1 }",
+        "`server.tls_cert` is a table: write text in quotes",
+    ),
+    (
+        "server",
+        "allowed_origins = 5",
+        "`server.allowed_origins` is the number 5: write text in quotes, or a list",
+    ),
+    (
+        "server",
+        "allowed_origins = { a = 1 }",
+        "is a table: write text in quotes, or a list",
+    ),
+    (
+        "server",
+        "allowed_origins = [[\"a\"]]",
+        "is a list: write text in quotes",
+    ),
+    (
+        "server",
+        "allowed_origins = \"x\"",
+        "server.allowed_origins",
+    ),
+    (
+        "server",
+        "trusted_proxies = true",
+        "is a truth value, true: write text in quotes, or a list",
+    ),
+    (
+        "server",
+        "trusted_proxies = \"x\"",
+        "`x` is neither an address nor a network",
+    ),
+    (
+        "server",
+        "drain = 5",
+        "`5` is not a duration: write for example 300s",
+    ),
+    ("server", "drain = true", "`true` is not a duration"),
+    (
+        "server",
+        "drain = {}",
+        "`server.drain` is a table: write text in quotes",
+    ),
+    ("server", "drain = \"-1s\"", "`-1s` is not a duration"),
+    (
+        "nats",
+        "url = { a = \"hunter\" }",
+        "`nats.url` has a value of the wrong type: a table",
+    ),
+    (
+        "nats",
+        "url = 5",
+        "`nats.url` has a value of the wrong type: the number, not text",
+    ),
+    ("nats", "url = \"\"", "nats.url must not be empty"),
+    ("nats", "replicas = 2", "nats.replicas must be 1, 3 or 5"),
+    (
+        "nats",
+        "replicas = \"many\"",
+        "`nats.replicas` is the text \"many\": write a whole number, 0 or more",
+    ),
+    ("nats", "replicas = 1.5", "nats.replicas"),
+    (
+        "nats",
+        "replicas = -1",
+        "`nats.replicas` is the number -1: write a whole number, 0 or more",
+    ),
+    (
+        "nats",
+        "migrate = \"perhaps\"",
+        "`nats.migrate` is the text \"perhaps\": write true or false",
+    ),
+    (
+        "nats",
+        "migrate = []",
+        "`nats.migrate` is a list: write true or false",
+    ),
+    (
+        "nats",
+        "max_bytes = \"1GB\"",
+        "`nats.max_bytes` is the text \"1GB\": write a whole number",
+    ),
+    (
+        "nats",
+        "stream = \"a.b\"",
+        "nats.stream must be a JetStream name",
+    ),
+    ("nats", "prefix = \"ws\"", "nats.prefix"),
+    (
+        "auth",
+        "hmac_secret = 5",
+        "`auth.hmac_secret` has a value of the wrong type: the number",
+    ),
+    (
+        "auth",
+        "workspaces_claim = \"\"",
+        "auth.workspaces_claim must not be empty",
+    ),
+    (
+        "sockets",
+        "connect_rate = -1",
+        "`sockets.connect_rate` is the number -1: write a whole number, 0 or more",
+    ),
+    (
+        "sockets",
+        "connect_rate = 5000000000",
+        "`sockets.connect_rate` is the number 5000000000: write a whole number",
+    ),
+    (
+        "sockets",
+        "send_buffer = \"big\"",
+        "is the text \"big\": write a whole number",
+    ),
+    (
+        "sockets",
+        "max_connections = {}",
+        "is a table: write a whole number",
+    ),
+    (
+        "sockets",
+        "pong_is_activity = 5.5",
+        "sockets.pong_is_activity",
+    ),
+    (
+        "projection",
+        "type = \"events\"",
+        "`projection.type`: `events` is none of severity, event",
+    ),
+    (
+        "projection",
+        "type = { a = 1 }",
+        "`projection.type` is a table: write text in quotes",
+    ),
+    (
+        "projection",
+        "rules = []",
+        "`projection.rules` is a list: write text in quotes",
+    ),
+    (
+        "log",
+        "format = \"yaml\"",
+        "`log.format`: `yaml` is none of auto, text, json",
+    ),
+    (
+        "log",
+        "format = [1]",
+        "`log.format` is a list: write text in quotes",
+    ),
+    ("telemetry", "send_spans = true", "telemetry.send_spans"),
+    (
+        "telemetry",
+        "baggage = 1",
+        "is the number 1: write text in quotes, or a list",
+    ),
+    (
+        "server",
+        "nothing = 1",
+        "unknown key `server.nothing`: docs/configuration.md has all",
+    ),
+    (
+        "server",
+        "lissten = 1",
+        "unknown key `server.lissten`: did you mean `server.listen`?",
+    ),
+    (
+        "server",
+        "port = 1",
+        "unknown key `server.port`: docs/configuration.md has all",
+    ),
+];
+
+/// Files that are wrong as a whole.
+const WRONG_FILES: &[(&str, &str)] = &[
+    (
+        "sockets = 5\n",
+        "herald.toml line 1: `sockets` is of the type integer, and is a table: write [sockets]",
+    ),
+    (
+        "[[sockets]]\nping = \"1s\"\n",
+        "herald.toml line 1: `sockets` is of the type array",
+    ),
+    (
+        "top = 5\n",
+        "herald.toml line 1: unknown key `top`: docs/configuration.md has",
+    ),
+    (
+        "ping = \"5s\"\n",
+        "unknown key `ping`: did you mean `sockets.ping`?",
+    ),
+];
+
+/// Each message names the place, the key, the form of the value and what is allowed, in words of the file.
+#[test]
+fn a_wrong_value_is_told_with_its_place_and_in_no_words_of_code() {
+    let mut bad = Vec::new();
+    for (table, line, words) in WRONG {
+        // Some become true or a number, as in the environment, and are right then.
+        let Err(text) = load(&format!("\n[{table}]\n{line}\n"), &[]) else {
+            let is_right = ["5.5", "1.5", "true", "hmac_secret = 5"]
+                .iter()
+                .any(|value| line.contains(value));
+            assert!(is_right, "{line}");
+            continue;
+        };
+        let codes = [
+            "invalid", "expected", "variant", "enum", "struct", "field", "untagged", "usize",
+            "u32", "64-bit", "map", "unit", "sequence", "hunter",
+        ];
+        let told = text
+            .split_once(".toml line 3: ")
+            .map_or("", |(_, told)| told);
+        let is_good = text.contains(words)
+            && text.lines().count() == 1
+            && !told.is_empty()
+            && !codes.iter().any(|code| told.contains(code));
+        if !is_good {
+            bad.push(format!("{line}: {text} (wanted {words})"));
+        }
+    }
+    assert_eq!(bad, [""; 0]);
+    for (file, words) in WRONG_FILES {
+        let text = refused(file, &[]);
+        assert!(text.contains(words), "{file}: {text}");
+    }
+    let text = refused("", &[("HERALD_SOCKETS__PING", "soon")]);
+    assert!(
+        text.starts_with("HERALD_SOCKETS__PING: `sockets.ping`: `soon` is not a duration"),
+        "{text}"
+    );
+    let text = refused("", &[("HERALD_SERVER__NOTHING", "x")]);
+    assert!(
+        text.contains("`HERALD_SERVER__NOTHING`: docs/configuration.md has"),
+        "{text}"
+    );
+}
+
+#[test]
+fn who_needs_one_table_reads_past_what_is_wrong_with_another() {
+    let file = "top = 1\n[sockets]\nping = \"0s\"\n[socket]\nx = 1\n[natss]\nurl = \"x\"\n";
+    let variables = [
+        ("HERALD_SERVER__LISTEN", "here"),
+        ("HERALD_LOG__LEVLE", "x"),
+        ("HERALD_SERVER_LISTEN", "x"),
+    ];
+    for (tables, problems) in [
+        (&["auth"][..], 0),
+        (&["projection", "telemetry"], 0),
+        (&["sockets"], 1),
+        // The table was to be this one.
+        (&["nats"], 1),
+        (&["server"], 2),
+        (&["log"], 1),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nats.server.auth.toml");
+        std::fs::write(&path, file).unwrap();
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let read = Config::read_from(Some(&path), variables)
+            .unwrap()
+            .of(tables);
+        let told = read.map(drop).map_err(|error| error.to_string());
+        let told = told.err().unwrap_or_default();
+        assert_eq!(told.lines().count(), problems, "{tables:?}: {told}");
+    }
+}
+
 #[test]
 fn a_missing_file_is_named() {
     let error = Config::load_from(Some("/nowhere/herald.toml".as_ref()), []).unwrap_err();
@@ -184,7 +471,7 @@ fn every_key_sets_a_field_of_its_own_and_there_are_no_other_fields() {
         let wrong = reading
             .problems
             .iter()
-            .filter(|text| !text.contains("go together"));
+            .filter(|problem| !problem.to_string().contains("go together"));
         assert_eq!(wrong.count(), 0, "{key:?}: {:?}", reading.problems);
         let config = &reading.config;
         if key.name == "nats.url" {

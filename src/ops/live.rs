@@ -87,7 +87,7 @@ impl Building {
             filter: Filter::configured(&config.log),
             nats: readable(&config.nats),
             files,
-            problems,
+            problems: problems.iter().map(ToString::to_string).collect(),
             config,
         }
     }

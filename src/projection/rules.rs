@@ -9,6 +9,7 @@ use toml::{Table, Value};
 
 use super::fields::AllowList;
 use super::template::{Context, OWN_NAMES, Template, Templates};
+use crate::config::{line, near};
 use crate::event::{Category, EventName, Severity};
 use crate::json::Map;
 
@@ -58,12 +59,7 @@ impl Rules {
     pub(super) fn parse(text: &str) -> Result<Self, Vec<String>> {
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
             let before = error.span().map_or(0, |span| span.start);
-            let newlines = text.bytes().take(before).filter(|byte| *byte == b'\n');
-            vec![format!(
-                "line {}: {}",
-                1 + newlines.count(),
-                error.message()
-            )]
+            vec![format!("line {}: {}", line(text, before), error.message())]
         })?;
         let mut problems: Vec<String> = table
             .keys()
@@ -95,7 +91,10 @@ impl Rules {
                 rules,
                 generic,
             }),
-            _ => Err(problems),
+            _ => Err(problems
+                .into_iter()
+                .map(|problem| placed(text, problem))
+                .collect()),
         }
     }
 
@@ -116,6 +115,31 @@ impl Rule {
     }
 }
 
+/// The problem of `rule 3 (…)` with the line of the first key that it names, or of the rule.
+fn placed(text: &str, problem: String) -> String {
+    let find = || {
+        let table = toml::de::DeTable::parse(text).ok()?.into_inner();
+        let rules = table.get("rule")?.get_ref().as_array()?;
+        let number = problem.strip_prefix("rule ")?;
+        let number = number.split(|char: char| !char.is_ascii_digit()).next()?;
+        let rule = rules.get(number.parse::<usize>().ok()?.checked_sub(1)?)?;
+        let keys = rule.get_ref().as_table()?;
+        let at = problem
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .find_map(|named| keys.keys().find(|key| key.get_ref() == named));
+        Some(line(
+            text,
+            at.map_or(rule.span().start, |key| key.span().start),
+        ))
+    };
+    match find() {
+        Some(line) => format!("{problem} (line {line})"),
+        None => problem,
+    }
+}
+
 /// Reads one `[[rule]]`.
 struct Reader<'a> {
     label: String,
@@ -127,6 +151,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(number: usize, table: &'a Table, templates: &'a mut Templates) -> Self {
         let label = match table.get("match").and_then(Value::as_str) {
+            Some(_) if number == 0 => "the rule for all other events".to_owned(),
             Some(pattern) => format!("rule {number} ({pattern})"),
             None => format!("rule {number}"),
         };
@@ -142,11 +167,11 @@ impl<'a> Reader<'a> {
     fn rule(mut self, problems: &mut Vec<String>) -> Option<Rule> {
         for key in self.table.keys() {
             if !KEYS.contains(&key.as_str()) {
-                let nearest = KEYS
-                    .iter()
-                    .min_by_key(|known| strsim::damerau_levenshtein(known, key))
-                    .unwrap_or(&"match");
-                self.problem(format!("unknown key `{key}`: did you mean `{nearest}`?"));
+                let way = match near(key, KEYS) {
+                    Some(nearest) => format!("did you mean `{nearest}`?"),
+                    None => format!("a rule has {}", KEYS.join(", ")),
+                };
+                self.problem(format!("unknown key `{key}`: {way}"));
             }
         }
         let (category, name) = self.pattern();
@@ -183,7 +208,10 @@ impl<'a> Reader<'a> {
         let value = self.table.get(key)?;
         let text = value.as_str();
         if text.is_none() {
-            self.problem(format!("`{key}` is not a string"));
+            let form = value.type_str();
+            self.problem(format!(
+                "`{key}` is not a string but of the type {form}: write it in quotes"
+            ));
         }
         text
     }
@@ -284,13 +312,12 @@ impl<'a> Reader<'a> {
         let unknown = self.templates.unknown_variables(&template, is_given);
         let reads_only_what_is_given = unknown.is_empty();
         for unknown in unknown {
-            let known = OWN_NAMES.into_iter().chain(fields.names());
-            let nearest = known
-                .min_by_key(|known| strsim::damerau_levenshtein(known, &unknown))
-                .unwrap_or("event");
+            let meant = match near(&unknown, OWN_NAMES.into_iter().chain(fields.names())) {
+                Some(nearest) => format!(", or did you mean `{nearest}`?"),
+                None => String::new(),
+            };
             self.problem(format!(
-                "the template `{key}` reads `{unknown}`, which `fields` does not allow: \
-                 allow it, or did you mean `{nearest}`?"
+                "the template `{key}` reads `{unknown}`, which `fields` does not allow: allow it{meant}"
             ));
         }
         let event = EventName::parse("custom.event").ok()?;

@@ -298,7 +298,7 @@ async fn unknown_keys_are_named_with_the_nearest_known_one_wherever_they_stand()
         "unknown key `server.lisen`: did you mean `server.listen`?",
         "unknown key `auth.hmac-secret`: did you mean `auth.hmac_secret`?",
         "unknown key `telemetry.level`: did you mean `log.level`?",
-        "unknown key `sockets`",
+        "`sockets` is of the type array, and is a table: write [sockets]",
         "unknown environment variable `HERALD_AUTH__SECRET`: did you mean `HERALD_AUTH__HMAC_SECRET`?",
         "unknown environment variable `HERALD_NATS_URL`: did you mean `HERALD_NATS__URL`?",
         "unknown environment variable `HERALD_SOCKETS__PING__INTERVAL`: did you mean `HERALD_SOCKETS__PING`?",
@@ -448,27 +448,71 @@ async fn a_port_in_use_ends_serve_with_1_and_its_setting() {
 }
 
 #[tokio::test]
-async fn other_commands_refuse_wrong_configuration_too() {
+async fn other_commands_refuse_what_is_wrong_with_what_they_read_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
-    for arguments in [
-        &["migrate"][..],
-        &["publish", "acme", "custom.x", "{}"],
-        &["replay", "--workspace", "acme"],
-        &["dead-letters"],
-        &["token", "--user", "ann", "--workspace", "acme"],
-    ] {
-        let settings = [
+    let publish = &["publish", "acme", "custom.x", "{}", "--dry-run"][..];
+    let token = &["token", "--user", "ann", "--workspace", "acme"][..];
+    let replay = &["replay", "--workspace", "acme"][..];
+    let listen = &[
+        "listen",
+        "--url",
+        "ws://127.0.0.1:1",
+        "--token",
+        "t",
+        "--ca",
+        "x",
+    ][..];
+    let health = &["health", "--address", "127.0.0.1:1"][..];
+    for (setting, refusing, taking) in [
+        (
             ("HERALD_SOCKETS__PING", "0s"),
+            &[][..],
+            &[publish, token, listen, health][..],
+        ),
+        (
             ("HERALD_NATS__URLS", SWORDFISH),
-        ];
-        let output = finish(command(folder.path(), arguments, &settings)).await;
-        is_refused(
-            &output,
-            &["sockets.ping must be", "did you mean `HERALD_NATS__URL`?"],
-        );
-        assert_eq!(output.stdout, "", "{output:?}");
+            &[publish, replay, &["migrate"], &["dead-letters"]],
+            &[token, listen, health],
+        ),
+        (
+            ("HERALD_NATS__REPLICAS", "2"),
+            &[publish],
+            &[token, listen, health],
+        ),
+        (
+            ("HERALD_PROJECTION__TYPE", "x"),
+            &[publish, replay],
+            &[token, listen, health],
+        ),
+        (
+            ("HERALD_AUTH__LEEWAY", "x"),
+            &[token],
+            &[publish, listen, health],
+        ),
+        (
+            ("HERALD_SERVER__DRAIN", "x"),
+            &[&["health"]],
+            &[publish, token, listen, health],
+        ),
+    ] {
+        for arguments in refusing {
+            let output = finish(command(folder.path(), arguments, &[setting])).await;
+            is_refused(&output, &[setting.0]);
+            assert_eq!(output.stdout, "", "{output:?}");
+        }
+        for arguments in taking {
+            let output = finish(command(folder.path(), arguments, &[setting])).await;
+            assert!(
+                !output.stderr.contains(setting.0),
+                "{arguments:?}: {output:?}"
+            );
+        }
     }
-    // What is wrong with the way to NATS is configuration, and not a failure of NATS.
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_way_to_nats_is_configuration() {
+    let folder = tempfile::tempdir().unwrap();
     for (variable, value, words) in [
         (
             "HERALD_NATS__CREDENTIALS_FILE",

@@ -36,6 +36,7 @@ mod floods;
 mod frames;
 mod guide;
 mod harness;
+mod health;
 mod hostile_headers;
 mod hostile_subjects;
 mod issuers;

@@ -9,7 +9,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_rustls::rustls;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::http::{HeaderMap, header::RETRY_AFTER};
@@ -20,6 +20,7 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 
 use super::policy::Outcome;
+use super::renewal::Renewal;
 use crate::event::Traceparent;
 use crate::telemetry::CommandTraces;
 
@@ -84,14 +85,10 @@ pub(super) async fn follow(
     out: &mut impl Write,
     (status, traces): (&impl Fn(&str), &CommandTraces),
     heartbeat: Option<Duration>,
+    mut renewal: Renewal<'_>,
     cancel: &CancellationToken,
 ) -> Ended {
-    let interval = heartbeat.unwrap_or(Duration::MAX);
-    let first = Instant::now().checked_add(interval);
-    let mut beats = first.map(|first| tokio::time::interval_at(first, interval));
-    if let Some(beats) = &mut beats {
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    }
+    let mut beats = beats(heartbeat);
     let mut heard = true;
     loop {
         let beat = async {
@@ -118,6 +115,15 @@ pub(super) async fn follow(
                     return Ended::Connection(outcome_of(&error));
                 }
             }
+            renewed = renewal.next() => match renewed {
+                Ok(token) => {
+                    status("the token is renewed");
+                    if let Err(error) = stream.send(token_frame(&token)).await {
+                        return Ended::Connection(outcome_of(&error));
+                    }
+                }
+                Err(why) => status(&why),
+            },
             message = stream.next() => {
                 heard = true;
                 match message {
@@ -143,6 +149,19 @@ pub(super) async fn follow(
             }
         }
     }
+}
+
+/// The times of heartbeats, if there are any.
+fn beats(heartbeat: Option<Duration>) -> Option<Interval> {
+    let interval = heartbeat?;
+    let first = Instant::now().checked_add(interval)?;
+    let mut beats = tokio::time::interval_at(first, interval);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    Some(beats)
+}
+
+fn token_frame(token: &str) -> Message {
+    Message::text(serde_json::json!({ "type": "token", "token": token }).to_string())
 }
 
 async fn send_heartbeat(stream: &mut Stream) -> Result<(), Error> {

@@ -4,6 +4,7 @@
 
 mod connection;
 mod policy;
+mod renewal;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -19,15 +20,19 @@ use tokio_util::sync::CancellationToken;
 
 use self::connection::Ended;
 use self::policy::{Next, Outcome, Pace, Reconnect};
+use self::renewal::Renewal;
 use self::target::Target;
 use self::token::TokenSource;
 use super::CliError;
-use crate::config::{Config, Secret};
+use crate::config::Secret;
 use crate::telemetry::CommandTraces;
 
 /// Interval of the heartbeats: well within the 5 minutes of inactivity after which a gateway closes
 /// a socket (4008).
 const HEARTBEAT: Duration = Duration::from_secs(120);
+
+/// From one token to the next on a connection. A gateway takes one in 10 s, as it sees them come.
+const RENEWAL: Duration = Duration::from_secs(12);
 
 /// Arguments of `herald listen`.
 #[derive(Debug, clap::Args)]
@@ -44,7 +49,8 @@ pub(super) struct Args {
         value_name = "TOKEN"
     )]
     token: Option<Secret>,
-    /// A shell command that prints a token: run where there is none, and when it has expired.
+    /// A shell command that prints a token: run where there is none, when it has expired, and a minute before
+    /// it expires, to renew it on the open connection.
     #[arg(long, value_name = "COMMAND")]
     token_command: Option<String>,
     /// The workspace to listen to.
@@ -58,7 +64,7 @@ pub(super) struct Args {
     no_heartbeat: bool,
 }
 
-pub(super) async fn run(args: Args, _config: Config) -> Result<(), CliError> {
+pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let target = Target::parse(args.url.expose(), args.workspace.as_deref())
         .map_err(|error| CliError::Usage(error.to_string()))?;
     let given = target.token().or(args.token.as_ref()).cloned();
@@ -93,6 +99,7 @@ pub(super) async fn run(args: Args, _config: Config) -> Result<(), CliError> {
         tokens: TokenSource::new(given, args.token_command),
         connector,
         heartbeat: (!args.no_heartbeat).then_some(HEARTBEAT),
+        renewal: RENEWAL,
         pace: Pace::CONTRACT,
     };
     let status = |line: &str| eprintln!("herald: {line}");
@@ -110,6 +117,7 @@ struct Listener {
     tokens: TokenSource,
     connector: Option<Connector>,
     heartbeat: Option<Duration>,
+    renewal: Duration,
     pace: Pace,
 }
 
@@ -141,6 +149,7 @@ impl Listener {
                         out,
                         (&status, &self.traces),
                         self.heartbeat,
+                        Renewal::new(&mut self.tokens, self.renewal),
                         cancel,
                     );
                     match follow.await {

@@ -145,6 +145,7 @@ fn listener(server: &Server, token: Option<&str>, command: Option<&str>) -> List
         tokens: TokenSource::new(token.map(Secret::from), command.map(str::to_owned)),
         connector: None,
         heartbeat: None,
+        renewal: Duration::from_millis(100),
         pace: FAST,
     }
 }
@@ -351,6 +352,79 @@ async fn heartbeats_keep_a_quiet_connection_and_an_interrupt_ends_it_well() {
         panic!("{heard:?}");
     };
     assert_eq!(u16::from(frame.code), 1000);
+}
+
+/// A JWT that expires in so many seconds.
+fn expiring(seconds: u64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let payload = format!(r#"{{"exp":{}}}"#, now.unwrap().as_secs() + seconds);
+    let encode =
+        |text: &str| base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, text);
+    format!("{}.{}.sig", encode("{}"), encode(&payload))
+}
+
+/// Listens with a token that has some seconds until `until` is said or the server has heard a token.
+async fn renewed(command: &str, until: &str) -> (Vec<String>, Vec<String>, usize) {
+    let server = Server::play(vec![Act::Stay]).await;
+    let mut listener = listener(&server, Some(&expiring(3)), Some(command));
+    let cancel = CancellationToken::new();
+    let said = Mutex::new(Vec::new());
+    let say = |line: &str| said.lock().unwrap().push(line.to_owned());
+    let heard = || -> Vec<String> {
+        let heard = server.heard.lock().unwrap();
+        let texts = heard.iter().filter(|message| message.is_text());
+        texts
+            .map(|message| message.to_text().unwrap().to_owned())
+            .collect()
+    };
+    let watch = async {
+        while heard().is_empty() && !said.lock().unwrap().iter().any(|line| line.contains(until)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        cancel.cancel();
+    };
+    let mut out = std::io::sink();
+    let run = async { listener.run(&mut out, say, &cancel).await.unwrap() };
+    tokio::time::timeout(PATIENCE, Box::pin(async { tokio::join!(run, watch) }))
+        .await
+        .unwrap();
+    let heard = heard();
+    (heard, said.into_inner().unwrap(), server.requests().len())
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_on_the_open_connection_before_it_expires() {
+    let new = expiring(3600);
+    let (heard, said, connections) = Box::pin(renewed(&format!("echo {new}"), "not renewed")).await;
+    assert_eq!(heard, [format!(r#"{{"token":"{new}","type":"token"}}"#)]);
+    assert_eq!(connections, 1);
+    let said = said.join("\n");
+    assert!(
+        said.contains("the token is renewed") && !said.contains(&new),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_command_that_gives_no_better_token_leaves_the_connection_alone() {
+    for (command, why) in [
+        ("exit 3".to_owned(), "exit status: 3"),
+        ("echo".to_owned(), "printed none"),
+        ("echo '  '".to_owned(), "printed none"),
+        ("echo opaque".to_owned(), "names no time"),
+        (format!("echo {}", expiring(3)), "the same token"),
+        (format!("echo {}", expiring(0)), "has expired"),
+        (format!("echo {}", expiring(1)), "expires no later"),
+    ] {
+        let (heard, said, connections) = Box::pin(renewed(&command, "not renewed")).await;
+        let said = said.join("\n");
+        assert_eq!((heard.len(), connections), (0, 1), "{command}: {said}");
+        // A token of the same second may have been made a moment later.
+        let is_told =
+            said.contains(why) || said.contains("expires no later") || said.contains("has expired");
+        assert!(is_told, "{command}: {said}");
+        assert!(said.contains("asked again in"), "{command}: {said}");
+    }
 }
 
 /// A gateway that vanishes without a word: its host is gone, and nothing answers.

@@ -14,6 +14,8 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct TokenSource {
     current: Option<Secret>,
+    /// The one before, which a server may still quote.
+    previous: Option<Secret>,
     command: Option<String>,
 }
 
@@ -21,6 +23,7 @@ impl TokenSource {
     pub(super) fn new(given: Option<Secret>, command: Option<String>) -> Self {
         Self {
             current: given,
+            previous: None,
             command,
         }
     }
@@ -31,7 +34,24 @@ impl TokenSource {
 
     /// Has the next [`TokenSource::current`] ask the command.
     pub(super) fn forget_current(&mut self) {
-        self.current = None;
+        self.previous = self.current.take().or(self.previous.take());
+    }
+
+    /// The token, if there is one.
+    pub(super) fn known(&self) -> Option<&str> {
+        Some(self.current.as_ref()?.expose().trim())
+    }
+
+    /// Asks the command.
+    pub(super) fn ask(&self) -> impl Future<Output = Result<Secret, String>> + Send + 'static {
+        let command = self.command.clone();
+        async move { run(command.as_deref()).await }
+    }
+
+    /// Goes on with another token.
+    pub(super) fn replace(&mut self, token: Secret) -> &str {
+        self.previous = self.current.take();
+        self.current.insert(token).expose()
     }
 
     /// The token, from the command if there is none.
@@ -48,10 +68,12 @@ impl TokenSource {
 
     /// `text` without the token: what a server says might quote it.
     pub(super) fn redact(&self, text: &str) -> String {
-        match self.current.as_ref().map(|token| token.expose().trim()) {
-            Some(token) if !token.is_empty() => text.replace(token, "***"),
-            _ => text.to_owned(),
-        }
+        let tokens = [&self.current, &self.previous];
+        let tokens = tokens.into_iter().flatten();
+        let tokens = tokens.map(|token| token.expose().trim());
+        tokens
+            .filter(|token| !token.is_empty())
+            .fold(text.to_owned(), |text, token| text.replace(token, "***"))
     }
 }
 
@@ -76,6 +98,9 @@ async fn run(command: Option<&str>) -> Result<Secret, String> {
         return Err(format!("the token command failed: {}", output.status));
     }
     match String::from_utf8(output.stdout) {
+        Ok(text) if text.trim().contains(char::is_whitespace) => {
+            Err("the token command printed more than a token, which is one word".to_owned())
+        }
         Ok(text) if !text.trim().is_empty() => Ok(Secret::from(text.trim())),
         _ => Err("the token command printed none".to_owned()),
     }
@@ -113,6 +138,8 @@ mod tests {
             ("echo secret; exit 3", "exit status: 3"),
             ("true", "printed none"),
             ("echo", "printed none"),
+            ("echo secret of two", "printed more than a token"),
+            ("echo warning; echo secret", "printed more than a token"),
             ("printf '\\377'", "printed none"),
             ("no-such-program-here 2>/dev/null", "exit status: 127"),
         ] {

@@ -165,7 +165,7 @@ fn regression_a_template_with_a_long_source_is_refused_unread() {
     assert!(Rules::parse(&rules(&most)).is_ok());
     for title in [over, joined] {
         let problems = Rules::parse(&rules(&title)).unwrap_err();
-        let wanted = "rule 1 (*.*): the template `title` has a source of over 8192 bytes";
+        let wanted = "rule 1 (*.*): the template `title` has a source of over 8192 bytes (line 3)";
         assert_eq!(problems, [wanted]);
     }
 }

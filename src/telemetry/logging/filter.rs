@@ -6,7 +6,7 @@
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::config::LogConfig;
+use crate::config::{LogConfig, near};
 
 /// A filter's text is at most so long; one with every target of the gateway has no more.
 pub const FILTER_BYTES_MAX: usize = 4096;
@@ -36,19 +36,22 @@ pub enum FilterError {
     #[error("it is not UTF-8")]
     NotUtf8,
     /// A word alone.
-    #[error("`{word}` is neither a level nor a target of Herald's: did you mean `{nearest}`?")]
-    Word { word: String, nearest: &'static str },
+    #[error("`{word}` is neither a level nor a target of Herald's: {}", meant(*.nearest))]
+    Word {
+        word: String,
+        nearest: Option<&'static str>,
+    },
     /// What stands behind `=`.
-    #[error("`{directive}` does not end with a level: did you mean `{nearest}`?")]
+    #[error("`{directive}` does not end with a level: {}", meant(*.nearest))]
     Level {
         directive: String,
-        nearest: &'static str,
+        nearest: Option<&'static str>,
     },
     /// A target that is Herald's, or meant to be.
-    #[error("`{directive}` names no target of Herald's: did you mean `{nearest}`?")]
+    #[error("`{directive}` names no target of Herald's: {}", meant(*.nearest))]
     Target {
         directive: String,
-        nearest: &'static str,
+        nearest: Option<&'static str>,
     },
     /// The part of the syntax that is for spans, or a target that nothing can have.
     #[error(
@@ -212,16 +215,25 @@ fn is_meant_as_ours(target: &str) -> bool {
     strsim::damerau_levenshtein(&program.to_ascii_lowercase(), OURS) <= 1
 }
 
-/// The known word nearest to `unknown`, or the one whose last part is.
-fn nearest(unknown: &str, known: impl Iterator<Item = &'static str>) -> &'static str {
-    let unknown = unknown.to_ascii_lowercase();
-    let distance = |word: &str| strsim::damerau_levenshtein(word, &unknown);
-    known
-        .min_by_key(|word| {
-            let last = word.rsplit("::").next().unwrap_or_default();
-            distance(word).min(distance(last))
-        })
-        .unwrap_or_default()
+/// The known word that `unknown` was to be, or the one whose last part was, if one is near.
+fn nearest(unknown: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let last = |word: &'static str| word.rsplit("::").next().unwrap_or_default();
+    let known: Vec<&str> = known.collect();
+    near(unknown, known.iter().copied()).or_else(|| {
+        let part = near(unknown, known.iter().copied().map(last))?;
+        known.into_iter().find(|word| last(word) == part)
+    })
+}
+
+/// What to do about a word that is not right.
+fn meant(nearest: Option<&str>) -> String {
+    match nearest {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None => format!(
+            "levels are {}, and targets {OURS} and its modules",
+            LEVELS.join(", ")
+        ),
+    }
 }
 
 #[cfg(test)]
