@@ -73,6 +73,7 @@ macro_rules! key {
 /// All settings, in the order of the documentation.
 pub const KEYS: &[Key] = &[
     key!(server.listen, "127.0.0.1:8080", Restart),
+    key!(server.path, "/", Restart),
     key!(server.admin_listen, "127.0.0.1:9090", Restart),
     key!(server.tls_cert, "", Now),
     key!(server.tls_key, "", Now),

@@ -13,7 +13,7 @@ use super::Config;
 use super::file::{NamedFile, read_once, text};
 use super::keys::{KEYS, nearest};
 use super::told::{Places, Problem, line, tables, wrong_value};
-use super::{NatsConfig, auth, issuers, names, origin};
+use super::{NatsConfig, auth, edge, issuers, names};
 
 /// How the configuration file is named where other files are by their settings.
 pub(crate) const FILE: &str = "configuration file";
@@ -200,8 +200,7 @@ impl Config {
         problems.extend(auth::problems(self));
         problems.extend(self.nats.problems());
         problems.extend(self.problems_of_limits());
-        let origins = self.server.allowed_origins.iter();
-        problems.extend(origins.filter_map(|origin| origin::problem(origin)));
+        problems.extend(edge::problems(self));
         problems
     }
 

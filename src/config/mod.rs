@@ -6,6 +6,7 @@
 
 mod auth;
 mod duration;
+mod edge;
 mod file;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -63,6 +64,8 @@ pub struct ServerConfig {
     /// Where sockets, `/healthz` and `/readyz` are served.
     #[serde(deserialize_with = "network::address")]
     pub listen: SocketAddr,
+    /// The path of the sockets' URL, compared as it is.
+    pub path: String,
     /// Where `/metrics` is served. Not for the public.
     #[serde(deserialize_with = "network::address")]
     pub admin_listen: SocketAddr,
@@ -96,6 +99,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            path: "/".to_owned(),
             admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)),
             tls_cert: None,
             tls_key: None,

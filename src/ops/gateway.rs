@@ -32,7 +32,7 @@ use crate::ingest::{
 };
 use crate::migrate;
 use crate::room::{Damper, HoldBudget, Resync, RoomContext, Rooms};
-use crate::socket::{Doorway, upgrade};
+use crate::socket::{Doorway, elsewhere, upgrade};
 use crate::telemetry::{Metrics, Telemetry, UNLIMITED};
 
 /// So much later than what it takes along, the end of the NATS client may be known.
@@ -178,6 +178,7 @@ impl Gateway {
         info!(
             listen = %local(&self.public),
             admin_listen = %local(&self.admin),
+            path = self.doorway.path(),
             tls = self.started.tls.is_some(),
             "listening"
         );
@@ -241,7 +242,8 @@ impl Gateway {
 
     fn public_router(&self) -> Router {
         Router::new()
-            .route("/", any(upgrade))
+            .route(self.doorway.path(), any(upgrade))
+            .fallback(elsewhere)
             .with_state(Arc::clone(&self.doorway))
             .merge(health::router(&self.health))
             .layer(map_response(last_of_its_connection))

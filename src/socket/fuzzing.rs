@@ -23,7 +23,7 @@ use crate::ops::Conn;
 /// # Errors
 /// The status.
 pub fn key(request: &Parts) -> Result<String, u16> {
-    upgrade::websocket_key(request).map_err(|response| response.status().as_u16())
+    upgrade::websocket_key(request, "/").map_err(|response| response.status().as_u16())
 }
 
 /// The headers of the 101.

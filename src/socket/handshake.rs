@@ -50,6 +50,8 @@ const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// What every handshake and socket of a gateway needs.
 #[derive(Debug)]
 pub struct Doorway {
+    /// `server.path` of the start.
+    path: String,
     live: Live,
     admission: Admission,
     /// Fair: who came first begins first.
@@ -67,6 +69,7 @@ impl Doorway {
     /// settings say.
     pub fn new(live: Live, most: usize, telemetry: &Telemetry) -> Self {
         Self {
+            path: live.now().config.server.path.clone(),
             live,
             admission: Admission::up_to(most),
             turns: Semaphore::new(JOINS),
@@ -76,6 +79,11 @@ impl Doorway {
             sockets: TaskTracker::new(),
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// The path of the sockets' URL.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// NATS is there: joins may begin. A second call changes nothing.
@@ -251,7 +259,8 @@ impl Doorway {
     /// The spans of a join that has ended, if it is recorded.
     fn trace(&self, steps: &Steps, outcome: &Outcome<'_>) -> Option<Box<ConnectionTrace>> {
         let tracing = self.tracing.as_ref()?;
-        tracing.connection(steps, outcome).map(Box::new)
+        let trace = tracing.connection(&self.path, steps, outcome);
+        trace.map(Box::new)
     }
 
     /// Tells of a socket that is open.
@@ -331,12 +340,12 @@ struct Opening {
     max_message_bytes: usize,
 }
 
-/// `GET /`: a WebSocket, or the reason why not.
+/// `GET` of the sockets' path: a WebSocket, or the reason why not.
 pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> Response {
     let has_body = !request.body().is_end_stream();
     // The body is left alone, and unlike the rest may not be shared across an await.
     let (mut request, _) = request.into_parts();
-    let accept = match websocket_key(&request) {
+    let accept = match websocket_key(&request, &doorway.path) {
         Ok(key) => derive_accept_key(key.as_bytes()),
         Err(response) => return *response,
     };
@@ -344,7 +353,7 @@ pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> R
         return body_refused();
     }
     let Some(upgrade) = request.extensions.remove::<OnUpgrade>() else {
-        return upgrade_required();
+        return upgrade_required(&doorway.path);
     };
     let arrival = request.extensions.remove::<Arrival>();
     let mut steps = Steps::new(

@@ -26,3 +26,4 @@ pub use self::handshake::{Doorway, upgrade};
 pub use self::outbox::{Outbox, Push, QueueLimits};
 pub use self::parcel::Parcel;
 pub use self::session::{Action, Input, Session, SessionLimits};
+pub use self::upgrade::elsewhere;

@@ -1,28 +1,33 @@
 //! The HTTP of a WebSocket handshake (RFC 6455, section 4.2): whether a request is one, and its answer.
 
+use std::sync::Arc;
+
 use axum::body::Body;
+use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use tracing::debug;
 
+use super::Doorway;
 use super::request::{self, Offer};
 
-/// The key of a request that is a WebSocket handshake (RFC 6455 4.2.1).
-pub(super) fn websocket_key(request: &Parts) -> Result<String, Box<Response>> {
+/// The key of a request that is a WebSocket handshake (RFC 6455 4.2.1); `path` is the sockets'.
+pub(super) fn websocket_key(request: &Parts, path: &str) -> Result<String, Box<Response>> {
     let headers = &request.headers;
     let is_upgrade = request.method == Method::GET
         && has_token(headers, header::CONNECTION, "upgrade")
         && has_token(headers, header::UPGRADE, "websocket");
     if !is_upgrade {
-        return Err(Box::new(upgrade_required()));
+        return Err(Box::new(upgrade_required(path)));
     }
     if headers
         .get(header::SEC_WEBSOCKET_VERSION)
         .is_none_or(|version| version != "13")
     {
-        return Err(Box::new(upgrade_required()));
+        return Err(Box::new(upgrade_required(path)));
     }
     headers
         .get(header::SEC_WEBSOCKET_KEY)
@@ -51,9 +56,27 @@ pub(super) fn body_refused() -> Response {
     (StatusCode::BAD_REQUEST, text).into_response()
 }
 
-pub(super) fn upgrade_required() -> Response {
-    let text = "This is a WebSocket endpoint. Connect with a WebSocket client (version 13): \
-        wss://<host>/?token=<JWT>&workspaceSlug=<workspace>\n";
+/// Any path but the sockets' and those of the gateway's health.
+pub async fn elsewhere(State(doorway): State<Arc<Doorway>>, request: Request) -> Response {
+    let (request, _) = request.into_parts();
+    let path = doorway.path();
+    // A client that lost its way, or a proxy that changes paths. Scanners ask for pages.
+    if websocket_key(&request, path).is_ok() {
+        doorway.metrics().join_refused("path");
+        debug!(status = 404, reason = "path", "join refused");
+    }
+    let text = format!(
+        "There is nothing at this path. Sockets are at wss://<host>{path} (server.path), \
+         the gateway's health at /healthz and /readyz.\n"
+    );
+    (StatusCode::NOT_FOUND, text).into_response()
+}
+
+pub(super) fn upgrade_required(path: &str) -> Response {
+    let text = format!(
+        "This is a WebSocket endpoint. Connect with a WebSocket client (version 13): \
+         wss://<host>{path}?token=<JWT>&workspaceSlug=<workspace>\n"
+    );
     let headers = [
         (header::UPGRADE, "websocket"),
         (header::CONNECTION, "Upgrade"),

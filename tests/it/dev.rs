@@ -204,6 +204,25 @@ async fn the_printed_commands_show_a_first_notification_and_all_ends_together() 
     }
 }
 
+#[tokio::test]
+async fn the_printed_url_has_the_configured_path() {
+    let (folder, path) = (tempfile::tempdir().unwrap(), path_of_backend());
+    std::fs::write(
+        folder.path().join("herald.toml"),
+        "[server]\npath = \"/live\"\n",
+    )
+    .unwrap();
+    let dev = dev(folder.path(), path.path(), &[]);
+    dev.says("Ctrl-C ends all of this").await;
+    let printed = dev.out();
+    let listen = shell(command_with(&printed, " listen "), folder.path(), "listen");
+    listen.says("connected to").await;
+    let url = command_with(&printed, "workspaceSlug=").trim();
+    assert!(url.contains("/live?token="), "{url}");
+    tokio_tungstenite::connect_async(url).await.unwrap();
+    assert_no_token_in_the_log(&printed, &dev.err());
+}
+
 /// What is printed for the user stands nowhere in the log.
 fn assert_no_token_in_the_log(printed: &str, log: &str) {
     let listen = command_with(printed, " listen ");

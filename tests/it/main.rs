@@ -29,6 +29,7 @@ mod delivery;
 mod denied;
 mod dev;
 mod direct_get;
+mod edge;
 mod edited_streams;
 mod faults;
 mod flaps;

@@ -14,6 +14,8 @@ pub(super) struct Guide<'a> {
     /// Settings that another terminal needs to find the same NATS.
     pub(super) settings: &'a [(&'static str, &'a str)],
     pub(super) listen: SocketAddr,
+    /// `server.path`.
+    pub(super) path: &'a str,
     pub(super) admin: SocketAddr,
     pub(super) nats_url: &'a str,
     pub(super) nats_version: &'a str,
@@ -37,7 +39,7 @@ impl fmt::Display for Guide<'_> {
             .iter()
             .map(|(name, value)| format!("{name}={} ", quoted(value)))
             .collect();
-        let sockets = format!("ws://{}/", reachable(self.listen));
+        let sockets = format!("ws://{}{}", reachable(self.listen), quoted(self.path));
         let Self {
             user,
             workspace,

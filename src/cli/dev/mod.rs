@@ -123,6 +123,7 @@ async fn serve(
         config: file.filter(|path| *path != Path::new(super::CONFIG_FILE)),
         settings: &for_publishers(config, &nats_url),
         listen,
+        path: &config.server.path,
         admin,
         nats_url: &nats_url,
         nats_version: server.version(),

@@ -85,6 +85,7 @@ pub(super) const CLOSES: &[&str] = &[
 ];
 /// Why a join is refused with an HTTP error, or a connection closed before its request.
 pub(super) const REFUSALS: &[&str] = &[
+    "path",
     "origin",
     "subprotocol",
     "draining",

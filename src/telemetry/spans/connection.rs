@@ -149,9 +149,10 @@ pub(crate) struct Closed {
 }
 
 impl Tracing {
-    /// Makes the spans of a join that has ended; `None` if it is not recorded.
+    /// Makes the spans of a join at `path` that has ended; `None` if it is not recorded.
     pub(crate) fn connection(
         &self,
+        path: &str,
         steps: &Steps,
         outcome: &Outcome<'_>,
     ) -> Option<ConnectionTrace> {
@@ -162,7 +163,7 @@ impl Tracing {
         let trace = RandomIdGenerator::default().new_trace_id();
         let origin = self.origin(None, || None, || trace)?;
         let mut builder = builder("connection", SpanKind::Server, steps.clock.wall)
-            .with_attributes(attributes(outcome));
+            .with_attributes(attributes(path, outcome));
         // A link and not the parent: whoever connects would else decide what is recorded.
         if let Some(client) = &steps.client {
             builder = builder.with_links(vec![Link::with_context(client.clone())]);
@@ -218,11 +219,11 @@ fn client(headers: &HeaderMap) -> Option<SpanContext> {
     Some(remote_span(parent, state))
 }
 
-fn attributes(outcome: &Outcome<'_>) -> Vec<KeyValue> {
+fn attributes(path: &str, outcome: &Outcome<'_>) -> Vec<KeyValue> {
     let mut attributes = vec![
         KeyValue::new("http.request.method", "GET"),
-        KeyValue::new("http.route", "/"),
-        KeyValue::new("url.path", "/"),
+        KeyValue::new("http.route", path.to_owned()),
+        KeyValue::new("url.path", path.to_owned()),
         KeyValue::new("network.protocol.name", "websocket"),
     ];
     let status = match outcome {

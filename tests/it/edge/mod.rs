@@ -1,0 +1,3 @@
+//! Where Herald meets what stands before it: the path of its URL.
+
+mod path;
