@@ -4,7 +4,7 @@
 
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Uri, header};
-use herald::auth::{TOKEN_BYTES_MAX, presented_token};
+use herald::auth::{TOKEN_BYTES_MAX, cookie_token, presented_token};
 use herald::fuzzing::socket::{key, origin_allowed, switching, workspace};
 use libfuzzer_sys::fuzz_target;
 
@@ -66,11 +66,27 @@ fuzz_target!(|data: &[u8]| {
         assert!(token.expose().len() <= data.len().max(TOKEN_BYTES_MAX) * 3);
         assert_eq!(format!("{token:?}"), "***");
     }
+    if let Ok(token) = cookie_token(&request.headers, "token") {
+        assert!(!token.expose().is_empty());
+        assert!(!token.expose().contains(';'));
+        assert!(request.headers.contains_key(header::COOKIE));
+        assert_eq!(format!("{token:?}"), "***");
+    }
     let ours = ["https://app.example.com".to_owned()];
     if let Some(origin) = request.headers.get(header::ORIGIN) {
         let is_ours = origin.as_bytes().eq_ignore_ascii_case(ours[0].as_bytes());
         let is_one = request.headers.get_all(header::ORIGIN).iter().count() == 1;
         assert!(!origin_allowed(&request, &ours) || is_ours);
         assert!(origin_allowed(&request, &ours) || !is_ours || !is_one);
+        if origin_allowed(&request, &["https://*.example.com".to_owned()]) {
+            let text = origin.to_str().expect("ASCII").to_ascii_lowercase();
+            let host = text.strip_prefix("https://").expect("its scheme");
+            let label = host.strip_suffix(".example.com").expect("its domain");
+            let is_of_label = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+            assert!(
+                !label.is_empty() && label.bytes().all(is_of_label),
+                "{text}"
+            );
+        }
     }
 });

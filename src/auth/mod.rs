@@ -32,7 +32,7 @@ use self::issuer::{Issuer, Issuers};
 use self::jws::Jws;
 pub use self::key::{HmacSecret, HmacSecretError};
 pub(crate) use self::presented::offered_subprotocols;
-pub use self::presented::{PresentedToken, presented_token};
+pub use self::presented::{PresentedToken, cookie_token, presented_token};
 pub use self::sign::{NewToken, SignError, sign};
 use self::source::KeySource;
 pub use self::user::UserKey;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use axum::http::HeaderMap;
-use axum::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use axum::http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 
 use super::AuthError;
 
@@ -53,10 +53,39 @@ pub fn presented_token(
     let in_protocols = offered_subprotocols(headers)
         .filter_map(|protocol| protocol.strip_prefix(PROTOCOL_PREFIX))
         .map(|token| String::from_utf8_lossy(token).into_owned());
-    let mut tokens = in_query
-        .chain(in_authorization)
-        .chain(in_protocols)
-        .filter(|token| !token.is_empty());
+    the_one(in_query.chain(in_authorization).chain(in_protocols))
+}
+
+/// The token in the cookie `name`, for a request that has none elsewhere. An empty one counts as none.
+///
+/// # Errors
+/// As [`presented_token`]. Two cookies of one name come where a host and the domain above it set one each: any
+/// other host of that domain may have set the second.
+pub fn cookie_token(headers: &HeaderMap, name: &str) -> Result<PresentedToken, AuthError> {
+    let cookies = headers
+        .get_all(COOKIE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+    let named = cookies.filter_map(|cookie| {
+        let equals = cookie.iter().position(|byte| *byte == b'=')?;
+        let (its_name, value) = cookie.split_at_checked(equals)?;
+        let value = value.strip_prefix(b"=")?.trim_ascii();
+        (its_name.trim_ascii() == name.as_bytes()).then(|| unquoted(value))
+    });
+    the_one(named.map(|token| String::from_utf8_lossy(token).into_owned()))
+}
+
+/// The value of a cookie without the quotes that it may have (RFC 6265 section 4.1.1).
+fn unquoted(value: &[u8]) -> &[u8] {
+    let inner = value
+        .strip_prefix(b"\"")
+        .and_then(|rest| rest.strip_suffix(b"\""));
+    inner.unwrap_or(value)
+}
+
+/// The token that is given, once or several times.
+fn the_one(tokens: impl Iterator<Item = String>) -> Result<PresentedToken, AuthError> {
+    let mut tokens = tokens.filter(|token| !token.is_empty());
     let token = tokens.next().ok_or(AuthError::Missing)?;
     if tokens.any(|other| other != token) {
         return Err(AuthError::Invalid("two different ones were given"));
@@ -193,6 +222,56 @@ mod tests {
                 matches!(found, Err(AuthError::Invalid(_))),
                 "{query} {headers:?}"
             );
+        }
+    }
+
+    fn in_cookie(lines: &[&str]) -> Result<String, AuthError> {
+        let mut map = HeaderMap::new();
+        for line in lines {
+            map.append(COOKIE, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+        }
+        cookie_token(&map, "__Host-token").map(|token| token.0)
+    }
+
+    #[test]
+    fn a_token_is_found_in_its_cookie() {
+        for lines in [
+            vec!["__Host-token=a.b.c"],
+            vec!["a=b; __Host-token=a.b.c; c=d"],
+            vec!["a=b;__Host-token=a.b.c;"],
+            vec!["a=b", "__Host-token=a.b.c"],
+            vec!["\t__Host-token = a.b.c \t; x"],
+            vec!["__Host-token=\"a.b.c\""],
+            vec!["__Host-token=a.b.c; __Host-token=a.b.c"],
+            vec!["__Host-token=; __Host-token=a.b.c"],
+            vec!["caf\u{e9}=\u{e9}; __Host-token=a.b.c"],
+            vec![";;= ;=; __Host-token=a.b.c"],
+        ] {
+            assert_eq!(in_cookie(&lines), Ok("a.b.c".to_owned()), "{lines:?}");
+        }
+        assert_eq!(in_cookie(&["__Host-token=a=b="]), Ok("a=b=".to_owned()));
+        assert_eq!(in_cookie(&["__Host-token=\""]), Ok("\"".to_owned()));
+        for lines in [
+            vec![],
+            vec![""],
+            vec!["__Host-token"],
+            vec!["__Host-token="],
+            vec!["__Host-token=\"\""],
+            vec!["__host-token=a.b.c"],
+            vec!["x__Host-token=a.b.c"],
+            vec!["__Host-token2=a.b.c"],
+            vec!["a=__Host-token=a.b.c"],
+            vec!["a=b, __Host-token=a.b.c"],
+        ] {
+            assert_eq!(in_cookie(&lines), Err(AuthError::Missing), "{lines:?}");
+        }
+        for lines in [
+            vec!["__Host-token=a.b.c; __Host-token=a.b.d"],
+            vec!["__Host-token=a.b.c", "__Host-token=a.b.d"],
+            vec!["__Host-token=a.b.c; __Host-token=\u{e9}"],
+        ] {
+            let found = in_cookie(&lines);
+            assert!(matches!(found, Err(AuthError::Invalid(_))), "{lines:?}");
         }
     }
 

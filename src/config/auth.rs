@@ -32,6 +32,8 @@ pub struct AuthConfig {
     /// Clock difference forgiven in `exp` and `nbf`, of all issuers. `nbf` has 10 s at least.
     #[serde(with = "duration")]
     pub leeway: Duration,
+    /// The cookie that carries the token where no other place of a request does.
+    pub cookie: Option<String>,
     /// Several issuers, instead of the short form.
     pub issuers: Vec<IssuerConfig>,
 }
@@ -101,6 +103,7 @@ impl Default for AuthConfig {
             workspaces_claim: one.workspaces_claim,
             workspaces_prefix: one.workspaces_prefix,
             leeway: Duration::ZERO,
+            cookie: None,
             issuers: Vec::new(),
         }
     }

@@ -1,10 +1,11 @@
-//! What cannot work of the settings that concern the way to a socket: its path, and the pages that may connect.
+//! What cannot work of the settings that concern the way to a socket: its path, the pages that may connect,
+//! and the cookie with their token.
 
 use super::{Config, origin};
 
 /// What the gateway itself serves beside the sockets.
 const TAKEN: [&str; 2] = ["/healthz", "/readyz"];
-/// Bytes of the longest path: far more than anybody uses.
+/// Bytes of the longest path, and of the longest cookie's name: far more than anybody uses.
 const NAME_BYTES_MAX: usize = 256;
 
 pub(super) fn problems(config: &Config) -> Vec<String> {
@@ -14,6 +15,8 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         .filter_map(|origin| origin::problem(origin))
         .collect();
     problems.extend(of_path(&server.path));
+    let cookie = config.auth.cookie.as_deref();
+    problems.extend(cookie.and_then(|name| of_cookie(name, &server.allowed_origins)));
     problems
 }
 
@@ -42,8 +45,34 @@ fn of_path(path: &str) -> Option<String> {
     None
 }
 
+fn of_cookie(name: &str, allowed_origins: &[String]) -> Option<String> {
+    let is_of_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(is_of_token) {
+        return Some(
+            "auth.cookie is the name of a cookie alone: letters, digits and `-`, `.`, `_`, for example __Host-token"
+                .to_owned(),
+        );
+    }
+    // A browser sends the cookie with every page's connection: the origin alone tells them apart.
+    if allowed_origins.is_empty() {
+        return Some(
+            "auth.cookie needs server.allowed_origins: without it any page could connect as its visitor"
+                .to_owned(),
+        );
+    }
+    if allowed_origins.iter().any(|origin| origin == "null") {
+        return Some(
+            "auth.cookie cannot stand beside `null` in server.allowed_origins: any page can make a frame of \
+             that origin"
+                .to_owned(),
+        );
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{load, refused};
     use super::*;
 
     #[test]
@@ -90,5 +119,31 @@ mod tests {
         }
         assert!(of_path(&format!("/{}", "a".repeat(255))).is_none());
         assert!(of_path(&format!("/{}", "a".repeat(256))).is_some());
+    }
+
+    const ORIGINS: &str = "[server]\nallowed_origins = \"https://*.example.app\"\n[auth]\n";
+
+    #[test]
+    fn a_cookie_is_a_name_and_needs_to_know_the_pages() {
+        for name in ["token", "__Host-token", "__Secure-x.y_z", "a!#$%&'*+^`|~"] {
+            let config = load(&format!("{ORIGINS}cookie = \"{name}\"\n"), &[]).unwrap();
+            assert_eq!(config.auth.cookie.as_deref(), Some(name));
+        }
+        for (file, part) in [
+            (format!("{ORIGINS}cookie = \"\"\n"), "name of a cookie"),
+            (format!("{ORIGINS}cookie = \"a=b\"\n"), "name of a cookie"),
+            (format!("{ORIGINS}cookie = \"a b\"\n"), "name of a cookie"),
+            (format!("{ORIGINS}cookie = \"a;b\"\n"), "name of a cookie"),
+            (format!("{ORIGINS}cookie = \"caf\u{e9}\"\n"), "name of a cookie"),
+            ("[auth]\ncookie = \"token\"\n".to_owned(), "needs server.allowed_origins"),
+            (
+                "[server]\nallowed_origins = [\"https://a.example\", \"null\"]\n[auth]\ncookie = \"token\"\n"
+                    .to_owned(),
+                "`null`",
+            ),
+        ] {
+            let told = refused(&file, &[]);
+            assert!(told.contains("auth.cookie") && told.contains(part), "{told}");
+        }
     }
 }

@@ -246,7 +246,7 @@ mod tests {
         let flat: Vec<&str> = KEYS
             .iter()
             .filter_map(|key| key.name.strip_prefix("auth."))
-            .filter(|name| !matches!(*name, "leeway" | "issuers"))
+            .filter(|name| !matches!(*name, "leeway" | "cookie" | "issuers"))
             .collect();
         let mut own = ISSUER_KEYS.to_vec();
         own.sort_unstable();

@@ -112,6 +112,7 @@ pub const KEYS: &[Key] = &[
     key!(auth.workspaces_claim, "workspaces", Now),
     key!(auth.workspaces_prefix, "", Now),
     key!(auth.leeway, "0s", Now),
+    key!(auth.cookie, "", Now),
     key!(auth.issuers, "", Now),
     key!(sockets.inactivity, "300s", NewSockets),
     key!(sockets.ping, "25s", NewSockets),

@@ -40,6 +40,7 @@ pub(crate) use self::load::FILE;
 pub use self::load::{ConfigError, Reading};
 pub use self::names::Names;
 pub(crate) use self::near::near;
+pub(crate) use self::origin::allows;
 pub use self::secret::Secret;
 pub use self::told::Problem;
 pub(crate) use self::told::line;
@@ -73,8 +74,9 @@ pub struct ServerConfig {
     pub tls_cert: Option<PathBuf>,
     /// PEM private key of `tls_cert`.
     pub tls_key: Option<PathBuf>,
-    /// Origins (`https://app.example.com`) whose pages may connect. Empty: any. A request without
-    /// an `Origin` header does not come from a browser and is always taken.
+    /// Origins (`https://app.example.com`, `https://*.example.com`) whose pages may connect. Empty: any. A
+    /// request without an `Origin` header does not come from a browser and is taken, unless its token is
+    /// in a cookie.
     #[serde(deserialize_with = "load::string_or_list")]
     pub allowed_origins: Vec<String>,
     /// Proxies whose word on a client's address is taken (`Forwarded`, `X-Forwarded-For`). Empty:

@@ -31,7 +31,7 @@ use super::transport::Transport;
 use super::upgrade::{body_refused, switching, upgrade_required, websocket_key};
 use super::{CloseReason, Outbox, QueueLimits, code_label};
 use crate::admission::{Address, Admission, Permit, Place};
-use crate::auth::{AuthError, Identity, UserKey, presented_token};
+use crate::auth::{AuthError, Identity, UserKey};
 use crate::config::Config;
 use crate::event::WorkspaceSlug;
 use crate::ops::{Arrival, Conn, Live, Setup};
@@ -291,17 +291,19 @@ impl Doorway {
         request: &Parts,
         address: Address,
     ) -> Result<(Identity, WorkspaceSlug), Refusal> {
-        let token = presented_token(request.uri.query(), &request.headers);
-        let checked = match &token {
-            Ok(token) => {
-                let known = self.admission.known(token.expose(), address);
-                known.map_err(Refusal::token_expired)?;
-                check(setup, token.expose(), request)
+        let token = match request::token(request, setup.config.auth.cookie.as_deref()) {
+            Err(refusal @ Refusal::Close(_)) => {
+                self.count_check("join", Some(&refusal));
+                return Err(refusal);
             }
-            Err(error) => Err(Refusal::from(*error)),
+            // No token is looked at where one may not come in a cookie.
+            token => token?,
         };
+        let known = self.admission.known(token.expose(), address);
+        known.map_err(Refusal::token_expired)?;
+        let checked = check(setup, token.expose(), request);
         self.count_check("join", checked.as_ref().err());
-        if let (Ok(token), Err(Refusal::Close(CloseReason::TokenExpired))) = (&token, &checked) {
+        if let Err(Refusal::Close(CloseReason::TokenExpired)) = &checked {
             self.admission.expired(token.expose(), address);
         }
         checked

@@ -47,6 +47,16 @@ impl Refusal {
         text: Cow::Borrowed("this origin may not connect\n"),
         retry_after: None,
     });
+    /// The token came in a cookie, and no page says that it is its own.
+    pub(super) const NO_ORIGIN: Self = Self::Http(HttpRefusal {
+        status: StatusCode::FORBIDDEN,
+        reason: "no_origin",
+        text: Cow::Borrowed(
+            "a token in a cookie needs an Origin header, which browsers send: \
+             give the token in Authorization: Bearer\n",
+        ),
+        retry_after: None,
+    });
     /// None of the offered subprotocols can be selected. A browser would fail on the 101, after its claim
     /// has closed the user's other socket.
     pub(super) const SUBPROTOCOL: Self = Self::Http(HttpRefusal {

@@ -1,13 +1,34 @@
-//! What a WebSocket request carries beside its token: workspace, subprotocol, origin. Pure.
+//! What a WebSocket request carries: token, workspace, subprotocol, origin. Pure.
 
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri, header};
 
 use super::CloseReason;
-use crate::auth::offered_subprotocols;
+use super::refusal::Refusal;
+use crate::auth::{AuthError, PresentedToken, cookie_token, offered_subprotocols, presented_token};
+use crate::config::allows;
 use crate::event::WorkspaceSlug;
 
 /// The subprotocol of Herald's notifications.
 pub(super) const SUBPROTOCOL: &str = "herald.v1";
+
+/// The token of a request. The cookie of that name counts only where it is given in no other place.
+///
+/// # Errors
+/// None, two different ones, or one in a cookie without an `Origin`: a browser sends its cookies with every
+/// page's connection, and only the origin says whose page it is.
+pub(super) fn token(request: &Parts, cookie: Option<&str>) -> Result<PresentedToken, Refusal> {
+    let given = presented_token(request.uri.query(), &request.headers);
+    let (Err(AuthError::Missing), Some(name)) = (&given, cookie) else {
+        return Ok(given?);
+    };
+    let in_cookie = cookie_token(&request.headers, name);
+    let has_cookie = !matches!(in_cookie, Err(AuthError::Missing));
+    if has_cookie && !request.headers.contains_key(header::ORIGIN) {
+        return Err(Refusal::NO_ORIGIN);
+    }
+    Ok(in_cookie?)
+}
 
 /// The workspace of a request.
 ///
@@ -51,12 +72,10 @@ pub(super) fn offer(headers: &HeaderMap) -> Offer {
 
 /// Whether a page of this request's origin may connect. Only browsers send an origin.
 pub(super) fn origin_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
-    match headers.get(header::ORIGIN) {
-        Some(origin) if !allowed.is_empty() => allowed
-            .iter()
-            .any(|known| origin.as_bytes().eq_ignore_ascii_case(known.as_bytes())),
-        Some(_) | None => true,
-    }
+    // A browser sends one. Of several, none is another's to hide behind.
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let is_known = |origin: &[u8]| allowed.iter().any(|known| allows(known, origin));
+    allowed.is_empty() || origins.all(|origin| is_known(origin.as_bytes()))
 }
 
 /// All values of a query parameter, percent-decoded once.
@@ -163,5 +182,10 @@ mod tests {
         assert!(origin_allowed(&page, &allowed));
         assert!(!origin_allowed(&page, &other));
         assert!(origin_allowed(&HeaderMap::new(), &other));
+        let two = headers(&[
+            (header::ORIGIN, "https://app.example.com"),
+            (header::ORIGIN, "https://evil.example"),
+        ]);
+        assert!(!origin_allowed(&two, &allowed));
     }
 }

@@ -87,6 +87,7 @@ pub(super) const CLOSES: &[&str] = &[
 pub(super) const REFUSALS: &[&str] = &[
     "path",
     "origin",
+    "no_origin",
     "subprotocol",
     "draining",
     "rate",

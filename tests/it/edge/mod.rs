@@ -1,3 +1,25 @@
-//! Where Herald meets what stands before it: the path of its URL.
+//! Where Herald meets what stands before it: the path of its URL, the pages that may connect, and tokens in
+//! cookies.
 
+mod cookie;
 mod path;
+
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+use crate::support::client::{Client, Refused};
+use crate::support::gateway::Gateway;
+
+/// Tries to connect with a query and headers as they are.
+async fn attempt(
+    gateway: &Gateway,
+    query: &str,
+    headers: &[(&'static str, &str)],
+) -> Result<Client, Refused> {
+    let url = format!("{}/?{query}", gateway.url());
+    let mut request = url.into_client_request().expect("a URL");
+    for (name, value) in headers {
+        let value = value.parse().expect("a header");
+        request.headers_mut().append(*name, value);
+    }
+    Client::attempt_with(request).await
+}
