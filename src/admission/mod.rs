@@ -1,7 +1,7 @@
 //! Who may come in, how many and how fast: a client's address, also behind proxies, the rate of new
 //! connections, the number of connections of one address, and expired tokens that come again.
 //!
-//! Nothing here does I/O. [`forwarded`] reads what proxies wrote, [`rate`] and [`expired`] are pure machines,
+//! Nothing here does I/O. [`forwarded`] and [`proxy_header`] read what proxies wrote, [`rate`] and [`expired`] are pure machines,
 //! and [`per_address`] counts what is there now.
 //! **Invariant:** no untrusted party chooses the address that it counts as.
 
@@ -11,6 +11,7 @@ mod forwarded;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod per_address;
+mod proxy_header;
 mod rate;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,6 +22,7 @@ pub(crate) use self::address::Address;
 use self::expired::ExpiredTokens;
 pub(crate) use self::forwarded::TrustedProxies;
 pub(crate) use self::per_address::{PerAddress, Place};
+pub(crate) use self::proxy_header::{Malformed, Source, Step, is_header, step};
 use self::rate::Rates;
 pub(crate) use self::rate::{Over, Rate};
 use crate::config::SocketsConfig;

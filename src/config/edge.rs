@@ -1,5 +1,5 @@
 //! What cannot work of the settings that concern the way to a socket: its path, the pages that may connect,
-//! and the cookie with their token.
+//! the cookie with their token, and the proxies in front.
 
 use super::{Config, origin};
 
@@ -15,6 +15,12 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         .filter_map(|origin| origin::problem(origin))
         .collect();
     problems.extend(of_path(&server.path));
+    if server.proxy_protocol && server.trusted_proxies.is_empty() {
+        problems.push(
+            "server.proxy_protocol needs server.trusted_proxies: name the proxies that send the header"
+                .to_owned(),
+        );
+    }
     let cookie = config.auth.cookie.as_deref();
     problems.extend(cookie.and_then(|name| of_cookie(name, &server.allowed_origins)));
     problems
@@ -145,5 +151,19 @@ mod tests {
             let told = refused(&file, &[]);
             assert!(told.contains("auth.cookie") && told.contains(part), "{told}");
         }
+    }
+
+    #[test]
+    fn a_proxy_header_needs_proxies() {
+        let told = refused("[server]\nproxy_protocol = true\n", &[]);
+        assert!(told.contains("needs server.trusted_proxies"), "{told}");
+        let config = load(
+            "",
+            &[
+                ("HERALD_SERVER__PROXY_PROTOCOL", "true"),
+                ("HERALD_SERVER__TRUSTED_PROXIES", "10.0.0.0/8"),
+            ],
+        );
+        assert!(config.unwrap().server.proxy_protocol);
     }
 }

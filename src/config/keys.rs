@@ -79,6 +79,7 @@ pub const KEYS: &[Key] = &[
     key!(server.tls_key, "", Now),
     key!(server.allowed_origins, "", Now),
     key!(server.trusted_proxies, "", Now),
+    key!(server.proxy_protocol, "false", Now),
     key!(server.admin_token_file, "", Now),
     key!(server.drain_delay, "0s", Now),
     key!(server.drain, "10s", Now),

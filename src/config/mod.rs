@@ -83,6 +83,8 @@ pub struct ServerConfig {
     /// nobody's, and a client's address is that of its connection.
     #[serde(deserialize_with = "network::deserialize")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether each connection of a trusted proxy begins with a PROXY header, v1 or v2, and no other does.
+    pub proxy_protocol: bool,
     /// File with the token that `Authorization: Bearer` must carry to change something on
     /// `admin_listen`. Unset: nothing can be changed there.
     pub admin_token_file: Option<PathBuf>,
@@ -107,6 +109,7 @@ impl Default for ServerConfig {
             tls_key: None,
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             admin_token_file: None,
             drain_delay: Duration::ZERO,
             drain: Duration::from_secs(10),

@@ -9,15 +9,16 @@
 //! are taken, who has not asked for anything by then is closed after [`PATIENCE`].
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Live;
 use super::files::OpenFiles;
-use crate::admission::{Address, PerAddress, Place};
+use crate::admission::{Address, PerAddress, Place, Source, TrustedProxies};
 use crate::telemetry::{Clock, Metrics};
 
 /// Arrivals at the sockets' listener, where there are files for them. A head that is as long as it may be and
@@ -43,7 +44,8 @@ pub(super) struct Arrivals {
 }
 
 /// An address has as many connections as it may.
-struct Full;
+#[derive(Debug)]
+pub(super) struct Full;
 
 /// One connection that has arrived; it holds its place until the last clone is gone.
 #[derive(Debug, Clone)]
@@ -51,12 +53,23 @@ pub struct Arrival(Arc<Held>);
 
 #[derive(Debug)]
 struct Held {
+    /// Who connected to us.
     peer: IpAddr,
+    /// Whom a PROXY header named.
+    named: OnceLock<Named>,
     accepted: Clock,
     has_asked: AtomicBool,
     /// A request is being answered.
     is_busy: AtomicBool,
     place: OwnedSemaphorePermit,
+    _of_address: Option<Place>,
+}
+
+/// Whom a proxy has connected to us.
+#[derive(Debug)]
+struct Named {
+    /// `None`: somebody whose address is not known.
+    client: Option<IpAddr>,
     _of_address: Option<Place>,
 }
 
@@ -91,21 +104,41 @@ impl Arrivals {
     /// The connection from `peer`; `None` where its address has as many as it may.
     pub(super) fn take(&self, place: OwnedSemaphorePermit, peer: SocketAddr) -> Option<Arrival> {
         let peer = peer.ip();
-        let of_address = match self.of_address(peer) {
-            Ok(place) => place,
-            Err(Full) => {
-                self.metrics.join_refused("address_connections");
-                return None;
-            }
-        };
+        let of_address = self.of_address(peer).ok()?;
         Some(Arrival(Arc::new(Held {
             peer,
+            named: OnceLock::new(),
             accepted: Clock::now(),
             has_asked: AtomicBool::new(false),
             is_busy: AtomicBool::new(false),
             place,
             _of_address: of_address,
         })))
+    }
+
+    /// A PROXY header told, before anything else, whose connection it is.
+    ///
+    /// # Errors
+    /// The address has as many as it may.
+    pub(super) fn name(&self, arrival: &Arrival, source: Source) -> Result<(), Full> {
+        let named = match source {
+            Source::Peer => return Ok(()),
+            Source::Unknown => Named {
+                client: None,
+                _of_address: None,
+            },
+            Source::Client(ip) => Named {
+                client: Some(ip),
+                _of_address: self.of_address(ip)?,
+            },
+        };
+        arrival.0.named.get_or_init(|| named);
+        Ok(())
+    }
+
+    /// The connection ends before it could ask for anything.
+    pub(super) fn refused(&self, reason: &'static str) {
+        self.metrics.join_refused(reason);
     }
 
     /// The place of one more connection of this address, where these are counted.
@@ -122,7 +155,11 @@ impl Arrivals {
             0 => 0,
             limit => limit.max(PLACES_OF_ADDRESS),
         };
-        all.take(Address::from(peer), limit).map(Some).ok_or(Full)
+        let place = all.take(Address::from(peer), limit);
+        place.map(Some).ok_or_else(|| {
+            self.refused("address_connections");
+            Full
+        })
     }
 
     /// Ends when the connection has asked for nothing while others wait for its place.
@@ -139,9 +176,21 @@ impl Arrivals {
 }
 
 impl Arrival {
-    /// Who connected: the client, or a proxy.
-    pub fn peer(&self) -> IpAddr {
+    /// Who connected to us: the client, or a proxy.
+    pub(super) fn peer(&self) -> IpAddr {
         self.0.peer
+    }
+
+    /// The client whose request, with these headers, came on this connection.
+    pub(crate) fn client(&self, proxies: &TrustedProxies, headers: &HeaderMap) -> IpAddr {
+        match self.0.named.get() {
+            None => proxies.client(self.0.peer, headers),
+            Some(Named {
+                client: Some(ip), ..
+            }) => proxies.client(*ip, headers),
+            // The proxy passes on what somebody wrote, and does not say who: it counts for itself.
+            Some(Named { client: None, .. }) => self.0.peer,
+        }
     }
 
     /// When the connection was accepted, for its first request.

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -23,10 +24,12 @@ use tracing::{debug, warn};
 
 use super::arrivals::{Arrival, Arrivals};
 use super::overhead::Counted;
-use super::tls::Tls;
-use super::{Conn, Live};
+use super::proxied::{self, NoSource};
+use super::{Conn, Live, Setup};
+use crate::admission::Source;
 
-/// How long a client may take for a TLS handshake, and again for its request's head.
+/// How long a client may take for a TLS handshake, and again for its request's head; before both, a proxy for its
+/// header.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest request head. A token of 16 KiB in the URL fits.
 const HEAD_BYTES: usize = 32 * 1024;
@@ -57,11 +60,11 @@ pub(super) fn bind(address: SocketAddr, send_buffer: usize) -> io::Result<TcpLis
 }
 
 /// Accepts until `cancel`, as long as there is a place, and serves `router` on each connection. Upgraded
-/// connections leave the tracker when their handler has taken them. `tls` knows the certificate of the
-/// moment; a listener without it speaks plainly.
+/// connections leave the tracker when their handler has taken them. `live` knows the certificate of the
+/// moment, and whether proxies send headers; a listener without it speaks plainly, and with anybody.
 pub(super) async fn accept(
     listener: TcpListener,
-    tls: Option<Live>,
+    live: Option<Live>,
     router: Router,
     arrivals: Arrivals,
     connections: TaskTracker,
@@ -85,12 +88,12 @@ pub(super) async fn accept(
                     continue;
                 };
                 let arrivals = arrivals.clone();
-                let tls = tls.as_ref().and_then(|live| live.now().tls.clone());
-                let serve = connection(tcp, tls, router.clone(), arrival.clone());
+                let router = router.clone();
+                let setup = live.as_ref().map(Live::now);
                 let cancel = cancel.clone();
                 connections.spawn(async move {
                     tokio::select! {
-                        () = serve => {}
+                        () = connection(tcp, setup, router, &arrivals, &arrival) => {}
                         // Requests that wait at the end of a drain get no answer any more.
                         () = cancel.cancelled() => {}
                         () = arrivals.outstayed(&arrival) => debug!("silent connection closed"),
@@ -106,10 +109,26 @@ pub(super) async fn accept(
     }
 }
 
-async fn connection(tcp: TcpStream, tls: Option<Tls>, router: Router, arrival: Arrival) {
+async fn connection(
+    mut tcp: TcpStream,
+    setup: Option<Arc<Setup>>,
+    router: Router,
+    arrivals: &Arrivals,
+    arrival: &Arrival,
+) {
     if let Err(error) = SockRef::from(&tcp).set_tcp_nodelay(true) {
         debug!(%error, "no TCP_NODELAY");
     }
+    if let Some(setup) = setup
+        .as_deref()
+        .filter(|it| it.config.server.proxy_protocol)
+        && named(&mut tcp, setup, arrivals, arrival).await.is_none()
+    {
+        return;
+    }
+    let tls = setup.as_ref().and_then(|setup| setup.tls.clone());
+    // It may be of old settings before long, with all that they name.
+    drop(setup);
     let conn = match tls {
         None => Conn::Plain(tcp),
         Some(tls) => match timeout(HEAD_TIMEOUT, tls.acceptor().accept(Counted::new(tcp))).await {
@@ -122,13 +141,54 @@ async fn connection(tcp: TcpStream, tls: Option<Tls>, router: Router, arrival: A
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES);
-    let service = TowerToHyperService::new(WithArrival { router, arrival });
+    let service = TowerToHyperService::new(WithArrival {
+        router,
+        arrival: arrival.clone(),
+    });
     let serve = http
         .serve_connection(TokioIo::new(conn), service)
         .with_upgrades();
     if let Err(error) = serve.await {
         debug!(%error, "connection ended");
     }
+}
+
+/// Has a trusted proxy, and nobody else, say whose connection it is. `None`: it is to be closed.
+async fn named(
+    tcp: &mut TcpStream,
+    setup: &Setup,
+    arrivals: &Arrivals,
+    arrival: &Arrival,
+) -> Option<()> {
+    let peer = arrival.peer();
+    let is_trusted = setup.proxies.trust(peer);
+    let told = timeout(HEAD_TIMEOUT, async {
+        if is_trusted {
+            return proxied::header(tcp).await;
+        }
+        proxied::no_header(tcp).await.map(|()| Source::Peer)
+    });
+    let why = match told.await {
+        Ok(Ok(source)) => {
+            let Err(full) = arrivals.name(arrival, source) else {
+                return Some(());
+            };
+            debug!(?full, "too many connections of one address");
+            return None;
+        }
+        Ok(Err(NoSource::Left)) => return None,
+        // As any client that says nothing, whatever the setting.
+        Err(_) if !is_trusted => return None,
+        Ok(Err(why)) => why.to_string(),
+        Err(_) => "it sent no whole PROXY header in time".to_owned(),
+    };
+    arrivals.refused("proxy_protocol");
+    if is_trusted {
+        warn!(%peer, why, "connection of a proxy refused");
+    } else {
+        debug!(%peer, why, "connection refused");
+    }
+    None
 }
 
 /// Gives axum's router the body type that it expects, and each request the connection that it came on.

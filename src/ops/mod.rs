@@ -10,6 +10,7 @@ mod health;
 mod listener;
 mod live;
 mod overhead;
+mod proxied;
 mod reload;
 pub mod tls;
 

@@ -44,7 +44,7 @@ use crate::telemetry::{ConnectionTrace, Metrics, Outcome, Step, Steps, Telemetry
 const JOINS: usize = 256;
 /// How long a join may wait until it begins. Then it has its own time limit.
 const TURN: Duration = Duration::from_secs(3);
-/// The peer of a request that came by no listener of ours, as none does.
+/// The client of a request that came by no listener of ours, as none does.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// What every handshake and socket of a gateway needs.
@@ -362,10 +362,10 @@ pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> R
         &request.headers,
         arrival.as_ref().and_then(Arrival::accepted),
     );
-    let peer = arrival.as_ref().map_or(NOBODY, Arrival::peer);
     // Once: the whole join goes by the same settings.
     let setup = doorway.live.now();
-    let address = Address::from(setup.proxies.client(peer, &request.headers));
+    let client = |arrival: &Arrival| arrival.client(&setup.proxies, &request.headers);
+    let address = Address::from(arrival.as_ref().map_or(NOBODY, client));
     match doorway.admit(&setup, &request, address, &mut steps).await {
         Ok(admitted) => {
             let sockets = doorway.sockets.clone();

@@ -209,6 +209,7 @@ fn unused(config: &Config) -> Vec<&'static str> {
         ("auth.algorithms", auth.algorithms.is_some()),
         ("auth.issuers", !auth.issuers.is_empty()),
         ("server.tls_cert", server.tls_cert.is_some()),
+        ("server.proxy_protocol", server.proxy_protocol),
     ]
     .into_iter()
     .filter_map(|(name, is_set)| is_set.then_some(name))
@@ -221,6 +222,8 @@ fn settings(args: &Args, config: &Config, nats_url: &str, secret: &str) -> Confi
     let mut server = ServerConfig {
         tls_cert: None,
         tls_key: None,
+        // What is printed comes through no proxy.
+        proxy_protocol: false,
         ..config.server
     };
     if let Some(port) = args.port {

@@ -100,6 +100,7 @@ pub(super) const REFUSALS: &[&str] = &[
     "nats",
     "flapping",
     "silent",
+    "proxy_protocol",
 ];
 /// What becomes of settings that are read again.
 pub(super) const RELOADS: &[&str] = &["applied", "refused"];

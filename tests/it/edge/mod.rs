@@ -1,8 +1,10 @@
-//! Where Herald meets what stands before it: the path of its URL, the pages that may connect, and tokens in
-//! cookies.
+//! Where Herald meets what stands before it: the path of its URL, the pages that may connect, tokens in cookies,
+//! and balancers that say whose connection they pass on.
 
 mod cookie;
+mod haproxy;
 mod path;
+mod proxy_header;
 
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
