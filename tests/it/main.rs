@@ -54,6 +54,7 @@ mod overload;
 mod permissions;
 mod prefix;
 mod publishing;
+mod recipes;
 mod reload;
 mod sdks;
 mod signals;
