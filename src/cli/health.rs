@@ -50,7 +50,12 @@ struct Place {
     /// `host:port`.
     address: String,
     is_tls: bool,
+    /// This host is one of the trusted proxies, which must send a PROXY header (`server.proxy_protocol`).
+    is_proxy: bool,
 }
+
+/// What a proxy sends for a connection of its own (version 1 of the PROXY protocol, section 2.1).
+const PROXY_HEADER: &[u8] = b"PROXY UNKNOWN\r\n";
 
 fn parse_address(text: &str) -> Result<Place, String> {
     let (is_tls, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
@@ -77,6 +82,7 @@ fn parse_address(text: &str) -> Result<Place, String> {
     Ok(Place {
         address: address.to_owned(),
         is_tls,
+        is_proxy: false,
     })
 }
 
@@ -95,6 +101,11 @@ fn own(server: &ServerConfig) -> Result<Place, CliError> {
     Ok(Place {
         address: address.to_string(),
         is_tls: server.tls_cert.is_some(),
+        is_proxy: server.proxy_protocol
+            && server
+                .trusted_proxies
+                .iter()
+                .any(|proxies| proxies.contains(&address.ip())),
     })
 }
 
@@ -121,7 +132,11 @@ pub(super) async fn run(args: Args, file: Option<&Path>) -> Result<(), CliError>
 /// The status and the first line of the answer.
 async fn ask(place: &Place, path: &str) -> Result<(u16, String), String> {
     let stream = TcpStream::connect(&place.address).await;
-    let stream = stream.map_err(|error| format!("{error}: is herald serve running there?"))?;
+    let mut stream = stream.map_err(|error| format!("{error}: is herald serve running there?"))?;
+    if place.is_proxy {
+        let sent = stream.write_all(PROXY_HEADER).await;
+        sent.map_err(|error| error.to_string())?;
+    }
     let answer = if place.is_tls {
         let name = ServerName::try_from("localhost").map_err(|error| error.to_string())?;
         let stream = TlsConnector::from(Arc::new(any_certificate()?)).connect(name, stream);
@@ -240,6 +255,7 @@ mod tests {
             let want = want.map(|(address, is_tls)| Place {
                 address: address.to_owned(),
                 is_tls,
+                is_proxy: false,
             });
             assert_eq!(got, want, "{text}");
         }

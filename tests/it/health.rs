@@ -93,3 +93,20 @@ async fn a_gateway_that_speaks_tls_is_asked_by_tls() {
         "no HTTP answer",
     );
 }
+
+/// Who is a trusted proxy must send the header, and the host itself may be one.
+#[tokio::test]
+async fn a_gateway_that_wants_a_proxy_header_gets_one() {
+    let nats = Nats::jetstream().await;
+    for trusted in ["127.0.0.0/8", "10.0.0.0/8"] {
+        let builder = Gateway::builder(&nats)
+            .set("server.listen", format!("127.0.0.1:{}", free_port()))
+            .set("server.trusted_proxies", trusted)
+            .set("server.proxy_protocol", true);
+        let _gateway = builder.clone().start().await;
+        let ready = eventually(PATIENCE, async || {
+            health(&builder, &["--ready"]).await.code == Some(0)
+        });
+        assert!(ready.await, "{trusted}");
+    }
+}
