@@ -28,7 +28,7 @@ const HEADINGS: [&str; 6] = [
     `nats stream get DEAD --last-for dead.<workspace>.<sequence>` shows its payload."
 )]
 pub(super) struct Args {
-    /// Only those of this workspace.
+    /// Only those of this workspace; `_unroutable`: of events whose subject names no workspace.
     #[arg(long, value_name = "SLUG", value_parser = parse_workspace)]
     workspace: Option<WorkspaceSlug>,
     /// Print one JSON object a line instead of a table.
@@ -37,6 +37,10 @@ pub(super) struct Args {
 }
 
 fn parse_workspace(text: &str) -> Result<WorkspaceSlug, String> {
+    let unroutable = WorkspaceSlug::unroutable();
+    if text == unroutable.as_str() {
+        return Ok(unroutable);
+    }
     WorkspaceSlug::parse(text).map_err(|error| error.to_string())
 }
 

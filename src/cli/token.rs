@@ -338,12 +338,12 @@ mod tests {
             (vec!["--user", "ada"], "--workspace"),
             (vec!["--user", "", "--workspace", "acme"], "--user"),
             (
-                vec!["--user", "ada", "--workspace", "Acme"],
-                "1 to 63 characters",
+                vec!["--user", "ada", "--workspace", "acmé"],
+                "1 to 64 characters",
             ),
             (
                 vec!["--user", "ada", "--workspace", "acme,globex"],
-                "1 to 63 characters",
+                "1 to 64 characters",
             ),
             (
                 vec!["--user", "ada", "--workspace", "a", "--expires", "soon"],

@@ -5,6 +5,8 @@ use std::fmt;
 /// The kind of fault; a metric label and the dead letter's `Herald-Reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
+    /// The workspace in the subject is no slug, so that no room has it.
+    Workspace,
     /// The subject is not `ws.<workspace>.<category>.<name>`.
     Subject,
     /// The category is none of record, function, system, custom.
@@ -33,7 +35,8 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
+        Self::Workspace,
         Self::Subject,
         Self::UnknownCategory,
         Self::UnknownName,
@@ -51,6 +54,7 @@ impl Reason {
     /// The reason as one lower-case word, stable across versions.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Workspace => "workspace",
             Self::Subject => "subject",
             Self::UnknownCategory => "unknown_category",
             Self::UnknownName => "unknown_name",

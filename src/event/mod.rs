@@ -14,7 +14,7 @@ pub use self::bad::{BadEvent, Reason};
 pub use self::decode::{Event, PAYLOAD_MAX, Recipients, Severity, decode};
 pub use self::slug::{SlugError, WorkspaceSlug};
 pub use self::stored::{Mark, StoredMessage};
-pub use self::subject::{Category, EventName, NAME_MAX};
+pub use self::subject::{Category, EventName, NAME_MAX, unroutable};
 pub(crate) use self::trace::key_value;
 pub use self::trace::{
     TRACESTATE_MAX, Traceparent, baggage, baggage_members, ce_traceparent, is_traceparent,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{BadEvent, Reason, StoredMessage};
+use super::{BadEvent, Reason, SlugError, StoredMessage, WorkspaceSlug};
 
 /// Longest event name, in bytes.
 pub const NAME_MAX: usize = 64;
@@ -123,6 +123,27 @@ pub(super) fn event_name(message: &StoredMessage) -> Result<EventName, BadEvent>
     }
 }
 
+/// Why no room can make a notification of what is stored under `subject`, and whose dead letter it is;
+/// `None` of a subject that is right.
+pub fn unroutable(subject: &str) -> Option<(WorkspaceSlug, BadEvent)> {
+    let mut tokens = subject.splitn(4, '.');
+    let (first, workspace) = (tokens.next(), tokens.next().unwrap_or_default());
+    let (category, name) = (tokens.next(), tokens.next());
+    let workspace = match WorkspaceSlug::parse(workspace) {
+        Ok(workspace) => workspace,
+        Err(SlugError) => {
+            let detail = format!("the second token of the subject is no workspace: {SlugError}");
+            let bad = BadEvent::new(Reason::Workspace, detail);
+            return Some((WorkspaceSlug::unroutable(), bad));
+        }
+    };
+    let bad = match (first, category, name) {
+        (Some("ws"), Some(category), Some(name)) => EventName::from_tokens(category, name).err(),
+        _ => Some(not_a_subject()),
+    };
+    bad.map(|bad| (workspace, bad))
+}
+
 fn not_a_subject() -> BadEvent {
     BadEvent::new(
         Reason::Subject,
@@ -133,6 +154,37 @@ fn not_a_subject() -> BadEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subject_that_no_room_can_take_has_its_reason_and_its_workspace() {
+        let longest = format!("ws.{}.custom.x", "a".repeat(64));
+        for good in [
+            "ws.acme.record.created",
+            "ws.Acme.custom.Order-placed_2",
+            "ws.6F9619FF-8B86-D011-B42D-00C04FC964FF.system.x",
+            &longest,
+        ] {
+            assert_eq!(unroutable(good), None, "{good}");
+        }
+        let too_long = format!("ws.{}.custom.x", "a".repeat(65));
+        for (bad, workspace, reason) in [
+            ("ws.café.record.created", "_unroutable", Reason::Workspace),
+            ("ws._acme.record.created", "_unroutable", Reason::Workspace),
+            ("ws.*.record.created", "_unroutable", Reason::Workspace),
+            ("ws", "_unroutable", Reason::Workspace),
+            (&too_long, "_unroutable", Reason::Workspace),
+            ("ws.my.shop.record.created", "my", Reason::Subject),
+            ("ws.acme", "acme", Reason::Subject),
+            ("ws.acme.record", "acme", Reason::Subject),
+            ("ws.acme.record.", "acme", Reason::Subject),
+            ("ws.acme.record.created.x", "acme", Reason::Subject),
+            ("ws.acme.orders.created", "acme", Reason::UnknownCategory),
+            ("ws.acme.record.create", "acme", Reason::UnknownName),
+        ] {
+            let (whose, why) = unroutable(bad).unwrap();
+            assert_eq!((whose.as_str(), why.reason), (workspace, reason), "{bad}");
+        }
+    }
 
     #[test]
     fn an_event_name_is_taken_or_refused_by_its_form() {

@@ -22,6 +22,7 @@ mod readable;
 mod repair;
 mod sessions;
 mod sweep;
+mod unroutable;
 
 pub use self::claim_check::{CheckedClaim, ClaimAsk, ClaimCheckHandle, ClaimChecker};
 pub use self::connection::{
@@ -44,3 +45,4 @@ pub use self::readable::{Looked, Readable, Way};
 pub use self::repair::{Position, Repair, Repaired, RepairedBatch, Repairer};
 pub use self::sessions::{ClaimError, ClaimWriter};
 pub use self::sweep::{Known, Last, SweepAsk, SweepHandle, Sweeper, Swept};
+pub use self::unroutable::{Unroutable, UnroutableCounts};

@@ -203,7 +203,7 @@ mod tests {
             (&subject, ""),
             (&subject, &format!("{good}{}", " ".repeat(512))),
             (&format!("{PREFIX}acme"), good),
-            (&format!("{PREFIX}Acme.{USER}"), good),
+            (&format!("{PREFIX}_acme.{USER}"), good),
             (&format!("{PREFIX}acme.0123"), good),
             (&format!("{PREFIX}acme.{USER}.more"), good),
             (&format!("live.session.acme.{USER}"), good),

@@ -183,7 +183,8 @@ mod tests {
             ("ws.acme", Some("acme")),
             ("ws", None),
             ("ws.", None),
-            ("ws.UPPER.custom.x", None),
+            ("ws.UPPER.custom.x", Some("UPPER")),
+            ("ws.caf\u{e9}.custom.x", None),
             ("live.ws.acme.custom.x", None),
         ] {
             let mut headers = GOOD.to_vec();

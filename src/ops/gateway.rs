@@ -27,8 +27,8 @@ use super::{drain, listener, tls};
 use crate::config::{Config, names};
 use crate::ingest::{
     ClaimChecker, ClaimWriter, ConnectError, DeadLetters, Denials, DirectGet, Disturbances,
-    FloorReader, Happened, Leader, Link, Looked, Notices, Readable, Repairer, Sweeper, notices,
-    permissions,
+    FloorReader, Happened, Leader, Link, Looked, Notices, Readable, Repairer, Sweeper, Unroutable,
+    notices, permissions,
 };
 use crate::migrate;
 use crate::room::{Damper, HoldBudget, Resync, RoomContext, Rooms};
@@ -472,9 +472,17 @@ fn context(
     parts.spawn(checker);
     let (notices, sender) = Notices::start(link.clone(), names.clone());
     parts.spawn(sender);
-    let (dead_letters, publisher) = DeadLetters::start(client, names.clone());
+    let (dead_letters, publisher) = DeadLetters::start(client.clone(), names.clone());
     parts.spawn(publisher);
     metrics.observe_dead_letters(dead_letters.counters());
+    let unroutable = Unroutable {
+        client,
+        names: names.clone(),
+        events: events.clone(),
+        direct: events_direct.clone(),
+        letters: dead_letters.clone(),
+    };
+    parts.spawn(unroutable.start(&metrics));
     RoomContext {
         repairer: Repairer::new(events_direct, events, floor.clone()),
         holds: HoldBudget::default(),

@@ -142,6 +142,12 @@ mod tests {
             workspace(&uri("workspaceSlug=%61cme")).unwrap().as_str(),
             "acme"
         );
+        assert_eq!(
+            workspace(&uri("workspaceSlug=user_2NNEqL2"))
+                .unwrap()
+                .as_str(),
+            "user_2NNEqL2"
+        );
         for query in ["", "workspaceSlug=", "workspaceSlug", "workspace=acme"] {
             assert_eq!(
                 workspace(&uri(query)),
@@ -149,13 +155,13 @@ mod tests {
                 "{query}"
             );
         }
-        let long = format!("workspaceSlug={}", "a".repeat(64));
+        let long = format!("workspaceSlug={}", "a".repeat(65));
         for query in [
             "workspaceSlug=*",
             "workspaceSlug=%3E",
             "workspaceSlug=a.b",
             "workspaceSlug=..%2Fx",
-            "workspaceSlug=Acme",
+            "workspaceSlug=_acme",
             "workspaceSlug=acme%00",
             "workspaceSlug=acme%20",
             "workspaceSlug=acme+",

@@ -55,17 +55,21 @@ async fn tokens_and_workspaces_that_are_refused_close_with_their_codes() {
             4003,
             "token expired",
         ),
-        (format!("token={good}&workspaceSlug=GLOBEX"), 4002, bad_slug),
+        (
+            format!("token={good}&workspaceSlug=GLOB.EX"),
+            4002,
+            bad_slug,
+        ),
     ] {
         closes(&gateway, &query, code, reason).await;
     }
-    let long = "a".repeat(64);
+    let long = "a".repeat(65);
     for slug in [
         "*",
         "%3E",
         "a.b",
         "..%2Fx",
-        "Acme",
+        "acm%C3%A9",
         &long,
         "acme%00",
         "%2561cme",

@@ -63,4 +63,5 @@ mod support;
 mod telemetry;
 mod unreachable;
 mod unreadable;
+mod unroutable;
 mod ways_in;

@@ -49,6 +49,7 @@ pub(super) struct Letter {
     trace: Option<EventTrace>,
     /// When it was reported.
     at: Instant,
+    is_found: bool,
 }
 
 /// A letter as it is sent.
@@ -60,6 +61,8 @@ pub(super) struct Message {
     pub(super) payload: Bytes,
     /// Where the event's trace is recorded.
     pub(super) trace: Option<DeadLetterTrace>,
+    /// Found in the stream, and maybe reported before.
+    pub(super) is_found: bool,
     payload_bytes: usize,
     is_cut: bool,
 }
@@ -86,6 +89,15 @@ impl Letter {
             payload_bytes: message.payload.len(),
             trace,
             at: Instant::now(),
+            is_found: false,
+        }
+    }
+
+    /// The same, of an event that may have been reported before.
+    pub(super) fn found(self) -> Self {
+        Self {
+            is_found: true,
+            ..self
         }
     }
 
@@ -141,6 +153,7 @@ impl Letter {
             headers,
             payload: self.payload,
             trace,
+            is_found: self.is_found,
             payload_bytes: self.payload_bytes,
             is_cut: false,
         }

@@ -122,6 +122,13 @@ impl DeadLetters {
         self.report_traced(message, bad, None);
     }
 
+    /// The same of an event that was found in the stream, and that a room may have reported long ago: only a
+    /// letter that is new is counted.
+    pub(super) fn report_found(&self, message: &StoredMessage, bad: &BadEvent) {
+        let letter = |most| Letter::new(message, bad, most, None).found();
+        self.take(&message.workspace, letter);
+    }
+
     /// The same of an event whose trace is recorded; it ends when it is known what became of the
     /// letter.
     pub(crate) fn report_traced(
@@ -130,14 +137,20 @@ impl DeadLetters {
         bad: &BadEvent,
         trace: Option<EventTrace>,
     ) {
-        let workspace = &message.workspace;
+        self.take(&message.workspace, |most| {
+            Letter::new(message, bad, most, trace)
+        });
+    }
+
+    /// Takes the letter that `make` makes with so many bytes of the payload.
+    fn take(&self, workspace: &WorkspaceSlug, make: impl FnOnce(usize) -> Letter) {
         let waits = self.shared.lock().queue.cost_of(workspace);
         let most = if waits < WHOLE_BYTES {
             PAYLOAD_MAX
         } else {
             CUT
         };
-        let letter = Letter::new(message, bad, most, trace);
+        let letter = make(most);
         let cost = letter.cost();
         let mut state = self.shared.lock();
         let (gone, reason) = if state.is_closed {
@@ -171,8 +184,15 @@ impl Shared {
     }
 
     /// Counts what became of a letter, and ends its trace.
-    fn settle(&self, workspace: &WorkspaceSlug, trace: Option<DeadLetterTrace>, outcome: Outcome) {
+    fn settle(
+        &self,
+        workspace: &WorkspaceSlug,
+        is_found: bool,
+        trace: Option<DeadLetterTrace>,
+        outcome: Outcome,
+    ) {
         let (label, sequence) = match outcome {
+            Outcome::Duplicate(_) if is_found => return,
             Outcome::Published(sequence) => {
                 self.counters.published.fetch_add(1, Ordering::Relaxed);
                 ("published", Some(sequence))

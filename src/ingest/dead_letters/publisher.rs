@@ -298,7 +298,7 @@ impl Publisher {
                 .run_until_cancelled(send(&client, &subject, &mut message));
             let outcome = sent.await;
             let outcome = outcome.unwrap_or(Outcome::Dropped(DropReason::Shutdown));
-            shared.settle(&workspace, message.trace, outcome);
+            shared.settle(&workspace, message.is_found, message.trace, outcome);
             drop(slot);
         });
     }

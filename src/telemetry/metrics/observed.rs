@@ -7,7 +7,7 @@ use std::time::Instant;
 use opentelemetry::KeyValue;
 
 use super::{Metrics, QueueDepth, busiest};
-use crate::ingest::{DeadLetterCounters, DropReason, Readable};
+use crate::ingest::{DeadLetterCounters, DropReason, Readable, UnroutableCounts};
 
 /// The name that all workspaces without a series of their own share; no slug begins with `_`.
 const OTHERS: &str = "_other";
@@ -151,6 +151,21 @@ impl Metrics {
                         KeyValue::new("read", way.as_str()),
                     ];
                     observer.observe(works.into(), &labels);
+                }
+            })
+            .build();
+    }
+
+    /// Shows what the stream holds that no room can take.
+    pub(crate) fn observe_unroutable(&self, counts: Arc<UnroutableCounts>) {
+        let _instrument = self
+            .meter
+            .u64_observable_gauge("herald.events.unroutable")
+            .with_unit("{event}")
+            .with_description("Events in the stream whose subject no room can take, by reason")
+            .with_callback(move |observer| {
+                for (reason, events) in counts.all() {
+                    observer.observe(events, &[KeyValue::new("reason", reason.as_str())]);
                 }
             })
             .build();
