@@ -11,7 +11,7 @@ use herald::projection::ENCODED_MAX;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
-const EVENTS: [(&str, &str); 4] = [
+const EVENTS: [(&str, &str); 5] = [
     (
         "record.created",
         r#"{"collection":"orders","recordId":"r1","data":{"status":"paid","total":12.5,"tags":["a","b"]}}"#,
@@ -27,6 +27,10 @@ const EVENTS: [(&str, &str); 4] = [
     (
         "custom.order_placed",
         r#"{"n":18446744073709551615,"deep":[[[[{"a":null}]]]],"text":"\u0000\ud83e\udd80"}"#,
+    ),
+    (
+        "custom.stripe",
+        r#"{"type":"charge.succeeded","event":{"type":"t"},"recipients":null,"data":{"object":{"amount":2050}},"commits":[{"message":"m"},1]}"#,
     ),
 ];
 

@@ -425,7 +425,7 @@ mod tests {
             checked(good).unwrap();
         }
         for (bad, want) in [
-            (&["Acme", "record.created"][..], "slug"),
+            (&["acmé", "record.created"][..], "slug"),
             (&["acme", "record"], "subject"),
             (&["acme", "record.create"], "created, updated"),
             (&["acme", "orders.created"], "category"),

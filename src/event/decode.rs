@@ -1,8 +1,8 @@
 //! A stored message becomes an [`Event`], or a [`BadEvent`] that says why not. Pure, and total:
 //! whatever the bytes and headers, it neither panics nor takes longer than their length.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::fmt;
 
 use super::cloudevent::{self, Attributes, Mode};
 use super::subject::{EventName, event_name};
@@ -19,6 +19,19 @@ pub enum Recipients {
     Everyone,
     /// The users with these token subjects; nobody where it is empty.
     Users(BTreeSet<String>),
+}
+
+/// Whose the fields of a payload are, as the rule of its event says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Payload {
+    /// `title`, `message`, `type`, `metadata` and `recipients` are what the publisher wants Herald to do.
+    #[default]
+    Herald,
+    /// A sender that knows nothing of Herald wrote them: they are fields like the others.
+    Foreign {
+        /// The names that lead to the field which says who gets it; `None`: everyone.
+        recipients: Option<Vec<String>>,
+    },
 }
 
 /// The contract's five values of `type`.
@@ -83,11 +96,14 @@ pub struct Event {
     pub fields: Map,
 }
 
-/// Reads one stored message.
+/// Reads one stored message; `payload` says of an event whose its fields are.
 ///
 /// # Errors
 /// [`BadEvent`] with the first fault found; its detail holds no value of the payload.
-pub fn decode(message: &StoredMessage) -> Result<Event, BadEvent> {
+pub fn decode<'a>(
+    message: &StoredMessage,
+    payload: impl FnOnce(&EventName) -> &'a Payload,
+) -> Result<Event, BadEvent> {
     let name = event_name(message)?;
     if message.payload.len() > PAYLOAD_MAX {
         let detail = format!("the payload is over {PAYLOAD_MAX} bytes");
@@ -118,18 +134,33 @@ pub fn decode(message: &StoredMessage) -> Result<Event, BadEvent> {
     let tracestate = attributes
         .tracestate
         .filter(|text| text.len() <= trace::TRACESTATE_MAX);
-    Ok(Event {
+    let mut event = Event {
         name,
-        title: text(&mut fields, "title")?,
-        message: text(&mut fields, "message")?,
-        severity: severity(&mut fields)?,
-        metadata: take(&mut fields, "metadata"),
-        recipients: recipients(&mut fields)?,
+        title: None,
+        message: None,
+        severity: None,
+        metadata: None,
+        recipients: Recipients::Everyone,
         event_id: attributes.id,
         traceparent: header.map(str::to_owned).or(extension),
         tracestate,
-        fields,
-    })
+        fields: Map::new(),
+    };
+    match payload(&event.name) {
+        Payload::Herald => {
+            event.title = text(&mut fields, "title")?;
+            event.message = text(&mut fields, "message")?;
+            event.severity = severity(&mut fields)?;
+            event.metadata = take(&mut fields, "metadata");
+            event.recipients = recipients(&mut fields)?;
+        }
+        Payload::Foreign { recipients: None } => {}
+        Payload::Foreign {
+            recipients: Some(path),
+        } => event.recipients = recipients_at(&fields, path)?,
+    }
+    event.fields = fields;
+    Ok(event)
 }
 
 /// The payload as JSON.
@@ -162,7 +193,10 @@ fn text(fields: &mut Map, name: &str) -> Result<Option<String>, BadEvent> {
     match take(fields, name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(bad_field(format!("{name} is not a string"))),
+        Some(other) => Err(bad_field(format!(
+            "{name} is {}, not a string",
+            other.form()
+        ))),
     }
 }
 
@@ -170,28 +204,68 @@ fn severity(fields: &mut Map) -> Result<Option<Severity>, BadEvent> {
     let Some(text) = text(fields, "type")? else {
         return Ok(None);
     };
-    Severity::parse(&text)
-        .map(Some)
-        .ok_or_else(|| bad_field("type is none of info, success, warning, error, alert"))
+    Severity::parse(&text).map(Some).ok_or_else(|| {
+        bad_field("type is a string that is none of info, success, warning, error, alert")
+    })
 }
 
 /// Null is bad here: whoever computed a list and got none must not reach everyone by it.
 fn recipients(fields: &mut Map) -> Result<Recipients, BadEvent> {
-    let bad = || BadEvent::new(Reason::Recipients, "recipients is not a list of strings");
+    let bad = |form: &str| {
+        let detail = format!("recipients is {form}, not a list of strings{IF_FOREIGN}");
+        BadEvent::new(Reason::Recipients, detail)
+    };
     let list = match fields.remove("recipients") {
         None => return Ok(Recipients::Everyone),
         Some(Value::Array(list)) => list,
-        Some(_) => return Err(bad()),
+        Some(other) => return Err(bad(other.form())),
     };
     list.into_iter()
         .map(|value| match value {
             Value::String(user) => Ok(user),
-            _ => Err(bad()),
+            other => Err(bad(&format!("a list with {} in it", other.form()))),
         })
         .collect::<Result<_, _>>()
         .map(Recipients::Users)
 }
 
-fn bad_field(detail: impl Into<Cow<'static, str>>) -> BadEvent {
-    BadEvent::new(Reason::Field, detail.into())
+/// The users that a foreign payload names where its rule says. Without any it is bad: what was meant for
+/// somebody must not reach everyone.
+fn recipients_at(fields: &Map, path: &[String]) -> Result<Recipients, BadEvent> {
+    let bad = |found: &str| {
+        let path = path.join(".");
+        let detail = format!(
+            "the rule reads the recipients from `{path}`, which is {found}: not a user or a list of users"
+        );
+        BadEvent::new(Reason::Recipients, detail)
+    };
+    let user = |value: &Value| match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.as_str().to_owned()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => Err(()),
+    };
+    let mut names = path.iter();
+    let first = names.next().and_then(|name| fields.get(name));
+    let found = names.try_fold(first, |value, name| match value {
+        Some(Value::Object(object)) => Some(object.get(name)),
+        _ => None,
+    });
+    let value = found.flatten().ok_or_else(|| bad("absent"))?;
+    let users = match value {
+        Value::Array(list) => list.iter().map(user).collect(),
+        one => user(one).map(|user| [user].into()),
+    };
+    let users = users.map_err(|()| match value {
+        Value::Array(_) => bad("a list of something else"),
+        other => bad(other.form()),
+    });
+    users.map(Recipients::Users)
+}
+
+/// The way out for whoever meant the field for something else.
+const IF_FOREIGN: &str = "; where the sender means something else by it, the rule of this event needs \
+    payload = \"foreign\"";
+
+fn bad_field(detail: impl fmt::Display) -> BadEvent {
+    BadEvent::new(Reason::Field, format!("{detail}{IF_FOREIGN}"))
 }

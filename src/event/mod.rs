@@ -11,7 +11,7 @@ mod tests;
 mod trace;
 
 pub use self::bad::{BadEvent, Reason};
-pub use self::decode::{Event, PAYLOAD_MAX, Recipients, Severity, decode};
+pub use self::decode::{Event, PAYLOAD_MAX, Payload, Recipients, Severity, decode};
 pub use self::slug::{SlugError, WorkspaceSlug};
 pub use self::stored::{Mark, StoredMessage};
 pub use self::subject::{Category, EventName, NAME_MAX, unroutable};

@@ -414,6 +414,22 @@ mod tests {
     }
 
     #[test]
+    fn with_a_prefix_subjects_are_judged_without_it() {
+        let config = NatsConfig {
+            prefix: Some("blue".to_owned()),
+            ..NatsConfig::default()
+        };
+        let subjects = [
+            subject("blue.ws.acme.custom.x"),
+            subject("blue.ws.é.custom.x"),
+        ];
+        let page = Round::default().read(&list(&subjects, 2), &config.names());
+        let page = page.unwrap();
+        assert_eq!(page.whole, Some([2, 0, 0, 0]));
+        assert_eq!(page.strays[0].subject, "ws.é.custom.x");
+    }
+
+    #[test]
     fn what_is_reported_and_remembered_is_bounded() {
         let mut round = Round::default();
         let bad: Vec<_> = (0..REPORTED + 500)

@@ -7,7 +7,7 @@ use crate::json::{Map, Value};
 /// The fields of a payload that Herald takes itself.
 pub(super) const OWN: [&str; 5] = ["title", "message", "type", "metadata", "recipients"];
 
-/// Names that a rule cannot allow: Herald takes these fields of a payload itself, or writes these
+/// Names that a rule for Herald's own payloads cannot allow: Herald takes these fields of a payload itself, or writes these
 /// keys of the metadata itself.
 const RESERVED: [&str; 8] = [
     "title",
@@ -33,20 +33,32 @@ enum Node {
 }
 
 impl AllowList {
-    /// Adds a path such as `data.status`.
+    /// Adds a path such as `data.status`, of a payload that is foreign or not.
     ///
     /// # Errors
     /// What is wrong with the path, as the end of a sentence that begins with the path.
-    pub(super) fn add(&mut self, path: &str) -> Result<(), String> {
-        let names: Vec<&str> = path.split('.').collect();
-        if names.iter().any(|name| name.is_empty()) {
-            return Err("is not a field name, nor several joined by dots".to_owned());
-        }
-        if names.first().is_some_and(|first| RESERVED.contains(first)) {
-            return Err("is Herald's own and cannot be allowed".to_owned());
+    pub(super) fn add(&mut self, path: &str, is_foreign: bool) -> Result<(), String> {
+        let names = names(path)?;
+        if !is_foreign && names.first().is_some_and(|first| RESERVED.contains(first)) {
+            return Err(
+                "is Herald's own and cannot be allowed, but with payload = \"foreign\"".to_owned(),
+            );
         }
         insert(&mut self.0, &names);
         Ok(())
+    }
+
+    /// Whether a template may read the path, or something of it.
+    pub(super) fn allows(&self, path: &str) -> bool {
+        let mut nodes = &self.0;
+        for name in path.split('.') {
+            match nodes.get(name) {
+                None => return false,
+                Some(Node::Whole) => return true,
+                Some(Node::Parts(parts)) => nodes = parts,
+            }
+        }
+        true
     }
 
     /// Whether a template may name `field`.
@@ -74,7 +86,8 @@ impl AllowList {
     }
 
     /// Keeps of `payload` what is allowed, without copying any of it. Of `data.status`, the object
-    /// `data` stays with only `status` in it; where `data` is no object, nothing stays.
+    /// `data` stays with only `status` in it, and of a list each object with that; of anything else
+    /// nothing stays.
     pub(super) fn filter(&self, payload: Map) -> Map {
         filter(&self.0, payload)
     }
@@ -103,6 +116,18 @@ fn unused(nodes: &BTreeMap<String, Node>, payload: &Map, above: &str, paths: &mu
     }
 }
 
+/// The names of a path.
+///
+/// # Errors
+/// What is wrong with it, as the end of a sentence that begins with the path.
+pub(super) fn names(path: &str) -> Result<Vec<&str>, String> {
+    let names: Vec<&str> = path.split('.').collect();
+    if names.iter().any(|name| name.is_empty()) {
+        return Err("is not a field name, nor several joined by dots".to_owned());
+    }
+    Ok(names)
+}
+
 fn insert(nodes: &mut BTreeMap<String, Node>, names: &[&str]) {
     let Some((first, rest)) = names.split_first() else {
         return;
@@ -126,6 +151,13 @@ fn filter(nodes: &BTreeMap<String, Node>, mut payload: Map) -> Map {
         let value = match (node, value) {
             (Node::Whole, value) => value,
             (Node::Parts(parts), Value::Object(object)) => Value::Object(filter(parts, object)),
+            (Node::Parts(parts), Value::Array(list)) => {
+                let objects = list.into_iter().filter_map(|value| match value {
+                    Value::Object(object) => Some(Value::Object(filter(parts, object))),
+                    _ => None,
+                });
+                Value::Array(objects.collect())
+            }
             (Node::Parts(_), _) => return None,
         };
         Some((name.clone(), value))
@@ -143,7 +175,7 @@ mod tests {
     fn filtered(paths: &[&str], payload: &Value) -> Value {
         let mut list = AllowList::default();
         for path in paths {
-            list.add(path).unwrap();
+            list.add(path, false).unwrap();
         }
         let Ok(crate::json::Value::Object(payload)) = parse(payload.to_string().as_bytes()) else {
             panic!("an object");
@@ -154,7 +186,10 @@ mod tests {
 
     #[test]
     fn only_what_is_listed_stays() {
-        let payload = json!({"a": 1, "b": {"c": 2, "d": {"e": 3, "f": 4}}, "n": null, "b.c": 5});
+        let payload = json!({
+            "a": 1, "b": {"c": 2, "d": {"e": 3, "f": 4}}, "n": null, "b.c": 5,
+            "l": [{"c": 6, "d": 7}, 8, [{"c": 9}], {"d": 10}],
+        });
         for (paths, want) in [
             (vec![], json!({})),
             (vec!["a", "n", "x"], json!({"a": 1, "n": null})),
@@ -169,6 +204,7 @@ mod tests {
                 json!({"b": {"c": 2, "d": {"e": 3, "f": 4}}}),
             ),
             (vec!["a.c", "b.c.x"], json!({"b": {}})),
+            (vec!["l.c"], json!({"l": [{"c": 6}, {}]})),
         ] {
             assert_eq!(filtered(&paths, &payload), want, "{paths:?}");
         }
@@ -186,7 +222,10 @@ mod tests {
             "recipients",
             "event.x",
         ] {
-            assert!(AllowList::default().add(path).is_err(), "{path:?}");
+            assert!(AllowList::default().add(path, false).is_err(), "{path:?}");
         }
+        // The sender's, in a foreign payload.
+        assert!(AllowList::default().add("event.x", true).is_ok());
+        assert!(AllowList::default().add("a..b", true).is_err());
     }
 }

@@ -22,7 +22,7 @@ pub(crate) use self::identity::Identity;
 use self::rules::{Rule, Rules, SeverityRule};
 use self::template::{Context, Template};
 use crate::config::{ProjectionConfig, TypeMode, near, read_bounded, text};
-use crate::event::{BadEvent, Event, EventName, Reason, Severity, StoredMessage, decode};
+use crate::event::{BadEvent, Event, EventName, Payload, Reason, Severity, StoredMessage, decode};
 use crate::json::Value;
 
 pub use self::encode::ENCODED_MAX;
@@ -104,15 +104,27 @@ impl Projector {
     /// # Errors
     /// [`BadEvent`] for the dead-letter stream.
     pub fn project(&self, message: &StoredMessage) -> Result<Notification, BadEvent> {
-        self.notification(message, decode(message)?, self.identity(message))
+        self.notification(message, self.decode(message)?, self.identity(message))
     }
 
-    /// Fields of the payload that its event's rule makes nothing of. None where the event is bad.
+    /// Reads one stored message as the rule of its event says.
+    ///
+    /// # Errors
+    /// [`BadEvent`] for the dead-letter stream.
+    pub(crate) fn decode(&self, message: &StoredMessage) -> Result<Event, BadEvent> {
+        decode(message, |name| &self.rules.find(name).payload)
+    }
+
+    /// Fields of the payload that its event's rule makes nothing of. None where the event is bad, or where
+    /// the payload is foreign: most of that is meant for others.
     pub fn unused(&self, message: &StoredMessage) -> Vec<Unused> {
-        let Ok(event) = decode(message) else {
+        let Ok(event) = self.decode(message) else {
             return Vec::new();
         };
         let rule = self.rules.find(&event.name);
+        if rule.payload != Payload::Herald {
+            return Vec::new();
+        }
         let known = rule.fields.paths();
         let known: Vec<&str> = fields::OWN
             .into_iter()
@@ -132,7 +144,7 @@ impl Projector {
         Identity::new(&self.stream, message.sequence, message.time)
     }
 
-    /// Maps an event that [`decode`] read from `message`.
+    /// Maps an event that [`Projector::decode`] read from `message`.
     ///
     /// # Errors
     /// [`BadEvent`] for the dead-letter stream.
@@ -144,7 +156,11 @@ impl Projector {
     ) -> Result<Notification, BadEvent> {
         let rule = self.rules.find(&event.name);
         let fields = Arc::new(rule.fields.filter(event.fields));
-        let context = Context::new(&event.name, message.workspace.as_str(), Arc::clone(&fields));
+        let mut context =
+            Context::new(&event.name, message.workspace.as_str(), Arc::clone(&fields));
+        if rule.payload != Payload::Herald {
+            context = context.with_payload();
+        }
         let severity = match event.severity {
             Some(severity) => severity,
             None => self.severity(rule, &context)?,

@@ -7,16 +7,26 @@ use std::sync::Arc;
 
 use toml::{Table, Value};
 
+use super::fields;
 use super::fields::AllowList;
-use super::template::{Context, OWN_NAMES, Template, Templates};
+use super::template::{Context, OWN_NAMES, PAYLOAD, Template, Templates};
 use crate::config::{line, near};
-use crate::event::{Category, EventName, Severity};
+use crate::event::{Category, EventName, Payload, Severity};
 use crate::json::Map;
 
 /// The rules that hold where `projection.rules` names no file.
 pub const DEFAULT_RULES: &str = include_str!("default_rules.toml");
 
-const KEYS: [&str; 6] = ["match", "type", "title", "message", "event", "fields"];
+const KEYS: [&str; 8] = [
+    "match",
+    "type",
+    "title",
+    "message",
+    "event",
+    "fields",
+    "payload",
+    "recipients",
+];
 
 const GENERIC_TITLE: &str = "{{ (category ~ ' ' ~ name)|words }}";
 const GENERIC_MESSAGE: &str = "{{ event }} in {{ workspace }}";
@@ -42,6 +52,8 @@ pub(super) struct Rule {
     /// The `type` of event mode; `None`: `<category>_<name>`.
     pub(super) event: Option<String>,
     pub(super) fields: AllowList,
+    /// Whose the payload's fields are, and who gets a foreign one.
+    pub(super) payload: Payload,
 }
 
 /// Where a rule's severity comes from.
@@ -140,6 +152,27 @@ fn placed(text: &str, problem: String) -> String {
     }
 }
 
+/// What the templates of a rule may read.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    fields: &'a AllowList,
+    is_foreign: bool,
+}
+
+impl Seen<'_> {
+    /// Whether there may be something under `path` in a foreign payload's rule.
+    fn allows(self, path: &str) -> bool {
+        let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+        match first {
+            PAYLOAD => rest.is_empty() || self.fields.allows(rest),
+            own if OWN_NAMES.contains(&own) => true,
+            // The engine's own.
+            other if !self.fields.has(other) => true,
+            _ => self.fields.allows(path),
+        }
+    }
+}
+
 /// Reads one `[[rule]]`.
 struct Reader<'a> {
     label: String,
@@ -175,10 +208,16 @@ impl<'a> Reader<'a> {
             }
         }
         let (category, name) = self.pattern();
-        let fields = self.fields();
-        let severity = self.severity(&fields);
-        let title = self.template("title", GENERIC_TITLE, &fields);
-        let message = self.template("message", GENERIC_MESSAGE, &fields);
+        let payload = self.payload();
+        let is_foreign = payload != Payload::Herald;
+        let fields = self.fields(is_foreign);
+        let seen = Seen {
+            fields: &fields,
+            is_foreign,
+        };
+        let severity = self.severity(seen);
+        let title = self.template("title", GENERIC_TITLE, seen);
+        let message = self.template("message", GENERIC_MESSAGE, seen);
         let event = self.text("event").map(str::to_owned);
         if event.as_deref() == Some("") {
             self.problem("`event` is empty");
@@ -197,6 +236,7 @@ impl<'a> Reader<'a> {
             message: message?,
             event,
             fields,
+            payload,
         })
     }
 
@@ -258,7 +298,40 @@ impl<'a> Reader<'a> {
         (category, Some(name.to_owned()))
     }
 
-    fn fields(&mut self) -> AllowList {
+    fn payload(&mut self) -> Payload {
+        let is_foreign = match self.text("payload") {
+            None | Some("herald") => false,
+            Some("foreign") => true,
+            Some(other) => {
+                self.problem(format!(
+                    "`payload` is `{other}`, which is neither `herald` nor `foreign`"
+                ));
+                return Payload::Herald;
+            }
+        };
+        let recipients = self.text("recipients").and_then(|path| {
+            let names = fields::names(path);
+            if let Err(problem) = &names {
+                self.problem(format!("in `recipients`, `{path}` {problem}"));
+            }
+            names.ok()
+        });
+        match (is_foreign, recipients) {
+            (false, None) => Payload::Herald,
+            (false, Some(_)) => {
+                self.problem(
+                    "`recipients` needs `payload = \"foreign\"`: without it the payload's own \
+                     `recipients` says who gets it",
+                );
+                Payload::Herald
+            }
+            (true, path) => Payload::Foreign {
+                recipients: path.map(|names| names.into_iter().map(str::to_owned).collect()),
+            },
+        }
+    }
+
+    fn fields(&mut self, is_foreign: bool) -> AllowList {
         let mut list = AllowList::default();
         let entries = match self.table.get("fields") {
             None => return list,
@@ -271,7 +344,7 @@ impl<'a> Reader<'a> {
         for entry in entries {
             match entry.as_str() {
                 Some(path) => {
-                    if let Err(problem) = list.add(path) {
+                    if let Err(problem) = list.add(path, is_foreign) {
                         self.problem(format!("in `fields`, `{path}` {problem}"));
                     }
                 }
@@ -281,8 +354,8 @@ impl<'a> Reader<'a> {
         list
     }
 
-    fn severity(&mut self, fields: &AllowList) -> SeverityRule {
-        match self.template("type", "info", fields) {
+    fn severity(&mut self, seen: Seen<'_>) -> SeverityRule {
+        match self.template("type", "info", seen) {
             Some(Template::Text(text)) => {
                 let severity = Severity::parse(&text);
                 if severity.is_none() {
@@ -298,7 +371,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Compiles the template under `key`, or `default`, and tries it on an event without fields.
-    fn template(&mut self, key: &str, default: &str, fields: &AllowList) -> Option<Template> {
+    fn template(&mut self, key: &str, default: &str, seen: Seen<'_>) -> Option<Template> {
         let source = self.text(key).unwrap_or(default);
         let name = format!("{} {key}", self.label);
         let template = match self.templates.add(&name, source) {
@@ -308,8 +381,16 @@ impl<'a> Reader<'a> {
                 return None;
             }
         };
-        let is_given = |name: &str| OWN_NAMES.contains(&name) || fields.has(name);
-        let unknown = self.templates.unknown_variables(&template, is_given);
+        let Seen { fields, is_foreign } = seen;
+        let is_given = |name: &str| {
+            OWN_NAMES.contains(&name) || fields.has(name) || (is_foreign && name == PAYLOAD)
+        };
+        let mut unknown = self.templates.unknown_variables(&template, is_given);
+        if is_foreign && unknown.is_empty() {
+            // A sender's fields are many and deep, and nobody here can rename them: each is looked up.
+            unknown = self.templates.paths(&template);
+            unknown.retain(|path| !seen.allows(path));
+        }
         let reads_only_what_is_given = unknown.is_empty();
         for unknown in unknown {
             let meant = match near(&unknown, OWN_NAMES.into_iter().chain(fields.names())) {
@@ -321,7 +402,10 @@ impl<'a> Reader<'a> {
             ));
         }
         let event = EventName::parse("custom.event").ok()?;
-        let context = Context::new(&event, "workspace", Arc::new(Map::new()));
+        let mut context = Context::new(&event, "workspace", Arc::new(Map::new()));
+        if is_foreign {
+            context = context.with_payload();
+        }
         if let Err(error) = self.templates.render(&template, &context)
             && reads_only_what_is_given
             && error.is_of_the_template()

@@ -19,6 +19,10 @@ pub(super) const OUTPUT_MAX: usize = 16 * 1024;
 /// one that joins ten thousand values.
 const SOURCE_MAX: usize = 8 * 1024;
 
+/// Under this name templates see all allowed fields of a foreign payload, since some may have Herald's own
+/// names.
+pub(super) const PAYLOAD: &str = "payload";
+
 /// The names that every template sees beside the allowed fields.
 pub(super) const OWN_NAMES: [&str; 4] = ["event", "category", "name", "workspace"];
 
@@ -90,6 +94,19 @@ impl Templates {
         unknown
     }
 
+    /// The fields that a template reads, with the names that lead to them: `data.object.amount`.
+    pub(super) fn paths(&self, template: &Template) -> Vec<String> {
+        let Template::Compiled(name) = template else {
+            return Vec::new();
+        };
+        let Ok(template) = self.environment.get_template(name) else {
+            return Vec::new();
+        };
+        let mut paths: Vec<String> = template.undeclared_variables(true).into_iter().collect();
+        paths.sort();
+        paths
+    }
+
     /// Renders a template.
     ///
     /// # Errors
@@ -106,7 +123,7 @@ impl Templates {
         let text = self
             .environment
             .get_template(name)
-            .and_then(|template| template.render(context.0.clone()))
+            .and_then(|template| template.render(Value::from_object(context.0.clone())))
             .map_err(|error| RenderError::Failed {
                 kind: error.kind(),
                 line: error.line(),
@@ -148,23 +165,31 @@ impl RenderError {
 
 /// What templates see of one event. Fields are converted as they are asked for.
 #[derive(Debug)]
-pub(super) struct Context(Value);
+pub(super) struct Context(Seen);
 
 impl Context {
     pub(super) fn new(event: &EventName, workspace: &str, fields: Arc<Map>) -> Self {
-        Self(Value::from_object(Seen {
+        Self(Seen {
             event: event.clone(),
             workspace: workspace.to_owned(),
             fields,
-        }))
+            has_payload: false,
+        })
+    }
+
+    /// The same, with the fields also under [`PAYLOAD`].
+    pub(super) fn with_payload(mut self) -> Self {
+        self.0.has_payload = true;
+        self
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Seen {
     event: EventName,
     workspace: String,
     fields: Arc<Map>,
+    has_payload: bool,
 }
 
 impl Object for Seen {
@@ -178,6 +203,7 @@ impl Object for Seen {
             "category" => Some(Value::from(self.event.category().as_str())),
             "name" => Some(Value::from(self.event.name())),
             "workspace" => Some(Value::from(self.workspace.as_str())),
+            PAYLOAD if self.has_payload => Some(seen_map(&self.fields)),
             field => self.fields.get(field).map(seen),
         }
     }
@@ -191,10 +217,12 @@ fn seen(value: &json::Value) -> Value {
         json::Value::Number(number) => seen_number(number),
         json::Value::String(text) => Value::from(text.as_str()),
         json::Value::Array(list) => list.iter().map(seen).collect(),
-        json::Value::Object(map) => {
-            Value::from_pairs(map.iter().map(|(name, value)| (name.as_str(), seen(value))))
-        }
+        json::Value::Object(map) => seen_map(map),
     }
+}
+
+fn seen_map(map: &Map) -> Value {
+    Value::from_pairs(map.iter().map(|(name, value)| (name.as_str(), seen(value))))
 }
 
 /// A number to compute with. One that the engine could print only as another number is its text.

@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 
 use super::actor::Room;
 use super::follower::Delivery;
-use crate::event::{BadEvent, Event, StoredMessage, decode};
+use crate::event::{BadEvent, Event, StoredMessage};
 use crate::projection::{Identity, Notification};
 use crate::socket::Parcel;
 use crate::telemetry::{Clock, EventFacts, EventTrace, Stage};
@@ -42,12 +42,12 @@ impl Room {
                 .unwrap_or_default(),
         };
         self.note(&arrival);
-        let decoded = decode(message);
+        // Once: the whole event goes by the same rules.
+        let setup = self.context.live.now();
+        let decoded = setup.projector.decode(message);
         let decoded_at = Instant::now();
         let metrics = &self.context.metrics;
         metrics.stage(Stage::Decode, decoded_at - clock.at);
-        // Once: the whole event goes by the same rules.
-        let setup = self.context.live.now();
         let identity = setup.projector.identity(message);
         let trace = self.begin_trace(&arrival, &decoded, identity);
         let _current = trace.as_ref().map(EventTrace::enter);

@@ -113,7 +113,7 @@ async fn publish_stores_an_event_and_says_where() {
 async fn publish_refuses_a_wrong_event_without_any_server() {
     let settings = Gateway::without_nats().set("nats.url", "nats://127.0.0.1:1");
     for (arguments, want) in [
-        (&["publish", "Acme", "custom.x"][..], "slug"),
+        (&["publish", "acmé", "custom.x"][..], "slug"),
         (
             &["publish", "acme", "record.create"],
             "created, updated, deleted",
@@ -223,7 +223,7 @@ async fn replay_prints_what_past_events_would_have_been() {
     assert_eq!(out(&now), "");
 
     for (arguments, code, want) in [
-        (&["replay", "--workspace", "A"][..], 2, "slug"),
+        (&["replay", "--workspace", "a.b"][..], 2, "slug"),
         (&["replay", "--workspace", "acme", "--since", "x"], 2, "10m"),
     ] {
         assert!(error(&herald(&nats, arguments), code).contains(want));

@@ -56,6 +56,7 @@ mod prefix;
 mod publishing;
 mod recipes;
 mod reload;
+mod rules_guide;
 mod sdks;
 mod signals;
 mod subprotocols;

@@ -8,7 +8,7 @@ use chrono::DateTime;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{BadEvent, Event, PAYLOAD_MAX, Reason, Recipients, Severity, StoredMessage, decode};
+use super::{BadEvent, Event, PAYLOAD_MAX, Payload, Reason, Recipients, Severity, StoredMessage};
 use crate::event::WorkspaceSlug;
 use crate::json::{Map, Value, parse};
 
@@ -27,6 +27,10 @@ fn message(subject: &str, headers: &[(&str, &str)], payload: &[u8]) -> StoredMes
         headers: (!headers.is_empty()).then_some(map),
         payload: Bytes::copy_from_slice(payload),
     }
+}
+
+fn decode(message: &StoredMessage) -> Result<Event, BadEvent> {
+    super::decode(message, |_| &Payload::Herald)
 }
 
 fn decoded(headers: &[(&str, &str)], payload: &str) -> Event {
@@ -92,6 +96,54 @@ fn what_is_given_is_taken_and_the_rest_is_kept_apart() {
     assert_eq!(event.recipients, Recipients::Users(users.into()));
     assert_eq!(event.traceparent.as_deref(), Some(TRACEPARENT));
     assert_eq!(event.fields, map(r#"{"data":{"b":2}}"#));
+}
+
+#[test]
+fn in_a_foreign_payload_nothing_is_meant_for_herald() {
+    let payload = r#"{"title":{"a":1},"message":[2],"type":"charge.succeeded","metadata":"m","recipients":null}"#;
+    let foreign = |recipients: Option<&str>, payload: &str| {
+        let path = |text: &str| text.split('.').map(str::to_owned).collect();
+        let payload_is = Payload::Foreign {
+            recipients: recipients.map(path),
+        };
+        let message = message("ws.acme.custom.x", &[], payload.as_bytes());
+        super::decode(&message, |_| &payload_is)
+    };
+    let event = foreign(None, payload).unwrap();
+    assert_eq!((event.title, event.message), (None, None));
+    assert_eq!((event.severity, event.metadata), (None, None));
+    assert_eq!(event.recipients, Recipients::Everyone);
+    assert_eq!(event.fields, map(payload));
+    // It is an object all the same.
+    assert_eq!(
+        foreign(None, "[1]").unwrap_err().reason,
+        Reason::NotAnObject
+    );
+    assert_eq!(foreign(None, "a=1").unwrap_err().reason, Reason::Json);
+
+    let payload =
+        r#"{"a":{"one":"u1","number":7,"list":["u1",7],"none":[],"null":null,"bad":["u",{}]}}"#;
+    for (path, users) in [
+        ("a.one", Some(&["u1"][..])),
+        ("a.number", Some(&["7"])),
+        ("a.list", Some(&["7", "u1"])),
+        ("a.none", Some(&[])),
+        ("a.null", None),
+        ("a.bad", None),
+        ("a", None),
+        ("b", None),
+        ("a.b.c", None),
+        ("a.one.x", None),
+    ] {
+        let got = foreign(Some(path), payload);
+        match users {
+            Some(users) => {
+                let users = users.iter().map(|user| (*user).to_owned());
+                assert_eq!(got.unwrap().recipients, Recipients::Users(users.collect()));
+            }
+            None => assert_eq!(got.unwrap_err().reason, Reason::Recipients, "{path}"),
+        }
+    }
 }
 
 #[test]
@@ -196,6 +248,10 @@ fn a_detail_says_what_is_wrong_and_where() {
         (
             " ",
             "the payload is not JSON: it is empty at line 1 column 2",
+        ),
+        (
+            r#"{"title":{}}"#,
+            "title is an object, not a string; where the sender means something else by it, the rule of this event needs payload = \"foreign\"",
         ),
         (
             "[{}]",

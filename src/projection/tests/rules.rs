@@ -73,6 +73,76 @@ fn regression_a_field_named_like_one_of_heralds_does_not_replace_it_in_a_templat
     );
 }
 
+#[test]
+fn a_foreign_payload_is_the_senders_own_and_the_rule_says_all() {
+    let projector = ruled(
+        r#"
+        [[rule]]
+        match = "custom.stripe"
+        payload = "foreign"
+        type = "{% if type is endingwith '.failed' %}error{% else %}success{% endif %}"
+        title = "{{ type }} {{ title }} {{ message.text }}"
+        message = "{{ event }} {{ payload.event.type }} {{ payload.type }} {{ data.object.amount / 100 }} {{ commits[1].message }}"
+        fields = ["type", "title", "message", "event.type", "eventId", "data.object.amount", "commits.message"]
+        [[rule]]
+        match = "custom.keycloak"
+        payload = "foreign"
+        recipients = "user.id"
+        fields = ["metadata", "recipients"]
+        [[rule]]
+        match = "custom.*"
+        "#,
+    );
+    let payload = json!({
+        "type": "charge.failed", "title": ["t"], "message": {"text": "m"}, "metadata": "secret", "recipients": null,
+        "event": {"type": "message", "secret": 1}, "eventId": "e", "data": {"object": {"amount": 2050, "secret": 2}},
+        "commits": [{"message": "one", "secret": 3}, {"message": "two"}, 4],
+    });
+    let got = projected(&projector, "custom.stripe", &payload);
+    assert_eq!(got["type"], "error");
+    assert_eq!(got["title"], "charge.failed ['t'] m");
+    assert_eq!(
+        got["message"],
+        "custom.stripe message charge.failed 20.5 two"
+    );
+    assert_eq!(
+        got["metadata"],
+        json!({
+            "event": "custom.stripe", "type": "charge.failed", "title": ["t"], "message": {"text": "m"},
+            "data": {"object": {"amount": 2050}}, "commits": [{"message": "one"}, {"message": "two"}],
+        })
+    );
+
+    let payload =
+        json!({"user": {"id": "u1"}, "type": "LOGIN", "metadata": 7, "recipients": ["u2"]});
+    let message = message("custom.keycloak", payload.to_string());
+    let notification = projector.project(&message).unwrap();
+    assert_eq!(
+        notification.recipients,
+        crate::event::Recipients::Users(["u1".to_owned()].into())
+    );
+    assert_eq!(
+        json_of(&notification)["metadata"],
+        json!({"event": "custom.keycloak", "metadata": 7, "recipients": ["u2"]})
+    );
+    // Nobody is named: it is for nobody, and not for everyone.
+    let nobody = bad(
+        &projector,
+        "custom.keycloak",
+        &json!({"recipients": ["u2"]}),
+    );
+    assert_eq!(nobody.reason, Reason::Recipients);
+
+    // Without the word it is Herald's, and what is wrong with it says the word.
+    let wrong = bad(
+        &projector,
+        "custom.other",
+        &json!({"type": "charge.failed"}),
+    );
+    assert_eq!(wrong.reason, Reason::Field);
+    assert!(wrong.detail.contains("payload = \"foreign\""), "{wrong}");
+}
+
 /// A file, and what is said of it.
 const MISTAKES: &[(&str, &str)] = &[
     ("x = ", "line 1: "),
@@ -119,6 +189,30 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         "[[rule]]\nmatch = '*.*'\nfields = ['eventId']",
         "in `fields`, `eventId` is Herald's own",
+    ),
+    (
+        "[[rule]]\nmatch = '*.*'\npayload = 'strange'",
+        "`payload` is `strange`, which is neither `herald` nor `foreign`",
+    ),
+    (
+        "[[rule]]\nmatch = '*.*'\nrecipients = 'userId'",
+        "`recipients` needs `payload = \"foreign\"`",
+    ),
+    (
+        "[[rule]]\nmatch = '*.*'\npayload = 'foreign'\nrecipients = 'a..b'",
+        "in `recipients`, `a..b` is not a field name",
+    ),
+    (
+        "[[rule]]\nmatch = '*.*'\ntitle = '{{ payload.a }}'\nfields = ['a']",
+        "the template `title` reads `payload`",
+    ),
+    (
+        "[[rule]]\nmatch = '*.*'\npayload = 'foreign'\ntitle = '{{ a.c }}'\nfields = ['a.b']",
+        "the template `title` reads `a.c`, which `fields` does not allow",
+    ),
+    (
+        "[[rule]]\nmatch = '*.*'\npayload = 'foreign'\ntitle = '{{ payload.c }}'\nfields = ['a.b']",
+        "the template `title` reads `payload.c`",
     ),
     (
         "[[rule]]\nmatch = '*.*'\ntitle = '{{ x'",

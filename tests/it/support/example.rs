@@ -13,7 +13,7 @@ pub(crate) struct Example {
     pub(crate) text: &'static str,
 }
 
-/// Every block of JavaScript or Python in `guide`.
+/// Every block in `guide` that has a name, as each of JavaScript or Python must have.
 pub(crate) fn examples(guide: &'static str) -> Vec<Example> {
     let mut blocks = guide.split("\n```");
     let mut before = blocks.next().unwrap_or_default();
@@ -21,15 +21,16 @@ pub(crate) fn examples(guide: &'static str) -> Vec<Example> {
     // A block's text and what stands between it and the next one alternate.
     while let (Some(block), Some(after)) = (blocks.next(), blocks.next()) {
         let (language, text) = block.split_once('\n').expect("a block has lines");
-        if matches!(language, "js" | "javascript" | "python") {
-            let name = before
-                .lines()
-                .next_back()
-                .and_then(|line| line.strip_prefix("<!-- example: ")?.strip_suffix(" -->"));
-            let Some(name) = name else {
+        let name = before
+            .lines()
+            .next_back()
+            .and_then(|line| line.strip_prefix("<!-- example: ")?.strip_suffix(" -->"));
+        match name {
+            Some(name) => examples.push(Example { name, text }),
+            None if matches!(language, "js" | "javascript" | "python") => {
                 panic!("no comment `<!-- example: NAME -->` before the block\n{text}");
-            };
-            examples.push(Example { name, text });
+            }
+            None => {}
         }
         before = after;
     }
