@@ -77,7 +77,10 @@ fn check_signed(header: &str, claims: &str) {
         } else {
             let said = &claims["workspaces"];
             assert!(
-                said == "*" || said.as_array().is_some_and(|list| list.contains(&"*".into())),
+                said == "*"
+                    || said
+                        .as_array()
+                        .is_some_and(|list| list.contains(&"*".into())),
                 "every workspace, and nobody said so"
             );
         }
