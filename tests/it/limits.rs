@@ -182,7 +182,7 @@ async fn an_address_has_so_many_sockets_and_gets_them_back() {
     let other = attempt(&gateway, "dan", local(3), &[]).await;
     assert_eq!(other.status, 101);
     // The contract's own refusals stay what they are: upgraded, and closed with their code.
-    let bad = handshake("eve", "acme").replace("workspaceSlug=acme", "workspaceSlug=A");
+    let bad = handshake("eve", "acme").replace("workspaceSlug=acme", "workspaceSlug=a.b");
     let bad = send(connect(&gateway, local(2)).await, &bad, &[]).await;
     assert_eq!(bad.status, 101);
     gateway
