@@ -1,7 +1,6 @@
 //! The room's task: its state, its loop, and what begins and ends it. What the inputs do stands in
 //! [`super::delivery`] and [`super::process`] (events) and [`super::claiming`] (sessions).
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -182,7 +181,6 @@ impl Room {
             claim = self.ears.claims.next() => claim.map(Input::Claim),
             repaired = repaired(&mut self.repair) => Some(Input::Repaired(repaired)),
             event = self.ears.events.next(), if events => event.map(Input::Event),
-            () = poll_fn(|cx| self.members.poll_relief(cx)), if pressed => Some(Input::Time),
             () = tokio::time::sleep_until(wake.into()) => Some(Input::Time),
         }
     }
@@ -202,14 +200,13 @@ impl Room {
         }
     }
 
-    /// Until when delivering pauses for a socket; `None`: it goes on.
+    /// Until when delivering waits for the sockets; `None`: it goes on.
     pub(super) fn pressed(&mut self) -> Option<Instant> {
         if self.follower.is_suspect() {
-            // Nothing is, and what waits for the sockets is not to be counted against them.
+            // Nothing is delivered, and what waits is not to be counted against the sockets.
             return None;
         }
-        let repairing = self.follower.is_repairing();
-        self.members.pressed(Instant::now(), repairing)
+        self.members.pressed(Instant::now())
     }
 
     fn command(&mut self, command: Command) {

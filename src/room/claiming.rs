@@ -10,7 +10,6 @@ use super::actor::Room;
 use super::claims::Verdict;
 use super::handle::{Attach, Command};
 use super::members::Member;
-use super::patience::Patience;
 use super::schedule::Schedule;
 use crate::auth::UserKey;
 use crate::ingest::{CheckedClaim, ClaimAsk, ClaimError};
@@ -75,7 +74,6 @@ impl Room {
                 subject,
                 outbox,
                 floor,
-                patience: Patience::default(),
             },
         );
         let verdicts = self

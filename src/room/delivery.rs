@@ -125,7 +125,12 @@ impl Room {
                     self.event(message);
                     self.proceed();
                 }
-                Some(None) | None => break,
+                Some(None) | None => {
+                    if self.follower.is_live() {
+                        self.members.caught_up();
+                    }
+                    break;
+                }
             }
         }
     }

@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::SessionId;
-use super::patience::Patience;
+use super::pressure::Pressure;
 use crate::auth::UserKey;
 use crate::event::Mark;
 use crate::projection::Recipients;
-use crate::socket::{CloseReason, Outbox, Parcel, Push};
+use crate::socket::{Outbox, Parcel, Push};
 
 /// A join that read its floor before the stream was found to be another one has ended by then.
 const JOINS_LAST: Duration = Duration::from_secs(30);
@@ -25,7 +24,6 @@ pub(super) struct Member {
     pub(super) outbox: Outbox,
     /// Only what is stored above it is for this socket.
     pub(super) floor: Floor,
-    pub(super) patience: Patience,
 }
 
 /// What separates, for one socket, the events from before it asked to join from those after.
@@ -51,8 +49,11 @@ impl Floor {
 pub(super) struct Members {
     by_session: HashMap<SessionId, Member>,
     by_subject: HashMap<Arc<str>, Vec<SessionId>>,
-    /// Bytes that each queue may have got since all were seen to have room.
+    /// Bytes that each queue may have got since it was last looked at them.
     unseen: usize,
+    /// Bytes that each may have got since nothing more waited to be delivered.
+    burst: usize,
+    pressure: Pressure,
     /// When the stream was last found to be another one.
     anew: Option<Instant>,
 }
@@ -115,6 +116,7 @@ impl Members {
         traced: usize,
     ) -> FanOut {
         self.unseen = self.unseen.saturating_add(parcel.text.len());
+        self.burst = self.burst.saturating_add(parcel.text.len());
         let mut out = FanOut::default();
         let mut slow = Vec::new();
         let reached = if traced == 0 {
@@ -172,27 +174,16 @@ impl Members {
         }
     }
 
-    /// Until when the fan-out should pause for a queue that is half full; `None`: it goes on.
+    /// Until when the fan-out waits for sockets that have not taken what it gave them; `None`: it goes on.
     ///
-    /// It may go on for a quarter of the limit without a look, so that no queue overflows between two
-    /// looks for another reason than its socket's.
-    pub(super) fn pressed(&mut self, now: Instant, repairing: bool) -> Option<Instant> {
+    /// In a burst alone: one that is larger than a quarter of the limit. It may go on for as much without a look,
+    /// so that no queue overflows between two looks for another reason than its socket's.
+    pub(super) fn pressed(&mut self, now: Instant) -> Option<Instant> {
         if self.is_unpressed() {
             return None;
         }
-        let mut until: Option<Instant> = None;
-        for member in self.by_session.values_mut() {
-            if member.outbox.has_room() {
-                member.patience.relieved(now);
-                continue;
-            }
-            let taken = member.outbox.taken();
-            if let Some(end) = member.patience.wait(now, taken, repairing) {
-                until = Some(until.map_or(end, |until| until.min(end)));
-            } else if repairing {
-                member.outbox.end_now(CloseReason::TooSlow);
-            }
-        }
+        let loads = self.by_session.values().map(|member| member.outbox.load());
+        let until = self.pressure.judge(now, loads);
         if until.is_none() {
             self.unseen = 0;
         }
@@ -206,23 +197,12 @@ impl Members {
             .values()
             .next()
             .map_or(usize::MAX, |member| member.outbox.limit());
-        self.unseen < limit / 4
+        self.unseen.min(self.burst) < limit / 4
     }
 
-    /// Ready once a queue that is waited for has room.
-    pub(super) fn poll_relief(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut relieved = false;
-        for member in self.by_session.values() {
-            // Each one that is waited for is registered with, also after one that has room.
-            if member.patience.is_waiting() && member.outbox.poll_room(cx) {
-                relieved = true;
-            }
-        }
-        if relieved {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+    /// Nothing more waits to be delivered: if there was a burst, it is over.
+    pub(super) fn caught_up(&mut self) {
+        self.burst = 0;
     }
 
     /// The stream is another one: of the sequences of all floors read so far nothing follows any more.
@@ -296,7 +276,6 @@ mod tests {
                     mark: mark(floor),
                     by_time: false,
                 },
-                patience: Patience::default(),
             },
         );
         outbox
@@ -366,28 +345,18 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_pauses_for_a_queue_that_is_half_full_and_no_longer_than_its_patience() {
+    fn a_burst_waits_for_a_queue_that_is_half_full_until_its_socket_has_had_its_turn() {
         let mut members = Members::default();
         let outbox = join(&mut members, 1, "ann", 0);
-        let start = Instant::now();
         let parcel = Parcel::of_length(600);
-        assert_eq!(members.pressed(start, false), None);
+        let mut now = Instant::now();
+        assert_eq!(members.pressed(now), None);
         members.fan_out(mark(1), &Recipients::Everyone, &parcel, 0);
-        let until = members.pressed(start, false).expect("a pause");
-        assert!(members.pressed(until, false).is_none());
-        assert_eq!(outbox.push(&parcel, false), Push::Overflow);
-    }
-
-    #[test]
-    fn a_repair_waits_for_a_socket_that_moves_and_closes_one_that_is_stuck() {
-        let mut members = Members::default();
-        let outbox = join(&mut members, 1, "ann", 0);
-        let start = Instant::now();
-        let parcel = Parcel::of_length(600);
-        members.fan_out(mark(1), &Recipients::Everyone, &parcel, 0);
-        let until = members.pressed(start, true).expect("a pause");
-        assert!(members.pressed(until, true).is_none());
-        assert_eq!(outbox.push(&parcel, false), Push::Ended);
+        for _ in 0..10_000 {
+            now = members.pressed(now).expect("a wait");
+        }
+        outbox.end_after(crate::socket::CloseReason::Restart);
+        assert_eq!(members.pressed(now), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod join;
 #[cfg(test)]
 mod laws;
 mod members;
-mod patience;
+mod pressure;
 mod process;
 mod registry;
 mod schedule;

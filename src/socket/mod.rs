@@ -23,7 +23,7 @@ mod upgrade;
 
 pub use self::close::{CloseReason, code_label};
 pub use self::handshake::{Doorway, upgrade};
-pub use self::outbox::{Outbox, Push, QueueLimits};
+pub use self::outbox::{Load, Outbox, Push, QueueLimits, SLOW_AFTER, Standing};
 pub use self::parcel::Parcel;
 pub use self::session::{Action, Input, Session, SessionLimits};
 pub use self::upgrade::elsewhere;

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
+use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 use tokio::sync::oneshot;
@@ -17,6 +18,9 @@ use super::{CloseReason, Parcel};
 use crate::config::SocketsConfig;
 use crate::room::SessionId;
 use crate::telemetry::{ENTRY_BYTES, QueueDepth, Undelivered};
+
+/// A socket of which the kernel takes nothing for so long is slow: once its queue is full, it is closed.
+pub const SLOW_AFTER: Duration = Duration::from_millis(250);
 
 /// Below this part of the ceiling, one in so many, nothing is free enough for a queue of its full limit.
 const SCARCE: usize = 4;
@@ -31,8 +35,6 @@ struct Shared {
     /// "does it fit" and "did it move", and each holds the lock for a few instructions only.
     state: Mutex<State>,
     pump: AtomicWaker,
-    /// The room, where it waits for this queue to have room.
-    room: AtomicWaker,
     limits: QueueLimits,
     /// Of all queues of the gateway.
     depth: Arc<QueueDepth>,
@@ -86,6 +88,8 @@ struct State {
     waiting: VecDeque<Entry>,
     bytes: usize,
     taken: u64,
+    /// Since when the kernel takes nothing of what it was given.
+    refused_since: Option<Instant>,
     end: Option<CloseReason>,
     /// The session for which this one is to be closed.
     successor: Option<SessionId>,
@@ -105,6 +109,25 @@ impl Entry {
     fn cost(&self) -> usize {
         self.parcel.text.len() + ENTRY_BYTES
     }
+}
+
+/// How a queue stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    pub standing: Standing,
+    /// More than half of what may wait does.
+    pub is_half_full: bool,
+}
+
+/// What a queue waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// For nothing: it is empty, or has ended.
+    Clear,
+    /// For its socket's turn to be written.
+    Due,
+    /// For the kernel, which has taken nothing since then.
+    Refused { since: Instant },
 }
 
 /// What became of a push.
@@ -131,7 +154,6 @@ impl Outbox {
         Self(Arc::new(Shared {
             state: Mutex::default(),
             pump: AtomicWaker::new(),
-            room: AtomicWaker::new(),
             limits: limits.into(),
             depth,
         }))
@@ -183,7 +205,6 @@ impl Outbox {
     pub fn end_now(&self, reason: CloseReason) {
         self.0.end_now(&mut self.lock(), reason);
         self.0.pump.wake();
-        self.0.room.wake();
     }
 
     /// Has the socket pinged. The answer is the pong; its end without one, that of the socket.
@@ -199,15 +220,19 @@ impl Outbox {
         self.lock().probe.take()
     }
 
-    /// Whether at most half of the limit waits, or nothing more is taken anyway.
-    pub fn has_room(&self) -> bool {
-        self.lock().has_room(self.0.may_hold())
+    /// How the queue stands.
+    pub fn load(&self) -> Load {
+        self.lock().load(self.0.may_hold())
     }
 
-    /// As [`Outbox::has_room`]; where there is none, `cx` is woken when there is.
-    pub fn poll_room(&self, cx: &Context<'_>) -> bool {
-        self.0.room.register(cx.waker());
-        self.has_room()
+    /// The kernel refused what it was given, or has taken all of it.
+    pub(super) fn refused(&self, is_refused: bool) {
+        let mut state = self.lock();
+        if !is_refused {
+            state.refused_since = None;
+        } else if state.refused_since.is_none() {
+            state.refused_since = Some(Instant::now());
+        }
     }
 
     /// Bytes that may wait, as things stand.
@@ -226,12 +251,6 @@ impl Outbox {
         let take = state.take();
         if let Some(Take::Entry(entry)) = &take {
             self.0.depth.taken(1, entry.cost() as u64);
-        }
-        let has_room = state.has_room(self.0.may_hold());
-        drop(state);
-        if has_room {
-            // Also where it had room before: the limit moves with what all queues hold.
-            self.0.room.wake();
         }
         take
     }
@@ -285,8 +304,16 @@ impl Drop for Shared {
 }
 
 impl State {
-    fn has_room(&self, limit: usize) -> bool {
-        self.end.is_some() || self.waiting.is_empty() || self.bytes <= limit / 2
+    fn load(&self, limit: usize) -> Load {
+        let standing = match self.refused_since {
+            _ if self.end.is_some() || self.waiting.is_empty() => Standing::Clear,
+            Some(since) => Standing::Refused { since },
+            None => Standing::Due,
+        };
+        Load {
+            standing,
+            is_half_full: standing != Standing::Clear && self.bytes > limit / 2,
+        }
     }
 
     /// Drops all that waits; returns how many.
@@ -301,6 +328,8 @@ impl State {
             Some(entry) => {
                 self.bytes -= entry.cost();
                 self.taken += 1;
+                // The connection takes one only once it has written what it had.
+                self.refused_since = None;
                 if self.waiting.is_empty() {
                     // An idle socket keeps no buffer from its last burst.
                     self.waiting = VecDeque::new();
@@ -338,7 +367,7 @@ mod tests {
     fn what_does_not_fit_ends_the_queue_and_drops_it() {
         let outbox = outbox(1000);
         assert_eq!(push(&outbox, 500), Push::Queued);
-        assert!(!outbox.has_room());
+        assert!(outbox.load().is_half_full);
         assert_eq!(push(&outbox, 500), Push::Overflow);
         assert_eq!(push(&outbox, 1), Push::Ended);
         assert_eq!(take(&outbox), Err(CloseReason::TooSlow));

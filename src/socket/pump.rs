@@ -335,7 +335,9 @@ impl Pump {
         {
             return Poll::Ready(event);
         }
-        match self.transport.poll_flush(cx) {
+        let flushed = self.transport.poll_flush(cx);
+        self.outbox.refused(flushed.is_pending());
+        match flushed {
             Poll::Ready(Err(_)) => Poll::Ready(Event::End(End::Gone)),
             Poll::Ready(Ok(())) if self.in_flight.len() >= UNFLUSHED => {
                 self.flushed();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -25,7 +25,7 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 /// An upgraded connection.
 #[derive(Debug)]
 pub(crate) struct RawSocket {
-    stream: TcpStream,
+    stream: BufReader<TcpStream>,
 }
 
 /// A frame as a client must send it: masked. `first` is its first byte.
@@ -120,7 +120,14 @@ impl RawSocket {
         }
         let head = String::from_utf8_lossy(&head);
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        Self { stream }
+        Self {
+            stream: BufReader::with_capacity(64 * 1024, stream),
+        }
+    }
+
+    /// The connection itself, behind the handshake.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream.into_inner()
     }
 
     /// Sends bytes as they are.
