@@ -25,32 +25,33 @@ pub enum Conn {
 }
 
 impl Conn {
-    /// The coming drop leaves it to the kernel to send what it has, for as long as the peer takes some of
-    /// it now and then.
-    ///
-    /// # Errors
-    /// Where the kernel refuses the option.
-    pub fn finish_on_drop(&self) -> io::Result<()> {
-        // Elsewhere it is the system that decides how long it tries.
-        #[cfg(target_os = "linux")]
-        SockRef::from(self.tcp()).set_tcp_user_timeout(Some(STANDSTILL))?;
-        Ok(())
-    }
-
-    /// Makes the coming drop a reset: what the kernel has still to send is dropped with it.
-    ///
-    /// # Errors
-    /// Where the kernel refuses the option.
-    pub fn reset_on_drop(&self) -> io::Result<()> {
-        SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO))
-    }
-
-    fn tcp(&self) -> &TcpStream {
+    /// The TCP connection, below TLS if there is any.
+    pub fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0.tcp(),
         }
     }
+}
+
+/// The coming drop leaves it to the kernel to send what it has, for as long as the peer takes some of
+/// it now and then.
+///
+/// # Errors
+/// Where the kernel refuses the option.
+pub fn finish_on_drop(tcp: &TcpStream) -> io::Result<()> {
+    // Elsewhere it is the system that decides how long it tries.
+    #[cfg(target_os = "linux")]
+    SockRef::from(tcp).set_tcp_user_timeout(Some(STANDSTILL))?;
+    Ok(())
+}
+
+/// Makes the coming drop a reset: what the kernel has still to send is dropped with it.
+///
+/// # Errors
+/// Where the kernel refuses the option.
+pub fn reset_on_drop(tcp: &TcpStream) -> io::Result<()> {
+    SockRef::from(tcp).set_linger(Some(Duration::ZERO))
 }
 
 impl AsyncRead for Conn {

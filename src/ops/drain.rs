@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::room::Rooms;
-use crate::socket::{CloseReason, Doorway, Outbox};
+use crate::socket::{CloseReason, Doorway, Writer};
 
 /// How long joins under way may take: they give up after 3 s.
 const JOINS: Duration = Duration::from_secs(4);
@@ -44,7 +44,7 @@ pub(super) async fn catch_up(rooms: &Rooms, doorway: &Doorway) {
         if caught_up {
             0
         } else {
-            room.outboxes().await.len()
+            room.writers().await.len()
         }
     }));
     let sockets = behind.await.into_iter().sum::<usize>();
@@ -59,13 +59,13 @@ pub(super) async fn catch_up(rooms: &Rooms, doorway: &Doorway) {
 
 /// Closes every socket within `window`.
 pub(super) async fn close_all(rooms: &Rooms, window: Duration) {
-    let outboxes = outboxes(rooms).await;
-    info!(sockets = outboxes.len(), "closing sockets");
+    let writers = writers(rooms).await;
+    info!(sockets = writers.len(), "closing sockets");
     let start = Instant::now();
-    let count = u32::try_from(outboxes.len()).unwrap_or(u32::MAX).max(1);
-    for (index, outbox) in (0u32..).zip(outboxes) {
+    let count = u32::try_from(writers.len()).unwrap_or(u32::MAX).max(1);
+    for (index, writer) in (0u32..).zip(writers) {
         sleep_until(start + window / count * index).await;
-        outbox.end_after(CloseReason::Restart);
+        writer.end_after(CloseReason::Restart);
     }
 }
 
@@ -79,8 +79,8 @@ pub(super) async fn ended(rooms: &Rooms, sockets: &TaskTracker) {
                 () = sockets.wait() => {}
                 _ = look.tick() => {
                     // Who was told already keeps the first reason.
-                    for outbox in outboxes(rooms).await {
-                        outbox.end_after(CloseReason::Restart);
+                    for writer in writers(rooms).await {
+                        writer.end_after(CloseReason::Restart);
                     }
                 }
             }
@@ -92,9 +92,9 @@ pub(super) async fn ended(rooms: &Rooms, sockets: &TaskTracker) {
 }
 
 /// The queues of all sockets there are.
-async fn outboxes(rooms: &Rooms) -> Vec<Outbox> {
+async fn writers(rooms: &Rooms) -> Vec<Writer> {
     let all = rooms.all();
-    join_all(all.iter().map(|room| room.outboxes()))
+    join_all(all.iter().map(|room| room.writers()))
         .await
         .into_iter()
         .flatten()

@@ -2,7 +2,7 @@
 
 mod admin;
 mod arrivals;
-mod conn;
+pub mod conn;
 mod drain;
 mod files;
 mod gateway;

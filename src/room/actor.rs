@@ -238,9 +238,9 @@ impl Room {
                     self.empty_since = Instant::now().checked_sub(LINGER);
                 }
             }
-            Command::Outboxes(answer) => {
+            Command::Writers(answer) => {
                 // The drain that asked may have run out of time.
-                let _ = answer.send(self.members.outboxes());
+                let _ = answer.send(self.members.writers());
             }
         }
     }
@@ -293,8 +293,8 @@ impl Drop for Room {
         } else {
             CloseReason::Internal
         };
-        for outbox in self.members.outboxes() {
-            outbox.end_after(reason);
+        for writer in self.members.writers() {
+            writer.end_after(reason);
         }
         self.context
             .metrics

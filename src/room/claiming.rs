@@ -62,7 +62,7 @@ impl Room {
         let Attach {
             user,
             subject,
-            outbox,
+            writer,
             floor,
             claim,
         } = attach;
@@ -72,7 +72,7 @@ impl Room {
             Member {
                 user,
                 subject,
-                outbox,
+                writer,
                 floor,
             },
         );
@@ -100,7 +100,7 @@ impl Room {
         let standing = self.claims.standing(user);
         let member = standing.and_then(|session| self.members.get(session));
         // Who asked waits no longer than a socket may take to answer.
-        let _ = answer.send(member.map(|member| member.outbox.probe()));
+        let _ = answer.send(member.map(|member| member.writer.probe()));
     }
 
     /// A claim was republished: somebody's join, here or at another gateway.
@@ -190,8 +190,8 @@ impl Room {
                 Verdict::Replaced(session) => {
                     let by = self.claims.latest(user);
                     match (self.members.remove(session), by) {
-                        (Some(member), Some(by)) => member.outbox.replace(by),
-                        (Some(member), None) => member.outbox.end_after(CloseReason::Replaced),
+                        (Some(member), Some(by)) => member.writer.replace(by),
+                        (Some(member), None) => member.writer.end_after(CloseReason::Replaced),
                         (None, _) => {}
                     }
                     self.claims.left(user, session);

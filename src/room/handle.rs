@@ -10,7 +10,7 @@ use super::SessionId;
 use crate::auth::UserKey;
 use crate::event::{Mark, WorkspaceSlug};
 use crate::ingest::{CheckedClaim, ClaimError, Swept};
-use crate::socket::Outbox;
+use crate::socket::Writer;
 
 /// A cheap handle on a room's task.
 #[derive(Debug, Clone)]
@@ -110,7 +110,7 @@ pub(super) enum Command {
     /// Too many rooms linger: end now, if there are no sockets.
     EndIfEmpty,
     /// All queues, for a drain.
-    Outboxes(oneshot::Sender<Vec<Outbox>>),
+    Writers(oneshot::Sender<Vec<Writer>>),
 }
 
 /// A socket that becomes a member.
@@ -118,7 +118,7 @@ pub(super) enum Command {
 pub(super) struct Attach {
     pub(super) user: UserKey,
     pub(super) subject: Arc<str>,
-    pub(super) outbox: Outbox,
+    pub(super) writer: Writer,
     pub(super) floor: Mark,
     pub(super) claim: u64,
 }
@@ -187,8 +187,8 @@ impl RoomHandle {
     }
 
     /// The queues of all members; empty if the room ended.
-    pub async fn outboxes(&self) -> Vec<Outbox> {
-        self.ask(Command::Outboxes).await.unwrap_or_default()
+    pub async fn writers(&self) -> Vec<Writer> {
+        self.ask(Command::Writers).await.unwrap_or_default()
     }
 
     /// Waits until the room hears its workspace. `false` if it ended before.

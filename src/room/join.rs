@@ -11,7 +11,7 @@ use super::{Rooms, SessionId};
 use crate::auth::UserKey;
 use crate::event::{Mark, WorkspaceSlug};
 use crate::ingest::{ClaimError, ReadError};
-use crate::socket::Outbox;
+use crate::socket::Writer;
 use crate::telemetry::{Step, Steps};
 
 /// A join that is not done by then is refused with a 503: long enough for a leader election's usual
@@ -25,7 +25,7 @@ pub struct JoinRequest {
     pub user: UserKey,
     /// The token's `sub`.
     pub subject: Arc<str>,
-    pub outbox: Outbox,
+    pub writer: Writer,
 }
 
 /// Why a join is put off. All of these mean "later".
@@ -73,7 +73,7 @@ impl Drop for Membership {
 
 impl Rooms {
     /// Joins: room active and floor read, then the claim, then attached. From the return on, the
-    /// outbox gets every event stored for the user. Dropping the future at any point leaves nothing
+    /// writer gets every event stored for the user. Dropping the future at any point leaves nothing
     /// behind but, at worst, a claim that the user's next connection replaces. `steps` says how far it
     /// came.
     ///
@@ -137,7 +137,7 @@ impl Rooms {
             attach: Attach {
                 user: request.user,
                 subject: request.subject,
-                outbox: request.outbox,
+                writer: request.writer,
                 floor,
                 claim,
             },

@@ -1,6 +1,7 @@
 //! The sockets of a room, and the fan-out to them.
 
 use std::collections::HashMap;
+use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use super::pressure::Pressure;
 use crate::auth::UserKey;
 use crate::event::Mark;
 use crate::projection::Recipients;
-use crate::socket::{Outbox, Parcel, Push};
+use crate::socket::{Frame, Writer};
 
 /// A join that read its floor before the stream was found to be another one has ended by then.
 const JOINS_LAST: Duration = Duration::from_secs(30);
@@ -21,7 +22,7 @@ pub(super) struct Member {
     /// The token's `sub`, which `recipients` name.
     pub(super) subject: Arc<str>,
     /// The pump has the other end.
-    pub(super) outbox: Outbox,
+    pub(super) writer: Writer,
     /// Only what is stored above it is for this socket.
     pub(super) floor: Floor,
 }
@@ -61,8 +62,10 @@ pub(super) struct Members {
 /// What a fan-out did.
 #[derive(Debug, Default)]
 pub(super) struct FanOut {
-    /// Sockets that have it in their queue now.
+    /// Sockets that have it: written, or in their queue.
     pub(super) delivered: u64,
+    /// Those of them whose kernel has it.
+    pub(super) written: u64,
     /// Sockets whose queue was full; they are no members any more.
     pub(super) slow: Vec<(SessionId, Member)>,
 }
@@ -105,18 +108,18 @@ impl Members {
         }
     }
 
-    /// Puts `parcel` in the queue of each member that it is for and whose floor is below `event`.
+    /// Puts `frame` in the queue of each member that it is for and whose floor is below `event`.
     /// The deliveries to `traced` of them have spans: not always to the same ones, so that each socket
     /// of a busy room is seen now and then.
     pub(super) fn fan_out(
         &mut self,
         event: Mark,
         recipients: &Recipients,
-        parcel: &Arc<Parcel>,
+        frame: &Arc<Frame>,
         traced: usize,
     ) -> FanOut {
-        self.unseen = self.unseen.saturating_add(parcel.text.len());
-        self.burst = self.burst.saturating_add(parcel.text.len());
+        self.unseen = self.unseen.saturating_add(frame.len());
+        self.burst = self.burst.saturating_add(frame.len());
         let mut out = FanOut::default();
         let mut slow = Vec::new();
         let reached = if traced == 0 {
@@ -129,11 +132,11 @@ impl Members {
             if !member.floor.is_below(event) {
                 return;
             }
-            match member.outbox.push(parcel, sample.next()) {
-                Push::Queued => out.delivered += 1,
-                Push::Overflow => slow.push(session),
-                // Its pump is closing and will say that it left.
-                Push::Ended => {}
+            let pushed = member.writer.push(slice::from_ref(frame), sample.next());
+            out.written += pushed.written;
+            out.delivered += pushed.written + pushed.queued;
+            if pushed.overflowed {
+                slow.push(session);
             }
         };
         match recipients {
@@ -176,14 +179,15 @@ impl Members {
 
     /// Until when the fan-out waits for sockets that have not taken what it gave them; `None`: it goes on.
     ///
-    /// In a burst alone: one that is larger than a quarter of the limit. It may go on for as much without a look,
-    /// so that no queue overflows between two looks for another reason than its socket's.
+    /// It may go on for a quarter of the limit without a look, so that no queue overflows between two
+    /// looks for another reason than its socket's. More than that at once is a burst.
     pub(super) fn pressed(&mut self, now: Instant) -> Option<Instant> {
         if self.is_unpressed() {
             return None;
         }
-        let loads = self.by_session.values().map(|member| member.outbox.load());
-        let until = self.pressure.judge(now, loads);
+        let is_burst = self.burst >= self.limit() / 4;
+        let loads = self.by_session.values().map(|member| member.writer.load());
+        let until = self.pressure.judge(now, is_burst, loads);
         if until.is_none() {
             self.unseen = 0;
         }
@@ -192,12 +196,13 @@ impl Members {
 
     /// Whether the fan-out may go on without a look at the queues.
     pub(super) fn is_unpressed(&self) -> bool {
-        let limit = self
-            .by_session
-            .values()
-            .next()
-            .map_or(usize::MAX, |member| member.outbox.limit());
-        self.unseen.min(self.burst) < limit / 4
+        self.unseen < self.limit() / 4
+    }
+
+    /// Bytes that may wait for one socket, as things stand.
+    fn limit(&self) -> usize {
+        let one = self.by_session.values().next();
+        one.map_or(usize::MAX, |member| member.writer.limit())
     }
 
     /// Nothing more waits to be delivered: if there was a burst, it is over.
@@ -214,10 +219,10 @@ impl Members {
     }
 
     /// The queues of all members.
-    pub(super) fn outboxes(&self) -> Vec<Outbox> {
+    pub(super) fn writers(&self) -> Vec<Writer> {
         self.by_session
             .values()
-            .map(|member| member.outbox.clone())
+            .map(|member| member.writer.clone())
             .collect()
     }
 }
@@ -264,21 +269,21 @@ mod tests {
         }
     }
 
-    fn join(members: &mut Members, number: u128, subject: &str, floor: u64) -> Outbox {
-        let outbox = Outbox::new(1024, Arc::default());
+    fn join(members: &mut Members, number: u128, subject: &str, floor: u64) -> Writer {
+        let writer = Writer::new(1024, Arc::default());
         members.insert(
             SessionId::from_u128(number),
             Member {
                 user: UserKey::new(None, subject),
                 subject: subject.into(),
-                outbox: outbox.clone(),
+                writer: writer.clone(),
                 floor: Floor {
                     mark: mark(floor),
                     by_time: false,
                 },
             },
         );
-        outbox
+        writer
     }
 
     #[test]
@@ -286,7 +291,7 @@ mod tests {
         let mut members = Members::default();
         join(&mut members, 1, "ann", 5);
         join(&mut members, 2, "bob", 7);
-        let parcel = Parcel::of_length(1);
+        let frame = Frame::of_length(1);
         let to = |users: &[&str]| {
             Recipients::Users(
                 users
@@ -297,28 +302,26 @@ mod tests {
         };
         assert_eq!(
             members
-                .fan_out(mark(6), &Recipients::Everyone, &parcel, 0)
+                .fan_out(mark(6), &Recipients::Everyone, &frame, 0)
                 .delivered,
             1
         );
         assert_eq!(
             members
-                .fan_out(mark(8), &Recipients::Everyone, &parcel, 0)
+                .fan_out(mark(8), &Recipients::Everyone, &frame, 0)
                 .delivered,
             2
         );
         assert_eq!(
             members
-                .fan_out(mark(8), &to(&["ann", "eve"]), &parcel, 0)
+                .fan_out(mark(8), &to(&["ann", "eve"]), &frame, 0)
                 .delivered,
             1
         );
-        assert_eq!(members.fan_out(mark(8), &to(&[]), &parcel, 0).delivered, 0);
+        assert_eq!(members.fan_out(mark(8), &to(&[]), &frame, 0).delivered, 0);
         members.remove(SessionId::from_u128(1));
         assert_eq!(
-            members
-                .fan_out(mark(8), &to(&["ann"]), &parcel, 0)
-                .delivered,
+            members.fan_out(mark(8), &to(&["ann"]), &frame, 0).delivered,
             0
         );
     }
@@ -328,17 +331,17 @@ mod tests {
         let mut members = Members::default();
         join(&mut members, 1, "ann", 0);
         join(&mut members, 2, "bob", 0);
-        let parcel = Parcel::of_length(500);
+        let frame = Frame::of_length(500);
         let recipients = Recipients::Users(BTreeSet::from(["ann".to_owned()]));
         assert_eq!(
-            members.fan_out(mark(1), &recipients, &parcel, 0).delivered,
+            members.fan_out(mark(1), &recipients, &frame, 0).delivered,
             1
         );
-        let out = members.fan_out(mark(2), &recipients, &parcel, 0);
+        let out = members.fan_out(mark(2), &recipients, &frame, 0);
         assert_eq!(out.slow.len(), 1);
         assert_eq!(
             members
-                .fan_out(mark(4), &Recipients::Everyone, &parcel, 0)
+                .fan_out(mark(4), &Recipients::Everyone, &frame, 0)
                 .delivered,
             1
         );
@@ -347,15 +350,15 @@ mod tests {
     #[test]
     fn a_burst_waits_for_a_queue_that_is_half_full_until_its_socket_has_had_its_turn() {
         let mut members = Members::default();
-        let outbox = join(&mut members, 1, "ann", 0);
-        let parcel = Parcel::of_length(600);
+        let writer = join(&mut members, 1, "ann", 0);
+        let frame = Frame::of_length(600);
         let mut now = Instant::now();
         assert_eq!(members.pressed(now), None);
-        members.fan_out(mark(1), &Recipients::Everyone, &parcel, 0);
+        members.fan_out(mark(1), &Recipients::Everyone, &frame, 0);
         for _ in 0..10_000 {
             now = members.pressed(now).expect("a wait");
         }
-        outbox.end_after(crate::socket::CloseReason::Restart);
+        writer.end_after(crate::socket::CloseReason::Restart);
         assert_eq!(members.pressed(now), None);
     }
 

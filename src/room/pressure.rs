@@ -2,7 +2,7 @@
 //!
 //! A burst may outrun healthy sockets: then the intake waits, and the stream keeps what comes. But nobody
 //! waits for a slow socket. *Slow* is what the kernel takes nothing of; a socket whose turn to be written has
-//! not come is the gateway's own lack of CPU. Outside of a burst nobody waits for anybody.
+//! not come is the gateway's own lack of CPU.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ struct Budget {
 enum Wait {
     /// The gateway has not written yet, or most are behind and move: the burst is too large.
     Free,
-    /// Most are behind.
+    /// Most are behind in a burst, and hardly move.
     ForMost,
     /// Some are, who are slow from then on.
     ForFew(Instant),
@@ -55,13 +55,15 @@ impl Default for Pressure {
 }
 
 impl Pressure {
-    /// Until when the intake waits in a burst, as the queues of the room's sockets stand; `None`: it goes on.
+    /// Until when the intake waits, as the queues of the room's sockets stand, and whether there is a burst; `None`:
+    /// it goes on.
     pub(super) fn judge(
         &mut self,
         now: Instant,
+        is_burst: bool,
         loads: impl Iterator<Item = Load>,
     ) -> Option<Instant> {
-        let wait = wait(now, loads);
+        let wait = wait(now, is_burst, loads);
         let few = self.few.left(now, matches!(wait, Some(Wait::ForFew(_))));
         let most = self.most.left(now, wait == Some(Wait::ForMost));
         let until = match wait? {
@@ -85,7 +87,7 @@ impl Budget {
 
     /// What is left; from now on it is being spent, or comes back.
     fn left(&mut self, now: Instant, is_spent: bool) -> Duration {
-        if let Some((at, was_spent)) = self.at.replace((now, is_spent)) {
+        if let Some((at, was_spent)) = self.at {
             let passed = now.saturating_duration_since(at);
             self.spent = if was_spent {
                 (self.spent + passed).min(self.all)
@@ -93,11 +95,13 @@ impl Budget {
                 self.spent.saturating_sub(passed / self.refill)
             };
         }
-        self.all - self.spent
+        let left = self.all - self.spent;
+        self.at = Some((now, is_spent && !left.is_zero()));
+        left
     }
 }
 
-fn wait(now: Instant, loads: impl Iterator<Item = Load>) -> Option<Wait> {
+fn wait(now: Instant, is_burst: bool, loads: impl Iterator<Item = Load>) -> Option<Wait> {
     let (mut all, mut behind, mut moving) = (0usize, 0usize, 0usize);
     let (mut is_pressed, mut is_due) = (false, false);
     let mut slow_at: Option<Instant> = None;
@@ -119,11 +123,11 @@ fn wait(now: Instant, loads: impl Iterator<Item = Load>) -> Option<Wait> {
             slow_at = slow_at.max(Some(slow));
         }
     }
-    if is_due {
+    let are_most = is_pressed && 2 * behind > all;
+    if is_due || are_most && 2 * moving > behind {
         Some(Wait::Free)
-    } else if is_pressed && 2 * behind > all {
-        let is_free = 2 * moving > behind;
-        Some(if is_free { Wait::Free } else { Wait::ForMost })
+    } else if are_most && is_burst {
+        Some(Wait::ForMost)
     } else {
         slow_at.map(Wait::ForFew)
     }
@@ -158,7 +162,7 @@ mod tests {
             let since = now - age;
             let refused = std::iter::repeat_n(load(Standing::Refused { since }), behind);
             let clear = std::iter::repeat(load(Standing::Clear));
-            let Some(until) = pressure.judge(now, refused.chain(clear).take(all)) else {
+            let Some(until) = pressure.judge(now, true, refused.chain(clear).take(all)) else {
                 break;
             };
             now = until;
@@ -193,6 +197,16 @@ mod tests {
     }
 
     #[test]
+    fn without_a_burst_nobody_waits_for_most_who_hardly_move() {
+        let start = Instant::now() + MINUTE;
+        let since = start - MOVES_WITHIN;
+        let loads = [load(Standing::Refused { since })];
+        let mut pressure = Pressure::default();
+        assert_eq!(pressure.judge(start, false, loads.into_iter()), None);
+        assert!(pressure.judge(start, true, loads.into_iter()).is_some());
+    }
+
+    #[test]
     fn what_was_waited_for_some_is_not_waited_for_others_and_comes_back_slowly() {
         let mut pressure = Pressure::default();
         let start = Instant::now() + MINUTE;
@@ -203,7 +217,7 @@ mod tests {
             Duration::ZERO
         );
         let later = next + Duration::from_secs(1);
-        pressure.judge(later, std::iter::empty());
+        pressure.judge(later, true, std::iter::empty());
         assert_eq!(waits(&mut pressure, later, 10, 3, Duration::ZERO), few / 25);
     }
 
@@ -213,7 +227,9 @@ mod tests {
         let mut now = Instant::now();
         let loads = [Standing::Due, Standing::Clear, Standing::Clear].map(load);
         for _ in 0..10_000 {
-            now = pressure.judge(now, loads.into_iter()).expect("a wait");
+            now = pressure
+                .judge(now, false, loads.into_iter())
+                .expect("a wait");
         }
         assert_eq!(pressure.few.spent + pressure.most.spent, Duration::ZERO);
     }
@@ -231,7 +247,7 @@ mod tests {
                 },
                 is_half_full: false,
             });
-            prop_assert_eq!(Pressure::default().judge(now, loads), None);
+            prop_assert_eq!(Pressure::default().judge(now, true, loads), None);
         }
     }
 }

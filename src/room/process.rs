@@ -4,14 +4,13 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tracing::{debug, warn};
 
 use super::actor::Room;
 use super::follower::Delivery;
 use crate::event::{BadEvent, Event, StoredMessage};
 use crate::projection::{Identity, Notification};
-use crate::socket::Parcel;
+use crate::socket::Frame;
 use crate::telemetry::{Clock, EventFacts, EventTrace, Stage};
 
 /// What is known of an event before it is decoded.
@@ -77,7 +76,7 @@ impl Room {
             trace.projected(decoded_at, projected_at, size);
         }
         match projected {
-            Ok(notification) => self.fan_out(&arrival, notification, trace),
+            Ok(notification) => self.fan_out(&arrival, &notification, trace),
             Err(bad) => self.refuse(&arrival, &bad, identity, trace),
         }
     }
@@ -144,7 +143,7 @@ impl Room {
     fn fan_out(
         &mut self,
         arrival: &Arrival<'_>,
-        notification: Notification,
+        notification: &Notification,
         trace: Option<EventTrace>,
     ) {
         let metrics = &self.context.metrics;
@@ -155,8 +154,8 @@ impl Room {
             .map(|trace| trace.fan_out(self.workspace.as_str(), began.at));
         let sample = span.as_ref().map_or(0, |span| span.sample());
         let size = notification.encoded.len();
-        let parcel = Parcel::new(
-            Utf8Bytes::from(notification.encoded),
+        let frame = Frame::new(
+            &notification.encoded,
             began,
             arrival.delay + (began.at - arrival.clock.at),
             span.as_ref().filter(|_| sample > 0).map(|span| span.send()),
@@ -165,10 +164,12 @@ impl Room {
         let mark = arrival.message.mark();
         let out = self
             .members
-            .fan_out(mark, &notification.recipients, &parcel, sample);
+            .fan_out(mark, &notification.recipients, &frame, sample);
         let ended = Instant::now();
         metrics.queued(out.delivered);
+        metrics.written(out.written, out.written * size as u64);
         metrics.stage(Stage::FanOut, ended - began.at);
+        metrics.latency(arrival.delay + (ended - arrival.clock.at));
         self.traffic.add(out.delivered);
         if let Some(span) = span {
             span.end(out.delivered, out.slow.len(), ended);

@@ -1,8 +1,5 @@
 //! Close codes: the one table of the code, its reason in plain words, and what a client does next.
 
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-
 use crate::auth::AuthError;
 
 /// Why Herald closes a socket. A code says what the client does next; the reason is a short fixed
@@ -119,14 +116,6 @@ impl CloseReason {
             | Self::TooManyTokens
             | Self::TooManyMessages
             | Self::TooManyBytes => Unsent::Dropped,
-        }
-    }
-
-    /// The frame that says it.
-    pub fn frame(self) -> CloseFrame {
-        CloseFrame {
-            code: CloseCode::from(self.code()),
-            reason: self.text().into(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::HeaderMap;
@@ -14,7 +15,7 @@ use tokio_tungstenite::tungstenite::Bytes;
 
 use super::session::{Action, Input, Session, SessionLimits};
 use super::transport::{Incoming, Transport};
-use super::{request, upgrade};
+use super::{Writer, request, upgrade};
 use crate::event::WorkspaceSlug;
 use crate::ops::Conn;
 
@@ -71,7 +72,8 @@ pub async fn frames(bytes: &[u8], read: usize, max_message_bytes: usize) -> Vec<
         return Vec::new();
     }
     let read = Bytes::copy_from_slice(read);
-    let mut transport = Transport::new(conn, read, max_message_bytes).await;
+    let writer = Writer::new(0, Arc::default());
+    let mut transport = Transport::new(conn, read, max_message_bytes, writer).await;
     let (now, wall) = (Instant::now(), SystemTime::now());
     let limits = SessionLimits {
         inactivity: Duration::from_secs(300),
@@ -88,7 +90,7 @@ pub async fn frames(bytes: &[u8], read: usize, max_message_bytes: usize) -> Vec<
                 Input::Text(text)
             }
             Incoming::Binary => Input::Binary,
-            Incoming::Ping => {
+            Incoming::Ping(_) => {
                 seen.push(Seen::Ping);
                 Input::Ping
             }

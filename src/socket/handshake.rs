@@ -22,14 +22,13 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::close::Unsent;
-use super::in_flight::InFlight;
 use super::pump::Pump;
 use super::refusal::Refusal;
 use super::request::{self, Offer};
 use super::session::{Session, SessionLimits};
 use super::transport::Transport;
 use super::upgrade::{body_refused, switching, upgrade_required, websocket_key};
-use super::{CloseReason, Outbox, QueueLimits, code_label};
+use super::{CloseReason, QueueLimits, Writer, code_label};
 use crate::admission::{Address, Admission, Permit, Place};
 use crate::auth::{AuthError, Identity, UserKey};
 use crate::config::Config;
@@ -219,12 +218,12 @@ impl Doorway {
         if let Some(trouble) = rooms.context().readable.trouble(server.unready_after) {
             return Err(Refusal::unreadable(&trouble));
         }
-        let outbox = Outbox::new(QueueLimits::from(sockets), Arc::clone(self.metrics.depth()));
+        let writer = Writer::new(QueueLimits::from(sockets), Arc::clone(self.metrics.depth()));
         let join = JoinRequest {
             workspace: workspace.clone(),
             user: identity.user,
             subject: Arc::clone(&identity.subject),
-            outbox: outbox.clone(),
+            writer: writer.clone(),
         };
         let membership = rooms.join(join, steps).await?;
         drop(turn);
@@ -232,7 +231,7 @@ impl Doorway {
             user: identity.user,
             expires_at: identity.expires_at,
             workspace,
-            outbox,
+            writer,
             membership,
             permits: Box::new((permit, place)),
         })
@@ -329,7 +328,7 @@ struct Admitted {
     user: UserKey,
     expires_at: SystemTime,
     workspace: WorkspaceSlug,
-    outbox: Outbox,
+    writer: Writer,
     membership: Membership,
     /// Of the gateway's sockets, and of its address'. Boxed: the socket's future holds it twice.
     permits: Box<(Permit, Place)>,
@@ -420,7 +419,9 @@ async fn refuse(
 ) {
     steps.begin(Step::Open);
     if let Some((conn, read)) = upgraded(upgrade).await {
-        let mut transport = Transport::new(conn, read, max_message_bytes).await;
+        // For its close frame alone.
+        let writer = Writer::new(0, Arc::clone(doorway.metrics.depth()));
+        let mut transport = Transport::new(conn, read, max_message_bytes, writer).await;
         let is_written = transport.close(reason).await;
         steps.end();
         let closed = Outcome::Closed {
@@ -451,7 +452,7 @@ async fn serve(
         user,
         expires_at,
         workspace,
-        outbox,
+        writer,
         membership,
         permits,
     } = admitted;
@@ -460,7 +461,8 @@ async fn serve(
     };
     opening.steps.end();
     let trace = doorway.opened(&opening.steps, &workspace, &membership);
-    let transport = Transport::new(conn, read, opening.max_message_bytes).await;
+    let bytes = opening.max_message_bytes;
+    let transport = Transport::new(conn, read, bytes, writer.clone()).await;
     let Opening { limits, .. } = *opening;
     let session = Session::new(
         limits,
@@ -471,12 +473,11 @@ async fn serve(
     let mut pump = Pump {
         transport,
         session,
-        outbox,
+        writer,
         membership,
         doorway,
         user,
         workspace,
-        in_flight: InFlight::default(),
         trace,
         opened: Instant::now(),
         probe: None,

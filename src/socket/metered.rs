@@ -12,12 +12,12 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::allowance::{Allowance, Excess};
-use crate::ops::Conn;
+use super::wire::Wire;
 
 /// The connection. A read ends with an [`Excess`] in its error, once, after what was too much.
 #[derive(Debug)]
 pub(super) struct Metered {
-    conn: Conn,
+    wire: Wire,
     meter: Meter,
 }
 
@@ -32,9 +32,9 @@ enum Meter {
 }
 
 impl Metered {
-    pub(super) fn new(conn: Conn, allowance: Allowance) -> Self {
+    pub(super) fn new(wire: Wire, allowance: Allowance) -> Self {
         let meter = Meter::Counting(allowance);
-        Self { conn, meter }
+        Self { wire, meter }
     }
 
     /// Counts bytes that were read before; whether they are within what the client may send.
@@ -51,19 +51,14 @@ impl Metered {
         }
     }
 
-    /// The connection itself, where nothing is counted: for its end.
-    pub(super) fn conn(&mut self) -> &mut Conn {
-        &mut self.conn
+    /// As [`Metered::wire`], to look at.
+    pub(super) fn wire_ref(&self) -> &Wire {
+        &self.wire
     }
 
-    /// [`Conn::finish_on_drop`].
-    pub(super) fn finish_on_drop(&self) -> io::Result<()> {
-        self.conn.finish_on_drop()
-    }
-
-    /// [`Conn::reset_on_drop`].
-    pub(super) fn reset_on_drop(&self) -> io::Result<()> {
-        self.conn.reset_on_drop()
+    /// The connection itself, where nothing is counted.
+    pub(super) fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
     }
 }
 
@@ -79,26 +74,27 @@ impl AsyncRead for Metered {
             return Poll::Ready(Err(io::Error::other(excess)));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.conn).poll_read(cx, buf))?;
+        ready!(Pin::new(&mut this.wire).poll_read(cx, buf))?;
         this.count(buf.filled().get(before..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
 }
 
+/// The library's own answers go nowhere: the [`super::Writer`] has them in their order.
 impl AsyncWrite for Metered {
     fn poll_write(
         self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
+        _: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().conn).poll_write(cx, buf)
+        Poll::Ready(Ok(buf.len()))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().conn).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().conn).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }

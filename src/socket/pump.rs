@@ -1,7 +1,7 @@
 //! The pump: one task that owns an open socket and runs its session machine on it.
 //!
-//! Its inputs are the connection, the outbox, the machine's next deadline, and the catch-up of a
-//! close that Herald decided. It only does what the machine says.
+//! Its inputs are the connection, the end of the writer, the machine's next deadline, and the catch-up of a
+//! close that Herald decided. It only does what the machine says. It writes what the room could not.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -15,20 +15,15 @@ use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 use tracing::{debug, warn};
 
 use super::handshake::Doorway;
-use super::in_flight::InFlight;
-use super::outbox::Take;
 use super::session::{Action, Input, Session};
 use super::transport::{Incoming, Transport, probe_payload};
-use super::{CloseReason, Outbox, code_label};
+use super::writer::Turn;
+use super::{CloseReason, Writer, code_label};
 use crate::auth::UserKey;
 use crate::event::WorkspaceSlug;
-use crate::room::Membership;
-use crate::telemetry::{Clock, Closed, ConnectionTrace, Undelivered};
+use crate::room::{Membership, SessionId};
+use crate::telemetry::{Clock, Closed, ConnectionTrace, Sent};
 
-/// Texts handed to the connection before it is looked at what came in.
-const BATCH: usize = 64;
-/// Texts handed to the connection before it is flushed.
-const UNFLUSHED: usize = 256;
 /// How long a close of Herald's own waits for what was stored before it. With NATS away it cannot be
 /// known what that is.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -42,13 +37,12 @@ const FAR: Duration = Duration::from_secs(86_400);
 pub(super) struct Pump {
     pub(super) transport: Transport,
     pub(super) session: Session,
-    pub(super) outbox: Outbox,
+    pub(super) writer: Writer,
     pub(super) membership: Membership,
     pub(super) doorway: Arc<Doorway>,
     /// Whose socket it is: what a fresh token must say again.
     pub(super) user: UserKey,
     pub(super) workspace: WorkspaceSlug,
-    pub(super) in_flight: InFlight,
     /// The spans of its end, where it is recorded.
     pub(super) trace: Option<Box<ConnectionTrace>>,
     pub(super) opened: Instant,
@@ -79,14 +73,6 @@ impl End {
         }
     }
 
-    /// Why what was on its way is not known to be written.
-    fn undelivered(self) -> Undelivered {
-        match self {
-            Self::Ours(CloseReason::TooSlow) => Undelivered::Slow,
-            _ => Undelivered::Closed,
-        }
-    }
-
     /// The code and what it is for, for the span; 1006 is no code that was sent (RFC 6455 7.4.1).
     fn told(self) -> (u16, &'static str) {
         match self {
@@ -102,7 +88,7 @@ impl End {
 enum Event {
     Incoming(Incoming),
     Written,
-    /// The outbox has ended, or the connection was gone while writing.
+    /// All that was to be written is, or the connection was gone while writing.
     End(End),
     Time,
     CaughtUp,
@@ -121,18 +107,18 @@ struct Farewell {
 }
 
 impl Farewell {
-    fn new(reason: CloseReason, outbox: &Outbox) -> Self {
+    fn new(reason: CloseReason, writer: &Writer) -> Self {
         Self {
             reason,
-            taken: outbox.taken(),
+            taken: writer.progress().0,
             since: Instant::now(),
         }
     }
 
     /// Whether the socket has taken nothing for [`STANDSTILL`].
-    fn stands_still(&mut self, outbox: &Outbox) -> bool {
+    fn stands_still(&mut self, writer: &Writer) -> bool {
         let now = Instant::now();
-        let taken = outbox.taken();
+        let (taken, _) = writer.progress();
         if self.taken != taken {
             (self.taken, self.since) = (taken, now);
         }
@@ -154,13 +140,13 @@ impl Pump {
     /// socket keeps: it is several times larger than that one.
     pub(super) fn finish(self, end: End) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let session = self.membership.session();
-        let successor = self.outbox.successor();
+        let successor = self.writer.successor();
         // Out of the room before anything slow.
         drop(self.membership);
         let began = Clock::now();
         let Self {
             mut transport,
-            mut in_flight,
+            writer,
             doorway,
             trace,
             opened,
@@ -179,12 +165,7 @@ impl Pump {
                 End::Peer(_) => transport.answer_close().await,
                 End::Gone | End::Dead => false,
             };
-            let connection = trace.as_ref().map(|trace| trace.span());
-            if is_written {
-                in_flight.written(doorway.metrics(), session, connection);
-            } else {
-                in_flight.lost(doorway.metrics(), end.undelivered());
-            }
+            report(&writer, &doorway, session, trace.as_deref());
             if let (Some(trace), Some(tracing)) = (&trace, doorway.tracing()) {
                 let (code, reason) = end.told();
                 tracing.closed(
@@ -200,7 +181,7 @@ impl Pump {
             }
             // The peer may take its time, and what else the socket had is not to wait for it.
             let damper = doorway.damper();
-            drop((in_flight, trace, doorway));
+            drop((writer, trace, doorway));
             match end {
                 End::Ours(reason) if !is_written => transport.give_up(reason.unsent()).await,
                 _ if !is_written => transport.reset(),
@@ -239,10 +220,13 @@ impl Pump {
                     Ok(action) => action,
                     Err(end) => return end,
                 },
-                Event::Written => self.take(Input::Written),
+                Event::Written => Action::Nothing,
                 Event::Time => {
+                    if let (_, Some(at)) = self.writer.progress() {
+                        self.session.written(at);
+                    }
                     if let Some(farewell) = &mut farewell
-                        && farewell.stands_still(&self.outbox)
+                        && farewell.stands_still(&self.writer)
                     {
                         return End::Ours(farewell.reason);
                     }
@@ -251,7 +235,7 @@ impl Pump {
                 Event::End(end) => return end,
                 Event::CaughtUp => Action::Nothing,
                 Event::Ending(reason) => {
-                    farewell = Some(Farewell::new(reason, &self.outbox));
+                    farewell = Some(Farewell::new(reason, &self.writer));
                     Action::Nothing
                 }
             };
@@ -259,11 +243,7 @@ impl Pump {
                 Action::Nothing => {}
                 // A fresh token has been verified where it came in.
                 Action::Verify(_) => {}
-                Action::Ping => {
-                    if self.transport.ping(Bytes::new()).is_err() {
-                        return End::Gone;
-                    }
-                }
+                Action::Ping => self.transport.ping(&[]),
                 Action::Close(reason) => return End::Ours(reason),
                 Action::CloseAfterCatchUp(reason) => catch_up = Some(self.catch_up(reason)),
                 Action::Dead => return End::Dead,
@@ -286,15 +266,13 @@ impl Pump {
         is_ending: bool,
         reads_first: bool,
     ) -> Poll<Event> {
-        self.outbox.watch(cx);
-        if let Some(answer) = self.outbox.take_probe() {
+        self.writer.watch(cx);
+        if let Some(answer) = self.writer.take_probe() {
             let payload = probe_payload();
-            // Where it cannot be taken nobody is told of a pong.
-            if self.transport.ping(payload.clone()).is_ok() {
-                self.probe = Some(Box::new((payload, answer)));
-            }
+            self.transport.ping(&payload);
+            self.probe = Some(Box::new((payload, answer)));
         }
-        match self.outbox.ending() {
+        match self.writer.ending() {
             Some(CloseReason::TooSlow) => {
                 return Poll::Ready(Event::End(End::Ours(CloseReason::TooSlow)));
             }
@@ -305,7 +283,7 @@ impl Pump {
             && let Poll::Ready(reason) = waiting.as_mut().poll(cx)
         {
             *catch_up = None;
-            self.outbox.end_after(reason);
+            self.writer.end_after(reason);
             return Poll::Ready(Event::CaughtUp);
         }
         if reads_first && let Poll::Ready(event) = self.poll_read(cx, timer.as_mut()) {
@@ -327,68 +305,30 @@ impl Pump {
         }
     }
 
-    /// Hands what waits to the connection, or flushes it. [`Event::Written`] after each batch: there
-    /// may be more, and the flush comes when there is not, or when much is on its way.
+    /// Writes what waits. [`Event::Written`] if there may be more, so that others get their turn.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.in_flight.len() < UNFLUSHED
-            && let Some(event) = self.take_batch(cx)
-        {
-            return Poll::Ready(event);
-        }
-        let flushed = self.transport.poll_flush(cx);
-        self.outbox.refused(flushed.is_pending());
-        match flushed {
+        let written = self.transport.poll_write(cx);
+        let session = self.membership.session();
+        report(&self.writer, &self.doorway, session, self.trace.as_deref());
+        match written {
             Poll::Ready(Err(_)) => Poll::Ready(Event::End(End::Gone)),
-            Poll::Ready(Ok(())) if self.in_flight.len() >= UNFLUSHED => {
-                self.flushed();
-                Poll::Ready(Event::Written)
-            }
-            Poll::Ready(Ok(())) => {
-                self.flushed();
-                Poll::Pending
-            }
+            Poll::Ready(Ok(Turn::More)) => Poll::Ready(Event::Written),
+            Poll::Ready(Ok(Turn::Done)) => match self.writer.ending() {
+                Some(reason) => Poll::Ready(Event::End(End::Ours(reason))),
+                None => Poll::Pending,
+            },
             Poll::Pending => Poll::Pending,
         }
-    }
-
-    /// Hands up to [`BATCH`] texts to the connection; `None` if there are none, or it takes none.
-    fn take_batch(&mut self, cx: &mut Context<'_>) -> Option<Event> {
-        let mut taken = None;
-        for _ in 0..BATCH {
-            match self.transport.poll_ready(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Some(Event::End(End::Gone)),
-                Poll::Pending => break,
-            }
-            match self.outbox.take() {
-                Some(Take::Entry(entry)) => {
-                    let at = *taken.get_or_insert_with(Instant::now);
-                    let text = entry.parcel.text.clone();
-                    self.in_flight.push(entry, at);
-                    if self.transport.text(text).is_err() {
-                        return Some(Event::End(End::Gone));
-                    }
-                }
-                Some(Take::End(reason)) => return Some(Event::End(End::Ours(reason))),
-                None => break,
-            }
-        }
-        taken.map(|_| Event::Written)
-    }
-
-    /// The kernel has all that was handed over.
-    fn flushed(&mut self) {
-        let connection = self.trace.as_ref().map(|trace| trace.span());
-        let session = self.membership.session();
-        self.in_flight
-            .written(self.doorway.metrics(), session, connection);
     }
 
     fn incoming(&mut self, incoming: Incoming) -> Result<Action, End> {
         Ok(match incoming {
             Incoming::Text(text) => self.text(&text),
             Incoming::Binary => self.take(Input::Binary),
-            Incoming::Ping => self.take(Input::Ping),
+            Incoming::Ping(payload) => {
+                self.transport.pong(&payload);
+                self.take(Input::Ping)
+            }
             Incoming::Pong(payload) => {
                 let probe = self.probe.take_if(|probe| probe.0 == payload);
                 if let Some(probe) = probe {
@@ -431,7 +371,7 @@ impl Pump {
         farewell.map_or(session, |farewell| session.min(farewell.since + STANDSTILL))
     }
 
-    /// Waits until everything stored before now is in the outbox, or for [`CATCH_UP`].
+    /// Waits until everything stored before now is queued, or for [`CATCH_UP`].
     fn catch_up(&self, reason: CloseReason) -> CatchUp {
         let doorway = Arc::clone(&self.doorway);
         let room = self.membership.room().clone();
@@ -443,5 +383,34 @@ impl Pump {
             }
             reason
         })
+    }
+}
+
+/// Tells what was written of the queue since it was last told.
+fn report(writer: &Writer, doorway: &Doorway, session: SessionId, trace: Option<&ConnectionTrace>) {
+    let Some(written) = writer.take_written() else {
+        return;
+    };
+    let metrics = doorway.metrics();
+    metrics.written(written.notifications, written.bytes);
+    let now = Instant::now();
+    if let Some(oldest) = written.oldest {
+        metrics.waited(now.saturating_duration_since(oldest));
+    }
+    for frame in &written.traced {
+        if let Some(send) = &frame.trace {
+            let span = send.sent(Sent {
+                session: session.to_string(),
+                connection: trace.map(ConnectionTrace::span),
+                size: frame.size,
+                queued: frame.made,
+                taken: written.began.unwrap_or(now),
+                written: now,
+            });
+            metrics.exemplar(
+                frame.age + now.saturating_duration_since(frame.made.at),
+                &span,
+            );
+        }
     }
 }

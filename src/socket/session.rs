@@ -38,8 +38,6 @@ pub enum Input<'a> {
     Binary,
     Ping,
     Pong,
-    /// A notification was handed to the connection.
-    Written,
     /// [`Session::deadline`] has passed, or something else woke the pump.
     Time,
 }
@@ -126,6 +124,11 @@ impl Session {
         self.decided
     }
 
+    /// A notification was written `at` that time, which is activity.
+    pub fn written(&mut self, at: Instant) {
+        self.active_at = self.active_at.max(at);
+    }
+
     /// Takes one input.
     pub fn take(&mut self, input: Input<'_>, now: Instant, wall: SystemTime) -> Action {
         if self.decided {
@@ -143,10 +146,6 @@ impl Session {
                 if self.limits.pong_is_activity {
                     self.active_at = now;
                 }
-                Action::Nothing
-            }
-            Input::Written => {
-                self.active_at = now;
                 Action::Nothing
             }
             Input::Time => self.time(now, wall),
@@ -294,12 +293,11 @@ mod tests {
     }
 
     #[test]
-    fn pings_texts_and_notifications_are_activity() {
+    fn pings_and_texts_are_activity() {
         for input in [
             Input::Ping,
             Input::Text("{\"type\":\"heartbeat\"}"),
             Input::Text("not json"),
-            Input::Written,
         ] {
             let mut clock = Clock::new(LIMITS, 10_000);
             assert_eq!(clock.take(200, input), Action::Nothing);
@@ -309,6 +307,19 @@ mod tests {
                 "{input:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_notification_is_activity_also_where_it_is_told_of_later() {
+        let mut clock = Clock::new(LIMITS, 10_000);
+        clock
+            .session
+            .written(clock.start + Duration::from_secs(200));
+        clock.session.written(clock.start);
+        assert_eq!(
+            clock.run(true),
+            (500, Action::CloseAfterCatchUp(CloseReason::Inactive))
+        );
     }
 
     #[test]

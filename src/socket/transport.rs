@@ -1,13 +1,14 @@
 //! The upgraded connection and its framing (RFC 6455): the one module that knows the WebSocket
-//! library. Room, session machine and pump see messages only.
+//! library, which reads here and never writes. Room, session machine and pump see messages only.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::{Sink, SinkExt, Stream, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use futures_util::{Stream, StreamExt};
+use tokio::io::AsyncReadExt;
 use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -17,20 +18,25 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
 
 use uuid::Uuid;
 
-use super::CloseReason;
 use super::allowance::{Allowance, Excess};
 use super::close::Unsent;
+use super::frame::frame;
 use super::metered::Metered;
 use super::tail::Tail;
+use super::wire::Wire;
+use super::writer::{Turn, Undelivered};
+use super::{CloseReason, Writer};
 use crate::ops::{Conn, TooMuchOverhead};
 
 /// The read buffer, allocated for each socket and kept while it is idle. Clients send heartbeats and
 /// tokens; a longer message grows it for as long as it takes.
 const READ_BUFFER: usize = 1024;
-/// Small notifications written together, at most.
-const WRITE_BUFFER: usize = 16 * 1024;
-/// The most that waits behind a blocked write: one batch, one notification, pongs.
-const WRITE_BUFFER_MAX: usize = 256 * 1024;
+/// What the library may keep of its own answers, which go nowhere.
+const WRITE_BUFFER_MAX: usize = 1024;
+/// The first byte of control frames: FIN and the opcode.
+const CLOSE: u8 = 0x88;
+const PING: u8 = 0x89;
+const PONG: u8 = 0x8a;
 /// How long a close frame may take to be written before the connection is reset.
 const CLOSE_FRAME: Duration = Duration::from_secs(5);
 /// The same behind what is the peer's: the kernel says that it can take more when a third of its buffer is free.
@@ -55,11 +61,13 @@ const FRAME_BYTES: usize = 6;
 pub(super) struct Transport {
     /// Boxed: the socket's future holds it several times.
     stream: WebSocketStream<Box<Metered>>,
-    unflushed: bool,
+    writer: Writer,
     /// Where the peer's next frame begins is not known any more.
     is_broken: bool,
     /// The peer sent more than it may.
     is_flooded: bool,
+    /// What the peer's close frame said, which answers it (RFC 6455 5.5.1). Boxed, as the next.
+    peer_close: Option<Box<[u8]>>,
     /// The payload of the ping that went out with our close frame. Boxed: every idle socket has the place.
     last_ping: Option<Box<Bytes>>,
 }
@@ -69,7 +77,8 @@ pub(super) struct Transport {
 pub(super) enum Incoming {
     Text(Utf8Bytes),
     Binary,
-    Ping,
+    /// With what its pong has to hold.
+    Ping(Bytes),
     /// With what the ping held that it answers.
     Pong(Bytes),
     /// The peer's close frame; 1005 if it had no code.
@@ -81,15 +90,21 @@ pub(super) enum Incoming {
 }
 
 impl Transport {
-    /// Frames `conn`, of which `read` has been read already.
-    pub(super) async fn new(conn: Conn, read: Bytes, max_message_bytes: usize) -> Self {
+    /// Frames `conn`, of which `read` has been read already. What waits in `writer` may be written now.
+    pub(super) async fn new(
+        conn: Conn,
+        read: Bytes,
+        max_message_bytes: usize,
+        writer: Writer,
+    ) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(WRITE_BUFFER)
+            .write_buffer_size(0)
             .max_write_buffer_size(WRITE_BUFFER_MAX)
             .max_message_size(Some(max_message_bytes))
             .max_frame_size(Some(max_message_bytes));
-        let mut conn = Box::new(Metered::new(conn, Allowance::new(max_message_bytes)));
+        let wire = Wire::new(conn, writer.clone());
+        let mut conn = Box::new(Metered::new(wire, Allowance::new(max_message_bytes)));
         // A copy: what was read stands in hyper's buffer of 8 KiB, which would live as long as the
         // socket. What is too much is not looked at: it may be thousands of frames.
         let read = if conn.count(&read) {
@@ -101,22 +116,26 @@ impl Transport {
             WebSocketStream::from_partially_read(conn, read, Role::Server, Some(config)).await;
         Self {
             stream,
-            unflushed: false,
+            writer,
             is_broken: false,
             is_flooded: false,
+            peer_close: None,
             last_ping: None,
         }
     }
 
-    /// The next message. The library answers pings by itself, with the next read or flush.
+    /// The next message.
     pub(super) fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
         let incoming = match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
             Some(Ok(Message::Text(text))) => Incoming::Text(text),
             Some(Ok(Message::Binary(_) | Message::Frame(_))) => Incoming::Binary,
-            Some(Ok(Message::Ping(_))) => Incoming::Ping,
+            Some(Ok(Message::Ping(payload))) => Incoming::Ping(payload),
             Some(Ok(Message::Pong(payload))) => Incoming::Pong(payload),
             Some(Ok(Message::Close(frame))) => {
-                Incoming::Closed(frame.map_or(1005, |frame| frame.code.into()))
+                let code = frame.as_ref().map_or(1005, |frame| frame.code.into());
+                let payload = frame.map(|frame| close_payload(code, &frame.reason));
+                self.peer_close = payload.map(Vec::into_boxed_slice);
+                Incoming::Closed(code)
             }
             Some(Err(error)) => broken(&error),
             None => Incoming::Gone,
@@ -135,57 +154,62 @@ impl Transport {
         );
     }
 
-    /// Ready once a text can be taken, which is when no earlier write is blocked.
-    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        Pin::new(&mut self.stream).poll_ready(cx).map_err(|_| Gone)
+    /// Answers a ping. Only the newest of those that wait is (RFC 6455 5.5.3).
+    pub(super) fn pong(&mut self, payload: &[u8]) {
+        self.writer.pong(frame(PONG, payload));
     }
 
-    /// Takes a text; [`Transport::poll_flush`] sees it written.
-    pub(super) fn text(&mut self, text: Utf8Bytes) -> Result<(), Gone> {
-        self.start(Message::Text(text))
+    /// Sends a ping with the next write. The pong brings `payload` back.
+    pub(super) fn ping(&mut self, payload: &[u8]) {
+        self.writer.ping(frame(PING, payload));
     }
 
-    /// Takes a ping. The pong brings `payload` back.
-    pub(super) fn ping(&mut self, payload: Bytes) -> Result<(), Gone> {
-        self.start(Message::Ping(payload))
+    /// Writes what there is. [`Turn::Done`] once the kernel has all of it.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, Gone>> {
+        let wire = self.stream.get_mut().wire();
+        wire.poll_write_out(cx).map_err(|_| Gone)
     }
 
-    /// Ready once the kernel has everything taken so far.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        if self.unflushed {
-            ready!(Pin::new(&mut self.stream).poll_flush(cx)).map_err(|_| Gone)?;
-            self.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Writes a close frame behind what was taken; whether the kernel has all of it. To be followed
+    /// Writes a close frame behind what is begun; whether the kernel has all of it. To be followed
     /// by [`Transport::finish`] or [`Transport::give_up`].
     pub(super) async fn close(&mut self, reason: CloseReason) -> bool {
         if reason == CloseReason::Replaced {
             // Who answers this has read the close frame behind it, too: its own is no page's end that
-            // crossed ours. Where it cannot be taken, the close frame cannot either.
+            // crossed ours.
             let payload = probe_payload();
-            self.last_ping = self
-                .ping(payload.clone())
-                .is_ok()
-                .then(|| Box::new(payload));
+            self.ping(&payload);
+            self.last_ping = Some(Box::new(payload));
         }
-        let patience = match reason.unsent() {
+        let why = match reason {
+            CloseReason::TooSlow => Undelivered::Slow,
+            _ => Undelivered::Closed,
+        };
+        let within = match reason.unsent() {
             Unsent::Awaited => CLOSE_FRAME_AWAITED,
             Unsent::Left | Unsent::Dropped => CLOSE_FRAME,
         };
-        let close = self.stream.send(Message::Close(Some(reason.frame())));
-        matches!(timeout(patience, close).await, Ok(Ok(())))
+        let payload = close_payload(reason.code(), reason.text());
+        self.close_with(&payload, why, within).await
     }
 
     /// Answers the peer's close frame; whether the kernel has the answer and all before it.
     pub(super) async fn answer_close(&mut self) -> bool {
-        // The library has queued the answer; that it then reports the close is no failure.
-        match timeout(CLOSE_FRAME, self.stream.flush()).await {
-            Ok(Ok(()) | Err(Error::ConnectionClosed)) => true,
-            Ok(Err(_)) | Err(_) => false,
-        }
+        let payload = self.peer_close.take().unwrap_or_default();
+        self.close_with(&payload, Undelivered::Closed, CLOSE_FRAME)
+            .await
+    }
+
+    async fn close_with(&mut self, payload: &[u8], why: Undelivered, within: Duration) -> bool {
+        self.writer.close(frame(CLOSE, payload), why);
+        let written = async {
+            while poll_fn(|cx| self.poll_write(cx)).await? == Turn::More {
+                consume_budget().await;
+            }
+            Ok::<_, Gone>(())
+        };
+        let is_written = matches!(timeout(within, written).await, Ok(Ok(())));
+        self.writer.over(why);
+        is_written
     }
 
     /// Ends the connection of a peer that has not taken our close frame, or has not answered it.
@@ -193,7 +217,7 @@ impl Transport {
         match unsent {
             Unsent::Dropped => self.reset(),
             Unsent::Left | Unsent::Awaited => {
-                if let Err(error) = self.stream.get_ref().finish_on_drop() {
+                if let Err(error) = self.stream.get_ref().wire_ref().finish_on_drop() {
                     tracing::debug!(%error, "kernel goes on for as long as it likes");
                 }
                 self.end().await;
@@ -203,7 +227,7 @@ impl Transport {
 
     /// Ends the connection at once, with what the kernel has still to send dropped.
     pub(super) fn reset(self) {
-        if let Err(error) = self.stream.get_ref().reset_on_drop() {
+        if let Err(error) = self.stream.get_ref().wire_ref().reset_on_drop() {
             tracing::debug!(%error, "connection not reset");
         }
     }
@@ -261,7 +285,7 @@ impl Transport {
         let mut tail = Tail::default();
         let mut bytes = [0u8; 2048];
         while taken < most {
-            let read = self.stream.get_mut().conn().read(&mut bytes).await;
+            let read = self.stream.get_mut().wire().read(&mut bytes).await;
             let Ok(read @ 1..) = read else {
                 return Answer::Left;
             };
@@ -277,7 +301,7 @@ impl Transport {
     /// does too, for [`LINGER`]. Closing with unread data would make the kernel send a reset, which can
     /// overtake the close frame.
     pub(super) async fn end(mut self) {
-        let conn = self.stream.get_mut().conn();
+        let conn = self.stream.get_mut().wire();
         let ending = async {
             conn.shutdown().await?;
             let mut sink = [0u8; 512];
@@ -295,13 +319,10 @@ impl Transport {
             Ok(Err(error)) => tracing::debug!(%error, "peer did not end in good order"),
         }
     }
+}
 
-    fn start(&mut self, message: Message) -> Result<(), Gone> {
-        self.unflushed = true;
-        Pin::new(&mut self.stream)
-            .start_send(message)
-            .map_err(|_| Gone)
-    }
+fn close_payload(code: u16, reason: &str) -> Vec<u8> {
+    [&code.to_be_bytes(), reason.as_bytes()].concat()
 }
 
 /// What the peer did about our close frame.

@@ -30,8 +30,8 @@ pub use self::logging::{
     FILTER_BYTES_MAX, Filter, FilterError, FilterSettingError, LevelError, LogLevel,
 };
 use self::metrics::SelfObserved;
-pub(crate) use self::metrics::{ENTRY_BYTES, Stage, Traffic, Undelivered};
-pub use self::metrics::{Format, LiveDrop, Metrics, QueueDepth};
+pub use self::metrics::{Format, LiveDrop, Metrics};
+pub(crate) use self::metrics::{Stage, Traffic};
 use self::otlp::Runtime;
 pub(crate) use self::spans::{
     Clock, Closed, ConnectionTrace, DeadLetterTrace, EventFacts, EventTrace, Outcome, SendTrace,

@@ -220,7 +220,11 @@ async fn wait_until_stored(nats: &Nats, count: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_client_is_closed_with_4010_and_delays_nobody() {
     let nats = Nats::jetstream().await;
-    let gateway = Gateway::on(&nats).await;
+    let gateway = Gateway::builder(&nats)
+        // Whether a client of this busy process keeps up at each moment is not looked at.
+        .set("sockets.queue_bytes", 4 * 1024 * 1024)
+        .ready()
+        .await;
     let publisher = Publisher::on(&nats).await;
     let mut stopped = Listener::start(&gateway, "stopped").await;
     let mut others = BTreeMap::new();

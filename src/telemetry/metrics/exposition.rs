@@ -341,11 +341,7 @@ mod tests {
     fn names_have_their_unit_once() {
         for (otel, unit, want) in [
             ("herald.delivery.bytes", "By", "herald_delivery_bytes"),
-            (
-                "herald.delivery.latency",
-                "s",
-                "herald_delivery_latency_seconds",
-            ),
+            ("herald.event.latency", "s", "herald_event_latency_seconds"),
             ("herald.rooms", "{room}", "herald_rooms"),
             ("herald.nats.connected", "", "herald_nats_connected"),
         ] {

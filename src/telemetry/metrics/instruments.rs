@@ -158,7 +158,13 @@ impl Metrics {
             .bind(&[]),
             latency: times(
                 LATENCY,
-                "From an event's store time to its bytes being the kernel's",
+                "From an event's store time to the end of its fan-out",
+                LATENCY_BOUNDS,
+            )
+            .bind(&[]),
+            waits: times(
+                "herald.delivery.wait",
+                "How long what was not written at once waited in its socket's queue",
                 LATENCY_BOUNDS,
             )
             .bind(&[]),

@@ -26,22 +26,12 @@ pub(crate) enum Stage {
     Receive,
     Decode,
     Project,
+    /// To all sockets: what the kernel takes at once is written in it.
     FanOut,
-    /// From the room to the pump.
-    Queue,
-    /// From the pump to the kernel.
-    Write,
 }
 
 impl Stage {
-    pub(super) const ALL: [Self; 6] = [
-        Self::Receive,
-        Self::Decode,
-        Self::Project,
-        Self::FanOut,
-        Self::Queue,
-        Self::Write,
-    ];
+    pub(super) const ALL: [Self; 4] = [Self::Receive, Self::Decode, Self::Project, Self::FanOut];
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -49,19 +39,8 @@ impl Stage {
             Self::Decode => "decode",
             Self::Project => "project",
             Self::FanOut => "fan_out",
-            Self::Queue => "queue",
-            Self::Write => "write",
         }
     }
-}
-
-/// Why a queued notification was not written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Undelivered {
-    /// Its socket was too slow to keep up.
-    Slow,
-    /// Its socket ended before.
-    Closed,
 }
 
 /// The close codes that come without a fault of the network's or of ours; others begin with their

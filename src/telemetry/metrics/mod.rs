@@ -12,7 +12,6 @@ mod labels;
 mod observed;
 #[cfg(target_os = "linux")]
 mod process;
-mod queue_depth;
 mod record;
 mod self_observed;
 
@@ -36,15 +35,14 @@ pub(super) use self::exemplars::Exemplars;
 pub use self::exposition::Format;
 use self::instruments::LATENCY_BOUNDS;
 pub use self::labels::LiveDrop;
-pub(crate) use self::labels::{Stage, Undelivered};
-pub(crate) use self::queue_depth::ENTRY_BYTES;
-pub use self::queue_depth::QueueDepth;
+pub(crate) use self::labels::Stage;
 pub(super) use self::self_observed::SelfObserved;
 use super::TelemetryError;
 use super::otlp::MetricsExporter;
+use crate::socket::QueueDepth;
 
 /// The histogram that has exemplars.
-pub(super) const LATENCY: &str = "herald.delivery.latency";
+pub(super) const LATENCY: &str = "herald.event.latency";
 
 /// The instruments of one gateway and their reader.
 #[derive(Debug)]
@@ -77,6 +75,7 @@ pub struct Metrics {
     queued: BoundCounter<u64>,
     deliveries: BoundCounter<u64>,
     delivery_bytes: BoundCounter<u64>,
+    waits: BoundHistogram<f64>,
     latency: BoundHistogram<f64>,
     stages: [BoundHistogram<f64>; Stage::ALL.len()],
     reloads: Counter<u64>,

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use opentelemetry::KeyValue;
 
-use super::{Metrics, QueueDepth, busiest};
+use super::{Metrics, busiest};
 use crate::ingest::{DeadLetterCounters, DropReason, Readable, UnroutableCounts};
+use crate::socket::QueueDepth;
 
 /// The name that all workspaces without a series of their own share; no slug begins with `_`.
 const OTHERS: &str = "_other";
@@ -53,11 +54,8 @@ impl Metrics {
             .with_unit("{notification}")
             .with_description("Notifications queued and not written, by reason")
             .with_callback(move |observer| {
-                for (reason, counter) in [
-                    ("slow", &depth.dropped_slow),
-                    ("closed", &depth.dropped_closed),
-                ] {
-                    let value = counter.load(Ordering::Relaxed);
+                let (slow, closed) = depth.not_written();
+                for (reason, value) in [("slow", slow), ("closed", closed)] {
                     observer.observe(value, &[KeyValue::new("reason", reason)]);
                 }
             })

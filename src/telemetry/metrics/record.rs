@@ -119,6 +119,12 @@ impl Metrics {
         self.delivery_bytes.add(bytes);
     }
 
+    /// The first of the notifications written together waited so long in its socket's queue.
+    pub(crate) fn waited(&self, time: Duration) {
+        self.waits.record(time.as_secs_f64());
+    }
+
+    /// Of an event.
     pub(crate) fn latency(&self, latency: Duration) {
         self.latency.record(latency.as_secs_f64());
     }

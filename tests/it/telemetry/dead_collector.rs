@@ -49,7 +49,7 @@ async fn drain(mut client: Client) {
 
 /// Mean latency in seconds and resident memory in bytes.
 async fn figures(gateway: &Gateway) -> (f64, f64) {
-    let latency = "herald_delivery_latency_seconds";
+    let latency = "herald_event_latency_seconds";
     let sum = gateway.metric(&format!("{latency}_sum"), "").await;
     let count = gateway.metric(&format!("{latency}_count"), "").await;
     (

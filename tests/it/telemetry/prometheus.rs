@@ -36,7 +36,7 @@ async fn a_prometheus_scrapes_and_answers_with_exemplars() {
     for (query, want) in [
         ("up", 1.0),
         ("herald_deliveries_total", 10.0),
-        ("herald_delivery_latency_seconds_count", 10.0),
+        ("herald_event_latency_seconds_count", 10.0),
         ("sum(herald_events_received_total)", 10.0),
         ("herald_workspace_events_total{workspace=\"acme\"}", 10.0),
         ("herald_connections", 1.0),
@@ -54,7 +54,8 @@ async fn a_prometheus_scrapes_and_answers_with_exemplars() {
     let send = collector
         .span("send", |seen| seen.span.name == "send")
         .await;
-    let path = "/api/v1/query_exemplars?query=herald_delivery_latency_seconds_bucket&start=0&end=9999999999";
+    let path =
+        "/api/v1/query_exemplars?query=herald_event_latency_seconds_bucket&start=0&end=9999999999";
     let traced = eventually(PATIENCE, async || {
         let answer = prometheus.api(path).await.to_string();
         collector

@@ -2,20 +2,26 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use super::Undelivered;
-
-/// What an entry of a queue costs beyond its text: its slot and its frame header.
-pub(crate) const ENTRY_BYTES: usize = 40;
+use super::state::ENTRY_BYTES;
 
 /// What waits in all sockets' queues, and what never left them. Kept by the queues themselves.
 #[derive(Debug, Default)]
 pub struct QueueDepth {
     notifications: AtomicI64,
     bytes: AtomicI64,
-    /// Of all texts, each counted once for however many sockets it waits.
-    texts: AtomicI64,
-    pub(super) dropped_slow: AtomicU64,
-    pub(super) dropped_closed: AtomicU64,
+    /// Bytes of all frames, each counted once for however many sockets it waits.
+    frames: AtomicI64,
+    dropped_slow: AtomicU64,
+    dropped_closed: AtomicU64,
+}
+
+/// Why a notification that was queued was not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Undelivered {
+    /// Its socket was too slow to keep up.
+    Slow,
+    /// Its socket ended before.
+    Closed,
 }
 
 impl QueueDepth {
@@ -33,25 +39,25 @@ impl QueueDepth {
         self.bytes.fetch_sub(signed(bytes), Ordering::Relaxed);
     }
 
-    /// A text of so many bytes was made for the queues.
-    pub(crate) fn text_made(&self, bytes: u64) {
-        self.texts.fetch_add(signed(bytes), Ordering::Relaxed);
+    /// A frame of so many bytes was made for the queues.
+    pub(crate) fn frame_made(&self, bytes: u64) {
+        self.frames.fetch_add(signed(bytes), Ordering::Relaxed);
     }
 
     /// No queue has it any more.
-    pub(crate) fn text_gone(&self, bytes: u64) {
-        self.texts.fetch_sub(signed(bytes), Ordering::Relaxed);
+    pub(crate) fn frame_gone(&self, bytes: u64) {
+        self.frames.fetch_sub(signed(bytes), Ordering::Relaxed);
     }
 
     /// Notifications and bytes that wait.
-    pub(super) fn now(&self) -> (i64, i64) {
+    pub(crate) fn now(&self) -> (i64, i64) {
         (value(&self.notifications), value(&self.bytes))
     }
 
-    /// The memory that all of it takes: each text once, and each queue's entries.
+    /// The memory that all of it takes: each frame once, and each queue's entries.
     pub(crate) fn memory(&self) -> u64 {
         let entries = value(&self.notifications).unsigned_abs() * ENTRY_BYTES as u64;
-        value(&self.texts).unsigned_abs() + entries
+        value(&self.frames).unsigned_abs() + entries
     }
 
     /// They will not be written.
@@ -61,6 +67,12 @@ impl QueueDepth {
             Undelivered::Closed => &self.dropped_closed,
         };
         counter.fetch_add(notifications, Ordering::Relaxed);
+    }
+
+    /// How many were dropped because their sockets were slow, and because they ended.
+    pub(crate) fn not_written(&self) -> (u64, u64) {
+        let value = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        (value(&self.dropped_slow), value(&self.dropped_closed))
     }
 }
 
@@ -77,11 +89,5 @@ fn value(number: &AtomicI64) -> i64 {
 impl QueueDepth {
     pub(crate) fn waiting(&self) -> (i64, i64) {
         self.now()
-    }
-
-    /// Dropped because they were slow, and because they closed.
-    pub(crate) fn not_written(&self) -> (u64, u64) {
-        let value = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        (value(&self.dropped_slow), value(&self.dropped_closed))
     }
 }

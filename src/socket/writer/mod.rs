@@ -1,0 +1,391 @@
+//! What a socket is given, written by whoever has it: its room writes a frame at once where nothing waits, and
+//! the socket's own task what the kernel did not take then.
+//!
+//! The room never waits, and never asks to be woken by the connection: tokio keeps one waker for each
+//! direction, and that is the task's. What does not go waits in a queue bounded in bytes. All queues share one
+//! ceiling. A queue may hold a part of what is free below it, so that the fuller the gateway is, the less may
+//! wait for one socket (the dynamic thresholds of switches with shared memory, Choudhury and Hahne 1998): the
+//! fullest queues end first, and give back what they held, while a socket that keeps up never notices.
+
+mod depth;
+mod limits;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures_util::task::AtomicWaker;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio_tungstenite::tungstenite::Bytes;
+
+pub use self::depth::QueueDepth;
+pub(crate) use self::depth::Undelivered;
+pub use self::limits::QueueLimits;
+pub(super) use self::state::Written;
+use self::state::{Dropped, Entry, FRAMES_AT_ONCE, Phase, State};
+pub use self::state::{Load, SLOW_AFTER, Standing};
+use super::{CloseReason, Frame};
+use crate::room::SessionId;
+
+/// What the socket's task writes before it looks at what came in, in system calls.
+const WRITES_A_TURN: usize = 4;
+
+/// The writing side of one socket. Cheap to clone; idle, it has allocated nothing beyond itself.
+#[derive(Debug, Clone)]
+pub struct Writer(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// The connection, once the 101 is out. There is none where it goes over TLS: its task alone writes there.
+    tcp: OnceLock<TcpStream>,
+    /// A lock and not a channel: whoever has something writes it, in one order, and "close now" overtakes what
+    /// waits. It is held for one system call that does not wait.
+    state: Mutex<State>,
+    task: AtomicWaker,
+    limits: QueueLimits,
+    /// Of all queues of the gateway.
+    depth: Arc<QueueDepth>,
+}
+
+/// What became of frames that a socket was given.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Pushed {
+    /// The kernel has them.
+    pub written: u64,
+    /// They wait.
+    pub queued: u64,
+    /// One did not fit: the writer has ended with [`CloseReason::TooSlow`], and nothing waits any more.
+    pub overflowed: bool,
+}
+
+/// How far a turn of the socket's task came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The kernel has all there was.
+    Done,
+    /// There may be more.
+    More,
+}
+
+impl Writer {
+    /// A writer of a socket that is joining. What waits is counted in `depth`, the one of all queues with these
+    /// limits.
+    pub fn new(limits: impl Into<QueueLimits>, depth: Arc<QueueDepth>) -> Self {
+        Self(Arc::new(Shared {
+            tcp: OnceLock::new(),
+            state: Mutex::default(),
+            task: AtomicWaker::new(),
+            limits: limits.into(),
+            depth,
+        }))
+    }
+
+    /// The 101 is out. Over `tcp`, if there is no TLS.
+    pub(super) fn open(&self, tcp: Option<TcpStream>) {
+        if let Some(tcp) = tcp {
+            // It is opened once, so there is none yet.
+            let _ = self.0.tcp.set(tcp);
+        }
+        self.lock().phase = Phase::Open;
+    }
+
+    /// The connection, where there is no TLS.
+    pub(super) fn tcp(&self) -> Option<&TcpStream> {
+        self.0.tcp.get()
+    }
+
+    /// Gives the socket `frames`, in this order; the delivery has a span if `is_traced`. They are written at
+    /// once where nothing waits.
+    pub fn push(&self, frames: &[Arc<Frame>], is_traced: bool) -> Pushed {
+        let mut pushed = Pushed::default();
+        let mut state = self.lock();
+        if state.end.is_some() {
+            return pushed;
+        }
+        let mut rest = frames;
+        // A span tells of the session, which the socket's task knows.
+        if !is_traced
+            && state.is_idle()
+            && let Some(tcp) = self.0.tcp.get()
+        {
+            rest = write_frames(tcp, &mut state, frames, &mut pushed);
+            if rest.is_empty() && !state.has_output() {
+                return pushed;
+            }
+        }
+        for frame in rest {
+            let entry = Entry {
+                is_traced,
+                ..Entry::of(frame)
+            };
+            if !self.0.queue(&mut state, entry) {
+                pushed.overflowed = true;
+                break;
+            }
+            pushed.queued += 1;
+        }
+        drop(state);
+        self.0.task.wake();
+        pushed
+    }
+
+    /// Ends the queue after what already waits.
+    pub fn end_after(&self, reason: CloseReason) {
+        self.lock().end.get_or_insert(reason);
+        self.0.task.wake();
+    }
+
+    /// Ends the queue after what already waits, for the newer session `by`.
+    pub(crate) fn replace(&self, by: SessionId) {
+        self.lock().successor = Some(by);
+        self.end_after(CloseReason::Replaced);
+    }
+
+    /// The newer session for which this one is closed.
+    pub(super) fn successor(&self) -> Option<SessionId> {
+        self.lock().successor
+    }
+
+    /// Has the socket pinged. The answer is the pong; its end without one, that of the socket.
+    pub(crate) fn probe(&self) -> oneshot::Receiver<()> {
+        let (answer, pong) = oneshot::channel();
+        self.lock().probe = Some(answer);
+        self.0.task.wake();
+        pong
+    }
+
+    /// A ping that is to be sent, with whom to tell of the pong.
+    pub(super) fn take_probe(&self) -> Option<oneshot::Sender<()>> {
+        self.lock().probe.take()
+    }
+
+    /// How the queue stands.
+    pub fn load(&self) -> Load {
+        self.lock().load(self.0.may_hold())
+    }
+
+    /// Bytes that may wait, as things stand.
+    pub fn limit(&self) -> usize {
+        self.0.may_hold()
+    }
+
+    /// How many notifications were written, and when the last of them was made.
+    pub(super) fn progress(&self) -> (u64, Option<Instant>) {
+        let state = self.lock();
+        (state.written, state.active_at)
+    }
+
+    /// Wakes `cx` at the next change. To be called before looking, so that no change is missed.
+    pub(super) fn watch(&self, cx: &Context<'_>) {
+        self.0.task.register(cx.waker());
+    }
+
+    /// Why nothing more is taken, or will be once what waits is written. Once it overflowed
+    /// ([`CloseReason::TooSlow`]) nothing waits.
+    pub(super) fn ending(&self) -> Option<CloseReason> {
+        self.lock().end
+    }
+
+    /// The newest pong; one that waits is dropped.
+    pub(super) fn pong(&self, frame: Bytes) {
+        self.lock().pong(frame);
+    }
+
+    pub(super) fn ping(&self, frame: Bytes) {
+        self.lock().ping(frame);
+    }
+
+    /// `frame` is the last thing that is written, after what is begun and pings; what waits is dropped.
+    pub(super) fn close(&self, frame: Bytes, why: Undelivered) {
+        let mut state = self.lock();
+        // Whoever is behind with taking it out of a list must not queue more.
+        state.end.get_or_insert(CloseReason::Internal);
+        let dropped = state.close(frame);
+        self.0.dropped(dropped, why);
+    }
+
+    /// Nothing more is written.
+    pub(super) fn over(&self, why: Undelivered) {
+        let mut state = self.lock();
+        state.end.get_or_insert(CloseReason::Internal);
+        let dropped = state.clear();
+        self.0.dropped(dropped, why);
+    }
+
+    /// What was written from the queue since this was asked last.
+    pub(super) fn take_written(&self) -> Option<Box<Written>> {
+        self.lock().take_written()
+    }
+
+    /// Writes what there is, as the socket's task: the kernel wakes `cx` when it takes something again.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>) -> Poll<io::Result<Turn>> {
+        let Some(tcp) = self.0.tcp.get() else {
+            return Poll::Ready(Ok(Turn::Done));
+        };
+        for _ in 0..WRITES_A_TURN {
+            let mut state = self.lock();
+            if !state.has_output() {
+                return Poll::Ready(Ok(Turn::Done));
+            }
+            match tcp.poll_write_ready(cx) {
+                Poll::Ready(is_ready) => is_ready?,
+                Poll::Pending => {
+                    state.refused(Instant::now());
+                    return Poll::Pending;
+                }
+            }
+            match self
+                .0
+                .write_out(&mut state, |slices| tcp.try_write_vectored(slices))
+            {
+                // The readiness was out of date. Asked again, it is not.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => result?,
+            }
+        }
+        Poll::Ready(Ok(Turn::More))
+    }
+
+    /// Puts what is to be written next behind `into`, up to `most` bytes in all, for who writes it by another way.
+    pub(super) fn take_bytes(&self, most: usize, into: &mut Vec<u8>) {
+        let mut state = self.lock();
+        if !state.has_output() {
+            return;
+        }
+        let before = into.len();
+        let taken = self.0.write_out(&mut state, |slices| {
+            for slice in slices {
+                let room = most.saturating_sub(into.len()).min(slice.len());
+                into.extend_from_slice(slice.get(..room).unwrap_or_default());
+            }
+            Ok(into.len() - before)
+        });
+        debug_assert!(taken.is_ok(), "a copy does not fail");
+    }
+
+    /// The kernel takes nothing of what was taken from here.
+    pub(super) fn refused(&self) {
+        self.lock().refused(Instant::now());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that holds the lock can panic half-way, so a poisoned state is still whole.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// What the queue may hold, as full as the gateway is.
+    fn may_hold(&self) -> usize {
+        self.limits.now(self.depth.memory())
+    }
+
+    /// Puts one more behind what waits. `false` if it does not fit: nothing waits then, and nothing more will.
+    fn queue(&self, state: &mut State, entry: Entry) -> bool {
+        let cost = entry.cost();
+        if !state.fits(cost, self.may_hold()) {
+            self.try_again(state);
+            if !state.fits(cost, self.may_hold()) {
+                state.end.get_or_insert(CloseReason::TooSlow);
+                self.dropped(state.drop_queue(), Undelivered::Slow);
+                return false;
+            }
+        }
+        state.push(entry);
+        self.depth.queued(1, cost as u64);
+        true
+    }
+
+    /// Slow is what the kernel does not take: it is asked once more. The runtime may have had no time to hear that
+    /// it does.
+    fn try_again(&self, state: &mut State) {
+        let Some(tcp) = self.tcp.get() else {
+            return;
+        };
+        let socket = SockRef::from(tcp);
+        // Whatever it says, the socket's task finds out.
+        while state.has_output()
+            && self
+                .write_out(state, |slices| socket.send_vectored(slices))
+                .is_ok()
+        {}
+    }
+
+    /// Writes by `write` what comes next.
+    fn write_out(
+        &self,
+        state: &mut State,
+        write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        state.begins();
+        let mut slices = [IoSlice::new(&[]); FRAMES_AT_ONCE];
+        let count = state.gather(&mut slices);
+        let wrote = write(slices.get(..count).unwrap_or_default())?;
+        let (entries, cost) = state.wrote(wrote);
+        self.depth.taken(entries, cost);
+        Ok(())
+    }
+
+    fn dropped(&self, dropped: Dropped, why: Undelivered) {
+        self.depth.taken(dropped.entries, dropped.cost);
+        self.depth.dropped(dropped.entries + dropped.begun, why);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let mut state =
+            std::mem::take(self.state.get_mut().unwrap_or_else(PoisonError::into_inner));
+        self.dropped(state.clear(), Undelivered::Closed);
+    }
+}
+
+/// Writes as many of `frames` as the kernel takes at once; those of which it has no byte.
+fn write_frames<'a>(
+    tcp: &TcpStream,
+    state: &mut State,
+    frames: &'a [Arc<Frame>],
+    pushed: &mut Pushed,
+) -> &'a [Arc<Frame>] {
+    let socket = SockRef::from(tcp);
+    let wrote = match frames {
+        [frame] => socket.send(&frame.bytes),
+        frames => {
+            let mut slices = [IoSlice::new(&[]); FRAMES_AT_ONCE];
+            for (slice, frame) in slices.iter_mut().zip(frames) {
+                *slice = IoSlice::new(&frame.bytes);
+            }
+            let count = frames.len().min(FRAMES_AT_ONCE);
+            socket.send_vectored(slices.get(..count).unwrap_or_default())
+        }
+    };
+    // What is wrong with the connection its task finds out, which has what waits.
+    let mut left = wrote.unwrap_or(0);
+    let mut rest = frames.iter();
+    while let Some(frame) = rest.as_slice().first()
+        && left >= frame.bytes.len()
+    {
+        left -= frame.bytes.len();
+        state.note_written(frame);
+        pushed.written += 1;
+        rest.next();
+    }
+    if let Some(frame) = rest.as_slice().first() {
+        state.refused(Instant::now());
+        if left > 0 {
+            state.begin(frame.bytes.slice(left..), Entry::of(frame));
+            pushed.queued += 1;
+            rest.next();
+        }
+    }
+    rest.as_slice()
+}

@@ -1,0 +1,362 @@
+//! What one socket is still to be given, and in which order. Pure: the time is given, and the caller writes.
+//!
+//! The order: what is left of a frame that is begun, the newest pong (RFC 6455 5.5.3), a ping, the queue, the
+//! close frame.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio_tungstenite::tungstenite::Bytes;
+
+use crate::room::SessionId;
+use crate::socket::{CloseReason, Frame};
+
+/// A socket of which the kernel takes nothing for so long is slow: once its queue is full, it is closed.
+pub const SLOW_AFTER: Duration = Duration::from_millis(250);
+
+/// Frames that are written with one system call, at most.
+pub(super) const FRAMES_AT_ONCE: usize = 64;
+/// What an entry of a queue costs beyond its frame: its slot.
+pub(super) const ENTRY_BYTES: usize = 32;
+
+/// Where the socket stands on its way.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The 101 is not out: nothing may be written.
+    #[default]
+    Joining,
+    Open,
+    /// The close frame is the last thing that is written.
+    Closing,
+    /// Nothing is written any more.
+    Over,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) phase: Phase,
+    begun: Option<Begun>,
+    /// Boxed: an idle socket has none.
+    control: Option<Box<Control>>,
+    queue: VecDeque<Entry>,
+    /// Of the queue.
+    bytes: usize,
+    /// Since when the kernel takes nothing of what there is.
+    refused_since: Option<Instant>,
+    /// When a notification was written last.
+    pub(super) active_at: Option<Instant>,
+    /// How many were.
+    pub(super) written: u64,
+    /// What was written of the queue, and not told yet.
+    unreported: Option<Box<Written>>,
+    /// Nothing more is taken; why.
+    pub(super) end: Option<CloseReason>,
+    /// The session for which this one is to be closed.
+    pub(super) successor: Option<SessionId>,
+    /// A ping that is to be sent for somebody; it tells of the pong.
+    pub(super) probe: Option<oneshot::Sender<()>>,
+}
+
+/// What is left of a frame of which the kernel has a part.
+#[derive(Debug)]
+struct Begun {
+    left: Bytes,
+    /// If it is a notification.
+    entry: Option<Entry>,
+}
+
+#[derive(Debug, Default)]
+struct Control {
+    pong: Option<Bytes>,
+    ping: Option<Bytes>,
+    close: Option<Bytes>,
+}
+
+/// One notification for this socket.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) frame: Arc<Frame>,
+    /// Its delivery has a span.
+    pub(super) is_traced: bool,
+}
+
+impl Entry {
+    pub(super) fn of(frame: &Arc<Frame>) -> Self {
+        Self {
+            frame: Arc::clone(frame),
+            is_traced: false,
+        }
+    }
+
+    pub(super) fn cost(&self) -> usize {
+        self.frame.bytes.len() + ENTRY_BYTES
+    }
+}
+
+/// How a queue stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    pub standing: Standing,
+    /// More than half of what may wait does.
+    pub is_half_full: bool,
+}
+
+/// What a queue waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// For nothing: it is empty, or has ended.
+    Clear,
+    /// For its socket's turn to be written.
+    Due,
+    /// For the kernel, which has taken nothing since then.
+    Refused { since: Instant },
+}
+
+/// Notifications that are not written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dropped {
+    /// Of the queue.
+    pub(super) entries: u64,
+    pub(super) cost: u64,
+    /// Of which the kernel has a part.
+    pub(super) begun: u64,
+}
+
+/// Notifications that waited, and that the kernel has now.
+#[derive(Debug, Default)]
+pub(in crate::socket) struct Written {
+    pub(in crate::socket) notifications: u64,
+    /// Of their texts.
+    pub(in crate::socket) bytes: u64,
+    /// When the one was made that waited the longest.
+    pub(in crate::socket) oldest: Option<Instant>,
+    /// When the writing of what has a span began.
+    pub(in crate::socket) began: Option<Instant>,
+    /// Those whose delivery has a span.
+    pub(in crate::socket) traced: Vec<Arc<Frame>>,
+}
+
+impl State {
+    /// Whether a frame may be written at once: nothing waits, and the kernel is not known to refuse.
+    pub(super) fn is_idle(&self) -> bool {
+        self.phase == Phase::Open && self.end.is_none() && !self.has_output()
+    }
+
+    /// Whether there is something to write, and it may be.
+    pub(super) fn has_output(&self) -> bool {
+        let has_some = self.begun.is_some() || self.control.is_some() || !self.queue.is_empty();
+        has_some && matches!(self.phase, Phase::Open | Phase::Closing)
+    }
+
+    pub(super) fn load(&self, limit: usize) -> Load {
+        let standing = match self.refused_since {
+            _ if self.end.is_some() || self.queue.is_empty() => Standing::Clear,
+            Some(since) => Standing::Refused { since },
+            None => Standing::Due,
+        };
+        Load {
+            standing,
+            is_half_full: standing != Standing::Clear && self.bytes > limit / 2,
+        }
+    }
+
+    /// Whether one more entry of `cost` fits. One always fits an empty queue: a socket that has taken all
+    /// before keeps up.
+    pub(super) fn fits(&self, cost: usize, limit: usize) -> bool {
+        self.queue.is_empty() || self.bytes + cost <= limit
+    }
+
+    pub(super) fn push(&mut self, entry: Entry) {
+        self.bytes += entry.cost();
+        self.queue.push_back(entry);
+    }
+
+    /// Bytes of the queue.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The kernel has a part of this frame.
+    pub(super) fn begin(&mut self, left: Bytes, entry: Entry) {
+        self.begun = Some(Begun {
+            left,
+            entry: Some(entry),
+        });
+    }
+
+    /// The newest pong replaces one that waits.
+    pub(super) fn pong(&mut self, frame: Bytes) {
+        self.control.get_or_insert_default().pong = Some(frame);
+    }
+
+    pub(super) fn ping(&mut self, frame: Bytes) {
+        self.control.get_or_insert_default().ping = Some(frame);
+    }
+
+    /// `frame` is the last thing that is written. What waits is dropped.
+    pub(super) fn close(&mut self, frame: Bytes) -> Dropped {
+        self.phase = Phase::Closing;
+        self.control.get_or_insert_default().close = Some(frame);
+        self.drop_queue()
+    }
+
+    /// Drops what waits.
+    pub(super) fn drop_queue(&mut self) -> Dropped {
+        Dropped {
+            entries: std::mem::take(&mut self.queue).len() as u64,
+            cost: std::mem::take(&mut self.bytes) as u64,
+            begun: 0,
+        }
+    }
+
+    /// Drops all there is, begun or not. Nothing is written any more.
+    pub(super) fn clear(&mut self) -> Dropped {
+        self.phase = Phase::Over;
+        self.control = None;
+        let begun = self.begun.take().and_then(|begun| begun.entry);
+        Dropped {
+            begun: u64::from(begun.is_some()),
+            ..self.drop_queue()
+        }
+    }
+
+    /// Something is about to be written. Only for a span is the clock looked at.
+    pub(super) fn begins(&mut self) {
+        if self.queue.front().is_some_and(|entry| entry.is_traced) {
+            let unreported = self.unreported.get_or_insert_default();
+            unreported.began.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// The kernel takes nothing.
+    pub(super) fn refused(&mut self, now: Instant) {
+        self.refused_since.get_or_insert(now);
+    }
+
+    /// Puts what is to be written next, in its order, into `slices`; how many there are.
+    pub(super) fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>; FRAMES_AT_ONCE]) -> usize {
+        let control = self.control.as_deref();
+        let begun = self.begun.as_ref().map(|begun| &begun.left);
+        let pong = control.and_then(|control| control.pong.as_ref());
+        let ping = control.and_then(|control| control.ping.as_ref());
+        let queue = self.queue.iter().map(|entry| &entry.frame.bytes);
+        let close = control.and_then(|control| control.close.as_ref());
+        let all = begun
+            .into_iter()
+            .chain(pong)
+            .chain(ping)
+            .chain(queue)
+            .chain(close);
+        let mut count = 0;
+        for (slot, bytes) in slices.iter_mut().zip(all) {
+            *slot = IoSlice::new(bytes);
+            count += 1;
+        }
+        count
+    }
+
+    /// What was written of the queue since this was asked last.
+    pub(super) fn take_written(&mut self) -> Option<Box<Written>> {
+        self.unreported.take()
+    }
+
+    /// The kernel has all of a frame that never waited.
+    pub(super) fn note_written(&mut self, frame: &Frame) {
+        self.written += 1;
+        self.active_at = Some(frame.made.at);
+    }
+
+    /// The kernel has taken the first `count` bytes of what [`State::gather`] gave; how many entries left the
+    /// queue, and their cost.
+    pub(super) fn wrote(&mut self, mut count: usize) -> (u64, u64) {
+        let (mut entries, mut cost) = (0, 0);
+        if count == 0 {
+            return (0, 0);
+        }
+        // It moves: if it is refused again, that is from then on.
+        self.refused_since = None;
+        if let Some(mut begun) = self.begun.take() {
+            let whole = take(&mut begun.left, &mut count);
+            if !whole {
+                self.begun = Some(begun);
+                return (0, 0);
+            }
+            if let Some(entry) = begun.entry {
+                self.delivered(entry);
+            }
+        }
+        let mut control = self.control.take();
+        if let Some(control) = &mut control {
+            for slot in [&mut control.pong, &mut control.ping] {
+                self.begun = take_slot(slot, &mut count);
+                if self.begun.is_some() {
+                    break;
+                }
+            }
+        }
+        while count > 0 && self.begun.is_none() {
+            let Some(entry) = self.queue.pop_front() else {
+                break;
+            };
+            self.bytes -= entry.cost();
+            entries += 1;
+            cost += entry.cost() as u64;
+            let mut left = entry.frame.bytes.clone();
+            if take(&mut left, &mut count) {
+                self.delivered(entry);
+            } else {
+                self.begin(left, entry);
+            }
+        }
+        if self.queue.is_empty() && self.queue.capacity() > 0 {
+            // An idle socket keeps no buffer from its last burst.
+            self.queue = VecDeque::new();
+        }
+        if let Some(control) = &mut control
+            && self.begun.is_none()
+        {
+            self.begun = take_slot(&mut control.close, &mut count);
+        }
+        self.control = control.filter(|control| control.has_some());
+        (entries, cost)
+    }
+
+    fn delivered(&mut self, entry: Entry) {
+        let Entry { frame, is_traced } = entry;
+        self.note_written(&frame);
+        let unreported = self.unreported.get_or_insert_default();
+        unreported.notifications += 1;
+        unreported.bytes += frame.size as u64;
+        unreported.oldest.get_or_insert(frame.made.at);
+        if is_traced {
+            unreported.traced.push(frame);
+        }
+    }
+}
+
+impl Control {
+    fn has_some(&self) -> bool {
+        self.pong.is_some() || self.ping.is_some() || self.close.is_some()
+    }
+}
+
+/// Takes up to `count` bytes from the front of `bytes`; whether that is all of them.
+fn take(bytes: &mut Bytes, count: &mut usize) -> bool {
+    let taken = bytes.len().min(*count);
+    *bytes = bytes.slice(taken..);
+    *count -= taken;
+    bytes.is_empty()
+}
+
+/// Takes a control frame, of which a part may be left.
+fn take_slot(slot: &mut Option<Bytes>, count: &mut usize) -> Option<Begun> {
+    if *count == 0 {
+        return None;
+    }
+    let mut left = slot.take()?;
+    (!take(&mut left, count)).then_some(Begun { left, entry: None })
+}
