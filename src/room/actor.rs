@@ -15,7 +15,7 @@ use super::claiming::Checks;
 use super::claims::Claims;
 use super::follower::Follower;
 use super::handle::{Command, RoomHandle, Shared};
-use super::members::Members;
+use super::members::{Addressed, Members};
 use super::registry::{RoomContext, Rooms};
 use super::schedule::Schedule;
 use crate::config::names;
@@ -48,6 +48,8 @@ pub(super) struct Room {
     /// The repair under way.
     pub(super) repair: Option<Repair>,
     pub(super) members: Members,
+    /// Notifications that are sent together.
+    pub(super) batch: Vec<Addressed>,
     pub(super) claims: Claims,
     pub(super) checks: Checks,
     pub(super) barriers: Vec<(u64, oneshot::Sender<()>)>,
@@ -122,6 +124,7 @@ impl Room {
                         follower: Follower::new(floor, epoch, context.holds.clone(), share(), now),
                         repair: None,
                         members: Members::default(),
+                        batch: Vec::new(),
                         claims: Claims::default(),
                         checks: Checks::new(Schedule::new(share(), now)),
                         barriers: Vec::new(),
@@ -193,7 +196,6 @@ impl Room {
             Input::Repaired(repaired) => self.repaired(repaired),
             Input::Event(message) => {
                 self.event(message);
-                self.proceed();
                 self.take_waiting_events(BURST);
             }
             Input::Time => {}

@@ -47,6 +47,7 @@ impl Room {
                 None => break,
             }
         }
+        self.flush();
         if self.follower.watermark() != before {
             self.settle_barriers();
         }
@@ -113,25 +114,30 @@ impl Room {
         self.settle_barriers();
     }
 
-    /// Takes up to `most` live messages that have already come, as long as no socket is pressed.
+    /// Takes up to `most` live messages that have already come, and delivers them together, as long as no socket is
+    /// pressed.
     pub(super) fn take_waiting_events(&mut self, most: usize) {
+        let mut is_empty = false;
+        let mut bytes = 0;
         for _ in 0..most {
-            if !self.members.is_unpressed() {
+            if self.members.is_pressed_by(bytes) {
                 break;
             }
             // The runtime's budget for a task would say that nothing is there after some hundred.
             match unconstrained(self.ears.events.next()).now_or_never() {
                 Some(Some(message)) => {
+                    bytes += message.payload.len();
                     self.event(message);
-                    self.proceed();
                 }
                 Some(None) | None => {
-                    if self.follower.is_live() {
-                        self.members.caught_up();
-                    }
+                    is_empty = true;
                     break;
                 }
             }
+        }
+        self.proceed();
+        if is_empty && self.follower.is_live() {
+            self.members.caught_up();
         }
     }
 

@@ -1,7 +1,6 @@
 //! The sockets of a room, and the fan-out to them.
 
 use std::collections::HashMap;
-use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -59,15 +58,58 @@ pub(super) struct Members {
     anew: Option<Instant>,
 }
 
+/// A notification on its way to the members that it is for.
+#[derive(Debug)]
+pub(super) struct Addressed {
+    pub(super) mark: Mark,
+    /// The notification's.
+    pub(super) id: String,
+    pub(super) recipients: Recipients,
+    pub(super) frame: Arc<Frame>,
+}
+
 /// What a fan-out did.
 #[derive(Debug, Default)]
 pub(super) struct FanOut {
-    /// Sockets that have it: written, or in their queue.
+    /// Notifications that sockets have: written, or in their queue.
     pub(super) delivered: u64,
-    /// Those of them whose kernel has it.
+    /// Those of them that the kernel has.
     pub(super) written: u64,
+    /// Of their texts.
+    pub(super) bytes: u64,
     /// Sockets whose queue was full; they are no members any more.
     pub(super) slow: Vec<(SessionId, Member)>,
+}
+
+impl Addressed {
+    fn is_for_all(&self) -> bool {
+        matches!(self.recipients, Recipients::Everyone)
+    }
+}
+
+impl FanOut {
+    /// Gives `frames` to one socket.
+    fn push(
+        &mut self,
+        session: SessionId,
+        member: &Member,
+        frames: &[Arc<Frame>],
+        sample: &mut Sample,
+        slow: &mut Vec<SessionId>,
+    ) {
+        if frames.is_empty() {
+            return;
+        }
+        let pushed = member.writer.push(frames, sample.next());
+        self.delivered += pushed.written + pushed.queued;
+        self.written += pushed.written;
+        let written = usize::try_from(pushed.written).unwrap_or(usize::MAX);
+        let texts = frames.iter().take(written).map(|frame| frame.len() as u64);
+        self.bytes += texts.sum::<u64>();
+        if pushed.overflowed {
+            slow.push(session);
+        }
+    }
 }
 
 impl Members {
@@ -108,72 +150,95 @@ impl Members {
         }
     }
 
-    /// Puts `frame` in the queue of each member that it is for and whose floor is below `event`.
-    /// The deliveries to `traced` of them have spans: not always to the same ones, so that each socket
+    /// Gives each of `batch`, in order, to the members that it is for and whose floor is below it, with one write for
+    /// each socket. The deliveries to `traced` of them have spans: not always to the same ones, so that each socket
     /// of a busy room is seen now and then.
-    pub(super) fn fan_out(
-        &mut self,
-        event: Mark,
-        recipients: &Recipients,
-        frame: &Arc<Frame>,
-        traced: usize,
-    ) -> FanOut {
-        self.unseen = self.unseen.saturating_add(frame.len());
-        self.burst = self.burst.saturating_add(frame.len());
+    pub(super) fn fan_out(&mut self, batch: &[Addressed], traced: usize) -> FanOut {
+        let bytes = batch.iter().map(|one| one.frame.len()).sum();
+        self.unseen = self.unseen.saturating_add(bytes);
+        self.burst = self.burst.saturating_add(bytes);
         let mut out = FanOut::default();
-        let mut slow = Vec::new();
-        let reached = if traced == 0 {
-            0
-        } else {
-            self.reached(recipients)
-        };
-        let mut sample = Sample::new(event.sequence, reached, traced);
-        let mut push = |session: SessionId, member: &Member| {
-            if !member.floor.is_below(event) {
-                return;
-            }
-            let pushed = member.writer.push(slice::from_ref(frame), sample.next());
-            out.written += pushed.written;
-            out.delivered += pushed.written + pushed.queued;
-            if pushed.overflowed {
-                slow.push(session);
-            }
-        };
-        match recipients {
-            Recipients::Everyone => {
-                for (session, member) in &self.by_session {
-                    push(*session, member);
-                }
-            }
-            Recipients::Users(users) => {
-                for session in users
-                    .iter()
-                    .filter_map(|user| self.by_subject.get(user.as_str()))
-                    .flatten()
-                {
-                    if let Some(member) = self.by_session.get(session) {
-                        push(*session, member);
-                    }
-                }
-            }
-        }
-        for session in slow {
-            if let Some(member) = self.remove(session) {
-                out.slow.push((session, member));
+        // For all and for some by turns, so that each socket gets them in order.
+        for run in batch.chunk_by(|one, next| one.is_for_all() == next.is_for_all()) {
+            match run.first() {
+                Some(first) if first.is_for_all() => self.fan_out_to_all(run, traced, &mut out),
+                _ => self.fan_out_to_some(run, traced, &mut out),
             }
         }
         out
     }
 
-    /// How many members a notification for `recipients` goes to, if none has joined since.
-    fn reached(&self, recipients: &Recipients) -> usize {
+    fn fan_out_to_all(&mut self, run: &[Addressed], traced: usize, out: &mut FanOut) {
+        let frames: Vec<_> = run.iter().map(|one| Arc::clone(&one.frame)).collect();
+        let mut sample = Sample::of(run, self.by_session.len(), traced);
+        let mut slow = Vec::new();
+        for (session, member) in &self.by_session {
+            // Who joined while these were on their way gets the later ones.
+            let is_above = |one: &Addressed| member.floor.is_below(one.mark);
+            if run.iter().all(is_above) {
+                out.push(*session, member, &frames, &mut sample, &mut slow);
+            } else {
+                let above = run.iter().filter(|one| is_above(one));
+                let frames: Vec<_> = above.map(|one| Arc::clone(&one.frame)).collect();
+                out.push(*session, member, &frames, &mut sample, &mut slow);
+            }
+        }
+        self.remove_slow(slow, out);
+    }
+
+    fn fan_out_to_some(&mut self, run: &[Addressed], traced: usize, out: &mut FanOut) {
+        let reached = run.iter().flat_map(|one| {
+            let sessions = self.sessions(&one.recipients);
+            sessions.map(move |session| (session, one))
+        });
+        let mut reached: Vec<_> = reached.collect();
+        // Stable: each socket keeps their order.
+        reached.sort_by_key(|(session, _)| *session);
+        let mut sample = Sample::of(run, reached.len(), traced);
+        let mut slow = Vec::new();
+        for of_one in reached.chunk_by(|(one, _), (next, _)| one == next) {
+            let Some((session, member)) = of_one
+                .first()
+                .and_then(|(session, _)| self.by_session.get_key_value(session))
+            else {
+                continue;
+            };
+            let above = of_one
+                .iter()
+                .filter(|(_, one)| member.floor.is_below(one.mark));
+            let frames: Vec<_> = above.map(|(_, one)| Arc::clone(&one.frame)).collect();
+            out.push(*session, member, &frames, &mut sample, &mut slow);
+        }
+        self.remove_slow(slow, out);
+    }
+
+    /// How many members `recipients` names.
+    pub(super) fn reached(&self, recipients: &Recipients) -> usize {
         match recipients {
             Recipients::Everyone => self.by_session.len(),
-            Recipients::Users(users) => users
-                .iter()
-                .filter_map(|user| self.by_subject.get(user.as_str()))
-                .map(Vec::len)
-                .sum(),
+            Recipients::Users(_) => self.sessions(recipients).count(),
+        }
+    }
+
+    /// The sessions of those whom `recipients` name.
+    fn sessions(&self, recipients: &Recipients) -> impl Iterator<Item = SessionId> {
+        let users = match recipients {
+            Recipients::Everyone => None,
+            Recipients::Users(users) => Some(users),
+        };
+        users
+            .into_iter()
+            .flatten()
+            .filter_map(|user| self.by_subject.get(user.as_str()))
+            .flatten()
+            .copied()
+    }
+
+    fn remove_slow(&mut self, slow: Vec<SessionId>, out: &mut FanOut) {
+        for session in slow {
+            if let Some(member) = self.remove(session) {
+                out.slow.push((session, member));
+            }
         }
     }
 
@@ -182,7 +247,7 @@ impl Members {
     /// It may go on for a quarter of the limit without a look, so that no queue overflows between two
     /// looks for another reason than its socket's. More than that at once is a burst.
     pub(super) fn pressed(&mut self, now: Instant) -> Option<Instant> {
-        if self.is_unpressed() {
+        if !self.is_pressed_by(0) {
             return None;
         }
         let is_burst = self.burst >= self.limit() / 4;
@@ -194,9 +259,9 @@ impl Members {
         until
     }
 
-    /// Whether the fan-out may go on without a look at the queues.
-    pub(super) fn is_unpressed(&self) -> bool {
-        self.unseen < self.limit() / 4
+    /// Whether with so many bytes more it is time for a look at the queues.
+    pub(super) fn is_pressed_by(&self, bytes: usize) -> bool {
+        self.unseen.saturating_add(bytes) >= self.limit() / 4
     }
 
     /// Bytes that may wait for one socket, as things stand.
@@ -235,6 +300,12 @@ struct Sample {
 }
 
 impl Sample {
+    /// Of so many deliveries of `run`, `traced`.
+    fn of(run: &[Addressed], reached: usize, traced: usize) -> Self {
+        let first = run.first().map_or(0, |one| one.mark.sequence);
+        Self::new(first, reached, traced)
+    }
+
     fn new(sequence: u64, members: usize, traced: usize) -> Self {
         let places = members.saturating_sub(traced) as u64 + 1;
         Self {
@@ -259,6 +330,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use chrono::DateTime;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -270,7 +342,17 @@ mod tests {
     }
 
     fn join(members: &mut Members, number: u128, subject: &str, floor: u64) -> Writer {
-        let writer = Writer::new(1024, Arc::default());
+        join_with(members, number, subject, floor, 1024)
+    }
+
+    fn join_with(
+        members: &mut Members,
+        number: u128,
+        subject: &str,
+        floor: u64,
+        limit: usize,
+    ) -> Writer {
+        let writer = Writer::new(limit, Arc::default());
         members.insert(
             SessionId::from_u128(number),
             Member {
@@ -286,44 +368,34 @@ mod tests {
         writer
     }
 
+    fn to(users: &[&str]) -> Recipients {
+        Recipients::Users(users.iter().map(|user| (*user).to_owned()).collect())
+    }
+
+    fn addressed(sequence: u64, recipients: Recipients, length: usize) -> Addressed {
+        Addressed {
+            mark: mark(sequence),
+            id: String::new(),
+            recipients,
+            frame: Frame::of_length(length),
+        }
+    }
+
     #[test]
     fn a_notification_goes_to_its_recipients_above_their_floor() {
         let mut members = Members::default();
         join(&mut members, 1, "ann", 5);
         join(&mut members, 2, "bob", 7);
-        let frame = Frame::of_length(1);
-        let to = |users: &[&str]| {
-            Recipients::Users(
-                users
-                    .iter()
-                    .map(|user| (*user).to_owned())
-                    .collect::<BTreeSet<_>>(),
-            )
+        let delivered = |members: &mut Members, sequence, recipients| {
+            let one = addressed(sequence, recipients, 1);
+            members.fan_out(&[one], 0).delivered
         };
-        assert_eq!(
-            members
-                .fan_out(mark(6), &Recipients::Everyone, &frame, 0)
-                .delivered,
-            1
-        );
-        assert_eq!(
-            members
-                .fan_out(mark(8), &Recipients::Everyone, &frame, 0)
-                .delivered,
-            2
-        );
-        assert_eq!(
-            members
-                .fan_out(mark(8), &to(&["ann", "eve"]), &frame, 0)
-                .delivered,
-            1
-        );
-        assert_eq!(members.fan_out(mark(8), &to(&[]), &frame, 0).delivered, 0);
+        assert_eq!(delivered(&mut members, 6, Recipients::Everyone), 1);
+        assert_eq!(delivered(&mut members, 8, Recipients::Everyone), 2);
+        assert_eq!(delivered(&mut members, 8, to(&["ann", "eve"])), 1);
+        assert_eq!(delivered(&mut members, 8, to(&[])), 0);
         members.remove(SessionId::from_u128(1));
-        assert_eq!(
-            members.fan_out(mark(8), &to(&["ann"]), &frame, 0).delivered,
-            0
-        );
+        assert_eq!(delivered(&mut members, 8, to(&["ann"])), 0);
     }
 
     #[test]
@@ -331,35 +403,55 @@ mod tests {
         let mut members = Members::default();
         join(&mut members, 1, "ann", 0);
         join(&mut members, 2, "bob", 0);
-        let frame = Frame::of_length(500);
-        let recipients = Recipients::Users(BTreeSet::from(["ann".to_owned()]));
-        assert_eq!(
-            members.fan_out(mark(1), &recipients, &frame, 0).delivered,
-            1
-        );
-        let out = members.fan_out(mark(2), &recipients, &frame, 0);
-        assert_eq!(out.slow.len(), 1);
-        assert_eq!(
-            members
-                .fan_out(mark(4), &Recipients::Everyone, &frame, 0)
-                .delivered,
-            1
-        );
+        let first = members.fan_out(&[addressed(1, to(&["ann"]), 500)], 0);
+        assert_eq!((first.delivered, first.slow.len()), (1, 0));
+        let batch = [
+            addressed(2, to(&["ann"]), 500),
+            addressed(4, Recipients::Everyone, 500),
+        ];
+        let second = members.fan_out(&batch, 0);
+        assert_eq!((second.delivered, second.slow.len()), (1, 1));
     }
 
     #[test]
     fn a_burst_waits_for_a_queue_that_is_half_full_until_its_socket_has_had_its_turn() {
         let mut members = Members::default();
         let writer = join(&mut members, 1, "ann", 0);
-        let frame = Frame::of_length(600);
         let mut now = Instant::now();
         assert_eq!(members.pressed(now), None);
-        members.fan_out(mark(1), &Recipients::Everyone, &frame, 0);
+        members.fan_out(&[addressed(1, Recipients::Everyone, 600)], 0);
         for _ in 0..10_000 {
             now = members.pressed(now).expect("a wait");
         }
         writer.end_after(crate::socket::CloseReason::Restart);
         assert_eq!(members.pressed(now), None);
+    }
+
+    proptest! {
+        /// Sent together or one by one: each socket gets the same, in the same order.
+        #[test]
+        fn a_batch_is_its_notifications_one_after_the_other(
+            floors in prop::collection::vec(0u64..12, 1..6),
+            events in prop::collection::vec(prop::option::of(prop::collection::btree_set(0usize..6, 0..4)), 1..20),
+        ) {
+            let batch: Vec<_> = (1u64..).zip(events).map(|(sequence, users)| {
+                let recipients = match users {
+                    Some(users) => Recipients::Users(users.iter().map(|user| format!("u{user}")).collect()),
+                    None => Recipients::Everyone,
+                };
+                addressed(sequence, recipients, usize::try_from(sequence).unwrap())
+            }).collect();
+            let got = |size: usize| {
+                let mut members = Members::default();
+                let writers: Vec<_> = floors.iter().enumerate().map(|(user, floor)| {
+                    join_with(&mut members, user as u128, &format!("u{user}"), *floor, usize::MAX)
+                }).collect();
+                let parts = batch.chunks(size).map(|part| members.fan_out(part, 0).delivered);
+                let delivered: u64 = parts.sum();
+                (delivered, writers.iter().map(Writer::drained).collect::<Vec<_>>())
+            };
+            prop_assert_eq!(got(1), got(batch.len()));
+        }
     }
 
     #[test]
@@ -374,16 +466,5 @@ mod tests {
             }
             assert_eq!(seen.len(), if traced == 0 { 0 } else { members });
         }
-    }
-
-    #[test]
-    fn of_recipients_only_those_who_are_there_are_counted_for_the_sample() {
-        let mut members = Members::default();
-        for number in 0..50 {
-            join(&mut members, number, &format!("u{number}"), 0);
-        }
-        let users = (40..90).map(|number| format!("u{number}")).collect();
-        assert_eq!(members.reached(&Recipients::Users(users)), 10);
-        assert_eq!(members.reached(&Recipients::Everyone), 50);
     }
 }

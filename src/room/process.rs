@@ -1,17 +1,23 @@
 //! What a room does with one event that is to be delivered: decode, project, fan out, each stage
 //! timed and, where its trace is recorded, with a span.
 
+use std::slice;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
+use super::SessionId;
 use super::actor::Room;
 use super::follower::Delivery;
+use super::members::{Addressed, FanOut, Member};
 use crate::event::{BadEvent, Event, StoredMessage};
 use crate::projection::{Identity, Notification};
 use crate::socket::Frame;
 use crate::telemetry::{Clock, EventFacts, EventTrace, Stage};
+
+/// Events that are sent together, at most. As many frames go to the kernel at once.
+const BATCH: usize = 64;
 
 /// What is known of an event before it is decoded.
 struct Arrival<'a> {
@@ -76,7 +82,7 @@ impl Room {
             trace.projected(decoded_at, projected_at, size);
         }
         match projected {
-            Ok(notification) => self.fan_out(&arrival, &notification, trace),
+            Ok(notification) => self.frame(&arrival, notification, trace),
             Err(bad) => self.refuse(&arrival, &bad, identity, trace),
         }
     }
@@ -123,7 +129,7 @@ impl Room {
         trace: Option<EventTrace>,
     ) {
         self.context.metrics.event_bad(bad.reason);
-        self.traffic.add(0);
+        self.traffic.add(1, 0);
         debug!(
             notification = identity.notification_id(),
             workspace = %self.workspace,
@@ -140,54 +146,89 @@ impl Room {
             .report_traced(arrival.message, bad, trace);
     }
 
-    fn fan_out(
+    /// Makes the frame. It goes out with the next ones, unless its trace is recorded.
+    fn frame(
         &mut self,
         arrival: &Arrival<'_>,
-        notification: &Notification,
+        notification: Notification,
         trace: Option<EventTrace>,
     ) {
-        let metrics = &self.context.metrics;
-        metrics.event_projected();
+        self.context.metrics.event_projected();
         let began = Clock::now();
         let span = trace
             .as_ref()
             .map(|trace| trace.fan_out(self.workspace.as_str(), began.at));
         let sample = span.as_ref().map_or(0, |span| span.sample());
-        let size = notification.encoded.len();
         let frame = Frame::new(
             &notification.encoded,
             began,
             arrival.delay + (began.at - arrival.clock.at),
             span.as_ref().filter(|_| sample > 0).map(|span| span.send()),
-            metrics.depth(),
+            self.context.metrics.depth(),
         );
-        let mark = arrival.message.mark();
-        let out = self
-            .members
-            .fan_out(mark, &notification.recipients, &frame, sample);
+        let addressed = Addressed {
+            mark: arrival.message.mark(),
+            id: notification.id,
+            recipients: notification.recipients,
+            frame,
+        };
+        let (Some(trace), Some(span)) = (trace, span) else {
+            self.batch.push(addressed);
+            let bytes = self.batch.iter().map(|one| one.frame.len()).sum();
+            if self.batch.len() >= BATCH || self.members.is_pressed_by(bytes) {
+                self.flush();
+            }
+            return;
+        };
+        // What came before goes first.
+        self.flush();
+        let (out, ended) = self.fan_out(slice::from_ref(&addressed), sample);
+        span.end(out.delivered, out.slow.len(), ended);
+        trace.end(ended);
+        self.close_slow(out.slow);
+    }
+
+    /// Sends what waits to be sent together.
+    pub(super) fn flush(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        let (out, _) = self.fan_out(&batch, 0);
+        self.close_slow(out.slow);
+        batch.clear();
+        self.batch = batch;
+    }
+
+    fn fan_out(&mut self, batch: &[Addressed], sample: usize) -> (FanOut, Instant) {
+        let began = Instant::now();
+        let out = self.members.fan_out(batch, sample);
         let ended = Instant::now();
+        let metrics = &self.context.metrics;
         metrics.queued(out.delivered);
-        metrics.written(out.written, out.written * size as u64);
-        metrics.stage(Stage::FanOut, ended - began.at);
-        metrics.latency(arrival.delay + (ended - arrival.clock.at));
-        self.traffic.add(out.delivered);
-        if let Some(span) = span {
-            span.end(out.delivered, out.slow.len(), ended);
+        metrics.written(out.written, out.bytes);
+        let each = (ended - began) / u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        for one in batch {
+            metrics.stage(Stage::FanOut, each);
+            let frame = &one.frame;
+            metrics.latency(frame.age + (ended - frame.made.at));
+            debug!(
+                notification = one.id,
+                workspace = %self.workspace,
+                sequence = one.mark.sequence,
+                size = frame.len(),
+                recipients = self.members.reached(&one.recipients),
+                "event fanned out"
+            );
         }
-        debug!(
-            notification = notification.id,
-            workspace = %self.workspace,
-            sequence = mark.sequence,
-            size,
-            recipients = out.delivered,
-            "event fanned out"
-        );
-        for (session, member) in out.slow {
-            debug!(%session, notification = notification.id, "socket too slow");
+        self.traffic.add(batch.len() as u64, out.delivered);
+        (out, ended)
+    }
+
+    fn close_slow(&mut self, slow: Vec<(SessionId, Member)>) {
+        for (session, member) in slow {
+            debug!(%session, "socket too slow");
             self.left(member.user, session);
-        }
-        if let Some(trace) = trace {
-            trace.end(ended);
         }
     }
 }

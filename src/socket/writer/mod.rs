@@ -92,7 +92,10 @@ impl Writer {
             // It is opened once, so there is none yet.
             let _ = self.0.tcp.set(tcp);
         }
-        self.lock().phase = Phase::Open;
+        let mut state = self.lock();
+        if state.phase == Phase::Joining {
+            state.phase = Phase::Open;
+        }
     }
 
     /// The connection, where there is no TLS.
@@ -275,6 +278,20 @@ impl Writer {
     /// The kernel takes nothing of what was taken from here.
     pub(super) fn refused(&self) {
         self.lock().refused(Instant::now());
+    }
+
+    /// All that waits, as if it were written.
+    #[cfg(test)]
+    pub(crate) fn drained(&self) -> Vec<u8> {
+        self.open(None);
+        let mut bytes = Vec::new();
+        loop {
+            let before = bytes.len();
+            self.take_bytes(usize::MAX, &mut bytes);
+            if bytes.len() == before {
+                return bytes;
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

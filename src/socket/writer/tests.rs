@@ -33,18 +33,6 @@ const ENDED: Pushed = Pushed {
     overflowed: false,
 };
 
-/// Takes all that waits, of a socket whose 101 is out.
-fn take_all(writer: &Writer) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        let before = bytes.len();
-        writer.take_bytes(usize::MAX, &mut bytes);
-        if bytes.len() == before {
-            return bytes;
-        }
-    }
-}
-
 #[test]
 fn what_does_not_fit_ends_the_queue_and_drops_it() {
     let writer = writer(1000);
@@ -54,7 +42,7 @@ fn what_does_not_fit_ends_the_queue_and_drops_it() {
     assert_eq!(push(&writer, 1), ENDED);
     assert_eq!(writer.ending(), Some(CloseReason::TooSlow));
     writer.open(None);
-    assert_eq!(take_all(&writer), b"");
+    assert_eq!(writer.drained(), b"");
 }
 
 #[test]
@@ -63,7 +51,7 @@ fn one_frame_always_fits_an_empty_queue() {
     writer.open(None);
     for _ in 0..2 {
         assert_eq!(push(&writer, 500), QUEUED);
-        assert_eq!(take_all(&writer).len(), 504);
+        assert_eq!(writer.drained().len(), 504);
     }
     assert_eq!(writer.progress().0, 2);
 }
@@ -76,7 +64,7 @@ fn an_end_waits_for_what_was_queued_and_the_first_reason_stands() {
     writer.end_after(CloseReason::Restart);
     assert_eq!(push(&writer, 1), ENDED);
     writer.open(None);
-    assert_eq!(take_all(&writer), b"\x81\x01x");
+    assert_eq!(writer.drained(), b"\x81\x01x");
     assert_eq!(writer.ending(), Some(CloseReason::Inactive));
 }
 
@@ -84,9 +72,11 @@ fn an_end_waits_for_what_was_queued_and_the_first_reason_stands() {
 fn nothing_is_written_before_the_101_is_out() {
     let writer = writer(1000);
     push(&writer, 3);
-    assert_eq!(take_all(&writer), b"");
+    let mut bytes = Vec::new();
+    writer.take_bytes(usize::MAX, &mut bytes);
+    assert_eq!(bytes, b"");
     writer.open(None);
-    assert_eq!(take_all(&writer), b"\x81\x03xxx");
+    assert_eq!(writer.drained(), b"\x81\x03xxx");
 }
 
 #[test]
@@ -100,15 +90,17 @@ fn control_frames_overtake_the_queue_and_a_close_drops_it() {
     writer.pong(Bytes::from_static(b"[old pong]"));
     writer.ping(Bytes::from_static(b"[ping]"));
     writer.pong(Bytes::from_static(b"[pong]"));
-    bytes.extend(take_all(&writer));
+    bytes.extend(writer.drained());
     assert_eq!(bytes, b"\x81\x01x[pong][ping]\x81\x02xx");
     push(&writer, 3);
     writer.ping(Bytes::from_static(b"[ping]"));
     writer.close(Bytes::from_static(b"[close]"), Undelivered::Closed);
-    assert_eq!(take_all(&writer), b"[ping][close]");
+    assert_eq!(writer.drained(), b"[ping][close]");
     writer.over(Undelivered::Closed);
     writer.ping(Bytes::from_static(b"[ping]"));
-    assert_eq!(take_all(&writer), b"");
+    let mut bytes = Vec::new();
+    writer.take_bytes(usize::MAX, &mut bytes);
+    assert_eq!(bytes, b"");
     assert_eq!(writer.0.depth.not_written(), (0, 1));
 }
 
@@ -174,7 +166,7 @@ fn a_frame_counts_once_for_however_many_sockets_it_waits() {
     assert_eq!(gateway.depth.memory(), 204 + 3 * 32);
     drop(frame);
     for (writer, left) in gateway.writers.iter().zip([204 + 2 * 32, 204 + 32, 0]) {
-        assert_eq!(take_all(writer).len(), 204);
+        assert_eq!(writer.drained().len(), 204);
         // What was written is told of once more.
         writer.take_written();
         assert_eq!(gateway.depth.memory(), left);
@@ -206,7 +198,7 @@ fn near_the_ceiling_the_fullest_queue_ends_and_what_it_held_lets_the_others_go_o
     assert_eq!(gateway.push(18, 10), QUEUED);
     // Who has taken what it had goes on whatever the others do.
     for _ in 0..100 {
-        take_all(&gateway.writers[1]);
+        gateway.writers[1].drained();
         assert_eq!(gateway.push(1, 10), QUEUED);
     }
 }
@@ -313,7 +305,7 @@ proptest! {
                 }
             }
         }
-        bytes.extend(take_all(&writer));
+        bytes.extend(writer.drained());
         let mut rest = &bytes[..];
         while let Some((&first, after)) = rest.split_first() {
             let (length, header) = match after[0] {
@@ -352,7 +344,7 @@ proptest! {
                     }
                 }
                 5..=6 => {
-                    take_all(writer);
+                    writer.drained();
                     writer.take_written();
                 }
                 _ => writer.end_after(CloseReason::Inactive),

@@ -25,9 +25,9 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// One event and the queues it went to.
-    pub(crate) fn add(&self, deliveries: u64) {
-        self.events.fetch_add(1, Ordering::Relaxed);
+    /// So many events, and the sockets they went to.
+    pub(crate) fn add(&self, events: u64, deliveries: u64) {
+        self.events.fetch_add(events, Ordering::Relaxed);
         self.deliveries.fetch_add(deliveries, Ordering::Relaxed);
     }
 
@@ -230,7 +230,7 @@ mod tests {
     }
 
     fn add(traffic: &Traffic, events: usize) {
-        (0..events).for_each(|_| traffic.add(2));
+        (0..events).for_each(|_| traffic.add(1, 2));
     }
 
     #[test]
@@ -280,7 +280,7 @@ mod tests {
         for number in 0..100_000 {
             let workspace = slug(&format!("w{number}"));
             let traffic = busiest.open(&workspace);
-            traffic.add(1);
+            traffic.add(1, 1);
             busiest.close(&workspace, &traffic);
         }
         let state = busiest.lock();
