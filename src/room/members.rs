@@ -51,8 +51,6 @@ pub(super) struct Members {
     by_subject: HashMap<Arc<str>, Vec<SessionId>>,
     /// Bytes that each queue may have got since it was last looked at them.
     unseen: usize,
-    /// Bytes that each may have got since nothing more waited to be delivered.
-    burst: usize,
     pressure: Pressure,
     /// When the stream was last found to be another one.
     anew: Option<Instant>,
@@ -156,7 +154,6 @@ impl Members {
     pub(super) fn fan_out(&mut self, batch: &[Addressed], traced: usize) -> FanOut {
         let bytes = batch.iter().map(|one| one.frame.len()).sum();
         self.unseen = self.unseen.saturating_add(bytes);
-        self.burst = self.burst.saturating_add(bytes);
         let mut out = FanOut::default();
         // For all and for some by turns, so that each socket gets them in order.
         for run in batch.chunk_by(|one, next| one.is_for_all() == next.is_for_all()) {
@@ -245,14 +242,14 @@ impl Members {
     /// Until when the fan-out waits for sockets that have not taken what it gave them; `None`: it goes on.
     ///
     /// It may go on for a quarter of the limit without a look, so that no queue overflows between two
-    /// looks for another reason than its socket's. More than that at once is a burst.
+    /// looks for another reason than its socket's.
     pub(super) fn pressed(&mut self, now: Instant) -> Option<Instant> {
         if !self.is_pressed_by(0) {
             return None;
         }
-        let is_burst = self.burst >= self.limit() / 4;
-        let loads = self.by_session.values().map(|member| member.writer.load());
-        let until = self.pressure.judge(now, is_burst, loads);
+        let writers = self.by_session.values().map(|member| &member.writer);
+        let loads = writers.map(|writer| writer.load(now));
+        let until = self.pressure.judge(now, loads);
         if until.is_none() {
             self.unseen = 0;
         }
@@ -270,9 +267,9 @@ impl Members {
         one.map_or(usize::MAX, |member| member.writer.limit())
     }
 
-    /// Nothing more waits to be delivered: if there was a burst, it is over.
+    /// Nothing more waits to be delivered.
     pub(super) fn caught_up(&mut self) {
-        self.burst = 0;
+        self.pressure.caught_up();
     }
 
     /// The stream is another one: of the sequences of all floors read so far nothing follows any more.

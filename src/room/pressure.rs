@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::socket::{Load, SLOW_AFTER, Standing};
 
-/// While most of those that are behind take something within this time, the burst is too large, and no socket
-/// too slow.
-const MOVES_WITHIN: Duration = Duration::from_secs(1);
+/// Queues that were filled within this time were so by a burst.
+const BURST: Duration = Duration::from_millis(250);
 /// When to look again.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -21,6 +20,8 @@ pub(super) struct Pressure {
     few: Budget,
     /// For most of them, while these hardly move.
     most: Budget,
+    /// There is a burst, until nothing more waits to be delivered.
+    is_burst: bool,
 }
 
 /// Some time, which comes back slowly.
@@ -50,20 +51,26 @@ impl Default for Pressure {
         Self {
             few: Budget::new(Duration::from_millis(250), 100),
             most: Budget::new(Duration::from_secs(4), 25),
+            is_burst: false,
         }
     }
 }
 
 impl Pressure {
-    /// Until when the intake waits, as the queues of the room's sockets stand, and whether there is a burst; `None`:
-    /// it goes on.
+    /// Nothing more waits to be delivered.
+    pub(super) fn caught_up(&mut self) {
+        self.is_burst = false;
+    }
+
+    /// Until when the intake waits, as the queues of the room's sockets stand; `None`: it goes on.
     pub(super) fn judge(
         &mut self,
         now: Instant,
-        is_burst: bool,
         loads: impl Iterator<Item = Load>,
     ) -> Option<Instant> {
-        let wait = wait(now, is_burst, loads);
+        let crowd = Crowd::of(now, loads);
+        self.is_burst |= 2 * crowd.filled_quickly > crowd.half_full;
+        let wait = crowd.wait(self.is_burst);
         let few = self.few.left(now, matches!(wait, Some(Wait::ForFew(_))));
         let most = self.most.left(now, wait == Some(Wait::ForMost));
         let until = match wait? {
@@ -101,35 +108,62 @@ impl Budget {
     }
 }
 
-fn wait(now: Instant, is_burst: bool, loads: impl Iterator<Item = Load>) -> Option<Wait> {
-    let (mut all, mut behind, mut moving) = (0usize, 0usize, 0usize);
-    let (mut is_pressed, mut is_due) = (false, false);
-    let mut slow_at: Option<Instant> = None;
-    for load in loads {
-        all += 1;
-        let moved = match load.standing {
-            Standing::Clear => continue,
-            Standing::Due => {
-                is_due |= load.is_half_full;
-                now
+/// How many sockets stand how.
+#[derive(Debug, Default)]
+struct Crowd {
+    all: usize,
+    behind: usize,
+    moving: usize,
+    half_full: usize,
+    filled_quickly: usize,
+    /// A queue is half full whose socket had no turn.
+    is_due: bool,
+    /// When the last of those with a queue that is half full is slow.
+    slow_at: Option<Instant>,
+}
+
+impl Crowd {
+    fn of(now: Instant, loads: impl Iterator<Item = Load>) -> Self {
+        let mut crowd = Self::default();
+        for load in loads {
+            crowd.all += 1;
+            let since = match load.standing {
+                Standing::Clear => continue,
+                Standing::Due => now,
+                Standing::Refused { since } => since,
+            };
+            crowd.behind += 1;
+            crowd.moving += usize::from(load.moves);
+            if !load.is_half_full {
+                continue;
             }
-            Standing::Refused { since } => since,
-        };
-        behind += 1;
-        moving += usize::from(now.saturating_duration_since(moved) < MOVES_WITHIN);
-        is_pressed |= load.is_half_full;
-        let slow = moved + SLOW_AFTER;
-        if load.is_half_full && now < slow {
-            slow_at = slow_at.max(Some(slow));
+            crowd.half_full += 1;
+            crowd.is_due |= load.standing == Standing::Due;
+            let is_young = |oldest| now.saturating_duration_since(oldest) < BURST;
+            crowd.filled_quickly += usize::from(load.oldest.is_some_and(is_young));
+            let slow = since + SLOW_AFTER;
+            if now < slow {
+                crowd.slow_at = crowd.slow_at.max(Some(slow));
+            }
         }
+        crowd
     }
-    let are_most = is_pressed && 2 * behind > all;
-    if is_due || are_most && 2 * moving > behind {
-        Some(Wait::Free)
-    } else if are_most && is_burst {
-        Some(Wait::ForMost)
-    } else {
-        slow_at.map(Wait::ForFew)
+
+    fn wait(&self, is_burst: bool) -> Option<Wait> {
+        if self.half_full == 0 {
+            return None;
+        }
+        if self.is_due {
+            return Some(Wait::Free);
+        }
+        let are_most = 2 * self.behind > self.all;
+        if are_most && 2 * self.moving > self.behind {
+            return Some(Wait::Free);
+        }
+        if are_most && is_burst {
+            return Some(Wait::ForMost);
+        }
+        self.slow_at.map(Wait::ForFew)
     }
 }
 
@@ -144,7 +178,9 @@ mod tests {
     fn load(standing: Standing) -> Load {
         Load {
             standing,
+            moves: true,
             is_half_full: standing != Standing::Clear,
+            oldest: None,
         }
     }
 
@@ -155,14 +191,18 @@ mod tests {
         start: Instant,
         all: usize,
         behind: usize,
-        age: Duration,
+        (age, moves): (Duration, bool),
     ) -> Duration {
         let mut now = start;
         while now < start + MINUTE {
             let since = now - age;
-            let refused = std::iter::repeat_n(load(Standing::Refused { since }), behind);
+            let refused = Load {
+                moves,
+                ..load(Standing::Refused { since })
+            };
+            let refused = std::iter::repeat_n(refused, behind);
             let clear = std::iter::repeat(load(Standing::Clear));
-            let Some(until) = pressure.judge(now, true, refused.chain(clear).take(all)) else {
+            let Some(until) = pressure.judge(now, refused.chain(clear).take(all)) else {
                 break;
             };
             now = until;
@@ -175,50 +215,72 @@ mod tests {
         let few = Duration::from_millis(250);
         let most = Duration::from_secs(4);
         let never = Duration::ZERO;
-        for (all, behind, age, expected) in [
+        for (all, behind, age, moves, expected) in [
             // Few.
-            (10, 1, never, few),
-            (10, 5, never, few),
-            (10, 5, SLOW_AFTER, never),
+            (10, 1, never, true, few),
+            (10, 5, never, false, few),
+            (10, 5, SLOW_AFTER, true, never),
             // Most, who move.
-            (10, 6, never, MINUTE),
-            (1, 1, MOVES_WITHIN / 2, MINUTE),
+            (10, 6, never, true, MINUTE),
+            (1, 1, SLOW_AFTER, true, MINUTE),
             // Most, who hardly do.
-            (110, 100, MOVES_WITHIN, most),
-            (1, 1, MOVES_WITHIN, most),
+            (110, 100, never, false, most),
+            (1, 1, SLOW_AFTER, false, most),
             // None.
-            (10, 0, never, never),
-            (0, 0, never, never),
+            (10, 0, never, true, never),
+            (0, 0, never, true, never),
         ] {
             let start = Instant::now() + MINUTE;
-            let waited = waits(&mut Pressure::default(), start, all, behind, age);
-            assert_eq!(waited, expected, "{behind} of {all} since {age:?}");
+            let mut pressure = Pressure {
+                is_burst: true,
+                ..Pressure::default()
+            };
+            let waited = waits(&mut pressure, start, all, behind, (age, moves));
+            assert_eq!(waited, expected, "{behind} of {all} since {age:?}, {moves}");
         }
     }
 
+    /// Slow sockets fill their queues slowly, however many they are.
     #[test]
-    fn without_a_burst_nobody_waits_for_most_who_hardly_move() {
-        let start = Instant::now() + MINUTE;
-        let since = start - MOVES_WITHIN;
-        let loads = [load(Standing::Refused { since })];
+    fn nobody_waits_for_most_who_hardly_move_if_not_in_a_burst() {
+        let now = Instant::now() + MINUTE;
+        let filled = |age: Duration| {
+            let load = Load {
+                moves: false,
+                oldest: Some(now - age),
+                ..load(Standing::Refused {
+                    since: now - SLOW_AFTER,
+                })
+            };
+            std::iter::repeat_n(load, 3)
+        };
         let mut pressure = Pressure::default();
-        assert_eq!(pressure.judge(start, false, loads.into_iter()), None);
-        assert!(pressure.judge(start, true, loads.into_iter()).is_some());
+        assert_eq!(pressure.judge(now, filled(BURST)), None);
+        assert!(pressure.judge(now, filled(BURST / 2)).is_some());
+        assert!(
+            pressure.judge(now, filled(MINUTE)).is_some(),
+            "the burst goes on"
+        );
+        pressure.caught_up();
+        assert_eq!(pressure.judge(now, filled(MINUTE)), None);
     }
 
     #[test]
     fn what_was_waited_for_some_is_not_waited_for_others_and_comes_back_slowly() {
         let mut pressure = Pressure::default();
         let start = Instant::now() + MINUTE;
-        let few = waits(&mut pressure, start, 10, 1, Duration::ZERO);
+        let few = waits(&mut pressure, start, 10, 1, (Duration::ZERO, true));
         let next = start + few;
         assert_eq!(
-            waits(&mut pressure, next, 10, 5, Duration::ZERO),
+            waits(&mut pressure, next, 10, 5, (Duration::ZERO, true)),
             Duration::ZERO
         );
         let later = next + Duration::from_secs(1);
-        pressure.judge(later, true, std::iter::empty());
-        assert_eq!(waits(&mut pressure, later, 10, 3, Duration::ZERO), few / 25);
+        pressure.judge(later, std::iter::empty());
+        assert_eq!(
+            waits(&mut pressure, later, 10, 3, (Duration::ZERO, true)),
+            few / 25
+        );
     }
 
     #[test]
@@ -227,9 +289,7 @@ mod tests {
         let mut now = Instant::now();
         let loads = [Standing::Due, Standing::Clear, Standing::Clear].map(load);
         for _ in 0..10_000 {
-            now = pressure
-                .judge(now, false, loads.into_iter())
-                .expect("a wait");
+            now = pressure.judge(now, loads.into_iter()).expect("a wait");
         }
         assert_eq!(pressure.few.spent + pressure.most.spent, Duration::ZERO);
     }
@@ -245,9 +305,11 @@ mod tests {
                     Some(age) => Standing::Refused { since: now - Duration::from_millis(age) },
                     None => Standing::Due,
                 },
+                moves: true,
                 is_half_full: false,
+                oldest: Some(now),
             });
-            prop_assert_eq!(Pressure::default().judge(now, true, loads), None);
+            prop_assert_eq!(Pressure::default().judge(now, loads), None);
         }
     }
 }

@@ -168,9 +168,9 @@ impl Writer {
         self.lock().probe.take()
     }
 
-    /// How the queue stands.
-    pub fn load(&self) -> Load {
-        self.lock().load(self.0.may_hold())
+    /// How the queue stands `now`.
+    pub fn load(&self, now: Instant) -> Load {
+        self.lock().load(now, self.0.may_hold())
     }
 
     /// Bytes that may wait, as things stand.
@@ -178,10 +178,10 @@ impl Writer {
         self.0.may_hold()
     }
 
-    /// How many notifications were written, and when the last of them was made.
+    /// Bytes that the kernel took, and when the last notification that was written was made.
     pub(super) fn progress(&self) -> (u64, Option<Instant>) {
         let state = self.lock();
-        (state.written, state.active_at)
+        (state.taken, state.active_at)
     }
 
     /// Wakes `cx` at the next change. To be called before looking, so that no change is missed.
@@ -387,6 +387,7 @@ fn write_frames<'a>(
     };
     // What is wrong with the connection its task finds out, which has what waits.
     let mut left = wrote.unwrap_or(0);
+    state.taken += left as u64;
     let mut rest = frames.iter();
     while let Some(frame) = rest.as_slice().first()
         && left >= frame.bytes.len()

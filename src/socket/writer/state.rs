@@ -17,6 +17,11 @@ use crate::socket::{CloseReason, Frame};
 /// A socket of which the kernel takes nothing for so long is slow: once its queue is full, it is closed.
 pub const SLOW_AFTER: Duration = Duration::from_millis(250);
 
+/// How long the looks at a queue are apart by which it is told whether it moves.
+const MOVES_WITHIN: Duration = Duration::from_secs(1);
+/// It does if the kernel took so many of its bytes meanwhile, a part of what may wait.
+const MOVES_BY: usize = 16;
+
 /// Frames that are written with one system call, at most.
 pub(super) const FRAMES_AT_ONCE: usize = 64;
 /// What an entry of a queue costs beyond its frame: its slot.
@@ -46,10 +51,12 @@ pub(super) struct State {
     bytes: usize,
     /// Since when the kernel takes nothing of what there is.
     refused_since: Option<Instant>,
+    /// Bytes that the kernel took, in all.
+    pub(super) taken: u64,
+    /// The last look at these.
+    look: Option<Look>,
     /// When a notification was written last.
     pub(super) active_at: Option<Instant>,
-    /// How many were.
-    pub(super) written: u64,
     /// What was written of the queue, and not told yet.
     unreported: Option<Box<Written>>,
     /// Nothing more is taken; why.
@@ -58,6 +65,14 @@ pub(super) struct State {
     pub(super) successor: Option<SessionId>,
     /// A ping that is to be sent for somebody; it tells of the pong.
     pub(super) probe: Option<oneshot::Sender<()>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    at: Instant,
+    taken: u64,
+    /// Since the one before; none was while this queue waits.
+    has_moved: Option<bool>,
 }
 
 /// What is left of a frame of which the kernel has a part.
@@ -100,8 +115,12 @@ impl Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
     pub standing: Standing,
+    /// The kernel takes something of it.
+    pub moves: bool,
     /// More than half of what may wait does.
     pub is_half_full: bool,
+    /// When the first of what waits was made.
+    pub oldest: Option<Instant>,
 }
 
 /// What a queue waits for.
@@ -151,16 +170,38 @@ impl State {
         has_some && matches!(self.phase, Phase::Open | Phase::Closing)
     }
 
-    pub(super) fn load(&self, limit: usize) -> Load {
+    /// How the queue stands `now`, of which `limit` may wait.
+    pub(super) fn load(&mut self, now: Instant, limit: usize) -> Load {
         let standing = match self.refused_since {
             _ if self.end.is_some() || self.queue.is_empty() => Standing::Clear,
             Some(since) => Standing::Refused { since },
             None => Standing::Due,
         };
+        let moves = standing == Standing::Due || self.moves(now, limit);
         Load {
             standing,
+            moves,
             is_half_full: standing != Standing::Clear && self.bytes > limit / 2,
+            oldest: self.queue.front().map(|entry| entry.frame.made.at),
         }
+    }
+
+    /// Whether the kernel takes a fair part of the limit in a second.
+    fn moves(&mut self, now: Instant, limit: usize) -> bool {
+        let Some(look) = &mut self.look else {
+            return true;
+        };
+        let passed = now.saturating_duration_since(look.at);
+        let taken = (self.taken - look.taken) as f64;
+        let has_moved = taken >= (limit / MOVES_BY) as f64 * passed.as_secs_f64();
+        if passed >= MOVES_WITHIN {
+            *look = Look {
+                at: now,
+                taken: self.taken,
+                has_moved: Some(has_moved),
+            };
+        }
+        look.has_moved.unwrap_or(has_moved)
     }
 
     /// Whether one more entry of `cost` fits. One always fits an empty queue: a socket that has taken all
@@ -170,6 +211,14 @@ impl State {
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
+        if self.queue.is_empty() {
+            // Before, it kept up.
+            self.look = Some(Look {
+                at: entry.frame.made.at,
+                taken: self.taken,
+                has_moved: None,
+            });
+        }
         self.bytes += entry.cost();
         self.queue.push_back(entry);
     }
@@ -266,7 +315,6 @@ impl State {
 
     /// The kernel has all of a frame that never waited.
     pub(super) fn note_written(&mut self, frame: &Frame) {
-        self.written += 1;
         self.active_at = Some(frame.made.at);
     }
 
@@ -277,6 +325,7 @@ impl State {
         if count == 0 {
             return (0, 0);
         }
+        self.taken += count as u64;
         // It moves: if it is refused again, that is from then on.
         self.refused_since = None;
         if let Some(mut begun) = self.begun.take() {

@@ -1,4 +1,5 @@
 use std::io::Read as _;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::io::AsyncReadExt;
@@ -37,7 +38,7 @@ const ENDED: Pushed = Pushed {
 fn what_does_not_fit_ends_the_queue_and_drops_it() {
     let writer = writer(1000);
     assert_eq!(push(&writer, 500), QUEUED);
-    assert!(writer.load().is_half_full);
+    assert!(writer.load(Instant::now()).is_half_full);
     assert_eq!(push(&writer, 500), OVERFLOWED);
     assert_eq!(push(&writer, 1), ENDED);
     assert_eq!(writer.ending(), Some(CloseReason::TooSlow));
@@ -53,7 +54,7 @@ fn one_frame_always_fits_an_empty_queue() {
         assert_eq!(push(&writer, 500), QUEUED);
         assert_eq!(writer.drained().len(), 504);
     }
-    assert_eq!(writer.progress().0, 2);
+    assert_eq!(writer.progress().0, 2 * 504);
 }
 
 #[test]
@@ -211,6 +212,33 @@ fn at_the_ceiling_an_empty_queue_still_takes_one() {
     assert_eq!(gateway.push(0, 1), OVERFLOWED);
 }
 
+#[test]
+fn a_queue_moves_if_the_kernel_takes_a_part_of_its_limit_in_a_second() {
+    let writer = writer(32_000);
+    writer.open(None);
+    for _ in 0..20 {
+        push(&writer, 996);
+    }
+    let start = writer.load(Instant::now()).oldest.expect("they wait");
+    let mut bytes = Vec::new();
+    for (at, takes, moves) in [
+        // 2,000 bytes a second, from the time on when it began to wait.
+        (100, 199, false),
+        (200, 250, true),
+        (1000, 1551, true),
+        // What was so in the last whole second holds.
+        (1500, 0, true),
+        (2000, 1999, false),
+        (3500, 3000, true),
+    ] {
+        let most = bytes.len() + takes;
+        writer.take_bytes(most, &mut bytes);
+        writer.refused();
+        let now = start + Duration::from_millis(at);
+        assert_eq!(writer.load(now).moves, moves, "{at}");
+    }
+}
+
 /// A connection with a writer at one end.
 async fn pair(limit: usize) -> (Writer, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -240,7 +268,10 @@ async fn what_the_kernel_takes_is_written_at_once_and_the_rest_by_the_task() {
         queued += pushed.queued;
     }
     assert!(queued > 0, "the kernel took two megabytes");
-    assert!(matches!(writer.load().standing, Standing::Refused { .. }));
+    assert!(matches!(
+        writer.load(Instant::now()).standing,
+        Standing::Refused { .. }
+    ));
     let all = (written + queued) as usize * 1004;
     let reads = async {
         let mut bytes = vec![0; all];
@@ -260,8 +291,8 @@ async fn what_the_kernel_takes_is_written_at_once_and_the_rest_by_the_task() {
     }
     let told = writer.take_written().expect("some waited");
     assert_eq!((told.notifications, told.bytes), (queued, queued * 1000));
-    assert_eq!(writer.load().standing, Standing::Clear);
-    assert_eq!(writer.progress().0, written + queued);
+    assert_eq!(writer.load(Instant::now()).standing, Standing::Clear);
+    assert_eq!(writer.progress().0, (written + queued) * 1004);
 }
 
 /// A runtime that had no time to hear of it must not close a socket that keeps up.
@@ -269,7 +300,7 @@ async fn what_the_kernel_takes_is_written_at_once_and_the_rest_by_the_task() {
 async fn before_a_socket_is_closed_as_slow_the_kernel_is_asked_once_more() {
     let (writer, client) = pair(100_000).await;
     let frames: Vec<_> = (0..8).map(|_| Frame::of_length(1000)).collect();
-    while !writer.load().is_half_full {
+    while !writer.load(Instant::now()).is_half_full {
         assert!(!writer.push(&frames, false).overflowed);
     }
     let mut client = client.into_std().expect("it is ours");
