@@ -20,7 +20,7 @@ pub(super) struct Member {
     pub(super) user: UserKey,
     /// The token's `sub`, which `recipients` name.
     pub(super) subject: Arc<str>,
-    /// The pump has the other end.
+    /// Shared with its task.
     pub(super) writer: Writer,
     /// Only what is stored above it is for this socket.
     pub(super) floor: Floor,

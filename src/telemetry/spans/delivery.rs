@@ -27,7 +27,7 @@ pub(crate) struct Sent<'a> {
     pub(crate) size: usize,
     /// When it came into the queue.
     pub(crate) queued: Clock,
-    /// When the pump took it out.
+    /// When its writing began.
     pub(crate) taken: Instant,
     /// When the kernel had all of it.
     pub(crate) written: Instant,
