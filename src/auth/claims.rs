@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::grants::workspaces;
-use super::{AuthError, Identity, UserKey};
+use super::grants::{claim, workspaces};
+use super::{AuthError, Identity, Judged, UserKey, Workspaces};
 use crate::config::IssuerConfig;
 use crate::json::{Map, Number, Value};
 
@@ -43,43 +43,61 @@ impl Rules {
         }
     }
 
-    /// Whose the claims are, as of `now`; `issuer` is theirs. Time is judged last, so that
-    /// [`AuthError::Expired`] means that a newer token of the same kind would pass, and
-    /// [`AuthError::NotYet`] that this one will.
+    /// Whose the claims are, as of `now`; `issuer` is theirs, and its settings stand in `place`. Time is
+    /// judged last, so that [`AuthError::Expired`] means that a newer token of the same kind would pass,
+    /// and a moment from which it is valid that this one will.
     ///
     /// # Errors
-    /// [`AuthError`].
-    pub(super) fn identity(
+    /// [`AuthError`], but [`AuthError::NotYet`].
+    pub(super) fn judge<'a>(
         &self,
         claims: &Map,
         issuer: Option<&str>,
         now: SystemTime,
-    ) -> Result<Identity, AuthError> {
+        place: &'a str,
+    ) -> Result<Judged<'a>, AuthError> {
         let subject = self.user(claims)?;
         self.check_audience(claims)?;
-        let ahead = match claims.get("nbf") {
+        let not_before = present(claims, "nbf")
+            .map(|nbf| numeric_date(nbf, NBF_NO_DATE, NBF_TOO_FAR))
+            .transpose()?;
+        let ahead = match not_before {
             // RFC 7519 section 4.1.5: the current time must be after or equal to it.
-            Some(nbf) => ahead(
-                numeric_date(nbf, NBF_NO_DATE, NBF_TOO_FAR)?,
-                later(now, self.leeway.max(NBF_LEEWAY_MIN)),
-            )?,
+            Some(not_before) => ahead(not_before, later(now, self.leeway.max(NBF_LEEWAY_MIN)))?,
             None => Duration::ZERO,
         };
-        let exp = claims.get("exp").ok_or(NO_EXP)?;
-        let expires_at = later(numeric_date(exp, EXP_NO_DATE, EXP_TOO_FAR)?, self.leeway);
+        let exp = present(claims, "exp").ok_or(NO_EXP)?;
+        let exp = numeric_date(exp, EXP_NO_DATE, EXP_TOO_FAR)?;
+        let expires_at = later(exp, self.leeway);
         // RFC 7519 section 4.1.4: the current time must be before it.
         if now >= expires_at {
             return Err(AuthError::Expired);
         }
-        if !ahead.is_zero() {
-            return Err(AuthError::NotYet(ahead));
+        if not_before.is_some_and(|not_before| exp <= not_before) {
+            return Err(NEVER);
         }
-        Ok(Identity {
-            user: UserKey::new(issuer, &subject),
-            subject: Arc::from(subject),
-            expires_at,
-            workspaces: workspaces(claims, &self.workspaces_claim, &self.workspaces_prefix),
+        let workspaces = workspaces(claims, &self.workspaces_claim, &self.workspaces_prefix);
+        Ok(Judged {
+            no_access: self.no_access(claims, &workspaces),
+            identity: Identity {
+                user: UserKey::new(issuer, &subject),
+                subject: Arc::from(subject),
+                expires_at,
+                workspaces,
+            },
+            ahead,
+            now,
+            place,
         })
+    }
+
+    /// Why a workspace is not granted that is not among these.
+    fn no_access(&self, claims: &Map, workspaces: &Workspaces) -> &'static str {
+        match (claim(claims, &self.workspaces_claim), workspaces) {
+            (None | Some(Value::Null), _) => NO_WORKSPACES,
+            (_, Workspaces::Some(slugs)) if slugs.is_empty() => UNUSABLE_WORKSPACES,
+            _ => OTHER_WORKSPACES,
+        }
     }
 
     /// The first of the user's claims that is there. One that cannot be a user is not passed over
@@ -88,11 +106,8 @@ impl Rules {
         let mut named = self.user_claims.iter().filter_map(|name| claims.get(name));
         match named.find(|claim| !claim.is_null()).ok_or(NO_USER)? {
             // With half of a surrogate pair, two users could have one name: the reader replaces each half.
-            Value::String(name)
-                if !name.is_empty() && !name.contains(char::REPLACEMENT_CHARACTER) =>
-            {
-                Ok(Cow::Borrowed(name))
-            }
+            Value::String(name) if name.contains(char::REPLACEMENT_CHARACTER) => Err(REPLACED_USER),
+            Value::String(name) if !name.is_empty() => Ok(Cow::Borrowed(name)),
             Value::Number(number) if is_integer(number) => Ok(Cow::Borrowed(number.as_str())),
             _ => Err(BAD_USER),
         }
@@ -118,16 +133,27 @@ const NO_USER: AuthError =
     AuthError::Invalid("it has no claim with the user (user_claim, by default sub)");
 const BAD_USER: AuthError =
     AuthError::Invalid("its claim with the user is neither text nor an integer of 64 bits");
+const REPLACED_USER: AuthError = AuthError::Invalid(
+    "its claim with the user has half of a surrogate pair or U+FFFD: two users could have one such name",
+);
+const NO_WORKSPACES: &str =
+    "it has no claim with the workspaces (workspaces_claim, by default workspaces)";
+const UNUSABLE_WORKSPACES: &str =
+    "its claim with the workspaces grants nothing that can be used (see workspaces_prefix)";
+const OTHER_WORKSPACES: &str = "it does not grant the workspace asked for";
 const AUDIENCE: AuthError = AuthError::Invalid("its aud is not the configured audience");
 const NO_EXP: AuthError = AuthError::Invalid("it has no exp");
-const EXP_NO_DATE: AuthError = AuthError::Invalid("its exp is not a date");
+const EXP_NO_DATE: AuthError =
+    AuthError::Invalid("its exp is not a date, which is a number of seconds since 1970");
 const EXP_TOO_FAR: AuthError = AuthError::Invalid(
     "its exp is beyond the year 9999: it seems to be in milliseconds, dates are in seconds",
 );
-const NBF_NO_DATE: AuthError = AuthError::Invalid("its nbf is not a date");
+const NBF_NO_DATE: AuthError =
+    AuthError::Invalid("its nbf is not a date, which is a number of seconds since 1970");
 const NBF_TOO_FAR: AuthError = AuthError::Invalid(
     "its nbf is beyond the year 9999: it seems to be in milliseconds, dates are in seconds",
 );
+const NEVER: AuthError = AuthError::Invalid("its exp is not after its nbf: it is never valid");
 const NOT_YET: AuthError = AuthError::Invalid("it is not yet valid");
 
 /// The `iss` of the claims.
@@ -135,14 +161,22 @@ const NOT_YET: AuthError = AuthError::Invalid("it is not yet valid");
 /// # Errors
 /// It is there and not a name.
 pub(super) fn issuer(claims: &Map) -> Result<Option<&str>, AuthError> {
-    match claims.get("iss") {
+    match present(claims, "iss") {
         None => Ok(None),
         // A user is one of their issuer's: what is said of a user's name holds for its, too.
-        Some(Value::String(issuer)) if !issuer.contains(char::REPLACEMENT_CHARACTER) => {
-            Ok(Some(issuer.as_str()))
+        Some(Value::String(issuer)) if issuer.contains(char::REPLACEMENT_CHARACTER) => {
+            Err(AuthError::Invalid(
+                "its iss has half of a surrogate pair or U+FFFD: two issuers could have one such name",
+            ))
         }
+        Some(Value::String(issuer)) => Ok(Some(issuer.as_str())),
         Some(_) => Err(AuthError::Invalid("its iss is not a name")),
     }
+}
+
+/// The claim `name`. Serialisers write null for what is absent.
+fn present<'a>(claims: &'a Map, name: &str) -> Option<&'a Value> {
+    claims.get(name).filter(|claim| !claim.is_null())
 }
 
 /// Whether it is an integer of 64 bits. Others may be larger than what the issuer's software can tell apart,

@@ -46,7 +46,7 @@ pub(super) fn workspaces(claims: &Map, name: &str, prefix: &str) -> Workspaces {
 
 /// The claim of that name, whatever it holds; only where there is none, what stands at the end of
 /// the path. Each step is one whole name: a client called `a.b` is not the way to `a`'s `b`.
-fn claim<'a>(claims: &'a Map, name: &str) -> Option<&'a Value> {
+pub(super) fn claim<'a>(claims: &'a Map, name: &str) -> Option<&'a Value> {
     if let Some(claim) = claims.get(name) {
         return Some(claim);
     }

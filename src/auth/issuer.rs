@@ -59,7 +59,10 @@ impl Issuers {
         let index = entry_for(names, iss);
         index.and_then(|index| self.0.get(index)).ok_or(match iss {
             None => AuthError::Invalid("it has no iss"),
-            Some(_) => AuthError::Invalid("its iss is not a configured issuer"),
+            Some(_) => AuthError::Invalid(
+                "its iss is not a configured issuer: compare `issuer` letter for letter, \
+                 also a slash at its end",
+            ),
         })
     }
 }

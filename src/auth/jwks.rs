@@ -56,7 +56,7 @@ impl KeySet {
         let mut nearest = UNKNOWN_KEY;
         for NamedKey { id, key } in &self.0 {
             if let (Some(id), Some(asked)) = (id, &jws.key_id)
-                && id != asked
+                && asked.as_str() != Some(id)
             {
                 continue;
             }
@@ -85,7 +85,7 @@ pub(super) struct Remark {
 }
 
 /// Why a file is not a key set. Completes a sentence that begins with the file's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum JwksError {
     /// It is not JSON.
     #[error("is {0}")]
@@ -96,8 +96,26 @@ pub(super) enum JwksError {
     NoKeys,
     #[error("is one JSON Web Key: write it as {{\"keys\":[…]}}")]
     OneKey,
-    #[error("holds no usable key: RSA, EC P-256, EC P-384 and Ed25519 keys for signatures are")]
-    NothingUsable,
+    /// With what is wrong with the first keys.
+    #[error("holds no usable key: RSA, EC P-256, EC P-384 and Ed25519 keys for signatures are{0}")]
+    NothingUsable(String),
+}
+
+/// So many keys of a set in which nothing can be used are told what is wrong with them.
+const TOLD_MAX: usize = 3;
+
+impl JwksError {
+    fn nothing_usable(remarks: &[Remark]) -> Self {
+        let mut told: String = remarks
+            .iter()
+            .take(TOLD_MAX)
+            .map(|Remark { index, text, .. }| format!("; keys[{index}]: {text}"))
+            .collect();
+        if remarks.len() > TOLD_MAX {
+            told.push_str(&format!("; and {} more", remarks.len() - TOLD_MAX));
+        }
+        Self::NothingUsable(told)
+    }
 }
 
 /// Reads a key set. Entries that cannot be used are left out, as RFC 7517 section 5 asks, each with
@@ -143,7 +161,7 @@ pub(super) fn parse(file: &[u8]) -> Result<(KeySet, Vec<Remark>), JwksError> {
         }
     }
     if keys.is_empty() {
-        return Err(JwksError::NothingUsable);
+        return Err(JwksError::nothing_usable(&remarks));
     }
     Ok((KeySet(keys), remarks))
 }

@@ -55,6 +55,8 @@ struct Reading {
     stamp: Option<Stamp>,
     read_at: Instant,
     looked_at: Instant,
+    /// When it was first found to be away, or as it now is and not usable: half-written, perhaps.
+    unusable_at: Option<Instant>,
 }
 
 impl JwksFile {
@@ -76,6 +78,7 @@ impl JwksFile {
                 stamp: Some(stamp),
                 read_at: now,
                 looked_at: now,
+                unusable_at: None,
             }),
         })
     }
@@ -84,7 +87,8 @@ impl JwksFile {
     /// has changed the answer is the new set's.
     ///
     /// # Errors
-    /// As [`KeySet::verify`].
+    /// As [`KeySet::verify`]; [`AuthError::NotYet`] where the file has keys that are not known yet, or
+    /// may soon have them.
     pub(super) fn verify(&self, jws: &Jws<'_>, now: Instant) -> Result<(), AuthError> {
         self.look_now_and_then(now);
         let keys = self.keys();
@@ -92,13 +96,16 @@ impl JwksFile {
             Ok(()) => return Ok(()),
             Err(refusal) => refusal,
         };
-        self.refresh(now);
+        let unknown_for = self.refresh(now);
         let newer = self.keys();
-        if Arc::ptr_eq(&keys, &newer) {
-            Err(refusal)
+        let refusal = if Arc::ptr_eq(&keys, &newer) {
+            refusal
+        } else if let Err(refusal) = newer.verify(jws) {
+            refusal
         } else {
-            newer.verify(jws)
-        }
+            return Ok(());
+        };
+        Err(unknown_for.map_or(refusal, AuthError::NotYet))
     }
 
     fn keys(&self) -> Arc<KeySet> {
@@ -118,7 +125,10 @@ impl JwksFile {
 
     /// Reads the file again if it has changed and was not read a moment ago. What cannot be used
     /// leaves the old keys in force, with one warning for each change of the file.
-    fn refresh(&self, now: Instant) {
+    ///
+    /// Gives how long its keys are still unknown: until it may be read again, or until a file that is
+    /// away or cannot be used has had the time to be written.
+    fn refresh(&self, now: Instant) -> Option<Duration> {
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         reading.looked_at = now;
         // A look costs a microsecond and is not limited: only so does a token of a new key pass at
@@ -128,17 +138,24 @@ impl JwksFile {
             Err(error) => {
                 // Perhaps between two names of a swap: not a read, so that the next look may read.
                 if reading.stamp.take().is_some() {
+                    reading.unusable_at = Some(now);
                     self.warn_kept(&error);
                 }
-                return;
+                return reading.unusable_at.and_then(|since| pause(since, now));
             }
         };
-        let too_soon = now.saturating_duration_since(reading.read_at) < READ_INTERVAL;
-        if reading.stamp.as_ref() == Some(&stamp) || (too_soon && reading.stamp.is_some()) {
-            return;
+        if reading.stamp.as_ref() == Some(&stamp) {
+            return reading.unusable_at.and_then(|since| pause(since, now));
+        }
+        if reading.stamp.is_some()
+            && let Some(pause) = pause(reading.read_at, now)
+        {
+            return Some(pause);
         }
         reading.read_at = now;
-        match read(&self.path, self.algorithms.as_deref()) {
+        let read = read(&self.path, self.algorithms.as_deref());
+        reading.unusable_at = read.is_err().then_some(now);
+        match read {
             Ok((keys, stamp)) => {
                 reading.stamp = Some(stamp);
                 tracing::info!(path = %self.path.display(), keys = keys.len(), "key set reloaded");
@@ -149,6 +166,7 @@ impl JwksFile {
                 self.warn_kept(&error);
             }
         }
+        reading.unusable_at.map(|_| READ_INTERVAL)
     }
 
     fn warn_kept(&self, error: &dyn std::fmt::Display) {
@@ -158,6 +176,12 @@ impl JwksFile {
             "key set not reloaded, old keys stay in force"
         );
     }
+}
+
+/// What is left at `now` of the interval that began at `since`.
+fn pause(since: Instant, now: Instant) -> Option<Duration> {
+    let left = READ_INTERVAL.saturating_sub(now.saturating_duration_since(since));
+    (!left.is_zero()).then_some(left)
 }
 
 /// What tells one state of a file from another: a new file under the same name (as Kubernetes swaps

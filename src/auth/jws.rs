@@ -13,7 +13,8 @@ pub(super) struct Jws<'a> {
     /// What the token says it is signed with. A question to the key, never a choice of the key.
     pub algorithm: Algorithm,
     /// The header's `kid`, RFC 7515 section 4.1.4.
-    pub key_id: Option<String>,
+    /// One that is no text names no key.
+    pub key_id: Option<Value>,
     /// What is signed: the header and payload segments with the dot between them.
     pub message: &'a str,
     payload: &'a str,
@@ -29,7 +30,7 @@ impl<'a> Jws<'a> {
     pub(super) fn parse(token: &'a str) -> Result<Self, AuthError> {
         let (message, signature) = token.rsplit_once('.').ok_or(NOT_THREE_PARTS)?;
         let (header, payload) = message.split_once('.').ok_or(NOT_THREE_PARTS)?;
-        let header = object(header).ok_or(BAD_HEADER)?;
+        let header = object(header, &HEADER)?;
         // RFC 7515 section 4.1.11: a `crit` that is not understood refuses the token. Herald
         // understands no extension.
         if header.contains_key("crit") {
@@ -37,13 +38,9 @@ impl<'a> Jws<'a> {
         }
         let algorithm = match header.get("alg") {
             Some(Value::String(name)) => algorithm(name).ok_or(WRONG_ALGORITHM)?,
-            _ => return Err(BAD_HEADER),
+            _ => return Err(NO_ALGORITHM),
         };
-        let key_id = match header.get("kid") {
-            None => None,
-            Some(Value::String(id)) => Some(id.clone()),
-            Some(_) => return Err(BAD_HEADER),
-        };
+        let key_id = header.get("kid").filter(|id| !id.is_null()).cloned();
         Ok(Self {
             algorithm,
             key_id,
@@ -58,24 +55,44 @@ impl<'a> Jws<'a> {
     /// # Errors
     /// [`AuthError::Invalid`] where the payload is not a JSON object.
     pub(super) fn claims(&self) -> Result<Map, AuthError> {
-        object(self.payload).ok_or(BAD_PAYLOAD)
+        object(self.payload, &PAYLOAD)
     }
 }
 
 pub(super) const WRONG_ALGORITHM: AuthError =
     AuthError::Invalid("its algorithm is not one of the key's");
 const NOT_THREE_PARTS: AuthError = AuthError::Invalid("it does not have three parts");
-const BAD_HEADER: AuthError = AuthError::Invalid("its header is malformed");
-const BAD_PAYLOAD: AuthError = AuthError::Invalid("its claims are not a JSON object");
+const NO_ALGORITHM: AuthError = AuthError::Invalid("its header has no alg, or one that is no text");
 const EXTENSION: AuthError = AuthError::Invalid("it needs an extension");
+
+/// What is said of a segment that is no JSON object.
+struct Segment {
+    /// Completes "its … not JSON".
+    name: &'static str,
+    encoding: AuthError,
+    kind: AuthError,
+}
+
+const HEADER: Segment = Segment {
+    name: "header is",
+    encoding: AuthError::Invalid("its header is not base64url without padding"),
+    kind: AuthError::Invalid("its header is JSON, but not an object"),
+};
+const PAYLOAD: Segment = Segment {
+    name: "payload is",
+    encoding: AuthError::Invalid("its payload is not base64url without padding"),
+    kind: AuthError::Invalid("its payload is JSON, but not an object"),
+};
 
 /// A segment: base64url without padding (RFC 7515 section 2) of a JSON object. Of a name given
 /// twice the last value counts, as RFC 7515 section 4 and RFC 7519 section 4 allow.
-fn object(segment: &str) -> Option<Map> {
-    let bytes = URL_SAFE_NO_PAD.decode(segment).ok()?;
+fn object(text: &str, segment: &Segment) -> Result<Map, AuthError> {
+    let bytes = URL_SAFE_NO_PAD.decode(text);
+    let bytes = bytes.map_err(|_| segment.encoding)?;
     match json::parse(&bytes) {
-        Ok(Value::Object(map)) => Some(map),
-        _ => None,
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(segment.kind),
+        Err(error) => Err(AuthError::NotJson(segment.name, error)),
     }
 }
 

@@ -76,7 +76,7 @@ impl HmacSecret {
     /// Fewest bytes taken: the output size of SHA-256, RFC 7518 section 3.2.
     pub const MIN_BYTES: usize = 32;
 
-    /// Takes `bytes` but for one newline at their end, which editors and `echo` add.
+    /// Takes `bytes` but for what editors and `echo` add: a byte order mark, and one newline at the end.
     ///
     /// # Errors
     /// [`HmacSecretError`].
@@ -84,8 +84,14 @@ impl HmacSecret {
         let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         // A public key as a secret would let everyone who has it sign tokens.
-        if without_mark(bytes).starts_with(b"-----BEGIN ") {
+        let bytes = without_mark(bytes);
+        if bytes.starts_with(b"-----BEGIN ") {
             return Err(HmacSecretError::Pem);
+        }
+        // Text of ASCII has zeros then. Without them they may be any bytes.
+        let is_marked = [b"\xff\xfe", b"\xfe\xff"].map(|mark| bytes.starts_with(mark));
+        if is_marked.contains(&true) && bytes.contains(&0) {
+            return Err(HmacSecretError::Utf16);
         }
         if bytes.len() < Self::MIN_BYTES {
             return Err(HmacSecretError::Short);
@@ -123,6 +129,9 @@ pub enum HmacSecretError {
     /// The secret is a PEM file's text.
     #[error("holds a PEM key, not a shared secret: a public key belongs in public_key_file")]
     Pem,
+    /// The issuer has the text in another encoding.
+    #[error("is text in UTF-16: save it as UTF-8 or ASCII")]
+    Utf16,
 }
 
 /// Why a file is not a public key. Completes a sentence that begins with the file's name.
@@ -257,19 +266,23 @@ pub(super) enum RsaKeyError {
 
 /// The key of a modulus and exponent in base64url (RFC 7518 section 6.3.1), for all six algorithms.
 pub(super) fn rsa_key(modulus: &str, exponent: &str) -> Result<VerifyingKey, RsaKeyError> {
-    let bits = unsigned_bits(modulus).ok_or(RsaKeyError::Encoding)?;
+    let modulus = unsigned(modulus).ok_or(RsaKeyError::Encoding)?;
+    let exponent = unsigned(exponent).ok_or(RsaKeyError::Encoding)?;
+    let unused = modulus.first().map_or(0, |first| first.leading_zeros());
+    let bits = modulus.len() * 8 - unused as usize;
     if !RSA_BITS.contains(&bits) {
         return Err(RsaKeyError::Bits(bits));
     }
-    DecodingKey::from_rsa_components(modulus, exponent)
+    let [modulus, exponent] = [modulus, exponent].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
+    DecodingKey::from_rsa_components(&modulus, &exponent)
         .map(|key| VerifyingKey::new(AlgorithmFamily::Rsa.algorithms().to_vec(), key))
         .map_err(|_| RsaKeyError::Encoding)
 }
 
-/// Bits of a big-endian number in base64url, leading zeros left out.
-fn unsigned_bits(text: &str) -> Option<usize> {
+/// A big-endian number in base64url that is not 0. RFC 7518 section 2 wants no zero before it, but
+/// software writes the one that ASN.1 has there, and the library would not know the key with it.
+fn unsigned(text: &str) -> Option<Vec<u8>> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     let significant = bytes.iter().position(|byte| *byte != 0)?;
-    let first = bytes.get(significant)?;
-    Some((bytes.len() - significant) * 8 - first.leading_zeros() as usize)
+    bytes.get(significant..).map(<[u8]>::to_vec)
 }

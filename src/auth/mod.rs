@@ -10,6 +10,7 @@ mod claims;
 pub mod fuzzing;
 mod grants;
 mod issuer;
+mod judged;
 mod jwks;
 mod jwks_file;
 mod jws;
@@ -21,6 +22,7 @@ mod source;
 mod tests;
 mod user;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -29,6 +31,7 @@ use tracing::warn;
 
 pub(crate) use self::issuer::entry_for;
 use self::issuer::{Issuer, Issuers};
+pub use self::judged::Judged;
 use self::jws::Jws;
 pub use self::key::{HmacSecret, HmacSecretError};
 pub(crate) use self::presented::offered_subprotocols;
@@ -38,7 +41,7 @@ use self::source::KeySource;
 pub use self::user::UserKey;
 use crate::config::{AuthConfig, IssuerConfig, read_once};
 use crate::event::WorkspaceSlug;
-use crate::json::Map;
+use crate::json::{self, Map};
 
 /// Longest token taken, in bytes: twice the longest that proxies let through in a URL by default, so
 /// that a token that reaches a gateway is judged by what it says. A longer one is refused unread.
@@ -81,13 +84,33 @@ pub enum AuthError {
     /// The token is malformed, not signed by the key, or its claims are not right.
     #[error("invalid token: {0}")]
     Invalid(&'static str),
-    /// All is right but it only becomes valid after this while, which is short.
+    /// That part of the token is not JSON.
+    #[error("invalid token: its {0} {1}")]
+    NotJson(&'static str, json::Error),
+    /// It is to be tried again after this while, which is short: all is right and it only becomes valid
+    /// then, or the key set that may hold its key is read again then.
     #[error("token not yet valid")]
     NotYet(Duration),
     /// All is right but its time is over.
     #[error("token expired")]
     Expired,
 }
+
+impl AuthError {
+    /// What is wrong with the token, for the log.
+    fn reason(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Invalid(reason) => Some(Cow::Borrowed(reason)),
+            Self::NotJson(part, error) => Some(Cow::Owned(format!("its {part} {error}"))),
+            // That there is none, or that its time is over, is no fault.
+            Self::Missing | Self::NotYet(_) | Self::Expired => None,
+        }
+    }
+}
+
+/// In the log where a key set's file is away, half-written, or read again only in a moment.
+const KEYS_UNKNOWN: &str = "no key that is known signed it, and the file of the key set has just changed: \
+                            its sender is told to come again";
 
 /// The keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +142,14 @@ impl Verifier {
         self.verify_at(token, now, Instant::now())
     }
 
+    /// As [`Verifier::verify`], for who has more to judge before the moment from which it is valid.
+    ///
+    /// # Errors
+    /// [`AuthError`]; `NotYet` only where the keys are not known yet.
+    pub fn judge(&self, token: &str, now: SystemTime) -> Result<Judged<'_>, AuthError> {
+        self.judge_at(token, now, Instant::now())
+    }
+
     /// As [`Verifier::verify`]; `instant` is what rereading a key file is timed with.
     fn verify_at(
         &self,
@@ -126,22 +157,23 @@ impl Verifier {
         now: SystemTime,
         instant: Instant,
     ) -> Result<Identity, AuthError> {
+        self.judge_at(token, now, instant)?.valid_by(now)
+    }
+
+    fn judge_at(
+        &self,
+        token: &str,
+        now: SystemTime,
+        instant: Instant,
+    ) -> Result<Judged<'_>, AuthError> {
         let (issuer, claims) = self.signed(token, instant)?;
         let iss = claims::issuer(&claims)?;
-        let identity = issuer.rules.identity(&claims, iss, now);
-        match &identity {
-            // That its time is over is no fault.
-            Ok(_) | Err(AuthError::Expired | AuthError::Missing) => {}
+        let judged = issuer.rules.judge(&claims, iss, now, &issuer.place);
+        if let Some(reason) = judged.as_ref().err().and_then(AuthError::reason) {
             // The issuer itself wrote it: the settings, or its own, are to be looked at.
-            Err(AuthError::Invalid(reason)) => {
-                warn!(issuer = issuer.place, reason, "token refused");
-            }
-            Err(AuthError::NotYet(ahead)) => {
-                let seconds = ahead.as_secs_f64();
-                warn!(issuer = issuer.place, seconds, "token not yet valid");
-            }
+            warn!(issuer = issuer.place, reason = &*reason, "token refused");
         }
-        identity
+        judged
     }
 
     /// The claims of a token, and the issuer whose key signed it: the one that they name.
@@ -162,9 +194,14 @@ impl Verifier {
             issuer.keys.verify(&jws, instant)?;
             Ok((issuer, claims))
         })();
-        if let Err(AuthError::Invalid(reason)) = &signed {
+        let error = signed.as_ref().err();
+        let reason = match error {
+            Some(AuthError::NotYet(_)) => Some(Cow::Borrowed(KEYS_UNKNOWN)),
+            error => error.and_then(AuthError::reason),
+        };
+        if let Some(reason) = reason {
             // Anybody may have made it. A line of its own, so that many do not hide those above.
-            warn!(issuer = asked, reason, "token not verified");
+            warn!(issuer = asked, reason = &*reason, "token not verified");
         }
         signed
     }

@@ -136,7 +136,7 @@ impl From<AuthError> for CloseReason {
         match error {
             AuthError::Missing => Self::NoToken,
             // Where it can still be said, it is told to come later instead.
-            AuthError::Invalid(_) | AuthError::NotYet(_) => Self::BadToken,
+            AuthError::Invalid(_) | AuthError::NotJson(..) | AuthError::NotYet(_) => Self::BadToken,
             AuthError::Expired => Self::TokenExpired,
         }
     }

@@ -131,21 +131,15 @@ impl Doorway {
         until: SystemTime,
     ) -> Result<SystemTime, CloseReason> {
         let checked = (|| -> Result<SystemTime, Refusal> {
-            let (now, setup) = (SystemTime::now(), self.live.now());
-            let verifier = &setup.verifier;
-            let identity = match verifier.verify(token, now) {
-                Err(AuthError::NotYet(ahead)) if now + ahead <= until => {
-                    verifier.verify(token, now + ahead)
-                }
-                verified => verified,
-            }?;
-            if identity.user != user {
+            let setup = self.live.now();
+            let judged = setup.verifier.judge(token, SystemTime::now())?;
+            if judged.identity().user != user {
                 return Err(CloseReason::OtherUser.into());
             }
-            if !identity.workspaces.allow(workspace) {
+            if !judged.allows(workspace) {
                 return Err(CloseReason::NoAccess.into());
             }
-            Ok(identity.expires_at)
+            Ok(judged.valid_by(until)?.expires_at)
         })();
         self.count_check("refresh", checked.as_ref().err());
         match checked {
@@ -309,18 +303,28 @@ impl Doorway {
     }
 }
 
-/// Token, then slug, then access.
+/// Token, then slug, then access; the moment from which the token is valid comes last, since "later" promises
+/// that all else is right.
 fn check(
     setup: &Setup,
     token: &str,
     request: &Parts,
 ) -> Result<(Identity, WorkspaceSlug), Refusal> {
-    let identity = setup.verifier.verify(token, SystemTime::now())?;
-    let workspace = request::workspace(&request.uri)?;
-    if !identity.workspaces.allow(&workspace) {
+    let now = SystemTime::now();
+    let workspace = request::workspace(&request.uri);
+    let judged = match setup.verifier.judge(token, now) {
+        Err(AuthError::NotYet(pause)) => {
+            return Err(workspace
+                .err()
+                .map_or(Refusal::token_not_yet(pause), Into::into));
+        }
+        judged => judged?,
+    };
+    let workspace = workspace?;
+    if !judged.allows(&workspace) {
         return Err(CloseReason::NoAccess.into());
     }
-    Ok((identity, workspace))
+    Ok((judged.valid_by(now)?, workspace))
 }
 
 /// A member of a room that waits for its socket.

@@ -112,12 +112,15 @@ impl Refusal {
         )
     }
 
-    /// The token becomes valid in this time. 4001 would tell the client to stop for good.
+    /// The token becomes valid in this time, or the key set that may hold its key is read again. 4001 would
+    /// tell the client to stop for good.
     pub(super) const fn token_not_yet(retry_after: Duration) -> Self {
         Self::Http(HttpRefusal {
             status: StatusCode::SERVICE_UNAVAILABLE,
             reason: "token_not_yet",
-            text: Cow::Borrowed("this token is not valid yet: try again later\n"),
+            text: Cow::Borrowed(
+                "this token is not valid yet, or its key is not known yet: try again later\n",
+            ),
             retry_after: Some(retry_after),
         })
     }

@@ -8,6 +8,7 @@ use crate::support::client::Client;
 use crate::support::gateway::Gateway;
 use crate::support::nats::Nats;
 use crate::support::token::{at, signed};
+use crate::support::{PATIENCE, eventually};
 
 /// A good token but for `with`.
 fn token(with: &Value) -> String {
@@ -100,6 +101,75 @@ async fn a_fresh_token_that_is_valid_soon_does_not_end_the_socket() {
     let mut kim = join("kim", 60).await;
     kim.send(&fresh("kim", 600)).await;
     assert_eq!(kim.closed().await.0, 4001);
+}
+
+/// "Later" promises that the token will do: what needs no clock is judged before.
+#[tokio::test]
+async fn a_token_that_will_not_do_is_not_told_to_come_later() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats)
+        .set("log.level", "info")
+        .ready()
+        .await;
+    for (with, slug, expected) in [
+        (json!({}), "", (4002, "missing workspaceSlug")),
+        (
+            json!({}),
+            "&workspaceSlug=a.b",
+            (4002, "malformed workspaceSlug"),
+        ),
+        (
+            json!({}),
+            "&workspaceSlug=globex",
+            (4001, "no access to this workspace"),
+        ),
+        (
+            json!({ "exp": at(60) }),
+            "&workspaceSlug=acme",
+            (4001, "invalid token"),
+        ),
+        (
+            json!({ "exp": at(-1) }),
+            "&workspaceSlug=acme",
+            (4003, "token expired"),
+        ),
+    ] {
+        let mut claims = json!({ "nbf": at(60) });
+        claims
+            .as_object_mut()
+            .expect("claims")
+            .extend(with.as_object().expect("claims").clone());
+        let mut client =
+            Client::connect(&gateway, &format!("token={}{slug}", token(&claims))).await;
+        let (code, reason) = client.closed().await;
+        assert_eq!((code, &*reason), expected, "{with} {slug}");
+    }
+    // The client is not told why it has no access; who runs the gateway is.
+    let reason = "it does not grant the workspace asked for";
+    let told = eventually(PATIENCE, async || {
+        let line = gateway.log_line("token refused");
+        line.is_some_and(|line| line.contains(reason) && line.contains("\"auth\""))
+    });
+    assert!(told.await, "{}", gateway.output());
+    // The same over an open socket.
+    let token_of = |user: &str, with: &Value| {
+        let mut claims = json!({ "sub": user });
+        claims
+            .as_object_mut()
+            .expect("claims")
+            .extend(with.as_object().expect("claims").clone());
+        token(&claims)
+    };
+    for (user, with) in [
+        ("kim", json!({ "nbf": at(60), "workspaces": "globex" })),
+        ("joe", json!({ "nbf": at(60), "exp": at(60) })),
+    ] {
+        let query = format!("token={}&workspaceSlug=acme", token_of(user, &json!({})));
+        let mut client = Client::connect(&gateway, &query).await;
+        let fresh = json!({ "type": "token", "token": token_of(user, &with) });
+        client.send(&fresh.to_string()).await;
+        assert_eq!(client.closed().await.0, 4001, "{user}");
+    }
 }
 
 #[tokio::test]

@@ -30,12 +30,15 @@ fn check_strict(with: &Value) -> Result<Identity, AuthError> {
 
 #[test]
 fn wrong_claims_are_invalid() {
-    const NO_DATE: &str = "its exp is not a date";
+    const NO_DATE: &str = "its exp is not a date, which is a number of seconds since 1970";
+    const REPLACED: &str = "its claim with the user has half of a surrogate pair or U+FFFD: \
+                            two users could have one such name";
     const NO_USER: &str = "it has no claim with the user (user_claim, by default sub)";
     const NO_NAME: &str = "its claim with the user is neither text nor an integer of 64 bits";
     const NOT_YET: &str = "it is not yet valid";
     const NO_ISSUER: &str = "it has no iss";
-    const ISSUER: &str = "its iss is not a configured issuer";
+    const ISSUER: &str = "its iss is not a configured issuer: compare `issuer` letter for letter, \
+                          also a slash at its end";
     const MILLISECONDS: &str =
         "its exp is beyond the year 9999: it seems to be in milliseconds, dates are in seconds";
     const AUDIENCE: &str = "its aud is not the configured audience";
@@ -56,12 +59,15 @@ fn wrong_claims_are_invalid() {
         (json!({"sub": 1.5}), NO_NAME),
         (json!({"sub": 1.0}), NO_NAME),
         (json!({"sub": 1e30}), NO_NAME),
-        (json!({"sub": "a\u{fffd}"}), NO_NAME),
+        (json!({"sub": "a\u{fffd}"}), REPLACED),
         (json!({"sub": ["ada"]}), NO_NAME),
         (json!({"sub": {"id": "ada"}}), NO_NAME),
         (json!({"nbf": NOW + 121}), NOT_YET),
         (json!({"nbf": NOW as f64 + 120.5}), NOT_YET),
-        (json!({"nbf": "soon"}), "its nbf is not a date"),
+        (
+            json!({"nbf": "soon"}),
+            "its nbf is not a date, which is a number of seconds since 1970",
+        ),
         (
             json!({"nbf": NOW * 1000}),
             "its nbf is beyond the year 9999: it seems to be in milliseconds, dates are in seconds",
@@ -162,11 +168,20 @@ fn validity_begins_at_nbf_and_ends_before_exp() {
         assert_eq!(result.map(drop), expected, "{leeway} {offset}");
     }
     // What is never valid, or is not any more, is not worth waiting for.
-    let token = hs256(&claims(&json!({"nbf": NOW + 60, "exp": NOW})));
-    assert_eq!(
-        verifier(&with(0)).verify(&token, now()).map(drop),
-        Err(AuthError::Expired)
-    );
+    let never = Err(AuthError::Invalid(
+        "its exp is not after its nbf: it is never valid",
+    ));
+    for (leeway, exp, expected) in [
+        (0, NOW, expired),
+        (0, NOW + 30, never),
+        (30, NOW + 60, never),
+        (0, NOW + 60, never),
+        (0, NOW + 61, later(50.0)),
+    ] {
+        let token = hs256(&claims(&json!({"nbf": NOW + 60, "exp": exp})));
+        let result = verifier(&with(leeway)).verify(&token, now());
+        assert_eq!(result.map(drop), expected, "{leeway} {exp}");
+    }
 }
 
 /// A socket is closed when its token is no longer taken, not a leeway earlier.
@@ -213,6 +228,87 @@ fn dates_far_away_are_dates() {
         ..hmac_config()
     };
     assert!(check(&endless, &json!({})).is_ok());
+}
+
+/// Serialisers write null for what is absent.
+#[test]
+fn null_is_absent() {
+    for (header, nulls, ok) in [
+        (
+            r#"{"alg":"HS256","kid":null}"#,
+            r#""nbf":null,"iss":null"#,
+            true,
+        ),
+        // A single key has no id.
+        (r#"{"alg":"HS256","kid":1}"#, r#""nbf":0"#, true),
+        (r#"{"alg":"HS256"}"#, r#""nbf":false"#, false),
+        (r#"{"alg":"HS256"}"#, r#""iss":false"#, false),
+    ] {
+        let payload = format!(r#"{{"sub":"ada","exp":{},{nulls}}}"#, NOW + 60);
+        let identity = verifier(&hmac_config()).verify(&hs256_raw(header, &payload), now());
+        assert_eq!(identity.is_ok(), ok, "{header} {nulls}");
+        if let Ok(identity) = identity {
+            assert_eq!(identity.user, UserKey::new(None, "ada"));
+        }
+    }
+    let payload = format!(r#"{{"sub":"ada","exp":{},"iss":null}}"#, NOW + 60);
+    let refused = verifier(&strict()).verify(&hs256_raw(r#"{"alg":"HS256"}"#, &payload), now());
+    assert_eq!(refused.unwrap_err(), AuthError::Invalid("it has no iss"));
+}
+
+/// What else is wrong comes before the moment from which it is valid, and nothing else may say "later".
+#[test]
+fn a_token_that_is_valid_soon_is_judged_before() {
+    let acme = WorkspaceSlug::parse("acme").unwrap();
+    let globex = WorkspaceSlug::parse("globex").unwrap();
+    let verifier = verifier(&hmac_config());
+    for (ahead, pause) in [(0, None), (10, None), (40, Some(30))] {
+        let token = hs256(&claims(&json!({"nbf": NOW + ahead, "exp": NOW + 300})));
+        let judged = verifier.judge(&token, now()).unwrap();
+        assert_eq!(&*judged.identity().subject, "ada");
+        assert!(judged.allows(&acme) && !judged.allows(&globex));
+        let refused = judged.valid_by(now()).err();
+        let pause = pause.map(Duration::from_secs);
+        assert_eq!(refused, pause.map(AuthError::NotYet), "{ahead}");
+        let judged = verifier.judge(&token, now()).unwrap();
+        assert!(judged.valid_by(at(NOW as f64 + 30.0)).is_ok());
+    }
+}
+
+/// What the log says of a token that is valid and does not open a workspace.
+#[test]
+fn why_a_workspace_is_not_granted_is_told() {
+    const NONE: &str =
+        "it has no claim with the workspaces (workspaces_claim, by default workspaces)";
+    const UNUSABLE: &str =
+        "its claim with the workspaces grants nothing that can be used (see workspaces_prefix)";
+    const OTHER: &str = "it does not grant the workspace asked for";
+    let config = |claim: &str, prefix: Option<&str>| AuthConfig {
+        workspaces_claim: claim.to_owned(),
+        workspaces_prefix: prefix.map(str::to_owned),
+        ..hmac_config()
+    };
+    for (claim, prefix, with, expected) in [
+        ("workspaces", None, json!({"workspaces": "globex"}), OTHER),
+        ("workspaces", None, json!({"workspaces": null}), NONE),
+        ("o.slg", None, json!({"o": {"slug": "acme"}}), NONE),
+        ("o.slg", None, json!({"o": {"slg": null}}), NONE),
+        ("workspaces", None, json!({"workspaces": []}), UNUSABLE),
+        ("workspaces", None, json!({"workspaces": 7}), UNUSABLE),
+        (
+            "workspaces",
+            None,
+            json!({"workspaces": "acme *"}),
+            UNUSABLE,
+        ),
+        ("workspaces", Some("/w/"), json!({}), UNUSABLE),
+    ] {
+        let verifier = verifier(&config(claim, prefix));
+        let token = hs256(&claims(&with));
+        let judged = verifier.judge(&token, now()).unwrap();
+        assert_eq!(judged.no_access, expected, "{claim} {with}");
+        assert!(!judged.allows(&WorkspaceSlug::parse("acme").unwrap()));
+    }
 }
 
 #[test]

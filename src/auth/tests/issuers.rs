@@ -71,7 +71,7 @@ fn a_token_is_checked_by_the_entry_that_its_iss_names() {
         let by_a = token("a", &json!({"iss": near}));
         assert_eq!(
             refused(&closed, &by_a),
-            "its iss is not a configured issuer",
+            "its iss is not a configured issuer: compare `issuer` letter for letter, also a slash at its end",
             "{near}"
         );
         assert_eq!(refused(&open, &by_a), SIGNATURE, "{near}");

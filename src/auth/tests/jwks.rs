@@ -151,6 +151,33 @@ fn a_keys_own_alg_narrows_what_it_verifies() {
     }
 }
 
+/// Software that writes a number as ASN.1 has it puts a zero before it.
+#[test]
+fn zeros_before_the_numbers_of_an_rsa_key_do_not_matter() {
+    let plain = jwk("rsa", &json!({}));
+    let padded = |name: &str, zeros: usize| {
+        let number = URL_SAFE_NO_PAD.decode(plain[name].as_str().unwrap());
+        URL_SAFE_NO_PAD.encode([vec![0; zeros], number.unwrap()].concat())
+    };
+    for (n, e) in [(1, 0), (0, 1), (1, 1), (8, 5)] {
+        let file = SetFile::new(&[jwk(
+            "rsa",
+            &json!({"n": padded("n", n), "e": padded("e", e)}),
+        )]);
+        for algorithm in [Algorithm::RS256, Algorithm::PS512] {
+            let token = token("rsa", algorithm, None);
+            assert_eq!(file.verify(&token, Duration::ZERO), Ok(()), "{n} {e}");
+        }
+    }
+    for zero in ["", "AA", "AAAA"] {
+        for name in ["n", "e"] {
+            let (_, remarks) =
+                parse(&set(&[plain.clone(), jwk("rsa", &json!({name: zero}))])).unwrap();
+            assert!(remarks[0].text.contains("missing or malformed"), "{name}");
+        }
+    }
+}
+
 /// A secret in a public set is never one to verify with, whatever the token says.
 #[test]
 fn an_hmac_token_never_passes_a_key_set() {
@@ -226,8 +253,16 @@ fn entries_that_cannot_be_used_are_left_out_with_a_remark() {
             remarks[0].skipped && remarks[0].text.contains(expected),
             "{entry} {remarks:?}"
         );
-        assert_eq!(parse(&set(&[entry])).unwrap_err(), JwksError::NothingUsable);
+        let told = parse(&set(&[entry])).unwrap_err().to_string();
+        let text = format!("; keys[0]: {}", remarks[0].text);
+        assert!(told.ends_with(&text), "{told}");
     }
+    let told = parse(&set(&vec![json!({"kty": "oct", "kid": "secret"}); 5]));
+    let told = told.unwrap_err().to_string();
+    assert!(
+        told.contains("keys[2]") && told.ends_with("; and 2 more") && !told.contains("keys[3]"),
+        "{told}"
+    );
     let (keys, remarks) = parse(&set(&[jwk("p256", &json!({"d": "AAAA"}))])).unwrap();
     assert_eq!((keys.len(), remarks[0].skipped), (1, false));
 }
@@ -311,14 +346,18 @@ fn the_file_is_read_at_most_once_in_ten_seconds() {
     let second = token("p256", Algorithm::ES256, Some("2"));
     let third = token("p384", Algorithm::ES384, Some("3"));
     file.replace(&set(&[jwk("p256", &json!({"kid": "2"}))]));
-    let just_before = READ_INTERVAL - Duration::from_millis(1);
-    assert_eq!(file.verify(&second, just_before), Err(UNKNOWN));
+    let second_left = Duration::from_secs(1);
+    let just_before = READ_INTERVAL - second_left;
+    // It is there, and a 4001 would be final. The file was read a moment before the start.
+    let refused = file.verify(&second, just_before);
+    assert!(
+        matches!(refused, Err(AuthError::NotYet(pause)) if pause <= second_left),
+        "{refused:?}"
+    );
     assert_eq!(file.verify(&second, READ_INTERVAL), Ok(()));
     file.replace(&set(&[jwk("p384", &json!({"kid": "3"}))]));
-    assert_eq!(
-        file.verify(&third, READ_INTERVAL + just_before),
-        Err(UNKNOWN)
-    );
+    let soon = Err(AuthError::NotYet(second_left));
+    assert_eq!(file.verify(&third, READ_INTERVAL + just_before), soon);
     assert_eq!(file.verify(&third, READ_INTERVAL * 2), Ok(()));
 }
 
@@ -344,11 +383,36 @@ fn a_file_that_became_unusable_leaves_the_old_keys_in_force() {
     for bad in [b"{\"keys\": [".as_slice(), b"", br#"{"keys":[]}"#] {
         file.replace(bad);
         assert_eq!(file.verify(&old, after), Ok(()));
-        assert_eq!(file.verify(&new, after), Err(UNKNOWN));
+        // Perhaps it is only half-written: for as long as that may take, nobody is refused for good.
+        assert_eq!(
+            file.verify(&new, after),
+            Err(AuthError::NotYet(READ_INTERVAL))
+        );
+        let second = Duration::from_secs(1);
+        let almost = after + READ_INTERVAL - second;
+        assert_eq!(file.verify(&new, almost), Err(AuthError::NotYet(second)));
         after += READ_INTERVAL;
+        assert_eq!(file.verify(&new, after), Err(UNKNOWN));
+        assert_eq!(file.verify(&old, after), Ok(()));
     }
     file.replace(&set(&[jwk("p256", &json!({"kid": "new"}))]));
     assert_eq!(file.verify(&new, after), Ok(()));
+}
+
+/// Whoever writes a file in place leaves it empty, then half-written, then whole.
+#[test]
+fn a_key_set_that_is_being_written_refuses_nobody_for_good() {
+    let file = SetFile::new(&[jwk("rsa", &json!({"kid": "old"}))]);
+    let new = token("p256", Algorithm::ES256, Some("new"));
+    let whole = set(&[jwk("p256", &json!({"kid": "new"}))]);
+    fs::write(&file.path, &whole[..40]).unwrap();
+    let later = |pause| Err(AuthError::NotYet(pause));
+    assert_eq!(file.verify(&new, READ_INTERVAL), later(READ_INTERVAL));
+    fs::write(&file.path, &whole).unwrap();
+    let second = Duration::from_secs(1);
+    let pause = READ_INTERVAL - second;
+    assert_eq!(file.verify(&new, READ_INTERVAL + second), later(pause));
+    assert_eq!(file.verify(&new, READ_INTERVAL * 2), Ok(()));
 }
 
 /// Reading it would wait for who writes, and every join with it.
@@ -362,7 +426,8 @@ fn a_fifo_in_the_place_of_the_file_is_not_waited_for() {
         .arg(&file.path)
         .status();
     assert!(made.unwrap().success());
-    assert_eq!(file.verify(&new, READ_INTERVAL), Err(UNKNOWN));
+    let later = Err(AuthError::NotYet(READ_INTERVAL));
+    assert_eq!(file.verify(&new, READ_INTERVAL), later);
     assert_eq!(file.verify(&old, READ_INTERVAL), Ok(()));
     file.replace(&set(&[jwk("p256", &json!({"kid": "new"}))]));
     assert_eq!(file.verify(&new, 2 * READ_INTERVAL), Ok(()));
@@ -374,7 +439,9 @@ fn a_file_that_was_away_is_read_when_it_is_back() {
     let old = token("rsa", Algorithm::RS256, Some("old"));
     let new = token("p256", Algorithm::ES256, Some("new"));
     fs::remove_file(&file.path).unwrap();
-    assert_eq!(file.verify(&new, READ_INTERVAL), Err(UNKNOWN));
+    let later = Err(AuthError::NotYet(READ_INTERVAL));
+    assert_eq!(file.verify(&new, READ_INTERVAL), later);
+    assert_eq!(file.verify(&new, READ_INTERVAL * 2), Err(UNKNOWN));
     assert_eq!(file.verify(&old, READ_INTERVAL), Ok(()));
     file.replace(&set(&[jwk("p256", &json!({"kid": "new"}))]));
     assert_eq!(file.verify(&new, READ_INTERVAL), Ok(()));

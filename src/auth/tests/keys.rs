@@ -201,8 +201,18 @@ fn a_secret_has_32_bytes_and_its_last_newline_is_not_part_of_it() {
         verifier.verify(&token, now()).is_err(),
         "only one newline is trimmed"
     );
+    // As an editor saves it, that writes a byte order mark.
+    let verifier = from_file(format!("\u{feff}{SECRET}\r\n").as_bytes()).unwrap();
+    assert!(verifier.verify(&token, now()).is_ok());
+    for bytes in [u16::to_le_bytes, u16::to_be_bytes] {
+        let text = format!("\u{feff}{SECRET}");
+        let text: Vec<u8> = text.encode_utf16().flat_map(bytes).collect();
+        let error = from_file(&text).unwrap_err().to_string();
+        assert!(error.contains("is text in UTF-16"), "{error}");
+    }
     // Any bytes are a secret, not only text.
     assert!(from_file(&[0xff; 32]).is_ok());
+    assert!(from_file(&[b"\xff\xfe".as_slice(), &[7; 30]].concat()).is_ok());
     let short = "x".repeat(31);
     for bytes in [
         "",
