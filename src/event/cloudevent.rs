@@ -82,13 +82,18 @@ pub(super) fn mode(headers: &HeaderMap, payload: &[u8]) -> Result<Mode, BadEvent
             _ => Err(bad("the content-type is not application/cloudevents+json")),
         };
     }
+    let data = if is_blank(payload) {
+        Data::None
+    } else {
+        Data::Bytes
+    };
     attributes.map_or(Ok(Mode::Plain), |headers| {
-        binary(&headers, !is_blank(payload)).map(Mode::Binary)
+        binary(&headers, data).map(Mode::Binary)
     })
 }
 
 /// Checks the attributes of binary mode. Those that Herald has no use for are not looked at.
-fn binary(headers: &BTreeMap<String, Vec<&str>>, has_data: bool) -> Result<Attributes, BadEvent> {
+fn binary(headers: &BTreeMap<String, Vec<&str>>, data: Data) -> Result<Attributes, BadEvent> {
     let mut attributes = BTreeMap::new();
     for name in REQUIRED.into_iter().chain(OPTIONAL) {
         match headers.get(name).map(Vec::as_slice) {
@@ -99,7 +104,7 @@ fn binary(headers: &BTreeMap<String, Vec<&str>>, has_data: bool) -> Result<Attri
             Some(_) => return Err(bad(&format!("the attribute {name} is given twice"))),
         }
     }
-    check(|name| attributes.get(name).map(AsRef::as_ref), has_data)?;
+    check(|name| attributes.get(name).map(AsRef::as_ref), data)?;
     let mut take = |name: &str| attributes.remove(name).map(Cow::into_owned);
     Ok(Attributes {
         id: take("id"),
@@ -114,12 +119,16 @@ pub(super) fn is_blank(bytes: &[u8]) -> bool {
 }
 
 /// Whether a payload without a content type that says so is an envelope. SDKs whose transport has no
-/// headers send it like that.
+/// headers send it like that. One that says its version is one, too, if an attribute is of a wrong
+/// type: so its publisher is told which.
 pub(super) fn is_envelope(payload: &Map) -> bool {
+    let says_version = match payload.get("specversion") {
+        Some(Value::String(version)) => version.starts_with('1'),
+        version => matches!(version, Some(Value::Number(_))),
+    };
     REQUIRED.iter().all(|name| {
-        payload
-            .get(*name)
-            .is_some_and(|value| value.as_str().is_some())
+        let value = payload.get(*name);
+        value.is_some_and(|value| says_version || value.as_str().is_some())
     })
 }
 
@@ -140,14 +149,16 @@ pub(super) fn structured(mut envelope: Map) -> Result<(Attributes, Map), BadEven
             )));
         }
     }
-    let has_data = ["data", "data_base64"].map(|name| envelope.contains_key(name));
-    check(
-        |name| envelope.get(name).and_then(Value::as_str),
-        has_data.contains(&true),
-    )?;
+    let data = match (envelope.get("data"), envelope.get("data_base64")) {
+        (_, Some(_)) => Data::Bytes,
+        (None, None) => Data::None,
+        (Some(data), None) if data.as_str().is_some_and(str::is_empty) => Data::None,
+        (Some(_), None) => Data::Json,
+    };
+    check(|name| envelope.get(name).and_then(Value::as_str), data)?;
     let data = match (envelope.remove("data"), envelope.remove("data_base64")) {
         (Some(_), Some(_)) => return Err(bad("data and data_base64 are both given")),
-        (Some(data), None) => data,
+        (Some(data), None) => encoded_twice(data),
         (None, Some(data)) => decode_data(&data)?,
         (None, None) => Value::Object(Map::new()),
     };
@@ -171,6 +182,21 @@ pub(super) fn structured(mut envelope: Map) -> Result<(Attributes, Map), BadEven
     Ok((attributes, data))
 }
 
+/// The object that `data` is, or holds as the text of its JSON: some publishers give their SDK that text. An
+/// empty text is no data.
+fn encoded_twice(data: Value) -> Value {
+    let Some(text) = data.as_str() else {
+        return data;
+    };
+    if is_blank(text.as_bytes()) {
+        return Value::Null;
+    }
+    match json::parse(text.as_bytes()) {
+        Ok(inner @ (Value::Object(_) | Value::Null)) => inner,
+        _ => data,
+    }
+}
+
 /// The JSON of `data_base64`: SDKs write bytes so, whatever they hold.
 fn decode_data(data: &Value) -> Result<Value, BadEvent> {
     let Some(text) = data.as_str() else {
@@ -187,7 +213,7 @@ fn decode_data(data: &Value) -> Result<Value, BadEvent> {
 }
 
 /// The rules that hold for the attributes in both modes.
-fn check<'a>(get: impl Fn(&str) -> Option<&'a str>, has_data: bool) -> Result<(), BadEvent> {
+fn check<'a>(get: impl Fn(&str) -> Option<&'a str>, data: Data) -> Result<(), BadEvent> {
     for name in REQUIRED {
         if get(name).is_none_or(str::is_empty) {
             return Err(bad(&format!("the attribute {name} is missing or empty")));
@@ -197,10 +223,29 @@ fn check<'a>(get: impl Fn(&str) -> Option<&'a str>, has_data: bool) -> Result<()
         return Err(bad("the attribute specversion is not 1.0"));
     }
     match get("datacontenttype") {
-        Some(text) if has_data && !is_json(&media_type(text)) => {
+        Some(text) if !data.may_be(&media_type(text)) => {
             Err(bad("the attribute datacontenttype is not JSON"))
         }
         _ => Ok(()),
+    }
+}
+
+/// How data comes: what its media type may be depends on that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Data {
+    None,
+    Json,
+    /// Bytes, which SDKs call `application/octet-stream` where nobody says what they are.
+    Bytes,
+}
+
+impl Data {
+    fn may_be(self, media_type: &str) -> bool {
+        match self {
+            Self::None => true,
+            Self::Json => is_json(media_type),
+            Self::Bytes => is_json(media_type) || media_type == "application/octet-stream",
+        }
     }
 }
 

@@ -194,18 +194,49 @@ fn an_envelope_without_a_content_type_is_known_by_its_attributes() {
         assert_eq!(event.title.as_deref(), Some("T"));
         assert!(event.fields.is_empty() && event.severity.is_none());
     }
-    // With one of the four missing or no string it is a payload like others.
+    // With one of the four missing, or a version that is none, it is a payload like others.
     for name in ["specversion", "id", "source", "type"] {
-        for value in [json!(null), json!(1)] {
-            let mut plain = envelope.clone();
-            plain[name] = value;
-            if name == "type" {
-                plain.as_object_mut().unwrap().remove(name);
-            }
-            let event = decoded(&[], &plain.to_string());
-            assert_eq!(event.title.as_deref(), Some("plain"), "{name}");
-            assert_eq!(event.event_id, None);
-        }
+        let mut plain = envelope.clone();
+        plain.as_object_mut().unwrap().remove(name);
+        let event = decoded(&[], &plain.to_string());
+        assert_eq!(event.title.as_deref(), Some("plain"), "{name}");
+        assert_eq!(event.event_id, None);
+    }
+    for (version, id) in [
+        (json!(null), json!("e")),
+        (json!([1]), json!("e")),
+        (json!("v2"), json!(7)),
+    ] {
+        let mut plain = envelope.clone();
+        plain["specversion"] = version;
+        plain["id"] = id;
+        let event = decoded(&[], &plain.to_string());
+        assert_eq!(event.title.as_deref(), Some("plain"), "{plain}");
+    }
+    // With all four, one of a wrong type is told.
+    for (name, value, detail) in [
+        ("id", json!(7), "the attribute id is a number, not a string"),
+        ("id", json!(null), "the attribute id is missing or empty"),
+        (
+            "source",
+            json!({}),
+            "the attribute source is an object, not a string",
+        ),
+        (
+            "type",
+            json!(null),
+            "the attribute type is missing or empty",
+        ),
+        (
+            "specversion",
+            json!(1.0),
+            "the attribute specversion is a number, not a string",
+        ),
+    ] {
+        let mut wrong = envelope.clone();
+        wrong[name] = value;
+        let bad = bad(&[], wrong.to_string().as_bytes());
+        assert_eq!((bad.reason, &*bad.detail), (Reason::CloudEvent, detail));
     }
     // In binary mode the payload is the data, whatever it looks like.
     let event = decoded(&CE, &envelope.to_string());
@@ -225,6 +256,7 @@ fn data_base64_is_decoded() {
             "",
             r#","data":null"#,
             r#","datacontenttype":"application/json; charset=utf-8""#,
+            r#","datacontenttype":"application/octet-stream""#,
         ] {
             let event = decoded(&[], &with(data, more));
             assert_eq!(event.title.as_deref(), Some("x"), "{data} {more}");
@@ -260,6 +292,48 @@ fn data_base64_is_decoded() {
     }
 }
 
+/// `data: JSON.stringify(object)` in JavaScript, `json.dumps` in Python, bytes in Go.
+#[test]
+fn data_that_is_the_text_of_an_object_is_that_object() {
+    let with = |data: &str, content_type: &str| {
+        format!(
+            r#"{{"specversion":"1.0","id":"e","source":"/s","type":"t","data":{data}{content_type}}}"#
+        )
+    };
+    let json_type = r#","datacontenttype":"application/vnd.x+json""#;
+    for content_type in ["", json_type] {
+        let text = with(r#""{\"title\":\"x\"}""#, content_type);
+        assert_eq!(decoded(&[], &text).title.as_deref(), Some("x"));
+        for data in [r#""""#, r#"" \n""#, r#""null""#, r#""{}""#] {
+            let event = decoded(&[], &with(data, content_type));
+            assert!(event.fields.is_empty() && event.title.is_none(), "{data}");
+        }
+        for data in [r#""x""#, r#""[]""#, r#""{""#, r#""\"{}\"""#] {
+            let bad = bad(&[], with(data, content_type).as_bytes());
+            assert_eq!(bad.detail, "the data is a string, not a JSON object");
+        }
+    }
+    let plain_type = r#","datacontenttype":"text/plain""#;
+    assert!(decoded(&[], &with(r#""""#, plain_type)).fields.is_empty());
+    for data in [r#""{}""#, "{}"] {
+        for content_type in [
+            plain_type,
+            r#","datacontenttype":"application/octet-stream""#,
+        ] {
+            let bad = bad(&[], with(data, content_type).as_bytes());
+            assert_eq!(bad.detail, "the attribute datacontenttype is not JSON");
+        }
+    }
+    let binary = [
+        CE.as_slice(),
+        &[("ce-datacontenttype", "application/octet-stream")],
+    ]
+    .concat();
+    let event = decoded(&binary, r#"{"title":"x"}"#);
+    assert_eq!(event.title.as_deref(), Some("x"));
+    assert_eq!(reason(&binary, b"\x00\x01"), Reason::Json);
+}
+
 #[test]
 fn a_broken_structured_cloudevent_is_a_bad_event() {
     let good = json!({"specversion": "1.0", "id": "e", "source": "/s", "type": "t", "data": {}});
@@ -273,7 +347,7 @@ fn a_broken_structured_cloudevent_is_a_bad_event() {
         ("id", json!(7)),
         ("source", json!(null)),
         ("type", json!([])),
-        ("data", json!("{}")),
+        ("data", json!("{")),
         ("data", json!([])),
         ("datacontenttype", json!("text/xml")),
         ("datacontenttype", json!(1)),
