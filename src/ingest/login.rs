@@ -23,7 +23,7 @@ pub(super) async fn add(
 ) -> Result<(ConnectOptions, Vec<ServerAddr>), ConnectError> {
     if let Some(path) = &config.ca_file {
         // The client reads it anew for each connection, too.
-        let pem = read("nats.ca_file", path).await?;
+        let pem = read_pem("nats.ca_file", path).await?;
         certificates("nats.ca_file", path, &pem)?;
         options = options.add_root_certificates(path.clone());
     }
@@ -67,13 +67,27 @@ pub(super) async fn add(
 
 /// The text of the file that `setting` names, without the mark that some editors put before it.
 async fn read(setting: &'static str, path: &Path) -> Result<String, ConnectError> {
+    let text = read_whole(setting, path).await?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
+}
+
+/// The same of a PEM file, which async-nats reads by itself: it would not see the line that has the mark, and
+/// say no more than "IO error".
+async fn read_pem(setting: &'static str, path: &Path) -> Result<String, ConnectError> {
+    let text = read_whole(setting, path).await?;
+    if text.starts_with("\u{feff}-----BEGIN ") {
+        let problem = "it begins with a byte order mark: save it as UTF-8 without one";
+        return Err(unreadable(setting, path, invalid(problem)));
+    }
+    Ok(text)
+}
+
+async fn read_whole(setting: &'static str, path: &Path) -> Result<String, ConnectError> {
     let file = path.to_owned();
     let read = tokio::task::spawn_blocking(move || config::text(config::read_bounded(&file))).await;
-    let text = read
-        .map_err(io::Error::from)
+    read.map_err(io::Error::from)
         .and_then(|text| text)
-        .map_err(|source| unreadable(setting, path, source))?;
-    Ok(text.trim_start_matches('\u{feff}').to_owned())
+        .map_err(|source| unreadable(setting, path, source))
 }
 
 fn invalid(text: impl Into<String>) -> io::Error {
@@ -91,9 +105,9 @@ fn unreadable(setting: &'static str, path: &Path, source: io::Error) -> ConnectE
 /// Whether these are a certificate chain and its key.
 async fn check_certificate(cert: &Path, key: &Path) -> Result<(), ConnectError> {
     let (cert_setting, key_setting) = ("nats.client_cert", "nats.client_key");
-    let pem = read(cert_setting, cert).await?;
+    let pem = read_pem(cert_setting, cert).await?;
     let chain = certificates(cert_setting, cert, &pem)?;
-    let pem = read(key_setting, key).await?;
+    let pem = read_pem(key_setting, key).await?;
     let private_key = PrivateKeyDer::from_pem_slice(pem.as_bytes())
         .map_err(|_| invalid("it holds no PEM private key"))
         .map_err(|error| unreadable(key_setting, key, error))?;
@@ -245,6 +259,41 @@ mod tests {
         );
         assert_eq!(servers.len(), 3);
         assert!(read("nats://one").unwrap().1.is_none());
+    }
+
+    /// async-nats reads these files again, and would see no certificate in them.
+    #[tokio::test]
+    async fn a_byte_order_mark_before_pem_is_told_with_its_setting() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys");
+        let file = |name: &str, mark: &str| {
+            let path = folder.path().join(name);
+            let pem = std::fs::read_to_string(keys.join(name)).unwrap();
+            std::fs::write(&path, format!("{mark}{pem}")).unwrap();
+            Some(path)
+        };
+        let (cert, key) = ("p256.certificate.pem", "p256.private.pem");
+        for (marked, wanted) in [
+            ("nats.ca_file", true),
+            ("nats.client_cert", true),
+            ("nats.client_key", true),
+            ("none", false),
+        ] {
+            let mark = |setting: &str| if setting == marked { "\u{feff}" } else { "" };
+            let ca_file = file(cert, mark("nats.ca_file"));
+            let ca = ca_file.unwrap().with_extension("ca");
+            std::fs::rename(folder.path().join(cert), &ca).unwrap();
+            let config = NatsConfig {
+                ca_file: Some(ca),
+                client_cert: file(cert, mark("nats.client_cert")),
+                client_key: file(key, mark("nats.client_key")),
+                ..NatsConfig::default()
+            };
+            let told = add(ConnectOptions::new(), &config).await.err();
+            let told = told.map(|error| error.to_string()).unwrap_or_default();
+            let says = told.contains(marked) && told.contains("save it as UTF-8 without one");
+            assert_eq!(says, wanted, "{marked}: {told}");
+        }
     }
 
     #[test]
