@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::super::Live;
 use crate::config::{ReadError, read_bounded};
+use crate::json::without_mark;
 
 /// A shorter one could be guessed.
 const BYTES_MIN: usize = 16;
@@ -43,7 +44,7 @@ enum Wrong {
 }
 
 impl AdminToken {
-    /// Reads the token. White space around it is not part of it.
+    /// Reads the token. White space around it, and a byte order mark before it, are not part of it.
     ///
     /// # Errors
     /// [`AdminTokenError`].
@@ -57,7 +58,7 @@ impl AdminToken {
     }
 
     fn new(bytes: &[u8]) -> Result<Self, Wrong> {
-        let token = bytes.trim_ascii();
+        let token = without_mark(bytes).trim_ascii();
         if token.len() < BYTES_MIN {
             return Err(Wrong::Short);
         }
@@ -147,7 +148,11 @@ mod tests {
 
     #[test]
     fn only_the_token_itself_is_taken() {
-        let token = AdminToken::new(format!(" {TOKEN}\r\n").as_bytes()).unwrap();
+        for file in [format!(" {TOKEN}\r\n"), format!("\u{feff}{TOKEN}")] {
+            let token = AdminToken::new(file.as_bytes()).unwrap();
+            assert!(token.is(TOKEN.as_bytes()), "{file:?}");
+        }
+        let token = AdminToken::new(TOKEN.as_bytes()).unwrap();
         for good in ["Bearer 0123456789abcdef", "bearer  0123456789abcdef "] {
             assert!(token.is_in(&headers(&[good])), "{good}");
         }
