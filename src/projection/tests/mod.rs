@@ -80,6 +80,23 @@ fn the_bytes_of_a_notification_are_fixed() {
             r#""metadata":{"event":"record.created","collection":"orders","recordId":"r1"}}"#
         )
     );
+    for (id, record) in [
+        ("0", "Record 0"),
+        ("\"\"", "A record"),
+        ("null", "A record"),
+    ] {
+        let payload = format!("{{\"recordId\":{id}}}");
+        for (event, what) in [
+            ("record.created", "created"),
+            ("record.updated", "updated"),
+            ("record.deleted", "deleted"),
+        ] {
+            let event = message(event, payload.as_str());
+            let encoded = built_in().project(&event).unwrap().encoded;
+            let said = format!("\"message\":\"{record} was {what}.\"");
+            assert!(encoded.contains(&said), "{id}: {encoded}");
+        }
+    }
     assert_eq!(
         notification.id,
         "notif_018bcfe5-687b-7776-92d3-196f76387947"
