@@ -38,6 +38,15 @@ fn every_example_is_run() {
     assert_eq!(
         names(TOKENS),
         [
+            // These by the tests of the recipes.
+            "fetch-keys",
+            "auth0.toml",
+            "keycloak.toml",
+            "cognito.toml",
+            "entra.toml",
+            "firebase.toml",
+            "supabase.toml",
+            "clerk.toml",
             "jose.mjs",
             "jose-key.mjs",
             "jsonwebtoken.mjs",
