@@ -51,10 +51,15 @@ impl Room {
         let setup = self.context.live.now();
         let decoded = setup.projector.decode(message);
         let decoded_at = Instant::now();
-        let metrics = &self.context.metrics;
-        metrics.stage(Stage::Decode, decoded_at - clock.at);
+        self.context
+            .metrics
+            .stage(Stage::Decode, decoded_at - clock.at);
         let identity = setup.projector.identity(message);
         let trace = self.begin_trace(&arrival, &decoded, identity);
+        if trace.is_some() {
+            // What came before goes first, and is not told of in this trace.
+            self.flush();
+        }
         let _current = trace.as_ref().map(EventTrace::enter);
         if let Some(trace) = &trace {
             trace.decoded(clock.at, decoded_at);
@@ -73,6 +78,7 @@ impl Room {
         };
         let projected = setup.projector.notification(message, event, identity);
         let projected_at = Instant::now();
+        let metrics = &self.context.metrics;
         metrics.stage(Stage::Project, projected_at - decoded_at);
         let size = projected
             .as_ref()
@@ -180,8 +186,6 @@ impl Room {
             }
             return;
         };
-        // What came before goes first.
-        self.flush();
         let (out, ended) = self.fan_out(slice::from_ref(&addressed), sample);
         span.end(out.delivered, out.slow.len(), ended);
         trace.end(ended);
