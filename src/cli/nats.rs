@@ -27,7 +27,7 @@ pub(super) fn is_new_enough(version: &str) -> bool {
 pub(super) struct Connection {
     pub(super) client: Client,
     events: mpsc::Receiver<Event>,
-    inbox_prefix: String,
+    config: NatsConfig,
 }
 
 impl Connection {
@@ -41,7 +41,7 @@ impl Connection {
         Ok(Self {
             client,
             events,
-            inbox_prefix: config.nats.inbox_prefix.clone(),
+            config: config.nats.clone(),
         })
     }
 
@@ -55,7 +55,7 @@ impl Connection {
     ) -> Result<T, CliError> {
         tokio::select! {
             done = work => Ok(done),
-            denied = first_denial(&mut self.events, &self.inbox_prefix) => {
+            denied = first_denial(&mut self.events, &self.config) => {
                 Err(CliError::Failure(denied))
             }
         }
@@ -83,9 +83,9 @@ pub(super) fn no_stream(client: &Client, config: &NatsConfig, stream: &str) -> S
 }
 
 /// Ends with the first missing permission that the server tells of.
-async fn first_denial(events: &mut mpsc::Receiver<Event>, inbox_prefix: &str) -> String {
+async fn first_denial(events: &mut mpsc::Receiver<Event>, config: &NatsConfig) -> String {
     while let Some(event) = events.recv().await {
-        if let Some(text) = permissions::denial(&event, inbox_prefix) {
+        if let Some(text) = permissions::denial(&event, config) {
             return text;
         }
     }

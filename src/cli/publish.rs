@@ -180,11 +180,14 @@ async fn store(
         }
     };
     let names = config.nats.names();
+    // An account that imports the subject from Herald's need not have the same names.
     if stream != names.events() {
-        return Err(not_stored(format!(
-            "the stream {stream} takes {subject}, and nats.stream is {}: no gateway would see it",
+        eprintln!(
+            "herald: warning: the stream {stream} takes {subject}, and with these settings it would be {}. Only \
+            gateways that read {stream} see the event: see nats.stream and nats.prefix, unless this account \
+            imports the subject from theirs",
             names.events()
-        )));
+        );
     }
     let publishing = publish(&client, subject.to_owned(), headers, payload, TIMEOUT);
     match nats.allowed(publishing).await {

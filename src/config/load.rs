@@ -301,14 +301,22 @@ impl NatsConfig {
                 &format!("{first} and {second} are two ways in: set one of them"),
             );
         }
-        for (name, bytes) in [
-            ("nats.max_bytes", self.max_bytes),
-            ("nats.sessions_max_bytes", self.sessions_max_bytes),
-            ("nats.dead_max_bytes", self.dead_max_bytes),
+        for (name, bytes, least) in [
+            ("nats.max_bytes", self.max_bytes, EVENTS_BYTES_MIN),
+            (
+                "nats.sessions_max_bytes",
+                self.sessions_max_bytes,
+                SESSIONS_BYTES_MIN,
+            ),
+            ("nats.dead_max_bytes", self.dead_max_bytes, DEAD_BYTES_MIN),
         ] {
+            let fits = |bytes: u64| bytes == 0 || bytes >= least && i64::try_from(bytes).is_ok();
             check(
-                bytes.is_none_or(|bytes| i64::try_from(bytes).is_ok()),
-                &format!("{name} must be at most {} (0: no limit)", i64::MAX),
+                bytes.is_none_or(fits),
+                &format!(
+                    "{name} must be at least {least} and at most {}, or 0: no limit",
+                    i64::MAX
+                ),
             );
         }
         problems.extend(names::problem(self));
@@ -339,6 +347,13 @@ impl Reading {
         self.into_config()
     }
 }
+
+/// Less of the stream of events has no room for one that is as large as may be, with its headers.
+const EVENTS_BYTES_MIN: u64 = 128 * 1024;
+/// Less of SESSIONS has no room for a dozen users.
+const SESSIONS_BYTES_MIN: u64 = 4 * 1024;
+/// Less of DEAD has no room for a letter of a large event: whole ones take half of it at most.
+const DEAD_BYTES_MIN: u64 = 128 * 1024;
 
 /// What every environment variable of a setting begins with.
 pub(super) const PREFIX: &str = "HERALD_";

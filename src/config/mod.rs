@@ -204,6 +204,15 @@ impl NatsConfig {
         ]
     }
 
+    /// The setting that says who this is to NATS.
+    pub fn way_in(&self) -> &'static str {
+        let way = self
+            .files()
+            .into_iter()
+            .find(|(name, file)| *name != "nats.ca_file" && file.is_some());
+        way.map_or("nats.url", |(name, _)| name)
+    }
+
     /// The URLs of `nats.url`, one by one.
     pub fn urls(&self) -> impl Iterator<Item = &str> {
         self.url

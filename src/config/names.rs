@@ -26,6 +26,12 @@ const WORDS: &[&str] = &[
     "sys",
     "srv",
     "inbox",
+    "api",
+    // The categories of events.
+    "record",
+    "function",
+    "system",
+    "custom",
 ];
 /// The longest prefix, as the longest stream's name.
 const PREFIX_MAX: usize = 64;
@@ -117,6 +123,11 @@ impl Names {
         format!("{}{request}.{stream}", self.api)
     }
 
+    /// The subject of the question what the account may have.
+    pub fn api_info(&self) -> String {
+        format!("{}INFO", self.api)
+    }
+
     /// Where the election of a leader of `stream` is told.
     pub fn elected(&self, stream: &str) -> String {
         format!("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{stream}")
@@ -189,6 +200,7 @@ pub(super) fn problem(config: &NatsConfig) -> Option<String> {
     let small = prefix.to_ascii_lowercase();
     let first_of_inbox = config.inbox_prefix.split('.').next().unwrap_or_default();
     let is_taken = WORDS.contains(&small.as_str())
+        || small.starts_with("herald")
         || prefix.eq_ignore_ascii_case(&config.stream)
         || prefix == first_of_inbox;
     (is_taken && !prefix.is_empty()).then(|| {
@@ -250,7 +262,9 @@ mod tests {
 
     #[test]
     fn a_prefix_is_a_word_that_is_none_of_heralds_own() {
-        for good in ["", "a", "blue", "Team-7", "wsx", "live2", "7"] {
+        for good in [
+            "", "a", "blue", "Team-7", "wsx", "live2", "7", "records", "apis",
+        ] {
             assert_eq!(problem(&config(good, "")), None, "{good}");
         }
         for bad in [
@@ -269,7 +283,8 @@ mod tests {
             assert!(problem.contains("letters and digits"), "{bad}: {problem}");
         }
         for taken in [
-            "ws", "live", "session", "dead", "herald", "EVENTS", "Events", "SESSIONS", "DEAD", "KV",
+            "ws", "live", "session", "dead", "herald", "EVENTS", "Events", "SESSIONS", "DEAD",
+            "KV", "API", "api", "Record", "function", "SYSTEM", "custom", "Herald-2", "HERALDS",
         ] {
             let problem = problem(&config(taken, "")).unwrap();
             assert!(

@@ -463,7 +463,7 @@ fn every_key_sets_a_field_of_its_own_and_there_are_no_other_fields() {
             (_, default) if default.contains(':') && !default.contains("//") => "[::1]:1",
             (_, default) if default.ends_with(['s', 'h']) && default.len() < 5 => "7m",
             (_, default) if default.parse::<u32>().is_ok() => "99999",
-            (name, "") if name.ends_with("max_bytes") => "99999",
+            (name, "") if name.ends_with("max_bytes") => "999999",
             (_, "") => "other",
             _ => "OTHER",
         };

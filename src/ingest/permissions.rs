@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, Event, HeaderMap, RequestErrorKind, ServerError, header};
+use async_nats::{Client, Event, HeaderMap, Request, RequestErrorKind, ServerError, header};
 use tokio::sync::mpsc;
 
 use super::{ConnectError, connect, event_channel};
@@ -15,6 +15,8 @@ use crate::config::{Names, NatsConfig, names};
 const WORKSPACE: &str = "herald-check";
 /// How long a server may take to judge what it was sent.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long its last word may take: less, so that what it denied is told where that word does not come.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(8);
 
 /// Something that a user may or may not do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,7 +88,7 @@ pub async fn denied(
     let attempt = Attempt {
         client: connect(config, name, happens).await?,
         events,
-        inbox_prefix: &config.inbox_prefix,
+        config,
         question: names.api("STREAM.INFO", names.events()),
     };
     tokio::time::timeout(PATIENCE, attempt.try_all(probes))
@@ -98,7 +100,7 @@ pub async fn denied(
 struct Attempt<'a> {
     client: Client,
     events: mpsc::Receiver<Event>,
-    inbox_prefix: &'a str,
+    config: &'a NatsConfig,
     /// A request that every user of Herald's may make, and that is answered.
     question: String,
 }
@@ -133,7 +135,7 @@ impl Attempt<'_> {
         while let Some(event) = self.events.recv().await {
             match event {
                 Event::Closed => break,
-                event => denied.extend(denial(&event, self.inbox_prefix)),
+                event => denied.extend(denial(&event, self.config)),
             }
         }
         Ok(denied)
@@ -144,25 +146,31 @@ impl Attempt<'_> {
     /// has to be allowed: a server logs each denial, and nothing is to be logged of a user who lacks nothing.
     async fn until_judged(&mut self) -> Result<Vec<String>, ProbeError> {
         let client = self.client.clone();
-        let question = client.request(self.question.clone(), "".into());
+        let request = Request::new().timeout(Some(ANSWER_PATIENCE));
+        let question = client.send_request(self.question.clone(), request);
         tokio::pin!(question);
+        // A server that is itself in the domain looks at the subject without it.
+        let names = self.config.names();
+        let asked = format!("API.STREAM.INFO.{}:", names.events());
         let mut denied = Vec::new();
         loop {
             tokio::select! {
                 answer = &mut question => {
                     let answered = answer.map(drop).or_else(|error| match error.kind() {
                         RequestErrorKind::NoResponders => Ok(()),
-                        _ => Err(ProbeError::NoAnswer(format!(": {error}"))),
+                        // What was denied is why.
+                        _ if !denied.is_empty() => Ok(()),
+                        _ => Err(ProbeError::NoAnswer(format!(" {}: {error}", self.question))),
                     });
                     return answered.map(|()| denied);
                 }
                 Some(event) = self.events.recv() => {
-                    let Some(text) = denial(&event, self.inbox_prefix) else {
+                    let Some(text) = denial(&event, self.config) else {
                         continue;
                     };
                     // The inbox was subscribed to just now, with the question: no answer will come.
                     let is_last = text.contains("nats.inbox_prefix")
-                        || text.contains(&format!("{}:", self.question));
+                        || text.contains(&asked);
                     denied.push(text);
                     if is_last {
                         return Ok(denied);
@@ -174,24 +182,26 @@ impl Attempt<'_> {
 }
 
 /// The missing permission that `event` tells of.
-pub fn denial(event: &Event, inbox_prefix: &str) -> Option<String> {
+pub fn denial(event: &Event, config: &NatsConfig) -> Option<String> {
     match event {
-        Event::ServerError(ServerError::Other(text)) => explained(text, inbox_prefix),
+        Event::ServerError(ServerError::Other(text)) => explained(text, config),
         _ => None,
     }
 }
 
 /// What the server's `Permissions Violation for Publish to "…"` means to an operator.
-fn explained(text: &str, inbox_prefix: &str) -> Option<String> {
+fn explained(text: &str, config: &NatsConfig) -> Option<String> {
+    let inbox_prefix = config.inbox_prefix.as_str();
+    let way = config.way_in();
     Some(match violation(text)? {
         Probe::Subscribe(subject) if subject.starts_with(inbox_prefix) => format!(
             "NATS does not let this user receive answers on {inbox_prefix}.>: set nats.inbox_prefix to the one that this user has"
         ),
         Probe::Subscribe(subject) => format!(
-            "NATS does not allow this user to subscribe to {subject}: see nats.url and nats.credentials_file"
+            "NATS does not allow this user to subscribe to {subject}: see what it is granted, or use another ({way})"
         ),
         Probe::Publish(subject) => format!(
-            "NATS does not allow this user to publish to {subject}: see nats.url and nats.credentials_file"
+            "NATS does not allow this user to publish to {subject}: see what it is granted, or use another ({way})"
         ),
     })
 }
@@ -227,6 +237,34 @@ mod tests {
     }
 
     #[test]
+    fn the_way_in_that_is_set_is_the_one_that_is_named() {
+        let text = r#"Permissions Violation for Publish to "dead.acme.1""#;
+        let file = || Some("x".into());
+        for (config, way) in [
+            (NatsConfig::default(), "(nats.url)"),
+            (
+                NatsConfig {
+                    ca_file: file(),
+                    nkey_file: file(),
+                    ..NatsConfig::default()
+                },
+                "(nats.nkey_file)",
+            ),
+            (
+                NatsConfig {
+                    client_cert: file(),
+                    client_key: file(),
+                    ..NatsConfig::default()
+                },
+                "(nats.client_cert)",
+            ),
+        ] {
+            let got = explained(text, &config).unwrap();
+            assert!(got.ends_with(way), "{got}");
+        }
+    }
+
+    #[test]
     fn a_missing_permission_is_explained_and_nothing_else_is() {
         for (text, want) in [
             (
@@ -243,7 +281,7 @@ mod tests {
             ),
             ("Stale Connection", None),
         ] {
-            let got = explained(text, "_INBOX");
+            let got = explained(text, &NatsConfig::default());
             assert_eq!(got.is_some(), want.is_some(), "{text}");
             assert!(
                 got.unwrap_or_default().contains(want.unwrap_or_default()),

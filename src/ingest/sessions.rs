@@ -35,27 +35,37 @@ pub enum ClaimError {
     /// Someone else's claim came between: the subject's last sequence is not the expected one.
     #[error("another claim came between")]
     Overtaken,
-    /// SESSIONS, or the account, has no room for it.
+    /// SESSIONS has no room for it. Claims that replace others are taken.
     #[error("the stream of claims is full")]
     Full,
+    /// The account, or the server's storage, has no room for anything.
+    #[error("the NATS account, or its server's storage, has no room")]
+    AccountFull,
 }
 
-/// Whether `error` is that there is no room. One code (10077) is for all that a stream refuses: the text tells
-/// them apart.
-fn is_full(error: &PublishError) -> bool {
-    let source = std::error::Error::source(error);
-    let Some(refused) = source.and_then(|source| source.downcast_ref::<jetstream::Error>()) else {
-        return false;
-    };
-    match refused.error_code() {
+/// What has no room, where that is what `error` says. One code (10077) is for all that a stream refuses: the
+/// text tells them apart.
+fn full(error: &PublishError) -> Option<ClaimError> {
+    let source = std::error::Error::source(error)?;
+    let refused = source.downcast_ref::<jetstream::Error>()?;
+    full_by(refused.error_code(), &refused.to_string())
+}
+
+fn full_by(code: ErrorCode, text: &str) -> Option<ClaimError> {
+    let says = |texts: &[&str]| texts.iter().any(|part| text.contains(part));
+    match code {
         ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
         | ErrorCode::STORAGE_RESOURCES_EXCEEDED
-        | ErrorCode::INSUFFICIENT_RESOURCES => true,
-        ErrorCode::STREAM_STORE_FAILED => {
-            let text = refused.to_string();
-            text.contains("maximum bytes exceeded") || text.contains("maximum messages exceeded")
+        | ErrorCode::INSUFFICIENT_RESOURCES => Some(ClaimError::AccountFull),
+        ErrorCode::STREAM_STORE_FAILED
+            if says(&["maximum bytes exceeded", "maximum messages exceeded"]) =>
+        {
+            Some(ClaimError::Full)
         }
-        _ => false,
+        ErrorCode::STREAM_STORE_FAILED if says(&["resource limits exceeded", "insufficient"]) => {
+            Some(ClaimError::AccountFull)
+        }
+        _ => None,
     }
 }
 
@@ -112,7 +122,7 @@ impl ClaimWriter {
     /// it. Until `deadline` it is tried again whenever another came between.
     ///
     /// # Errors
-    /// [`ClaimError::Unacknowledged`], [`ClaimError::Full`].
+    /// [`ClaimError::Unacknowledged`], [`ClaimError::Full`], [`ClaimError::AccountFull`].
     pub async fn claim(
         &self,
         workspace: &WorkspaceSlug,
@@ -141,8 +151,10 @@ impl ClaimWriter {
                         Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
                             continue;
                         }
-                        Err(error) if is_full(&error) => return Err(ClaimError::Full),
-                        Err(error) => debug!(%error, "claim not acknowledged"),
+                        Err(error) => match full(&error) {
+                            Some(full) => return Err(full),
+                            None => debug!(%error, "claim not acknowledged"),
+                        },
                     }
                 }
                 tokio::time::sleep(RETRY).await;
@@ -171,8 +183,10 @@ impl ClaimWriter {
                 Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => {
                     return Err(ClaimError::Overtaken);
                 }
-                Ok(Err(error)) if is_full(&error) => return Err(ClaimError::Full),
-                Ok(Err(error)) => debug!(%error, "claim not acknowledged"),
+                Ok(Err(error)) => match full(&error) {
+                    Some(full) => return Err(full),
+                    None => debug!(%error, "claim not acknowledged"),
+                },
                 Err(_) => return Err(ClaimError::Unacknowledged),
             }
             tokio::time::sleep(RETRY).await;
@@ -255,4 +269,33 @@ impl ClaimWriter {
 /// The plain subject of a user's claims in a workspace.
 pub(super) fn subject(workspace: &WorkspaceSlug, user: UserKey) -> String {
     names::claim(workspace, user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_account_is_told_from_a_full_stream() {
+        let store = ErrorCode::STREAM_STORE_FAILED;
+        let account = ErrorCode::ACCOUNT_RESOURCES_EXCEEDED;
+        for (code, text, full) in [
+            (store, "maximum bytes exceeded", Some(ClaimError::Full)),
+            (store, "maximum messages exceeded", Some(ClaimError::Full)),
+            (
+                store,
+                "resource limits exceeded for account",
+                Some(ClaimError::AccountFull),
+            ),
+            (account, "", Some(ClaimError::AccountFull)),
+            (
+                ErrorCode::INSUFFICIENT_RESOURCES,
+                "",
+                Some(ClaimError::AccountFull),
+            ),
+            (store, "message size exceeds maximum allowed", None),
+        ] {
+            assert_eq!(full_by(code, text), full, "{code:?} {text}");
+        }
+    }
 }

@@ -34,9 +34,19 @@ const DOUBT_AFTER: Duration = Duration::from_secs(1);
 mod code {
     /// What an account allows: its resources, storage, memory, streams, what the servers have, a limit in bytes
     /// for each stream, and the largest such limit.
-    pub(super) const LIMITS: [u64; 7] =
-        [10002, 10047, 10028, TOO_MANY_STREAMS, 10023, 10113, 10122];
+    pub(super) const LIMITS: [u64; 7] = [
+        10002,
+        10047,
+        10028,
+        TOO_MANY_STREAMS,
+        10023,
+        LIMIT_REQUIRED,
+        LIMIT_TOO_HIGH,
+    ];
     pub(super) const TOO_MANY_STREAMS: u64 = 10027;
+    pub(super) const LIMIT_REQUIRED: u64 = 10113;
+    pub(super) const LIMIT_TOO_HIGH: u64 = 10122;
+    pub(super) const STORE_FAILED: u64 = 10077;
     pub(super) const NO_MESSAGE: u64 = 10037;
     pub(super) const NOT_ENABLED_FOR_ACCOUNT: u64 = 10039;
     pub(super) const NAME_IN_USE: u64 = 10058;
@@ -102,7 +112,14 @@ struct ApiError {
 impl ApiError {
     /// Whether the server is to be asked again later, such as while a cluster elects.
     fn is_passing(&self) -> bool {
-        self.code == 503
+        self.code == 503 && !self.is_full()
+    }
+
+    /// Whether a stream has no room. One code is for all that it does not store: the text tells them apart.
+    fn is_full(&self) -> bool {
+        let texts = ["maximum bytes exceeded", "maximum messages exceeded"];
+        self.err_code == code::STORE_FAILED
+            && texts.iter().any(|text| self.description.contains(text))
     }
 }
 
@@ -153,7 +170,7 @@ impl Api<'_> {
                     subjects: config.get("subjects").unwrap_or(&Value::Null).to_string(),
                 })
             }
-            Err(error) => Err(self.refused_for(stream, &subject, error)),
+            Err(error) => Err(self.refused_for(stream, &subject, error).await),
         }
     }
 
@@ -166,18 +183,33 @@ impl Api<'_> {
         let subject = self.config.names().api("STREAM.UPDATE", stream);
         match self.ask::<Value>(&subject, Some(&json!(config))).await? {
             Ok(_) => Ok(()),
-            Err(error) => Err(self.refused_for(stream, &subject, error)),
+            Err(error) => Err(self.refused_for(stream, &subject, error).await),
         }
     }
 
     /// A refusal to make or change `stream`.
-    fn refused_for(&self, stream: &str, subject: &str, error: ApiError) -> MigrateError {
+    async fn refused_for(&self, stream: &str, subject: &str, error: ApiError) -> MigrateError {
         if !code::LIMITS.contains(&error.err_code) || error.is_passing() {
             return refused(subject, error);
         }
-        let setting = Role::of(stream, self.config).setting("max_bytes");
-        let way = match (error.err_code, setting) {
+        let role = Role::of(stream, self.config);
+        let way = match (error.err_code, role.setting("max_bytes")) {
             (code::TOO_MANY_STREAMS, _) => "Herald has four streams".to_owned(),
+            (code::LIMIT_TOO_HIGH, setting) => {
+                let most = match self.stream_bytes_max().await {
+                    Some(most) => format!("the account takes at most {most} bytes for one stream"),
+                    None => "the account takes less for one stream".to_owned(),
+                };
+                match setting {
+                    Some(setting) => format!("Lower {setting}: {most}"),
+                    None => format!("Raise that limit to the 1 MiB of this one: {most}"),
+                }
+            }
+            (code::LIMIT_REQUIRED, Some(setting)) if role.bytes(self.config) == Some(0) => {
+                format!(
+                    "{setting} = 0 is no limit, and the account requires one: set {setting} to a number of bytes"
+                )
+            }
             // The ledger's, which has no setting of its own.
             (_, None) => {
                 "Set nats.max_bytes, nats.sessions_max_bytes and nats.dead_max_bytes, so that all \
@@ -193,6 +225,21 @@ impl Api<'_> {
             description: error.description,
             way,
         }
+    }
+
+    /// The most bytes that the account takes for one stream. Nothing: it has no such limit, or this user may not
+    /// ask, which is no reason to wait.
+    async fn stream_bytes_max(&self) -> Option<i64> {
+        let subject = self.config.names().api_info();
+        let answer = self.client.request(subject, "".into());
+        let answer = tokio::time::timeout(DOUBT_AFTER, answer).await.ok()?.ok()?;
+        let account: Value = serde_json::from_slice(&answer.payload).ok()?;
+        let tier = format!("/tiers/R{}/limits", self.config.replicas);
+        ["/limits", &tier].into_iter().find_map(|place| {
+            let limits = account.pointer(place)?;
+            let most = limits.get("storage_max_stream_bytes")?.as_i64()?;
+            (most > 0).then_some(most)
+        })
     }
 
     /// The first message of `stream` from `sequence` on that matches `filter`, read at the leader.
@@ -304,7 +351,12 @@ impl Api<'_> {
                     _ => Written::Conflict,
                 })
             }
-            Err(error) => Err(refused(subject, error)),
+            Err(error) if error.is_full() => Err(MigrateError::LedgerFull {
+                stream: names.ledger().to_owned(),
+                description: error.description,
+                bytes: super::ledger::MAX_BYTES,
+            }),
+            Err(error) => Err(self.refused_for(names.ledger(), subject, error).await),
         }
     }
 

@@ -41,14 +41,51 @@ pub(super) struct Compared {
 impl Difference {
     /// One sentence on a value that its operator gave it: what comes of it, and what to do.
     pub fn advice(&self) -> String {
+        let stream = &self.stream;
         let way = match self.setting {
-            Some(setting) => format!("set {setting} to say so, or put it back"),
-            None => "keep it, or put it back".to_owned(),
+            _ if self.cannot_be_edited() => format!("keep it, or {}", self.way_back()),
+            Some(setting) => {
+                format!("set {setting} to say so, or put it back with `nats stream edit {stream}`")
+            }
+            None => format!("keep it, or put it back with `nats stream edit {stream}`"),
         };
-        format!(
-            "{self}. It was changed by hand and is left as it is: {way} with `nats stream edit {}`",
-            self.stream
-        )
+        format!("{self}. It was changed by hand and is left as it is: {way}")
+    }
+
+    /// Whether the stream is to take less of the account than it does.
+    pub(super) fn is_lowered(&self) -> bool {
+        let size = |value: &Value| match value.as_i64() {
+            Some(size) if size > 0 => size,
+            _ => i64::MAX,
+        };
+        matches!(self.field.as_str(), "max_bytes" | "num_replicas")
+            && size(&self.wanted) < size(&self.found)
+    }
+
+    /// Whether the server lets nobody undo it.
+    fn cannot_be_edited(&self) -> bool {
+        match self.field.as_str() {
+            "sealed" | "mirror" | "allow_msg_counter" | "persist_mode" | "storage" => true,
+            "retention" => self.found == "workqueue",
+            _ => false,
+        }
+    }
+
+    /// How it is undone, in words that follow "or".
+    pub(super) fn way_back(&self) -> String {
+        let stream = &self.stream;
+        if self.cannot_be_edited() {
+            return format!(
+                "make the stream anew, since the server lets nobody undo that: `nats stream backup {stream} FOLDER`, \
+                `nats stream rm {stream}`, then `nats stream restore --config FILE FOLDER` with its configuration as \
+                Herald makes it (docs/operations.md, \"A sealed stream\")"
+            );
+        }
+        let bytes = match (self.field.as_str(), self.wanted.as_i64()) {
+            ("max_bytes", Some(bytes)) => format!(" --max-bytes={bytes}"),
+            _ => String::new(),
+        };
+        format!("put it back (nats stream edit {stream}{bytes})")
     }
 }
 
@@ -120,11 +157,21 @@ pub(super) fn compare(
             }
         }
     }
-    for (field, have, why) in judge::undeclared(role, found) {
-        if !wanted.contains_key(field) {
-            let mut difference = difference(field, have, Value::Null);
-            difference.consequence = Some(why);
-            compared.drift.push(difference);
+    for (field, have, standing) in judge::undeclared(role, found) {
+        if wanted.contains_key(field) {
+            continue;
+        }
+        let mut difference = difference(field, have, judge::usual(role, field));
+        match standing {
+            Standing::Broken(why) => {
+                difference.consequence = Some(why);
+                compared.drift.push(difference);
+            }
+            Standing::Edited(consequence) => {
+                difference.consequence = Some(consequence);
+                compared.edits.push(difference);
+            }
+            Standing::OfSettings => {}
         }
     }
     compared
@@ -149,7 +196,7 @@ pub(super) fn same(wanted: &Value, found: &Value) -> bool {
     }
 }
 
-fn is_unset(value: &Value) -> bool {
+pub(super) fn is_unset(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(value) => !value,
@@ -322,7 +369,39 @@ mod tests {
         ),
         (Role::Events, r#"{"no_ack": true}"#, "broken no_ack"),
         (Role::Events, r#"{"sealed": true}"#, "broken sealed"),
-        (Role::Dead, r#"{"sealed": true}"#, ""),
+        (Role::Dead, r#"{"sealed": true}"#, "edited sealed"),
+        (
+            Role::Events,
+            r#"{"sources": [{"name": "OTHER"}]}"#,
+            "broken sources",
+        ),
+        (Role::Events, r#"{"sources": [], "mirror": null}"#, ""),
+        (
+            Role::Dead,
+            r#"{"mirror": {"name": "OTHER"}}"#,
+            "broken mirror",
+        ),
+        (
+            Role::Events,
+            r#"{"max_msgs_per_subject": 1, "discard_new_per_subject": true}"#,
+            "broken discard_new_per_subject",
+        ),
+        (
+            Role::Events,
+            r#"{"persist_mode": "async"}"#,
+            "broken persist_mode",
+        ),
+        (Role::Events, r#"{"persist_mode": "default"}"#, ""),
+        (
+            Role::Events,
+            r#"{"subject_delete_marker_ttl": 60}"#,
+            "edited subject_delete_marker_ttl",
+        ),
+        (
+            Role::Events,
+            r#"{"max_consumers": 3, "mirror_direct": true, "deny_delete": true, "consumer_limits": {"max_ack_pending": 1}, "first_seq": 7, "allow_atomic": true}"#,
+            "",
+        ),
         (
             Role::Events,
             r#"{"subject_transform": {"src": ">", "dest": "x.>"}}"#,
@@ -359,12 +438,122 @@ mod tests {
             r#"{"duplicate_window": 1}"#,
             "edited duplicate_window",
         ),
+        // The age of these has no setting.
+        (
+            Role::Sessions,
+            r#"{"duplicate_window": 5, "max_age": 5}"#,
+            "broken duplicate_window",
+        ),
+        (
+            Role::Sessions,
+            r#"{"duplicate_window": 119, "max_age": 119}"#,
+            "broken duplicate_window",
+        ),
+        (
+            Role::Dead,
+            r#"{"duplicate_window": 60, "max_age": 60}"#,
+            "edited duplicate_window, edited max_age",
+        ),
+        (
+            Role::Dead,
+            r#"{"duplicate_window": 7200, "max_age": 7200}"#,
+            "edited duplicate_window, edited max_age",
+        ),
+        (Role::Dead, r#"{"max_age": 300}"#, "edited max_age"),
+    ];
+
+    /// What was changed of the ledger's bucket, and what that is.
+    const OF_THE_LEDGER: &[(&str, &str)] = &[
+        ("{}", ""),
+        (r#"{"retention": "interest"}"#, "broken retention"),
+        (r#"{"max_age": 60}"#, "broken max_age"),
+        (r#"{"discard": "old"}"#, "edited discard"),
+        (
+            r#"{"discard": "old", "max_msgs": 5}"#,
+            "broken discard, broken max_msgs",
+        ),
+        (
+            r#"{"discard": "old", "max_bytes": 1000000}"#,
+            "broken discard",
+        ),
+        (r#"{"max_msgs": 5}"#, "broken max_msgs"),
+        (r#"{"max_msgs": 1000}"#, "edited max_msgs"),
+        (r#"{"max_bytes": 100}"#, "broken max_bytes"),
+        (r#"{"max_bytes": 1000000}"#, ""),
+        (
+            r#"{"max_msgs_per_subject": -1}"#,
+            "edited max_msgs_per_subject",
+        ),
+        (
+            r#"{"max_msgs_per_subject": 5, "max_bytes": 1000000}"#,
+            "edited max_msgs_per_subject",
+        ),
+        (
+            r#"{"max_msgs_per_subject": -1, "max_bytes": 1000000}"#,
+            "broken max_msgs_per_subject",
+        ),
+        (
+            r#"{"discard_new_per_subject": true}"#,
+            "broken discard_new_per_subject",
+        ),
+        (
+            r#"{"republish": {"src": ">", "dest": "x.>"}}"#,
+            "edited republish",
+        ),
+        (r#"{"storage": "memory"}"#, "edited storage"),
+        (r#"{"sealed": true}"#, "broken sealed"),
     ];
 
     #[test]
+    fn a_ledger_that_forgets_or_takes_nothing_is_refused() {
+        let mut wanted = crate::migrate::ledger::bucket(&crate::config::NatsConfig::default());
+        wanted.remove("max_bytes");
+        for (change, expected) in OF_THE_LEDGER {
+            let change = serde_json::from_str(change).unwrap();
+            assert_eq!(
+                judged(Role::Ledger, &wanted, &change),
+                *expected,
+                "{change}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_way_back_is_one_that_the_server_takes() {
+        let of = |field: &str, wanted: Value| Difference {
+            stream: "S".to_owned(),
+            field: field.to_owned(),
+            found: true.into(),
+            wanted,
+            consequence: None,
+            setting: None,
+        };
+        for (difference, way) in [
+            (of("subjects", Value::Null), "(nats stream edit S)"),
+            (
+                of("max_bytes", 9.into()),
+                "(nats stream edit S --max-bytes=9)",
+            ),
+            (of("sealed", Value::Null), "nats stream rm S"),
+        ] {
+            assert!(difference.way_back().contains(way), "{difference:?}");
+        }
+        let advice = of("sealed", Value::Null).advice();
+        assert!(
+            advice.contains("restore") && !advice.contains("edit"),
+            "{advice}"
+        );
+    }
+
+    #[test]
     fn only_what_breaks_a_promise_is_refused() {
-        let wanted = fields(3600);
         for (role, change, expected) in CASES {
+            let mut wanted = fields(3600);
+            if *role != Role::Events {
+                wanted
+                    .values_mut()
+                    .for_each(|wanted| wanted.from_setting = false);
+            }
             let change = serde_json::from_str(change).unwrap();
             assert_eq!(judged(*role, &wanted, &change), *expected, "{change}");
         }

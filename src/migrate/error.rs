@@ -50,9 +50,9 @@ pub enum MigrateError {
 
     /// Somebody changed an object by hand, and no promise is kept with it.
     #[error(
-        "a JetStream object was changed by hand, and Herald cannot work with it: {}. Put it back \
-         (nats stream edit)",
-        join(.0)
+        "a JetStream object was changed by hand, and Herald cannot work with it: {}. {}",
+        join(.0),
+        ways_back(.0)
     )]
     Drift(Vec<Difference>),
 
@@ -79,6 +79,17 @@ pub enum MigrateError {
         stream: String,
         description: String,
         way: String,
+    },
+
+    /// The ledger's bucket has no room.
+    #[error(
+        "the bucket of the ledger takes no more, so that nothing is migrated: {description}. Give it room: \
+         nats stream edit {stream} --max-bytes={bytes} --max-msgs=-1"
+    )]
+    LedgerFull {
+        stream: String,
+        description: String,
+        bytes: i64,
     },
 
     /// Nobody answers the JetStream API, and this is why.
@@ -176,6 +187,7 @@ impl MigrateError {
             | Self::OtherSettings(_)
             | Self::SubjectsTaken { .. }
             | Self::Limits { .. }
+            | Self::LedgerFull { .. }
             | Self::NoJetStream { .. }
             | Self::NoJetStreamForAccount
             | Self::PublishDenied { .. }
@@ -185,6 +197,22 @@ impl MigrateError {
             | Self::Ledger { .. } => false,
         }
     }
+}
+
+/// Each way back once, as sentences.
+fn ways_back(differences: &[Difference]) -> String {
+    let mut ways: Vec<String> = Vec::new();
+    for difference in differences {
+        let way = difference.way_back();
+        if !ways.contains(&way) {
+            ways.push(way);
+        }
+    }
+    let mut sentence = ways.join("; ");
+    if let Some(first) = sentence.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    sentence
 }
 
 fn join(differences: &[Difference]) -> String {

@@ -17,7 +17,7 @@ use super::judge::Role;
 use crate::config::NatsConfig;
 
 /// Most bytes of the bucket where the streams have limits: some thousand entries.
-const MAX_BYTES: i64 = 1024 * 1024;
+pub(super) const MAX_BYTES: i64 = 1024 * 1024;
 /// The key of the lock; every other key is a migration's name.
 const LOCK: &str = "lock";
 
@@ -168,6 +168,8 @@ pub(super) async fn read(api: &Api<'_>) -> Result<Ledger, MigrateError> {
                 held: !is_deleted(&message),
             });
         } else if is_deleted(&message) {
+            // A bucket that keeps a history has what it was before as well.
+            ledger.applied.remove(key);
             ledger.deleted.insert(key.to_owned(), message.sequence);
         } else {
             let applied =
@@ -175,6 +177,7 @@ pub(super) async fn read(api: &Api<'_>) -> Result<Ledger, MigrateError> {
                     key: key.to_owned(),
                     problem: error.to_string(),
                 })?;
+            ledger.deleted.remove(key);
             ledger.applied.insert(key.to_owned(), applied);
         }
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use async_nats::Client;
 use chrono::Utc;
 use serde::Serialize;
+use serde_json::Map;
 
 use super::api::{Api, Created, PATIENCE, Written};
 use super::compare::{Difference, compare};
@@ -14,7 +15,7 @@ use super::file::{Migration, Operation, to_config};
 use super::judge::Role;
 use super::ledger::{self, Applied, Ledger};
 use super::lock::{Contender, Lock, TAKEOVER_AFTER};
-use super::set::MigrationSet;
+use super::set::{MigrationSet, fold};
 use super::status::{Status, judge};
 use crate::config::NatsConfig;
 
@@ -211,6 +212,8 @@ impl<'a> Migrator<'a> {
     ) -> Result<(), MigrateError> {
         let (ledger, status) = self.look_locked(lock).await?;
         let pending: BTreeSet<&str> = status.pending().collect();
+        // What is made next may need the room that streams give back which are there.
+        self.lower(lock, &status).await?;
         for migration in &self.migrations {
             if !pending.contains(migration.name.as_str()) {
                 continue;
@@ -303,7 +306,7 @@ impl<'a> Migrator<'a> {
     async fn update(
         &self,
         stream: &str,
-        fields: &serde_json::Map<String, serde_json::Value>,
+        fields: &Map<String, serde_json::Value>,
         lock: &Lock,
     ) -> Result<Option<()>, MigrateError> {
         let Some(mut config) = self.api.stream_config(stream).await? else {
@@ -317,8 +320,39 @@ impl<'a> Migrator<'a> {
         self.api.update_stream(stream, &config).await.map(Some)
     }
 
+    /// Takes from each stream the room that the settings no longer give it.
+    async fn lower(&self, lock: &mut Lock, status: &Status) -> Result<(), MigrateError> {
+        let pending: BTreeSet<&str> = status.pending().collect();
+        let is_pending = |migration: &&Migration| pending.contains(migration.name.as_str());
+        let to_come = fold(self.migrations.iter().filter(is_pending));
+        let lowered = status.differences().iter().filter(|one| one.is_lowered());
+        for difference in lowered {
+            let stream = difference.stream.as_str();
+            let mut fields =
+                Map::from_iter([(difference.field.clone(), difference.wanted.clone())]);
+            // A stream of before limits drops what is beyond its limit; with the migration that brings them it
+            // refuses instead.
+            if let Some(discard) = to_come
+                .get(stream)
+                .and_then(|wish| wish.fields.get("discard"))
+            {
+                fields.insert("discard".to_owned(), discard.value.clone());
+            }
+            self.insist(lock, async |lock| self.update(stream, &fields, lock).await)
+                .await?;
+            tracing::info!(
+                stream,
+                field = difference.field,
+                "stream lowered to the settings"
+            );
+        }
+        Ok(())
+    }
+
     async fn reconcile_locked(&self, lock: &mut Lock) -> Result<Vec<Difference>, MigrateError> {
         let (_, status) = self.look_locked(lock).await?;
+        // In an account that is small, one stream's room is another's.
+        self.lower(lock, &status).await?;
         let streams: BTreeSet<&str> = status
             .differences()
             .iter()

@@ -67,6 +67,9 @@ pub struct Status {
     pub(super) other_settings: Vec<Difference>,
     pub(super) edits: Vec<Difference>,
     pub(super) differences: Vec<Difference>,
+    /// The ledger's bucket is among `drift`: what it says cannot be relied on.
+    #[serde(skip)]
+    pub(super) ledger_drifts: bool,
 }
 
 impl Status {
@@ -123,6 +126,10 @@ impl Status {
     /// [`MigrateError::Changed`], [`MigrateError::Ahead`], [`MigrateError::OutOfOrder`],
     /// [`MigrateError::Missing`], [`MigrateError::Drift`], [`MigrateError::OtherSettings`].
     pub fn check(&self) -> Result<(), MigrateError> {
+        // First, since a bucket that forgets makes the entries look wrong.
+        if self.ledger_drifts {
+            return Err(MigrateError::Drift(self.drift.clone()));
+        }
         self.check_ledger()?;
         if let Some(MissingStream { stream, migration }) = self.missing.first().cloned() {
             return Err(MigrateError::Missing { stream, migration });
@@ -245,7 +252,7 @@ pub(super) async fn judge(
         status.edits.extend(edits);
         status.differences.extend(differences);
     }
-    judge_bucket(api, ledger, &mut status).await?;
+    judge_bucket(api, &mut status).await?;
     let made: BTreeSet<&str> = wishes.keys().copied().collect();
     judge_pending(api, migrations, &made, &mut status).await?;
     Ok(status)
@@ -271,14 +278,8 @@ fn explains(migration: &Migration, difference: &Difference) -> bool {
         .any(|wanted| same(&wanted.value, &difference.found))
 }
 
-async fn judge_bucket(
-    api: &Api<'_>,
-    ledger: &Ledger,
-    status: &mut Status,
-) -> Result<(), MigrateError> {
-    if *ledger == Ledger::default() {
-        return Ok(());
-    }
+/// Also where the ledger is empty: it may be so because its bucket keeps nothing.
+async fn judge_bucket(api: &Api<'_>, status: &mut Status) -> Result<(), MigrateError> {
     let names = api.config.names();
     let stream = names.ledger();
     if let Some(found) = api.stream_config(stream).await? {
@@ -286,7 +287,8 @@ async fn judge_bucket(
         // Buckets of before have no limit; it matters only where an account asks for one.
         wanted.remove("max_bytes");
         let compared = compare(stream, Role::Ledger, &wanted, &found);
-        status.drift.extend(compared.drift);
+        status.ledger_drifts = !compared.drift.is_empty();
+        status.drift.splice(0..0, compared.drift);
         status.edits.extend(compared.edits);
         status.differences.extend(compared.differences);
     }

@@ -37,6 +37,9 @@ pub enum JoinError {
     /// There is no room for the user's claim.
     #[error("the stream of claims is full")]
     Full,
+    /// There is no room for anything in the NATS account.
+    #[error("the NATS account has no room")]
+    AccountFull,
     /// The user's connections replace each other too fast.
     #[error("connections of this user replace each other")]
     Flapping { retry_after: Duration },
@@ -129,6 +132,11 @@ impl Rooms {
                     let stream = self.context().names.sessions();
                     warn!(stream, "join refused, the stream of claims is full");
                     JoinError::Full
+                }
+                ClaimError::AccountFull => {
+                    let stream = self.context().names.sessions();
+                    warn!(stream, "join refused, the nats account has no room");
+                    JoinError::AccountFull
                 }
             })?;
         steps.begin(Step::Open);

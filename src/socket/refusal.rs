@@ -93,6 +93,14 @@ impl Refusal {
         retry_after: Some(RETRY_AFTER_FULL),
     });
 
+    /// There is no room for anybody's claim, not even for one that replaces another.
+    const ACCOUNT_FULL: Self = Self::Http(HttpRefusal {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        reason: "sessions_full",
+        text: Cow::Borrowed("the NATS account has no room: nobody can connect until it has\n"),
+        retry_after: Some(RETRY_AFTER_FULL),
+    });
+
     /// A stream cannot be read; `cause` says which and why.
     pub(super) fn unreadable(cause: &impl fmt::Display) -> Self {
         Self::Http(HttpRefusal {
@@ -179,6 +187,7 @@ impl From<JoinError> for Refusal {
             JoinError::Unavailable(None) => Self::NATS,
             JoinError::Unavailable(Some(cause)) => Self::unreadable(&cause),
             JoinError::Full => Self::SESSIONS_FULL,
+            JoinError::AccountFull => Self::ACCOUNT_FULL,
             JoinError::Flapping { retry_after } => Self::Http(HttpRefusal {
                 status: StatusCode::CONFLICT,
                 reason: "flapping",

@@ -92,6 +92,114 @@ async fn an_account_that_asks_for_limits_and_has_little_room_runs_herald() {
     );
 }
 
+fn with(builder: &Builder, limits: [u32; 3]) -> Builder {
+    let keys = NUMBERS.map(|(key, _)| key);
+    let limits = keys.into_iter().zip(limits);
+    limits.fold(builder.clone(), |builder, (key, bytes)| {
+        builder.set(key, bytes)
+    })
+}
+
+/// In an account that is small, one stream's room is another's.
+#[tokio::test]
+async fn what_is_lowered_makes_room_for_what_is_made_or_raised() {
+    let nats = Nats::start(SMALL).await;
+    let client = nats.connect().await;
+    let bare = Gateway::builder(&nats);
+    let greedy = run(
+        &with(&bare, [90_000_000, 16_000_000, 16_000_000]),
+        &["migrate"],
+    )
+    .await;
+    assert_eq!(greedy.code, Some(1), "{greedy:?}");
+    assert!(greedy.stderr.contains("stream SESSIONS"), "{greedy:?}");
+    for limits in [
+        [64_000_000, 16_000_000, 16_000_000],
+        [20_000_000, 16_000_000, 60_000_000],
+        [16_000_000, 60_000_000, 20_000_000],
+    ] {
+        run(&with(&bare, limits), &["migrate"]).await.ok();
+        for (name, bytes) in ["EVENTS", "SESSIONS", "DEAD"].into_iter().zip(limits) {
+            let config = stream(&client, name).await;
+            assert_eq!(config["max_bytes"], bytes, "{name} {limits:?}");
+            assert_eq!(config["discard"], "new", "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_an_account_takes_of_one_stream_is_said() {
+    let one = SMALL.replace(
+        "max_bytes_required",
+        "disk_max_stream_bytes: 30000000\n      max_bytes_required",
+    );
+    let nats = Nats::start(&one).await;
+    let bare = Gateway::builder(&nats);
+    for (limits, words) in [
+        (
+            [40_000_000, 16_000_000, 16_000_000],
+            "Lower nats.max_bytes: the account takes at most 30000000 bytes",
+        ),
+        (
+            [0, 16_000_000, 16_000_000],
+            "nats.max_bytes = 0 is no limit, and the account requires one",
+        ),
+    ] {
+        let output = run(&with(&bare, limits), &["migrate"]).await;
+        assert_eq!(output.code, Some(1), "{output:?}");
+        assert!(output.stderr.contains(words), "{words}: {output:?}");
+    }
+    for (key, _) in NUMBERS {
+        let output = run(&bare.clone().set(key, 100), &["check"]).await;
+        assert_eq!(output.code, Some(2), "{output:?}");
+        assert!(
+            output.stderr.contains(&format!("{key} must be at least")),
+            "{output:?}"
+        );
+    }
+}
+
+/// Then nobody can connect, not even who has a claim: other words than of a full SESSIONS.
+#[tokio::test]
+async fn a_full_account_refuses_with_words_of_its_own() {
+    let nats = Nats::start(
+        "jetstream: enabled\naccounts { A { jetstream: { max_mem: 1MB, max_file: 1000000 }, \
+        users: [ { user: u, password: p } ] } }\nno_auth_user: u\n",
+    )
+    .await;
+    let builder = Gateway::builder(&nats).set("nats.dead_max_bytes", 200_000);
+    let gateway = builder.clone().ready().await;
+    let mut ann = Client::join(&gateway, "ann", "acme").await;
+    let payload = json!({ "title": "x".repeat(40_000) }).to_string();
+    for round in 0.. {
+        let output = run(&builder, &["publish", "acme", "custom.x", &payload]).await;
+        if output.code != Some(0) {
+            break;
+        }
+        ann.notification().await;
+        assert!(round < 40, "it never fills");
+    }
+    let refused = Client::attempt(&gateway, &query("bob")).await.unwrap_err();
+    assert_eq!(refused.status, 503);
+    assert!(
+        refused.body.contains("the NATS account has no room"),
+        "{refused:?}"
+    );
+    assert!(
+        refused.retry_after.is_some_and(|seconds| seconds >= 10),
+        "{refused:?}"
+    );
+    gateway
+        .metric_becomes("herald_connections_refused_total", "sessions_full", 1.0)
+        .await;
+    assert!(
+        gateway
+            .log_line("join refused, the nats account has no room")
+            .is_some()
+    );
+    assert!(ann.is_open().await);
+}
+
 #[tokio::test]
 async fn limits_in_bytes_are_reconciled_where_they_are_set() {
     let nats = Nats::jetstream().await;

@@ -49,10 +49,27 @@ const EDITS: &[(&str, &str)] = &[
     ),
     ("SESSIONS", r#"{"deny_delete": true, "deny_purge": true}"#),
     ("DEAD", r#"{"max_msgs": 10, "max_bytes": 1000000}"#),
+    (
+        "DEAD",
+        r#"{"max_age": 60000000000, "duplicate_window": 60000000000}"#,
+    ),
+    (
+        "DEAD",
+        r#"{"republish": {"src": "dead.>", "dest": "letters.>"}}"#,
+    ),
+    ("KV_HERALD_MIGRATIONS", r#"{"max_msgs": 1000}"#),
 ];
 
 /// What is said of them, with a word of what comes of it or what to do.
 const TOLD: &[(&str, &str)] = &[
+    (
+        "DEAD: duplicate_window is 1m, wanted 2m",
+        "nats stream edit DEAD",
+    ),
+    (
+        "DEAD: max_age is 1m, wanted 7days",
+        "kept in another number, or for another time",
+    ),
     (
         "DEAD: max_bytes is 1000000, wanted 268435456",
         "nats.dead_max_bytes",
@@ -61,6 +78,7 @@ const TOLD: &[(&str, &str)] = &[
         "DEAD: max_msgs is 10, wanted 100000",
         "nats stream edit DEAD",
     ),
+    ("DEAD: republish is {", "sent to another subject as well"),
     (
         "EVENTS: allow_rollup_hdrs is true, wanted false",
         "a publisher can remove events",
@@ -92,6 +110,10 @@ const TOLD: &[(&str, &str)] = &[
     (
         "SESSIONS: max_bytes is 50000000, wanted no limit",
         "nats.sessions_max_bytes",
+    ),
+    (
+        "KV_HERALD_MIGRATIONS: max_msgs is 1000, wanted no limit",
+        "takes no further migration",
     ),
 ];
 
@@ -200,6 +222,41 @@ const BROKEN: &[(&str, &str, &str)] = &[
         r#"{"discard_new_per_subject": true}"#,
         "discard_new_per_subject is true",
     ),
+    (
+        "EVENTS",
+        r#"{"max_msgs_per_subject": 1000, "discard_new_per_subject": true}"#,
+        "discard_new_per_subject is true",
+    ),
+    (
+        "EVENTS",
+        r#"{"sources": [{"name": "DEAD"}]}"#,
+        "sources is [",
+    ),
+    (
+        "SESSIONS",
+        r#"{"max_age": 5000000000, "duplicate_window": 5000000000}"#,
+        "duplicate_window is 5s, wanted 2m",
+    ),
+    (
+        "SESSIONS",
+        r#"{"max_age": 60000000000, "duplicate_window": 60000000000}"#,
+        "duplicate_window is 1m, wanted 2m (a claim that is sent again would be stored twice; a longer one needs",
+    ),
+    (
+        "KV_HERALD_MIGRATIONS",
+        r#"{"max_bytes": 100}"#,
+        "max_bytes is 100, wanted 1048576 (the bucket has no room for the lock",
+    ),
+    (
+        "KV_HERALD_MIGRATIONS",
+        r#"{"max_msgs": 5}"#,
+        "max_msgs is 5, wanted no limit (the bucket has no room for the lock",
+    ),
+    (
+        "KV_HERALD_MIGRATIONS",
+        r#"{"max_bytes": 1000000, "discard": "old"}"#,
+        "discard is \"old\", wanted \"new\" (the bucket would forget",
+    ),
 ];
 
 #[tokio::test]
@@ -233,6 +290,74 @@ async fn an_edit_that_breaks_a_promise_ends_serve_and_migrate_and_is_left_alone(
         edit(&client, name, Value::Object(with_nulls(before, &edited))).await;
     }
     builder.ready().await;
+}
+
+/// The entries that are lost make the files look wrong.
+#[tokio::test]
+async fn a_bucket_that_forgets_is_named_and_not_what_it_forgot() {
+    let nats = Nats::jetstream().await;
+    let client = nats.connect().await;
+    let builder = Gateway::builder(&nats);
+    run(&builder, &["migrate"]).await.ok();
+    for (change, words) in [
+        (
+            r#"{"max_msgs": 2, "discard": "old"}"#,
+            "discard is \"old\", wanted \"new\"",
+        ),
+        (
+            r#"{"max_age": 1000000000, "max_msgs": -1, "discard": "new", "duplicate_window": 1000000000}"#,
+            "max_age is 1s, wanted no limit",
+        ),
+        (
+            r#"{"max_age": 0, "retention": "interest"}"#,
+            "retention is \"interest\", wanted \"limits\"",
+        ),
+    ] {
+        edit(&client, "KV_HERALD_MIGRATIONS", fields(change)).await;
+        for arguments in [&["migrate"][..], &["serve"], &["check", "--nats"]] {
+            let output = run(&builder, arguments).await;
+            assert_eq!(output.code, Some(1), "{words}: {arguments:?} {output:?}");
+            for words in [
+                &format!("stream KV_HERALD_MIGRATIONS: {words}"),
+                "the bucket would forget",
+                "nats stream edit KV_HERALD_MIGRATIONS",
+            ] {
+                assert!(
+                    output.stderr.contains(words),
+                    "{words}: {arguments:?} {output:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_undone_is_not_said_to_be_edited_back() {
+    let nats = Nats::jetstream().await;
+    let client = nats.connect().await;
+    let builder = Gateway::builder(&nats);
+    run(&builder, &["migrate"]).await.ok();
+    edit(&client, "DEAD", json!({ "sealed": true })).await;
+    let told = run(&builder, &["migrate", "--status"]).await.ok();
+    let line = told
+        .stdout
+        .lines()
+        .find(|line| line.contains("stream DEAD: sealed is true"))
+        .unwrap();
+    for words in ["it takes no dead letter any more", "nats stream rm DEAD"] {
+        assert!(line.contains(words), "{line}");
+    }
+    edit(&client, "EVENTS", json!({ "sealed": true })).await;
+    for arguments in [&["migrate"][..], &["serve"]] {
+        let output = run(&builder, arguments).await;
+        assert_eq!(output.code, Some(1), "{output:?}");
+        assert!(
+            output.stderr.contains("stream EVENTS: sealed is true")
+                && output.stderr.contains("nats stream rm EVENTS")
+                && !output.stderr.contains("nats stream edit EVENTS"),
+            "{output:?}"
+        );
+    }
 }
 
 /// `before`, with what it lacks of `after` unset.

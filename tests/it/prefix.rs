@@ -265,6 +265,8 @@ async fn a_prefix_that_is_a_name_of_heralds_own_is_refused() {
         ("ws", "a name of Herald's own"),
         ("live", "a name of Herald's own"),
         ("EVENTS", "a name of Herald's own"),
+        ("Custom", "a name of Herald's own"),
+        ("heralds", "a name of Herald's own"),
         ("a.b", "letters and digits"),
         ("a b", "letters and digits"),
     ] {

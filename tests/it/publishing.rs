@@ -52,7 +52,7 @@ async fn with_an_inbox_that_is_denied_nothing_is_stored() {
 }
 
 #[tokio::test]
-async fn what_another_stream_would_take_is_not_published() {
+async fn what_another_stream_takes_is_published_with_a_warning() {
     let nats = Nats::jetstream().await;
     let context = jetstream::new(nats.connect().await);
     let config = jetstream::stream::Config {
@@ -61,14 +61,41 @@ async fn what_another_stream_would_take_is_not_published() {
         ..Default::default()
     };
     context.create_stream(config).await.unwrap();
-    let output = run(&Gateway::builder(&nats), &["custom.x"]).await;
-    assert_eq!(output.code, Some(1), "{output:?}");
+    let output = run(&Gateway::builder(&nats), &["custom.x"]).await.ok();
+    assert_eq!(output.stdout, "OTHER 1\n");
     assert!(
-        output.stderr.contains("the stream OTHER takes"),
+        output.stderr.contains("the stream OTHER takes") && output.stderr.contains("be EVENTS"),
         "{output:?}"
     );
-    let other = context.get_stream("OTHER").await.unwrap();
-    assert_eq!(other.cached_info().state.last_sequence, 0);
+}
+
+/// As nats/production.conf says for an untrusted workspace of a deployment with a prefix.
+#[tokio::test]
+async fn an_account_that_imports_its_subject_publishes_to_a_stream_of_another_name() {
+    let nats = Nats::start(
+        "jetstream: enabled\naccounts {\n  HERALD { jetstream: enabled, users: [ { user: h, password: p } ],\n    \
+        exports: [ { service: \"blue.ws.acme.>\", accounts: [ ACME ] } ] }\n  \
+        ACME { users: [ { user: a, password: p } ],\n    imports: [ \
+        { service: { account: HERALD, subject: \"blue.ws.acme.>\" }, to: \"ws.acme.>\" } ] }\n}\n",
+    )
+    .await;
+    let herald = nats.connect_as("h", "p", "_INBOX").await.unwrap();
+    let config = jetstream::stream::Config {
+        name: "blue-EVENTS".to_owned(),
+        subjects: vec!["blue.ws.>".to_owned()],
+        ..Default::default()
+    };
+    let context = jetstream::new(herald);
+    context.create_stream(config).await.unwrap();
+    let builder = Gateway::without_nats().set("nats.url", nats.url_for("a", "p"));
+    let output = run(&builder, &["custom.x"]).await.ok();
+    assert_eq!(output.stdout, "blue-EVENTS 1\n");
+    assert!(
+        output
+            .stderr
+            .contains("warning: the stream blue-EVENTS takes"),
+        "{output:?}"
+    );
 }
 
 /// What a server does with the event itself, which comes after one that only asks.

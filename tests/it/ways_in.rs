@@ -292,3 +292,28 @@ async fn finding_out_what_a_user_may_do_leaves_no_violation_in_the_servers_log()
     let shows = eventually(PATIENCE, async || production.0.log().contains("Violation"));
     assert!(shows.await);
 }
+
+/// It looks at a request's subject without the domain; at a leaf node it is looked at with it.
+#[tokio::test]
+async fn on_a_server_of_the_domain_permissions_are_those_without_it() {
+    let nats = Nats::start(
+        "jetstream { domain: hub }\nauthorization { users: [\n  \
+        { user: leaf, password: p, permissions: { publish: [ \"$JS.hub.API.>\" ] } },\n  \
+        { user: hub, password: p, permissions: { publish: [ \"$JS.API.>\" ] } } ] }\n",
+    )
+    .await;
+    let of = |user: &str| {
+        Gateway::without_nats()
+            .set("nats.url", nats.url_for(user, "p"))
+            .set("nats.domain", "hub")
+    };
+    let denied =
+        "publish to $JS.API.STREAM.INFO.EVENTS: see what it is granted, or use another (nats.url)";
+    let output = run(&of("leaf"), &["check", "--nats"]).await;
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.stderr.contains(denied), "{output:?}");
+    assert!(!output.stderr.contains("timed out"), "{output:?}");
+    let output = run(&of("hub"), &["check", "--nats"]).await;
+    assert!(!output.stderr.contains("$JS.API.STREAM.INFO"), "{output:?}");
+    assert!(output.stderr.contains("dead.herald-check.0"), "{output:?}");
+}
