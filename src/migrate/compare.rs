@@ -442,12 +442,12 @@ mod tests {
         (
             Role::Sessions,
             r#"{"duplicate_window": 5, "max_age": 5}"#,
-            "broken duplicate_window",
+            "broken duplicate_window, edited max_age",
         ),
         (
             Role::Sessions,
             r#"{"duplicate_window": 119, "max_age": 119}"#,
-            "broken duplicate_window",
+            "broken duplicate_window, edited max_age",
         ),
         (
             Role::Dead,

@@ -163,21 +163,25 @@ async fn what_an_account_takes_of_one_stream_is_said() {
 #[tokio::test]
 async fn a_full_account_refuses_with_words_of_its_own() {
     let nats = Nats::start(
-        "jetstream: enabled\naccounts { A { jetstream: { max_mem: 1MB, max_file: 1000000 }, \
+        "jetstream: enabled\naccounts { A { jetstream: { max_mem: 1MB, max_file: 1500000 }, \
         users: [ { user: u, password: p } ] } }\nno_auth_user: u\n",
     )
     .await;
     let builder = Gateway::builder(&nats).set("nats.dead_max_bytes", 200_000);
     let gateway = builder.clone().ready().await;
     let mut ann = Client::join(&gateway, "ann", "acme").await;
-    let payload = json!({ "title": "x".repeat(40_000) }).to_string();
-    for round in 0.. {
-        let output = run(&builder, &["publish", "acme", "custom.x", &payload]).await;
-        if output.code != Some(0) {
-            break;
+    // Until not even what is as small as a claim has room.
+    for size in [40_000, 4_000, 400, 1] {
+        let payload = json!({ "title": "x".repeat(size) }).to_string();
+        for round in 0.. {
+            let output = run(&builder, &["publish", "acme", "custom.x", &payload]).await;
+            if output.code != Some(0) {
+                assert!(output.stderr.contains("is full"), "{output:?}");
+                break;
+            }
+            ann.notification().await;
+            assert!(round < 80, "it never fills");
         }
-        ann.notification().await;
-        assert!(round < 40, "it never fills");
     }
     let refused = Client::attempt(&gateway, &query("bob")).await.unwrap_err();
     assert_eq!(refused.status, 503);

@@ -229,7 +229,7 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ),
     (
         "EVENTS",
-        r#"{"sources": [{"name": "DEAD"}]}"#,
+        r#"{"sources": [{"name": "SESSIONS"}]}"#,
         "sources is [",
     ),
     (
