@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::socket::{Load, SLOW_AFTER, Standing};
 
-/// Queues that were filled within this time were so by a burst.
-const BURST: Duration = Duration::from_millis(250);
+/// Queues that were filled within this time were so by a burst. Those of slow sockets fill slowly.
+const BURST: Duration = Duration::from_secs(1);
 /// When to look again.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -156,12 +156,9 @@ impl Crowd {
         if self.is_due {
             return Some(Wait::Free);
         }
-        let are_most = 2 * self.behind > self.all;
-        if are_most && 2 * self.moving > self.behind {
-            return Some(Wait::Free);
-        }
-        if are_most && is_burst {
-            return Some(Wait::ForMost);
+        if is_burst && 2 * self.behind > self.all {
+            let move_on = 2 * self.moving > self.behind;
+            return Some(if move_on { Wait::Free } else { Wait::ForMost });
         }
         self.slow_at.map(Wait::ForFew)
     }
@@ -242,11 +239,10 @@ mod tests {
 
     /// Slow sockets fill their queues slowly, however many they are.
     #[test]
-    fn nobody_waits_for_most_who_hardly_move_if_not_in_a_burst() {
+    fn nobody_waits_for_most_if_not_in_a_burst() {
         let now = Instant::now() + MINUTE;
         let filled = |age: Duration| {
             let load = Load {
-                moves: false,
                 oldest: Some(now - age),
                 ..load(Standing::Refused {
                     since: now - SLOW_AFTER,
