@@ -407,8 +407,8 @@ async fn a_fifo_is_refused_at_once_and_holds_up_nobody() {
     let scene = Scene::new(CONFIG).await;
     let folder = scene.folder.path();
     file(folder, "token", "0123456789abcdef");
-    let authority = Certificates::new().authority();
-    std::fs::copy(authority, folder.join("ca.pem")).expect("it can be copied");
+    let certificates = Certificates::new();
+    std::fs::copy(certificates.authority(), folder.join("ca.pem")).expect("it can be copied");
     scene.write("herald.toml", &config);
     scene.reload().await;
     let mut ann = scene.join("ann", SECRET).await.expect("open");
