@@ -142,7 +142,7 @@ impl Crowd {
             let is_young = |oldest| now.saturating_duration_since(oldest) < BURST;
             crowd.filled_quickly += usize::from(load.oldest.is_some_and(is_young));
             let slow = since + SLOW_AFTER;
-            if now < slow {
+            if load.moves && now < slow {
                 crowd.slow_at = crowd.slow_at.max(Some(slow));
             }
         }
@@ -215,7 +215,8 @@ mod tests {
         for (all, behind, age, moves, expected) in [
             // Few.
             (10, 1, never, true, few),
-            (10, 5, never, false, few),
+            (10, 5, never, true, few),
+            (10, 5, never, false, never),
             (10, 5, SLOW_AFTER, true, never),
             // Most, who move.
             (10, 6, never, true, MINUTE),
