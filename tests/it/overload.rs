@@ -10,7 +10,7 @@ use crate::support::raw_nats::RawNats;
 use crate::support::soon;
 
 /// More than a subscription holds.
-const EVENTS: usize = 12_000;
+const EVENTS: usize = 40_000;
 
 #[tokio::test]
 async fn only_the_room_that_missed_something_looks() {
