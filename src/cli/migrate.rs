@@ -109,7 +109,7 @@ fn status_json(status: &Status) -> Value {
 
 fn print_status(status: &Status) {
     let width = status
-        .migrations()
+        .migrations
         .iter()
         .map(|entry| entry.name.len())
         .max()
@@ -119,7 +119,7 @@ fn print_status(status: &Status) {
         "{:width$}  STATE    BREAKS OLDER  CHECKSUM      BY       AT",
         "MIGRATION"
     );
-    for entry in status.migrations() {
+    for entry in &status.migrations {
         let (by, at) = entry.applied.as_ref().map_or(("-", "-"), |applied| {
             (applied.applied_by.as_str(), applied.applied_at.as_str())
         });
@@ -135,10 +135,10 @@ fn print_status(status: &Status) {
             entry.checksum,
         );
     }
-    for difference in status.differences() {
+    for difference in &status.differences {
         println!("differs from the settings: {difference}");
     }
-    for edit in status.edits() {
+    for edit in &status.edits {
         println!("{}", edit.advice());
     }
 }
@@ -169,7 +169,7 @@ fn plan(migrator: &Migrator<'_>, status: &Status) -> Plan {
         .collect();
     Plan {
         apply,
-        reconcile: status.differences().to_vec(),
+        reconcile: status.differences.clone(),
     }
 }
 

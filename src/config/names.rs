@@ -98,7 +98,7 @@ impl Names {
         &self.dead
     }
 
-    /// The stream behind the bucket of the migrations' ledger and lock.
+    /// The stream behind the bucket of the migrations' ledger.
     pub fn ledger(&self) -> &str {
         &self.ledger
     }
@@ -237,7 +237,10 @@ mod tests {
         for (got, want) in [
             (plain.events(), "EVENTS"),
             (plain.ledger(), "KV_HERALD_MIGRATIONS"),
-            (&plain.key("lock"), "$KV.HERALD_MIGRATIONS.lock"),
+            (
+                &plain.key("0001_events"),
+                "$KV.HERALD_MIGRATIONS.0001_events",
+            ),
             (&plain.api("STREAM.INFO", "S"), "$JS.API.STREAM.INFO.S"),
             (&plain.subject("ws.acme.>"), "ws.acme.>"),
             (both.events(), "blue-EVENTS"),
@@ -245,8 +248,8 @@ mod tests {
             (both.dead(), "blue-DEAD"),
             (both.ledger(), "KV_blue-HERALD_MIGRATIONS"),
             (
-                &both.key("lock"),
-                "$JS.hub.API.$KV.blue-HERALD_MIGRATIONS.lock",
+                &both.key("0001_events"),
+                "$JS.hub.API.$KV.blue-HERALD_MIGRATIONS.0001_events",
             ),
             (both.keys(), "$KV.blue-HERALD_MIGRATIONS."),
             (&both.api("DIRECT.GET", "S"), "$JS.hub.API.DIRECT.GET.S"),

@@ -83,6 +83,22 @@ pub async fn denied(
     name: &str,
     probes: Vec<Probe>,
 ) -> Result<Vec<String>, ProbeError> {
+    let denied = tried(config, name, probes).await?;
+    Ok(denied
+        .iter()
+        .map(|probe| explained(probe, config))
+        .collect())
+}
+
+/// The same, with what is denied in place of the sentences.
+///
+/// # Errors
+/// [`ProbeError`].
+pub async fn tried(
+    config: &NatsConfig,
+    name: &str,
+    probes: Vec<Probe>,
+) -> Result<Vec<Probe>, ProbeError> {
     let (happens, events) = event_channel();
     let names = config.names();
     let attempt = Attempt {
@@ -106,7 +122,7 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn try_all(mut self, probes: Vec<Probe>) -> Result<Vec<String>, ProbeError> {
+    async fn try_all(mut self, probes: Vec<Probe>) -> Result<Vec<Probe>, ProbeError> {
         // A server that judges permissions judges subscriptions after they are made: kept until then.
         let mut subscribers = Vec::new();
         for probe in probes {
@@ -135,7 +151,7 @@ impl Attempt<'_> {
         while let Some(event) = self.events.recv().await {
             match event {
                 Event::Closed => break,
-                event => denied.extend(denial(&event, self.config)),
+                event => denied.extend(told(&event)),
             }
         }
         Ok(denied)
@@ -144,14 +160,14 @@ impl Attempt<'_> {
     /// What is denied until the server has judged all that was sent. It does so in order, so that its
     /// word on one more request, an answer or a denial, comes after everything else. That request is one that
     /// has to be allowed: a server logs each denial, and nothing is to be logged of a user who lacks nothing.
-    async fn until_judged(&mut self) -> Result<Vec<String>, ProbeError> {
+    async fn until_judged(&mut self) -> Result<Vec<Probe>, ProbeError> {
         let client = self.client.clone();
         let request = Request::new().timeout(Some(ANSWER_PATIENCE));
         let question = client.send_request(self.question.clone(), request);
         tokio::pin!(question);
         // A server that is itself in the domain looks at the subject without it.
         let names = self.config.names();
-        let asked = format!("API.STREAM.INFO.{}:", names.events());
+        let asked = format!(".API.STREAM.INFO.{}", names.events());
         let mut denied = Vec::new();
         loop {
             tokio::select! {
@@ -165,13 +181,15 @@ impl Attempt<'_> {
                     return answered.map(|()| denied);
                 }
                 Some(event) = self.events.recv() => {
-                    let Some(text) = denial(&event, self.config) else {
+                    let Some(probe) = told(&event) else {
                         continue;
                     };
-                    // The inbox was subscribed to just now, with the question: no answer will come.
-                    let is_last = text.contains("nats.inbox_prefix")
-                        || text.contains(&asked);
-                    denied.push(text);
+                    let is_last = match &probe {
+                        Probe::Publish(subject) => subject.ends_with(&asked),
+                        // The inbox was subscribed to just now, with the question: no answer will come.
+                        Probe::Subscribe(subject) => is_inbox(subject, self.config),
+                    };
+                    denied.push(probe);
                     if is_last {
                         return Ok(denied);
                     }
@@ -181,20 +199,29 @@ impl Attempt<'_> {
     }
 }
 
-/// The missing permission that `event` tells of.
+/// The missing permission that `event` tells of, explained.
 pub fn denial(event: &Event, config: &NatsConfig) -> Option<String> {
+    told(event).map(|probe| explained(&probe, config))
+}
+
+/// The missing permission that `event` tells of.
+fn told(event: &Event) -> Option<Probe> {
     match event {
-        Event::ServerError(ServerError::Other(text)) => explained(text, config),
+        Event::ServerError(ServerError::Other(text)) => violation(text),
         _ => None,
     }
 }
 
-/// What the server's `Permissions Violation for Publish to "…"` means to an operator.
-fn explained(text: &str, config: &NatsConfig) -> Option<String> {
+fn is_inbox(subject: &str, config: &NatsConfig) -> bool {
+    subject.starts_with(config.inbox_prefix.as_str())
+}
+
+/// What a missing permission means to an operator.
+fn explained(probe: &Probe, config: &NatsConfig) -> String {
     let inbox_prefix = config.inbox_prefix.as_str();
     let way = config.way_in();
-    Some(match violation(text)? {
-        Probe::Subscribe(subject) if subject.starts_with(inbox_prefix) => format!(
+    match probe {
+        Probe::Subscribe(subject) if is_inbox(subject, config) => format!(
             "NATS does not let this user receive answers on {inbox_prefix}.>: set nats.inbox_prefix to the one that this user has"
         ),
         Probe::Subscribe(subject) => format!(
@@ -203,7 +230,7 @@ fn explained(text: &str, config: &NatsConfig) -> Option<String> {
         Probe::Publish(subject) => format!(
             "NATS does not allow this user to publish to {subject}: see what it is granted, or use another ({way})"
         ),
-    })
+    }
 }
 
 /// What the server's text says that it denied.
@@ -259,7 +286,7 @@ mod tests {
                 "(nats.client_cert)",
             ),
         ] {
-            let got = explained(text, &config).unwrap();
+            let got = explained(&violation(text).unwrap(), &config);
             assert!(got.ends_with(way), "{got}");
         }
     }
@@ -281,7 +308,7 @@ mod tests {
             ),
             ("Stale Connection", None),
         ] {
-            let got = explained(text, &NatsConfig::default());
+            let got = violation(text).map(|probe| explained(&probe, &NatsConfig::default()));
             assert_eq!(got.is_some(), want.is_some(), "{text}");
             assert!(
                 got.unwrap_or_default().contains(want.unwrap_or_default()),

@@ -1,31 +1,10 @@
 //! What is there against what is wanted, field by field. Pure.
 
-use std::fmt;
-use std::time::Duration;
-
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::file::{Fields, is_duration};
-use super::judge::{self, Role, Standing};
-
-/// A field of a stream that is not as wanted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Difference {
-    pub stream: String,
-    /// The field's name in StreamConfig.
-    pub field: String,
-    /// What the server has, in the JetStream API's form; null where it has none.
-    pub found: Value,
-    /// What is wanted, in the same form.
-    pub wanted: Value,
-    /// What comes of it, where no setting explains it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub consequence: Option<&'static str>,
-    /// The setting that would decide it, and does not because it is not set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub setting: Option<&'static str>,
-}
+use super::difference::Difference;
+use super::file::Fields;
+use super::judge::{Role, Standing, declared, undeclared, usual, window};
 
 /// What is there against what is wanted.
 #[derive(Debug, Default)]
@@ -38,90 +17,6 @@ pub(super) struct Compared {
     pub(super) differences: Vec<Difference>,
 }
 
-impl Difference {
-    /// One sentence on a value that its operator gave it: what comes of it, and what to do.
-    pub fn advice(&self) -> String {
-        let stream = &self.stream;
-        let way = match self.setting {
-            _ if self.cannot_be_edited() => format!("keep it, or {}", self.way_back()),
-            Some(setting) => {
-                format!("set {setting} to say so, or put it back with `nats stream edit {stream}`")
-            }
-            None => format!("keep it, or put it back with `nats stream edit {stream}`"),
-        };
-        format!("{self}. It was changed by hand and is left as it is: {way}")
-    }
-
-    /// Whether the stream is to take less of the account than it does.
-    pub(super) fn is_lowered(&self) -> bool {
-        let size = |value: &Value| match value.as_i64() {
-            Some(size) if size > 0 => size,
-            _ => i64::MAX,
-        };
-        matches!(self.field.as_str(), "max_bytes" | "num_replicas")
-            && size(&self.wanted) < size(&self.found)
-    }
-
-    /// Whether the server lets nobody undo it.
-    fn cannot_be_edited(&self) -> bool {
-        match self.field.as_str() {
-            "sealed" | "mirror" | "allow_msg_counter" | "persist_mode" | "storage" => true,
-            "retention" => self.found == "workqueue",
-            _ => false,
-        }
-    }
-
-    /// How it is undone, in words that follow "or".
-    pub(super) fn way_back(&self) -> String {
-        let stream = &self.stream;
-        if self.cannot_be_edited() {
-            return format!(
-                "make the stream anew, since the server lets nobody undo that: `nats stream backup {stream} FOLDER`, \
-                `nats stream rm {stream}`, then `nats stream restore --config FILE FOLDER` with its configuration as \
-                Herald makes it (docs/operations.md, \"A sealed stream\")"
-            );
-        }
-        let bytes = match (self.field.as_str(), self.wanted.as_i64()) {
-            ("max_bytes", Some(bytes)) => format!(" --max-bytes={bytes}"),
-            _ => String::new(),
-        };
-        format!("put it back (nats stream edit {stream}{bytes})")
-    }
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            stream,
-            field,
-            found,
-            wanted,
-            consequence,
-            setting: _,
-        } = self;
-        let found = readable(field, found);
-        let wanted = readable(field, wanted);
-        write!(f, "stream {stream}: {field} is {found}, wanted {wanted}")?;
-        match consequence {
-            Some(consequence) => write!(f, " ({consequence})"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// `value` as a person writes it.
-pub(super) fn readable(field: &str, value: &Value) -> String {
-    match value.as_i64() {
-        Some(nanoseconds) if is_duration(field) && nanoseconds > 0 => {
-            let duration = Duration::from_nanos(nanoseconds.unsigned_abs());
-            humantime::format_duration(duration).to_string()
-        }
-        Some(0 | -1) if field.starts_with("max_") => "no limit".to_owned(),
-        _ if value.is_null() => "not set".to_owned(),
-        _ => value.to_string(),
-    }
-}
-
 /// Sets what `found` has of a stream against `wanted`.
 pub(super) fn compare(
     stream: &str,
@@ -130,11 +25,22 @@ pub(super) fn compare(
     found: &Map<String, Value>,
 ) -> Compared {
     let mut compared = Compared::default();
-    let difference = |field: &str, found: Value, wanted: Value| Difference {
+    let mut add = |difference: Difference, standing| {
+        let (list, consequence) = match standing {
+            Standing::OfSettings => (&mut compared.differences, None),
+            Standing::Broken(why) => (&mut compared.drift, Some(why)),
+            Standing::Edited(consequence) => (&mut compared.edits, Some(consequence)),
+        };
+        list.push(Difference {
+            consequence,
+            ..difference
+        });
+    };
+    let difference = |field: &str, found: &Value, wanted: &Value| Difference {
         stream: stream.to_owned(),
         field: field.to_owned(),
-        found,
-        wanted,
+        found: found.clone(),
+        wanted: wanted.clone(),
         consequence: None,
         setting: None,
     };
@@ -143,35 +49,23 @@ pub(super) fn compare(
         if same(&wish.value, have) {
             continue;
         }
-        let mut difference = difference(field, have.clone(), wish.value.clone());
-        match judge::standing(role, &difference, wanted, found) {
-            Standing::OfSettings => compared.differences.push(difference),
-            Standing::Broken(why) => {
-                difference.consequence = Some(why);
-                compared.drift.push(difference);
-            }
-            Standing::Edited(consequence) => {
-                difference.consequence = Some(consequence);
+        let mut difference = difference(field, have, &wish.value);
+        let standing = match field.as_str() {
+            "duplicate_window" => window(role, &difference, wanted, found),
+            _ if wish.from_setting => Standing::OfSettings,
+            _ => {
                 difference.setting = role.setting(field);
-                compared.edits.push(difference);
+                declared(role, field, have, found)
             }
-        }
+        };
+        add(difference, standing);
     }
-    for (field, have, standing) in judge::undeclared(role, found) {
-        if wanted.contains_key(field) {
+    for (field, have) in found {
+        if wanted.contains_key(field) || is_unset(have) {
             continue;
         }
-        let mut difference = difference(field, have, judge::usual(role, field));
-        match standing {
-            Standing::Broken(why) => {
-                difference.consequence = Some(why);
-                compared.drift.push(difference);
-            }
-            Standing::Edited(consequence) => {
-                difference.consequence = Some(consequence);
-                compared.edits.push(difference);
-            }
-            Standing::OfSettings => {}
+        if let Some(standing) = undeclared(role, field, have) {
+            add(difference(field, have, &usual(role, field)), standing);
         }
     }
     compared
@@ -196,7 +90,7 @@ pub(super) fn same(wanted: &Value, found: &Value) -> bool {
     }
 }
 
-pub(super) fn is_unset(value: &Value) -> bool {
+fn is_unset(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(value) => !value,
@@ -241,22 +135,6 @@ mod tests {
         ] {
             assert_eq!(same(&wanted, &found), expected, "{wanted} and {found}");
         }
-    }
-
-    #[test]
-    fn a_difference_reads_as_a_sentence() {
-        let difference = Difference {
-            stream: "EVENTS".to_owned(),
-            field: "max_age".to_owned(),
-            found: json!(7_200_000_000_000_u64),
-            wanted: json!(90_000_000_000_u64),
-            consequence: None,
-            setting: None,
-        };
-        assert_eq!(
-            difference.to_string(),
-            "stream EVENTS: max_age is 2h, wanted 1m 30s"
-        );
     }
 
     fn fields(max_age: i64) -> Fields {
@@ -489,12 +367,8 @@ mod tests {
             "edited max_msgs_per_subject",
         ),
         (
-            r#"{"max_msgs_per_subject": -1, "max_bytes": 1000000}"#,
-            "broken max_msgs_per_subject",
-        ),
-        (
             r#"{"discard_new_per_subject": true}"#,
-            "broken discard_new_per_subject",
+            "edited discard_new_per_subject",
         ),
         (
             r#"{"republish": {"src": ">", "dest": "x.>"}}"#,
@@ -516,33 +390,6 @@ mod tests {
                 "{change}"
             );
         }
-    }
-
-    #[test]
-    fn the_way_back_is_one_that_the_server_takes() {
-        let of = |field: &str, wanted: Value| Difference {
-            stream: "S".to_owned(),
-            field: field.to_owned(),
-            found: true.into(),
-            wanted,
-            consequence: None,
-            setting: None,
-        };
-        for (difference, way) in [
-            (of("subjects", Value::Null), "(nats stream edit S)"),
-            (
-                of("max_bytes", 9.into()),
-                "(nats stream edit S --max-bytes=9)",
-            ),
-            (of("sealed", Value::Null), "nats stream rm S"),
-        ] {
-            assert!(difference.way_back().contains(way), "{difference:?}");
-        }
-        let advice = of("sealed", Value::Null).advice();
-        assert!(
-            advice.contains("restore") && !advice.contains("edit"),
-            "{advice}"
-        );
     }
 
     #[test]

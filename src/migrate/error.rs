@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::compare::Difference;
+use async_nats::jetstream::ErrorCode;
+
+use super::difference::{Difference, list, ways_back};
 
 /// Why migrations were not applied. `Display` says what to do about it and holds no secret.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +53,7 @@ pub enum MigrateError {
     /// Somebody changed an object by hand, and no promise is kept with it.
     #[error(
         "a JetStream object was changed by hand, and Herald cannot work with it: {}. {}",
-        join(.0),
+        list(.0),
         ways_back(.0)
     )]
     Drift(Vec<Difference>),
@@ -60,7 +62,7 @@ pub enum MigrateError {
     #[error(
         "a stream of that name exists with other settings, and no migration made it: {}. Rename, change or \
          remove it, or set nats.prefix, or nats.stream to another name",
-        join(.0)
+        list(.0)
     )]
     OtherSettings(Vec<Difference>),
 
@@ -129,12 +131,11 @@ pub enum MigrateError {
     SubscribeDenied { subject: String },
 
     /// The server answered with an error that has no case of its own here.
-    #[error("NATS refuses {subject}: {description} (error {code})")]
+    #[error("NATS refuses {subject}: {description} (error {})", .code.0)]
     Refused {
         subject: String,
         description: String,
-        /// JetStream's `err_code`.
-        code: u64,
+        code: ErrorCode,
         /// Whether the server is to be asked again later (HTTP-like code 503).
         later: bool,
     },
@@ -160,62 +161,15 @@ pub enum MigrateError {
     /// An entry of the ledger is not one.
     #[error("entry {key} of the bucket HERALD_MIGRATIONS cannot be read: {problem}")]
     Ledger { key: String, problem: String },
-
-    /// Another process took the lock because this one stood still for too long.
-    #[error("another process took over the migration while this one stood still: run it again")]
-    LockLost,
-
-    /// The ledger never stood still for long enough to be compared with the objects.
-    #[error("the migrations change faster than they can be read")]
-    Unsettled,
 }
 
 impl MigrateError {
     /// Whether the same call may succeed later with nothing changed by anybody.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::NoAnswer { .. } | Self::NoStream { .. } | Self::LockLost | Self::Unsettled => {
-                true
-            }
+            Self::NoAnswer { .. } | Self::NoStream { .. } => true,
             Self::Refused { later, .. } => *later,
-            Self::File { .. }
-            | Self::Changed { .. }
-            | Self::Ahead { .. }
-            | Self::OutOfOrder { .. }
-            | Self::Missing { .. }
-            | Self::Drift(_)
-            | Self::OtherSettings(_)
-            | Self::SubjectsTaken { .. }
-            | Self::Limits { .. }
-            | Self::LedgerFull { .. }
-            | Self::NoJetStream { .. }
-            | Self::NoJetStreamForAccount
-            | Self::PublishDenied { .. }
-            | Self::SubscribeDenied { .. }
-            | Self::Answer { .. }
-            | Self::Client { .. }
-            | Self::Ledger { .. } => false,
+            _ => false,
         }
     }
-}
-
-/// Each way back once, as sentences.
-fn ways_back(differences: &[Difference]) -> String {
-    let mut ways: Vec<String> = Vec::new();
-    for difference in differences {
-        let way = difference.way_back();
-        if !ways.contains(&way) {
-            ways.push(way);
-        }
-    }
-    let mut sentence = ways.join("; ");
-    if let Some(first) = sentence.get_mut(..1) {
-        first.make_ascii_uppercase();
-    }
-    sentence
-}
-
-fn join(differences: &[Difference]) -> String {
-    let parts: Vec<String> = differences.iter().map(ToString::to_string).collect();
-    parts.join("; ")
 }

@@ -22,11 +22,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::difference::is_duration;
 use super::error::MigrateError;
 use crate::config::{Names, NatsConfig, parse_duration};
-
-/// StreamConfig's durations: nanoseconds in the API, text in a file.
-const DURATIONS: &[&str] = &["max_age", "duplicate_window", "subject_delete_marker_ttl"];
 
 /// The wanted value of one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,11 +77,6 @@ pub(super) fn to_config(fields: &Fields) -> Map<String, Value> {
         .collect()
 }
 
-/// Whether `field` of a StreamConfig is a duration.
-pub(super) fn is_duration(field: &str) -> bool {
-    DURATIONS.contains(&field)
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -116,20 +109,13 @@ impl Migration {
             return Err(wrong("a name is four digits, _ and a word".to_owned()));
         }
         let document: Document = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
-        let mut operations = Vec::new();
-        for config_of_stream in document.create {
-            operations.push(create(config_of_stream, config).map_err(wrong)?);
-        }
-        for update in document.update {
-            let stream = with_stream(&update.stream, config).map_err(wrong)?;
-            let (fields, unset) = resolve(update.set, config).map_err(wrong)?;
-            operations.push(Operation {
-                stream: config.names().object(&stream),
-                creates: false,
-                fields,
-                unset,
-            });
-        }
+        let creates = document.create.into_iter();
+        let updates = document.update.into_iter();
+        let operations = creates
+            .map(|fields| create(fields, config))
+            .chain(updates.map(|change| update(change, config)))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(wrong)?;
         if operations.is_empty() {
             return Err(wrong("it has neither [[create]] nor [[update]]".to_owned()));
         }
@@ -168,6 +154,16 @@ fn create(fields: Map<String, Value>, config: &NatsConfig) -> Result<Operation, 
     })
 }
 
+fn update(update: Update, config: &NatsConfig) -> Result<Operation, String> {
+    let (fields, unset) = resolve(update.set, config)?;
+    Ok(Operation {
+        stream: object(&update.stream, config)?,
+        creates: false,
+        fields,
+        unset,
+    })
+}
+
 /// The fields with their values, and the names of those whose setting is not set.
 fn resolve(
     given: Map<String, Value>,
@@ -191,7 +187,7 @@ fn wanted(field: &str, value: Value, config: &NatsConfig) -> Result<Option<Wante
         (_, Value::String(text)) if is_duration(field) => duration(&text, config)?,
         (_, Value::String(text)) if text == "${replicas}" => of_setting(config.replicas),
         ("max_bytes", Value::String(text)) => return limit(&text, config),
-        ("name", Value::String(text)) => fixed(names.object(&with_stream(&text, config)?)),
+        ("name", Value::String(text)) => fixed(object(&text, config)?),
         (_, Value::String(text)) => fixed(with_stream(&text, config)?),
         ("subjects", Value::Array(list)) => {
             let subjects = list.into_iter().map(|value| prefixed(value, &names));
@@ -253,6 +249,11 @@ fn with_stream(text: &str, config: &NatsConfig) -> Result<String, String> {
         ));
     }
     Ok(text)
+}
+
+/// The stream that a file calls `text`.
+fn object(text: &str, config: &NatsConfig) -> Result<String, String> {
+    Ok(config.names().object(&with_stream(text, config)?))
 }
 
 /// A duration: `2m`, `${max_age}`, or the least of several, `min(2m, ${max_age})`.

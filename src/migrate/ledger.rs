@@ -1,24 +1,22 @@
-//! The KV bucket that says which migrations were applied. It also holds the lock's key.
+//! The KV bucket that says which migrations were applied.
 //!
 //! It is read at the leader (STREAM.MSG.GET), because a direct get may be answered by a replica that
 //! lags, and a migration that is applied must never look pending.
 
 use std::collections::BTreeMap;
 
-use async_nats::HeaderMap;
+use async_nats::jetstream::message::StreamMessage;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::api::{Api, Created, Stored, Written};
-use super::compare::compare;
+use super::api::Api;
 use super::error::MigrateError;
-use super::file::{Fields, Migration, Wanted, to_config};
-use super::judge::Role;
+use super::file::{Fields, Migration, Wanted};
+use super::judge::LEDGER_BYTES_MAX;
 use crate::config::NatsConfig;
 
-/// Most bytes of the bucket where the streams have limits: some thousand entries.
-pub(super) const MAX_BYTES: i64 = 1024 * 1024;
-/// The key of the lock; every other key is a migration's name.
+/// A key that is no entry: gateways of before took a lock there, and may do so beside this one.
 const LOCK: &str = "lock";
 
 /// An entry of the ledger.
@@ -58,59 +56,43 @@ impl Applied {
     }
 }
 
-/// The lock's key as it was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct LockSeen {
-    pub(super) revision: u64,
-    /// Whether somebody has it; otherwise it was released.
-    pub(super) held: bool,
-}
-
 /// What the bucket holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Ledger {
     /// By the migration's name.
     pub(super) applied: BTreeMap<String, Applied>,
     /// Revisions of the entries that somebody deleted, which is how a migration is applied again.
-    pub(super) deleted: BTreeMap<String, u64>,
-    pub(super) lock: Option<LockSeen>,
+    deleted: BTreeMap<String, u64>,
 }
 
 /// The configuration of the bucket, as any KV client would make it.
 pub(super) fn bucket(config: &NatsConfig) -> Fields {
-    let fixed = |value: serde_json::Value| Wanted {
-        value,
-        from_setting: false,
-    };
     let names = config.names();
-    Fields::from([
-        ("name".to_owned(), fixed(names.ledger().into())),
-        (
-            "description".to_owned(),
-            fixed("Migrations that Herald applied".into()),
-        ),
-        (
-            "subjects".to_owned(),
-            fixed(vec![format!("{}>", names.keys())].into()),
-        ),
-        ("storage".to_owned(), fixed("file".into())),
-        ("retention".to_owned(), fixed("limits".into())),
-        ("discard".to_owned(), fixed("new".into())),
-        ("max_msgs_per_subject".to_owned(), fixed(1.into())),
-        ("max_age".to_owned(), fixed(0.into())),
-        ("max_msgs".to_owned(), fixed((-1).into())),
-        ("max_bytes".to_owned(), fixed(max_bytes(config).into())),
-        ("deny_delete".to_owned(), fixed(true.into())),
-        ("allow_rollup_hdrs".to_owned(), fixed(true.into())),
-        ("allow_direct".to_owned(), fixed(true.into())),
-        (
-            "num_replicas".to_owned(),
-            Wanted {
-                value: config.replicas.into(),
-                from_setting: true,
-            },
-        ),
-    ])
+    let fixed = json!({
+        "name": names.ledger(),
+        "description": "Migrations that Herald applied",
+        "subjects": [format!("{}>", names.keys())],
+        "storage": "file",
+        "retention": "limits",
+        "discard": "new",
+        "max_msgs_per_subject": 1,
+        "max_age": 0,
+        "max_msgs": -1,
+        "max_bytes": max_bytes(config),
+        "deny_delete": true,
+        "allow_rollup_hdrs": true,
+        "allow_direct": true,
+        "num_replicas": config.replicas,
+    });
+    let fields = fixed.as_object().into_iter().flatten();
+    let wanted = fields.map(|(field, value)| {
+        let wanted = Wanted {
+            value: value.clone(),
+            from_setting: field == "num_replicas",
+        };
+        (field.clone(), wanted)
+    });
+    wanted.collect()
 }
 
 /// The bucket's limit. An account may take no stream without; elsewhere it stays as it always was, since a Herald of
@@ -122,98 +104,60 @@ fn max_bytes(config: &NatsConfig) -> i64 {
         config.dead_max_bytes,
     ];
     match limits.into_iter().flatten().any(|bytes| bytes > 0) {
-        true => MAX_BYTES,
+        true => LEDGER_BYTES_MAX,
         false => -1,
     }
 }
 
-/// Makes the bucket where there is none. May be repeated.
-pub(super) async fn ensure(api: &Api<'_>) -> Result<(), MigrateError> {
-    let names = api.config.names();
-    let stream = names.ledger();
-    let wanted = bucket(api.config);
-    if api.stream_config(stream).await?.is_some()
-        || api.create_stream(stream, &to_config(&wanted)).await? == Created::Done
-    {
-        return Ok(());
+impl Ledger {
+    /// Reads the whole bucket. Empty too where there is no bucket.
+    pub(super) async fn read(api: &Api<'_>) -> Result<Self, MigrateError> {
+        let mut ledger = Self::default();
+        let names = api.config.names();
+        let mut next = 1;
+        // A key that is written meanwhile moves behind and is met there.
+        while let Some(message) = api.next_entry(next, ">").await? {
+            next = message.sequence + 1;
+            match message.subject.strip_prefix(names.keys()) {
+                None | Some(LOCK) => {}
+                // A bucket that keeps a history has what it was before as well.
+                Some(key) if is_deleted(&message) => {
+                    ledger.applied.remove(key);
+                    ledger.deleted.insert(key.to_owned(), message.sequence);
+                }
+                Some(key) => {
+                    let applied = serde_json::from_slice(&message.payload);
+                    let applied = applied.map_err(|error| unreadable(key, &error))?;
+                    ledger.applied.insert(key.to_owned(), applied);
+                    ledger.deleted.remove(key);
+                }
+            }
+        }
+        Ok(ledger)
     }
-    // Somebody made it meanwhile, perhaps with other settings; what matters must be the same.
-    let found = api.stream_config(stream).await?.unwrap_or_default();
-    let drift = compare(stream, Role::Ledger, &wanted, &found).drift;
-    if drift.is_empty() {
-        Ok(())
-    } else {
-        Err(MigrateError::OtherSettings(drift))
+
+    /// Creates `entry`. Returns whether it is this call's; otherwise somebody else's is there, or was.
+    pub(super) async fn create(
+        &self,
+        api: &Api<'_>,
+        entry: &Applied,
+    ) -> Result<bool, MigrateError> {
+        let name = &entry.name;
+        let payload = serde_json::to_vec(entry).map_err(|error| unreadable(name, &error))?;
+        let deleted = self.deleted.get(name).copied().unwrap_or(0);
+        api.create_entry(name, deleted, payload.into()).await
     }
 }
 
-/// Reads the whole bucket. Empty too where there is no bucket.
-pub(super) async fn read(api: &Api<'_>) -> Result<Ledger, MigrateError> {
-    let mut ledger = Ledger::default();
-    let names = api.config.names();
-    let (stream, prefix) = (names.ledger(), names.keys());
-    let mut next = 1;
-    // A key that is written meanwhile moves behind and is met there.
-    while let Some(message) = api
-        .next_message(stream, next, &format!("{prefix}>"))
-        .await?
-    {
-        next = message.sequence + 1;
-        let Some(key) = message.subject.strip_prefix(prefix) else {
-            continue;
-        };
-        if key == LOCK {
-            ledger.lock = Some(LockSeen {
-                revision: message.sequence,
-                held: !is_deleted(&message),
-            });
-        } else if is_deleted(&message) {
-            // A bucket that keeps a history has what it was before as well.
-            ledger.applied.remove(key);
-            ledger.deleted.insert(key.to_owned(), message.sequence);
-        } else {
-            let applied =
-                serde_json::from_slice(&message.payload).map_err(|error| MigrateError::Ledger {
-                    key: key.to_owned(),
-                    problem: error.to_string(),
-                })?;
-            ledger.deleted.remove(key);
-            ledger.applied.insert(key.to_owned(), applied);
-        }
+fn unreadable(key: &str, error: &serde_json::Error) -> MigrateError {
+    MigrateError::Ledger {
+        key: key.to_owned(),
+        problem: error.to_string(),
     }
-    Ok(ledger)
 }
 
 /// Whether the key was deleted or purged, by the header that KV clients mark that with.
-fn is_deleted(message: &Stored) -> bool {
-    message.has_header("KV-Operation", |value| matches!(value, "DEL" | "PURGE"))
-}
-
-/// Adds an entry to the ledger as it was read; a conflict where somebody else did.
-pub(super) async fn add(
-    api: &Api<'_>,
-    ledger: &Ledger,
-    applied: &Applied,
-) -> Result<Written, MigrateError> {
-    let payload = serde_json::to_vec(applied).map_err(|error| MigrateError::Ledger {
-        key: applied.name.clone(),
-        problem: error.to_string(),
-    })?;
-    let expected = ledger.deleted.get(&applied.name).copied().unwrap_or(0);
-    api.write(&applied.name, expected, HeaderMap::new(), payload)
-        .await
-}
-
-/// Writes the lock's key, held by `holder` or released.
-pub(super) async fn write_lock(
-    api: &Api<'_>,
-    expected: u64,
-    holder: Option<&str>,
-) -> Result<Written, MigrateError> {
-    let mut headers = HeaderMap::new();
-    if holder.is_none() {
-        headers.insert("KV-Operation", "DEL");
-    }
-    let payload = holder.unwrap_or_default().as_bytes().to_vec();
-    api.write(LOCK, expected, headers, payload).await
+fn is_deleted(message: &StreamMessage) -> bool {
+    let mark = message.headers.get("KV-Operation");
+    mark.is_some_and(|mark| matches!(mark.as_str(), "DEL" | "PURGE"))
 }

@@ -1,24 +1,23 @@
 //! The JetStream objects that Herald needs, made and changed by the ordered files of `migrations/`.
 //!
 //! Each file is applied once; a KV bucket, the ledger, says which were, with their checksums. Any
-//! number of processes may apply at a time: a lock in the same bucket lets one work and the others
-//! wait. A file that changed after it was applied, a ledger that is ahead of this binary, and an
-//! object that was changed by hand are told apart and never repaired silently. What an operator changed is
-//! refused where no promise is kept with it, and told and left alone elsewhere. Values that come from
-//! settings are the exception: [`reconcile`] brings them to what the settings say.
+//! number of processes may apply at a time, and none waits for another: what a file says comes to the same
+//! when it is done twice, and the ledger takes one entry of it. A file that changed after it was applied, a
+//! ledger that is ahead of this binary, and an object that was changed by hand are told apart and never
+//! repaired silently. What an operator changed is refused where no promise is kept with it, and told and left
+//! alone elsewhere. Values that come from settings are the exception: [`reconcile`] brings them to what the
+//! settings say.
 //!
-//! `file` reads the files, `ledger` and `lock` are the two uses of the bucket, `compare` sets
-//! what is there against what should be, `judge` says what comes of a difference, `status` is what one look
-//! finds, and `run` does the work.
+//! `file` and `set` read the files, `ledger` is the bucket, `compare` sets what is there against what should
+//! be, `judge` says what comes of a `difference`, `status` is what one look finds, and `run` does the work.
 
 mod api;
 mod compare;
-mod denial;
+mod difference;
 mod error;
 mod file;
 mod judge;
 mod ledger;
-mod lock;
 mod run;
 mod set;
 mod status;
@@ -27,18 +26,18 @@ use async_nats::Client;
 
 use crate::config::NatsConfig;
 
-pub use self::compare::Difference;
+pub use self::difference::Difference;
 pub use self::error::MigrateError;
 pub use self::file::{Migration, Operation};
 pub use self::ledger::Applied;
 pub use self::run::{Migrator, Report};
 pub use self::set::MigrationSet;
-pub use self::status::{Entry, MissingStream, State, Status};
+pub use self::status::{Entry, State, Status};
 
 /// Applies the migrations that the ledger does not have, in their order. It does not change values
 /// that merely differ from the settings: [`Report::differences`] has them.
 ///
-/// Where nothing is pending it only reads. Otherwise it waits for other processes that apply.
+/// Where nothing is pending it only reads.
 ///
 /// # Errors
 /// [`MigrateError`]; see [`MigrateError::is_transient`] for those that a retry may cure.

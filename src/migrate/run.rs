@@ -1,6 +1,8 @@
-//! Applying and reconciling: look, take the lock, look again, do one thing at a time.
+//! Applying and reconciling: look, do what is pending, say so in the ledger, look again.
+//!
+//! Nobody waits for anybody. Each step comes to the same when several processes do it, and of those that
+//! say that a migration is applied the ledger takes one; the others look again and go on from there.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
@@ -8,26 +10,22 @@ use chrono::Utc;
 use serde::Serialize;
 use serde_json::Map;
 
-use super::api::{Api, Created, PATIENCE, Written};
-use super::compare::{Difference, compare};
+use super::api::{Api, PATIENCE};
+use super::compare::compare;
+use super::difference::Difference;
 use super::error::MigrateError;
-use super::file::{Migration, Operation, to_config};
+use super::file::{Fields, Migration, Operation, to_config};
 use super::judge::Role;
 use super::ledger::{self, Applied, Ledger};
-use super::lock::{Contender, Lock, TAKEOVER_AFTER};
 use super::set::{MigrationSet, fold};
-use super::status::{Status, judge};
+use super::status::{Status, look_at};
 use crate::config::NatsConfig;
 
-/// How often the ledger is looked at while another process applies.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The pause before who was overtaken looks again, so that the other can go ahead.
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// How often a look is repeated because the ledger changed under it.
-const LOOKS_MAX: usize = 20;
-
-/// How often the work is begun anew because the lock was lost. Each time another process had done
-/// more, so that a second time is already rare.
-const LOSSES_MAX: usize = 10;
+/// How long a run puts right what a race undid. Later an operator may have meant it.
+const RACES_FOR: Duration = Duration::from_secs(30);
 
 /// What [`Migrator::apply`] did and found.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -48,7 +46,6 @@ pub struct Report {
 pub struct Migrator<'a> {
     api: Api<'a>,
     migrations: Vec<Migration>,
-    takeover_after: Duration,
 }
 
 impl<'a> Migrator<'a> {
@@ -68,15 +65,7 @@ impl<'a> Migrator<'a> {
                 patience: PATIENCE,
             },
             migrations: set.resolve(config)?,
-            takeover_after: TAKEOVER_AFTER,
         })
-    }
-
-    /// Sets after how long without change the lock of another process counts as left behind.
-    #[must_use]
-    pub fn takeover_after(mut self, patience: Duration) -> Self {
-        self.takeover_after = patience;
-        self
     }
 
     /// Sets how long a request is repeated that gets no answer.
@@ -104,34 +93,40 @@ impl<'a> Migrator<'a> {
     /// # Errors
     /// [`MigrateError`].
     pub async fn apply(&self) -> Result<Report, MigrateError> {
+        let began = Instant::now();
         let mut applied = Vec::new();
-        let mut contender = Contender::new(self.takeover_after);
-        let mut losses = 0;
+        let mut known: Option<Ledger> = None;
         loop {
             let (ledger, status) = self.look().await?;
+            if let Some(known) = &known
+                && began.elapsed() < RACES_FOR
+                && self.settle(known, &ledger, &status).await?
+            {
+                continue;
+            }
             status.check()?;
-            if status.pending().next().is_none() {
+            let mut migrations = self.migrations.iter();
+            let Some(next) = migrations.find(|one| !ledger.applied.contains_key(&one.name)) else {
                 return Ok(Report {
                     applied,
                     unknown: status.unknown().map(str::to_owned).collect(),
                     differences: status.differences,
                     edits: status.edits,
                 });
-            }
-            self.ensure_bucket().await?;
-            let Some(mut lock) = contender.take(&self.api, ledger.lock).await? else {
-                tokio::time::sleep(LOOK_EVERY).await;
-                continue;
             };
-            let result = self.apply_locked(&mut lock, &mut applied).await;
-            let result = self.unless_lost(&mut lock, result).await;
-            lock.release(&self.api).await;
-            match result {
-                Ok(()) => {}
-                // Whoever has the lock now goes on; what is left then is looked at anew.
-                Err(MigrateError::LockLost) if losses < LOSSES_MAX => losses += 1,
+            match self.migrate(next, &ledger, &status).await {
+                Ok(true) => {
+                    tracing::info!(migration = next.name, "migration applied");
+                    applied.push(next.name.clone());
+                }
+                Ok(false) => tokio::time::sleep(PAUSE).await,
+                // What is met where another process has gone on is no fault.
+                Err(error) if !error.is_transient() && self.is_behind(&ledger).await => {
+                    tracing::debug!(%error, "another process has gone on with the migrations");
+                }
                 Err(error) => return Err(error),
             }
+            known.get_or_insert(ledger);
         }
     }
 
@@ -140,236 +135,151 @@ impl<'a> Migrator<'a> {
     /// # Errors
     /// [`MigrateError`].
     pub async fn reconcile(&self) -> Result<Vec<Difference>, MigrateError> {
-        let mut contender = Contender::new(self.takeover_after);
-        let mut losses = 0;
-        loop {
-            let (ledger, status) = self.look().await?;
-            status.check()?;
-            if status.differences().is_empty() {
-                return Ok(Vec::new());
-            }
-            let Some(mut lock) = contender.take(&self.api, ledger.lock).await? else {
-                tokio::time::sleep(LOOK_EVERY).await;
-                continue;
-            };
-            let result = self.reconcile_locked(&mut lock).await;
-            let result = self.unless_lost(&mut lock, result).await;
-            lock.release(&self.api).await;
-            match result {
-                Err(MigrateError::LockLost) if losses < LOSSES_MAX => losses += 1,
-                result => return result,
-            }
+        let (_, status) = self.look().await?;
+        status.check()?;
+        // In an account that is small, one stream's room is another's.
+        self.lower(&status).await?;
+        for of_stream in status.differences.chunk_by(|a, b| a.stream == b.stream) {
+            let fields = of_stream
+                .iter()
+                .map(|difference| (difference.field.clone(), difference.wanted.clone()));
+            let stream = of_stream.first().map_or("", |one| &one.stream);
+            // A stream that goes away meanwhile has nothing left to reconcile.
+            self.api.update_stream(stream, &fields.collect()).await?;
+            tracing::info!(stream, "stream reconciled with the settings");
         }
+        Ok(status.differences)
     }
 
     /// The ledger, and the objects as they were while it did not change.
     async fn look(&self) -> Result<(Ledger, Status), MigrateError> {
-        let mut ledger = ledger::read(&self.api).await?;
-        for _ in 0..LOOKS_MAX {
-            let status = judge(&self.api, &self.migrations, &ledger).await?;
+        let start = Instant::now();
+        let mut ledger = Ledger::read(&self.api).await?;
+        loop {
+            let status = look_at(&self.api, &self.migrations, &ledger).await?;
             if status.check().is_ok() {
                 return Ok((ledger, status));
             }
             // Another process may have applied more between the two readings.
-            let again = ledger::read(&self.api).await?;
-            if again.applied == ledger.applied {
+            let again = Ledger::read(&self.api).await?;
+            if again.applied == ledger.applied || start.elapsed() > self.api.patience {
                 return Ok((again, status));
             }
             ledger = again;
         }
-        Err(MigrateError::Unsettled)
     }
 
-    /// `result`, or that the lock was lost: what an operation met after that is no fault, because
-    /// another process has done more meanwhile.
-    async fn unless_lost<T>(
+    /// Whether the ledger has changed since it was `known`.
+    async fn is_behind(&self, known: &Ledger) -> bool {
+        let ledger = Ledger::read(&self.api).await;
+        ledger.is_ok_and(|ledger| ledger.applied != known.applied)
+    }
+
+    /// Does what `migration` says, and then says so in the ledger. Where this ends half-way, the next run does
+    /// it again. Returns whether the entry is this call's; otherwise another process was faster.
+    async fn migrate(
         &self,
-        lock: &mut Lock,
-        result: Result<T, MigrateError>,
-    ) -> Result<T, MigrateError> {
-        match result {
-            Err(error) if !error.is_transient() => match lock.prove(&self.api).await {
-                Err(MigrateError::LockLost) => Err(MigrateError::LockLost),
-                _ => Err(error),
-            },
-            result => result,
-        }
-    }
-
-    async fn look_locked(&self, lock: &Lock) -> Result<(Ledger, Status), MigrateError> {
-        let (ledger, status) = self.look().await?;
-        if !lock.is(ledger.lock) {
-            return Err(MigrateError::LockLost);
-        }
-        status.check()?;
-        Ok((ledger, status))
-    }
-
-    async fn apply_locked(
-        &self,
-        lock: &mut Lock,
-        applied: &mut Vec<String>,
-    ) -> Result<(), MigrateError> {
-        let (ledger, status) = self.look_locked(lock).await?;
-        let pending: BTreeSet<&str> = status.pending().collect();
-        // What is made next may need the room that streams give back which are there.
-        self.lower(lock, &status).await?;
-        for migration in &self.migrations {
-            if !pending.contains(migration.name.as_str()) {
-                continue;
-            }
-            for operation in &migration.operations {
-                self.insist(lock, async |lock| {
-                    self.perform(migration, operation, lock).await
-                })
+        migration: &Migration,
+        ledger: &Ledger,
+        status: &Status,
+    ) -> Result<bool, MigrateError> {
+        if ledger.applied.is_empty() {
+            let names = self.api.config.names();
+            self.make(names.ledger(), &ledger::bucket(self.api.config))
                 .await?;
-            }
-            lock.prove(&self.api).await?;
-            let entry = Applied::now(migration, Utc::now());
-            match ledger::add(&self.api, &ledger, &entry).await? {
-                Written::Conflict => return Err(MigrateError::LockLost),
-                Written::At(_) => {
-                    tracing::info!(migration = migration.name, "migration applied");
-                    applied.push(migration.name.clone());
-                }
-            }
         }
-        Ok(())
-    }
-
-    async fn ensure_bucket(&self) -> Result<(), MigrateError> {
-        let start = Instant::now();
-        loop {
-            match ledger::ensure(&self.api).await {
-                Err(error) if error.is_transient() && start.elapsed() < self.api.patience => {
-                    tracing::warn!(%error, "making the migration ledger repeated");
-                    tokio::time::sleep(LOOK_EVERY).await;
-                }
-                result => return result,
-            }
+        // What is made next may need the room that streams give back which are there.
+        self.lower(status).await?;
+        for operation in &migration.operations {
+            self.perform(migration, operation).await?;
         }
-    }
-
-    /// Does `step` with the lock proven, once more where its fault is a passing one. Steps come to the
-    /// same when done twice, but not after another process went on: hence the proof each time.
-    async fn insist<T>(
-        &self,
-        lock: &mut Lock,
-        step: impl AsyncFn(&Lock) -> Result<T, MigrateError>,
-    ) -> Result<T, MigrateError> {
-        let start = Instant::now();
-        loop {
-            lock.prove(&self.api).await?;
-            match step(lock).await {
-                Err(MigrateError::LockLost) => return Err(MigrateError::LockLost),
-                Err(error) if error.is_transient() && start.elapsed() < self.api.patience => {
-                    tracing::warn!(%error, "migration step repeated");
-                    tokio::time::sleep(LOOK_EVERY).await;
-                }
-                result => return result,
-            }
-        }
+        let entry = Applied::now(migration, Utc::now());
+        ledger.create(&self.api, &entry).await
     }
 
     async fn perform(
         &self,
         migration: &Migration,
         operation: &Operation,
-        lock: &Lock,
     ) -> Result<(), MigrateError> {
         let stream = &operation.stream;
-        if !operation.creates {
-            let missing = || MigrateError::Missing {
+        if operation.creates {
+            return self.make(stream, &operation.fields).await;
+        }
+        match self.api.update_stream(stream, &operation.config()).await? {
+            true => Ok(()),
+            false => Err(MigrateError::Missing {
                 stream: stream.clone(),
                 migration: migration.name.clone(),
-            };
-            return self
-                .update(stream, &operation.config(), lock)
-                .await?
-                .ok_or_else(missing);
+            }),
         }
-        let config = to_config(&operation.fields);
-        if self.api.create_stream(stream, &config).await? == Created::Done {
+    }
+
+    /// Makes `stream`, or sees that the one that is there will do. It was made with other values of the settings,
+    /// has a later migration's, or is somebody else's.
+    async fn make(&self, stream: &str, fields: &Fields) -> Result<(), MigrateError> {
+        let Some(found) = self.api.create_stream(stream, &to_config(fields)).await? else {
             return Ok(());
-        }
-        // It is there: made with other values of the settings by a process that was cut short, or
-        // somebody else's.
-        let found = self.api.stream_config(stream).await?.unwrap_or_default();
+        };
         let role = Role::of(stream, self.api.config);
-        match compare(stream, role, &operation.fields, &found).drift {
+        match compare(stream, role, fields, &found).drift {
             none if none.is_empty() => Ok(()),
             mismatches => Err(MigrateError::OtherSettings(mismatches)),
         }
     }
 
-    /// Sets `fields` of `stream` and leaves its others as they are. Nothing: there is no such stream.
-    async fn update(
+    /// Puts right what a race undid, and returns whether there was something. An update sends the whole configuration
+    /// as it was read; by then a faster process may have changed it. So no field that a migration changed since the
+    /// ledger was `known`, a moment ago, is anybody's edit.
+    async fn settle(
         &self,
-        stream: &str,
-        fields: &Map<String, serde_json::Value>,
-        lock: &Lock,
-    ) -> Result<Option<()>, MigrateError> {
-        let Some(mut config) = self.api.stream_config(stream).await? else {
-            return Ok(None);
+        known: &Ledger,
+        ledger: &Ledger,
+        status: &Status,
+    ) -> Result<bool, MigrateError> {
+        let is_new = |migration: &&Migration| {
+            let name = &migration.name;
+            ledger.applied.contains_key(name) && !known.applied.contains_key(name)
         };
-        if fields.is_empty() {
-            return Ok(Some(()));
+        let operations = self.migrations.iter().filter(is_new);
+        let operations = operations.flat_map(|migration| &migration.operations);
+        let changes = fold(operations.filter(|operation| !operation.creates));
+        let is_change = |found: &&Difference| {
+            let change = changes.get(found.stream.as_str());
+            change.is_some_and(|fields| fields.contains_key(&found.field))
+        };
+        let found = status.drift.iter().chain(&status.edits);
+        let undone: Vec<&Difference> = found.filter(is_change).collect();
+        // Another process may be further, and this what it did.
+        if undone.is_empty() || self.is_behind(ledger).await {
+            return Ok(!undone.is_empty());
         }
-        config.extend(fields.clone());
-        lock.still_good()?;
-        self.api.update_stream(stream, &config).await.map(Some)
+        for found in undone {
+            tracing::info!(%found, "a change of a migration was undone in a race, and is made again");
+            let fields = Map::from_iter([(found.field.clone(), found.wanted.clone())]);
+            self.api.update_stream(&found.stream, &fields).await?;
+        }
+        Ok(true)
     }
 
     /// Takes from each stream the room that the settings no longer give it.
-    async fn lower(&self, lock: &mut Lock, status: &Status) -> Result<(), MigrateError> {
-        let pending: BTreeSet<&str> = status.pending().collect();
-        let is_pending = |migration: &&Migration| pending.contains(migration.name.as_str());
-        let to_come = fold(self.migrations.iter().filter(is_pending));
-        let lowered = status.differences().iter().filter(|one| one.is_lowered());
-        for difference in lowered {
-            let stream = difference.stream.as_str();
-            let mut fields =
-                Map::from_iter([(difference.field.clone(), difference.wanted.clone())]);
+    async fn lower(&self, status: &Status) -> Result<(), MigrateError> {
+        let pending: Vec<&str> = status.pending().collect();
+        let is_pending = |migration: &&Migration| pending.contains(&migration.name.as_str());
+        let migrations = self.migrations.iter().filter(is_pending);
+        let to_come = fold(migrations.flat_map(|migration| &migration.operations));
+        let differences = status.differences.iter();
+        for difference in differences.filter(|difference| difference.is_lowered()) {
+            let (stream, field) = (difference.stream.as_str(), &difference.field);
+            let mut fields = Map::from_iter([(field.clone(), difference.wanted.clone())]);
             // A stream of before limits drops what is beyond its limit; with the migration that brings them it
             // refuses instead.
-            if let Some(discard) = to_come
-                .get(stream)
-                .and_then(|wish| wish.fields.get("discard"))
-            {
+            if let Some(discard) = to_come.get(stream).and_then(|wish| wish.get("discard")) {
                 fields.insert("discard".to_owned(), discard.value.clone());
             }
-            self.insist(lock, async |lock| self.update(stream, &fields, lock).await)
-                .await?;
-            tracing::info!(
-                stream,
-                field = difference.field,
-                "stream lowered to the settings"
-            );
+            self.api.update_stream(stream, &fields).await?;
+            tracing::info!(stream, field, "stream lowered to the settings");
         }
         Ok(())
-    }
-
-    async fn reconcile_locked(&self, lock: &mut Lock) -> Result<Vec<Difference>, MigrateError> {
-        let (_, status) = self.look_locked(lock).await?;
-        // In an account that is small, one stream's room is another's.
-        self.lower(lock, &status).await?;
-        let streams: BTreeSet<&str> = status
-            .differences()
-            .iter()
-            .map(|difference| difference.stream.as_str())
-            .collect();
-        for stream in streams {
-            let fields = status
-                .differences()
-                .iter()
-                .filter(|difference| difference.stream == stream)
-                .map(|difference| (difference.field.clone(), difference.wanted.clone()))
-                .collect();
-            // A stream that goes away meanwhile has nothing left to reconcile.
-            self.insist(lock, async |lock| self.update(stream, &fields, lock).await)
-                .await?;
-            tracing::info!(stream, "stream reconciled with the settings");
-        }
-        Ok(status.differences)
     }
 }

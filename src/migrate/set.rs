@@ -3,25 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::error::MigrateError;
-use super::file::{Fields, Migration, Wanted};
+use super::file::{Fields, Migration, Operation, Wanted};
 use crate::config::NatsConfig;
 
+/// Names with the text of the file, each.
+macro_rules! files {
+    ($($name:literal),*) => {
+        &[$(($name, include_str!(concat!("../../migrations/", $name, ".toml")))),*]
+    };
+}
+
 /// The files of `migrations/`, in their order.
-const FILES: &[(&str, &str)] = &[
-    (
-        "0001_events",
-        include_str!("../../migrations/0001_events.toml"),
-    ),
-    (
-        "0002_sessions",
-        include_str!("../../migrations/0002_sessions.toml"),
-    ),
-    ("0003_dead", include_str!("../../migrations/0003_dead.toml")),
-    (
-        "0004_limits",
-        include_str!("../../migrations/0004_limits.toml"),
-    ),
-];
+const FILES: &[(&str, &str)] = files!["0001_events", "0002_sessions", "0003_dead", "0004_limits"];
 
 /// Migration files by name, ordered by it.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +23,9 @@ pub struct MigrationSet(BTreeMap<String, String>);
 impl MigrationSet {
     /// The files that this binary was built with.
     pub fn embedded() -> Self {
-        Self::default().with_all(FILES)
+        FILES
+            .iter()
+            .fold(Self::default(), |set, (name, text)| set.with(name, text))
     }
 
     /// This set with the file `name` (without `.toml`) added or replaced.
@@ -43,12 +38,6 @@ impl MigrationSet {
     /// The text of the file `name`.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
-    }
-
-    fn with_all(self, files: &[(&str, &str)]) -> Self {
-        files
-            .iter()
-            .fold(self, |set, (name, text)| set.with(name, text))
     }
 
     /// The migrations with the settings' values in them.
@@ -90,33 +79,16 @@ fn make_with_limits(migrations: &mut [Migration]) {
     }
 }
 
-/// What `migrations` together want of each stream: later ones win field by field.
+/// What `operations` together want of each stream: later ones win field by field.
 pub(super) fn fold<'a>(
-    migrations: impl IntoIterator<Item = &'a Migration>,
-) -> BTreeMap<&'a str, Wish<'a>> {
-    let mut wishes: BTreeMap<&str, Wish<'_>> = BTreeMap::new();
-    for migration in migrations {
-        for operation in &migration.operations {
-            let wish = wishes
-                .entry(operation.stream.as_str())
-                .or_insert_with(|| Wish {
-                    migration: &migration.name,
-                    fields: Fields::new(),
-                });
-            let fields = operation.fields.iter();
-            wish.fields
-                .extend(fields.map(|(name, wanted)| (name.clone(), wanted.clone())));
-        }
+    operations: impl Iterator<Item = &'a Operation>,
+) -> BTreeMap<&'a str, Fields> {
+    let mut wishes: BTreeMap<&str, Fields> = BTreeMap::new();
+    for operation in operations {
+        let wish = wishes.entry(&operation.stream).or_default();
+        wish.extend(operation.fields.clone());
     }
     wishes
-}
-
-/// What is wanted of one stream.
-#[derive(Debug)]
-pub(super) struct Wish<'a> {
-    /// The first migration that has to do with the stream: the one that makes it.
-    pub(super) migration: &'a str,
-    pub(super) fields: Fields,
 }
 
 #[cfg(test)]
@@ -148,11 +120,11 @@ mod tests {
                 ..NatsConfig::default()
             };
             let migrations = MigrationSet::embedded().resolve(&config).unwrap();
-            let wishes = fold(&migrations);
+            let wishes = fold(migrations.iter().flat_map(|one| &one.operations));
             let streams: Vec<&str> = wishes.keys().copied().collect();
             assert_eq!(streams, ["DEAD", "EVENTS", "SESSIONS"]);
             // The server takes no window that is longer than the age.
-            let events = &wishes["EVENTS"].fields;
+            let events = &wishes["EVENTS"];
             let nanoseconds = |field: &str| events[field].value.as_i64().unwrap();
             assert!(nanoseconds("duplicate_window") <= nanoseconds("max_age"));
         }
@@ -187,10 +159,9 @@ mod tests {
             .with("0001_a", "description = \"\"\nbreaks_older_gateways = false\n[[create]]\nname = \"A\"\nmax_msgs = 1\nmax_bytes = 1\n")
             .with("0002_b", "description = \"\"\nbreaks_older_gateways = false\n[[update]]\nstream = \"A\"\nset = { max_msgs = 2 }\n");
         let migrations = set.resolve(&NatsConfig::default()).unwrap();
-        let wishes = fold(&migrations);
+        let wishes = fold(migrations.iter().flat_map(|one| &one.operations));
         let wish = &wishes["A"];
-        assert_eq!(wish.migration, "0001_a");
-        assert_eq!(wish.fields["max_msgs"].value, 2);
-        assert_eq!(wish.fields["max_bytes"].value, 1);
+        assert_eq!(wish["max_msgs"].value, 2);
+        assert_eq!(wish["max_bytes"].value, 1);
     }
 }

@@ -1,11 +1,12 @@
-//! What one look at the ledger and the objects finds. Pure but for [`judge`], which reads.
+//! What one look at the ledger and the objects finds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::api::Api;
-use super::compare::{Compared, Difference, compare, same};
+use super::compare::{Compared, compare, same};
+use super::difference::Difference;
 use super::error::MigrateError;
 use super::file::Migration;
 use super::judge::Role;
@@ -52,32 +53,33 @@ pub struct Entry {
 
 /// A stream that should be there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct MissingStream {
-    pub stream: String,
+struct MissingStream {
+    stream: String,
     /// The migration that made it.
-    pub migration: String,
+    migration: String,
 }
 
 /// How the migrations stand.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
-    pub(super) migrations: Vec<Entry>,
-    pub(super) missing: Vec<MissingStream>,
+    /// Every migration, in order.
+    pub migrations: Vec<Entry>,
+    /// Streams that the ledger says were made but that are not there.
+    missing: Vec<MissingStream>,
+    /// Values that somebody changed by hand, with which Herald cannot keep its promises.
     pub(super) drift: Vec<Difference>,
-    pub(super) other_settings: Vec<Difference>,
-    pub(super) edits: Vec<Difference>,
-    pub(super) differences: Vec<Difference>,
+    /// Values of streams that no migration made, but that a pending one would make otherwise.
+    other_settings: Vec<Difference>,
+    /// Values that somebody changed by hand and that Herald can work with: see [`Difference::advice`].
+    pub edits: Vec<Difference>,
+    /// Values that are not what the settings say. `herald migrate` reconciles them.
+    pub differences: Vec<Difference>,
     /// The ledger's bucket is among `drift`: what it says cannot be relied on.
     #[serde(skip)]
-    pub(super) ledger_drifts: bool,
+    ledger_drifts: bool,
 }
 
 impl Status {
-    /// Every migration, in order.
-    pub fn migrations(&self) -> &[Entry] {
-        &self.migrations
-    }
-
     /// Whether everything is applied and as it should be. Differences from the settings do not count.
     pub fn is_applied(&self) -> bool {
         self.pending().next().is_none() && self.check().is_ok()
@@ -93,29 +95,9 @@ impl Status {
         self.named(State::Unknown)
     }
 
-    /// Values that are not what the settings say. `herald migrate` reconciles them.
-    pub fn differences(&self) -> &[Difference] {
-        &self.differences
-    }
-
-    /// Values that somebody changed by hand and that Herald can work with: see [`Difference::advice`].
-    pub fn edits(&self) -> &[Difference] {
-        &self.edits
-    }
-
-    /// Values that somebody changed by hand, with which Herald cannot keep its promises.
-    pub fn drift(&self) -> &[Difference] {
-        &self.drift
-    }
-
-    /// Streams that the ledger says were made but that are not there.
-    pub fn missing(&self) -> &[MissingStream] {
-        &self.missing
-    }
-
     fn named(&self, state: State) -> impl Iterator<Item = &str> {
-        self.migrations
-            .iter()
+        let entries = self.migrations.iter();
+        entries
             .filter(move |entry| entry.state == state)
             .map(|entry| entry.name.as_str())
     }
@@ -214,7 +196,7 @@ fn entries(migrations: &[Migration], ledger: &Ledger) -> Vec<Entry> {
 }
 
 /// Sets the objects against what the applied ones of `migrations` want.
-pub(super) async fn judge(
+pub(super) async fn look_at(
     api: &Api<'_>,
     migrations: &[Migration],
     ledger: &Ledger,
@@ -223,39 +205,79 @@ pub(super) async fn judge(
         migrations: entries(migrations, ledger),
         ..Status::default()
     };
-    let is_applied = |migration: &&Migration| ledger.applied.contains_key(&migration.name);
-    let mut wishes = fold(migrations.iter().filter(is_applied));
+    let (applied, pending): (Vec<_>, Vec<_>) = migrations
+        .iter()
+        .partition(|migration| ledger.applied.contains_key(&migration.name));
+    let operations = || applied.iter().flat_map(|migration| &migration.operations);
+    let mut wishes = fold(operations());
     for (stream, wish) in &mut wishes {
-        wish.fields
-            .retain(|field, _| !set_by_unknown(&status, stream, field));
+        wish.retain(|field, _| !set_by_unknown(&status, stream, field));
     }
-    // A process that was cut short, or works now, has done a part of the next migration.
-    let next = migrations.iter().find(|migration| !is_applied(migration));
     for (stream, wish) in &wishes {
         let Some(found) = api.stream_config(stream).await? else {
+            let by = |one: &&&Migration| one.operations.iter().any(|one| one.stream == *stream);
             status.missing.push(MissingStream {
                 stream: (*stream).to_owned(),
-                migration: wish.migration.to_owned(),
+                migration: applied
+                    .iter()
+                    .find(by)
+                    .map(|one| one.name.clone())
+                    .unwrap_or_default(),
             });
             continue;
         };
-        let role = Role::of(stream, api.config);
-        let Compared {
-            mut drift,
-            mut edits,
-            differences,
-        } = compare(stream, role, &wish.fields, &found);
-        for list in [&mut drift, &mut edits] {
-            list.retain(|difference| !next.is_some_and(|next| explains(next, difference)));
-        }
-        status.drift.extend(drift);
-        status.edits.extend(edits);
-        status.differences.extend(differences);
+        let mut compared = compare(stream, Role::of(stream, api.config), wish, &found);
+        // A process that was cut short, or works now, has done a part of the next migration.
+        let is_unexplained = |difference: &Difference| {
+            !pending
+                .first()
+                .is_some_and(|next| explains(next, difference))
+        };
+        compared.drift.retain(is_unexplained);
+        compared.edits.retain(is_unexplained);
+        status.add(compared);
     }
-    judge_bucket(api, &mut status).await?;
-    let made: BTreeSet<&str> = wishes.keys().copied().collect();
-    judge_pending(api, migrations, &made, &mut status).await?;
+    // Streams that a pending migration would make but that are there and are others.
+    let creates = pending
+        .iter()
+        .flat_map(|migration| &migration.operations)
+        .filter(|operation| operation.creates && !wishes.contains_key(operation.stream.as_str()));
+    for operation in creates {
+        let stream = &operation.stream;
+        if let Some(found) = api.stream_config(stream).await? {
+            let role = Role::of(stream, api.config);
+            let compared = compare(stream, role, &operation.fields, &found);
+            status.other_settings.extend(compared.drift);
+        }
+    }
+    look_at_bucket(api, &mut status).await?;
     Ok(status)
+}
+
+impl Status {
+    fn add(&mut self, compared: Compared) {
+        self.drift.extend(compared.drift);
+        self.edits.extend(compared.edits);
+        self.differences.extend(compared.differences);
+    }
+}
+
+/// Also where the ledger is empty: it may be so because its bucket keeps nothing.
+async fn look_at_bucket(api: &Api<'_>, status: &mut Status) -> Result<(), MigrateError> {
+    let names = api.config.names();
+    let stream = names.ledger();
+    if let Some(found) = api.stream_config(stream).await? {
+        let mut wanted = ledger::bucket(api.config);
+        // Buckets of before have no limit; it matters only where an account asks for one.
+        wanted.remove("max_bytes");
+        let compared = compare(stream, Role::Ledger, &wanted, &found);
+        let drifts = compared.drift.len();
+        status.ledger_drifts = drifts > 0;
+        status.add(compared);
+        // First, as it is the one to be put right first.
+        status.drift.rotate_right(drifts);
+    }
+    Ok(())
 }
 
 /// Whether a migration that this binary does not know has set the field.
@@ -276,44 +298,4 @@ fn explains(migration: &Migration, difference: &Difference) -> bool {
         .filter(|operation| operation.stream == difference.stream)
         .filter_map(|operation| operation.fields.get(&difference.field))
         .any(|wanted| same(&wanted.value, &difference.found))
-}
-
-/// Also where the ledger is empty: it may be so because its bucket keeps nothing.
-async fn judge_bucket(api: &Api<'_>, status: &mut Status) -> Result<(), MigrateError> {
-    let names = api.config.names();
-    let stream = names.ledger();
-    if let Some(found) = api.stream_config(stream).await? {
-        let mut wanted = ledger::bucket(api.config);
-        // Buckets of before have no limit; it matters only where an account asks for one.
-        wanted.remove("max_bytes");
-        let compared = compare(stream, Role::Ledger, &wanted, &found);
-        status.ledger_drifts = !compared.drift.is_empty();
-        status.drift.splice(0..0, compared.drift);
-        status.edits.extend(compared.edits);
-        status.differences.extend(compared.differences);
-    }
-    Ok(())
-}
-
-/// Streams that a pending migration would make but that are there and are others.
-async fn judge_pending(
-    api: &Api<'_>,
-    migrations: &[Migration],
-    made: &BTreeSet<&str>,
-    status: &mut Status,
-) -> Result<(), MigrateError> {
-    let pending: BTreeSet<String> = status.pending().map(str::to_owned).collect();
-    let creates = migrations
-        .iter()
-        .filter(|migration| pending.contains(&migration.name))
-        .flat_map(|migration| &migration.operations)
-        .filter(|operation| operation.creates && !made.contains(operation.stream.as_str()));
-    for operation in creates {
-        if let Some(found) = api.stream_config(&operation.stream).await? {
-            let role = Role::of(&operation.stream, api.config);
-            let compared = compare(&operation.stream, role, &operation.fields, &found);
-            status.other_settings.extend(compared.drift);
-        }
-    }
-    Ok(())
 }

@@ -389,10 +389,10 @@ async fn try_migrated(
         )));
     }
     status.check()?;
-    for difference in status.differences() {
+    for difference in &status.differences {
         warn!(target: UNLIMITED, %difference, "jetstream differs from the settings, herald migrate reconciles it");
     }
-    for edit in status.edits() {
+    for edit in &status.edits {
         warn!(target: UNLIMITED, edit = edit.advice(), "a stream was changed by hand");
     }
     Ok(None)

@@ -245,12 +245,12 @@ const BROKEN: &[(&str, &str, &str)] = &[
     (
         "KV_HERALD_MIGRATIONS",
         r#"{"max_bytes": 100}"#,
-        "max_bytes is 100, wanted 1048576 (the bucket has no room for the lock",
+        "max_bytes is 100, wanted 1048576 (the bucket has no room for the ledger",
     ),
     (
         "KV_HERALD_MIGRATIONS",
         r#"{"max_msgs": 5}"#,
-        "max_msgs is 5, wanted no limit (the bucket has no room for the lock",
+        "max_msgs is 5, wanted no limit (the bucket has no room for the ledger",
     ),
     (
         "KV_HERALD_MIGRATIONS",

@@ -7,16 +7,13 @@ use async_nats::{Client, jetstream};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use herald::config::{NatsConfig, Secret};
-use herald::migrate::{self, Applied, MigrationSet, Migrator};
+use herald::migrate::{self, Applied, MigrateError, MigrationSet, Migrator, Report, Status};
 use serde_json::{Map, Value, json};
 
 use crate::support::command::herald;
 use crate::support::nats::{JETSTREAM, Nats};
 use crate::support::proxy::Proxy;
 use crate::support::{PATIENCE, eventually, soon};
-
-/// Nobody who is alive stands still for this long here, and waiting for it is short.
-const TAKEOVER: Duration = Duration::from_millis(600);
 
 /// A later migration that lengthens the life of claims.
 pub(crate) const LONGER: &str = "description = \"Keep claims for longer\"\nbreaks_older_gateways = false\n\
@@ -187,27 +184,42 @@ async fn what_is_applied_is_not_applied_again_also_after_a_restart() {
     assert_eq!(entry(&client, "0001_events").await, before);
 }
 
+/// Gateways of two versions that start together on a new server, as in a rolling start.
 #[tokio::test]
-async fn eight_at_once_apply_each_migration_once() {
-    let nats = Nats::jetstream().await;
-    let config = config(&nats);
-    let one = async || {
+async fn ten_at_once_say_that_each_migration_is_applied_once_and_all_start() {
+    for round in 0..3 {
+        let nats = Nats::jetstream().await;
+        let config = config(&nats);
+        let one = async |number: usize| {
+            let client = nats.connect().await;
+            let set = match number % 2 {
+                0 => MigrationSet::embedded(),
+                _ => extended(),
+            };
+            let migrator = Migrator::new(&client, &config, &set).unwrap();
+            let report = migrator.apply().await.unwrap();
+            assert!(migrator.status().await.unwrap().is_applied());
+            report.applied
+        };
+        let mut applied: Vec<String> = join_all((0..10).map(one)).await.concat();
+        applied.sort();
+        assert_eq!(
+            applied,
+            [
+                "0001_events",
+                "0002_sessions",
+                "0003_dead",
+                "0004_limits",
+                "0005_longer"
+            ],
+            "round {round}"
+        );
+        // What the last file wants is there, and nothing of it was undone.
         let client = nats.connect().await;
-        migrate::apply(&client, &config).await.unwrap().applied
-    };
-    let mut applied: Vec<String> = join_all((0..8).map(|_| one())).await.concat();
-    applied.sort();
-    assert_eq!(
-        applied,
-        ["0001_events", "0002_sessions", "0003_dead", "0004_limits"]
-    );
-    let client = nats.connect().await;
-    let lock = bucket(&client).await.entry("lock").await.unwrap().unwrap();
-    assert_eq!(
-        lock.operation,
-        jetstream::kv::Operation::Delete,
-        "it is released"
-    );
+        let sessions = stream(&client, "SESSIONS").await;
+        assert_eq!(sessions["max_age"], 48 * HOUR, "round {round}");
+        assert_eq!(sessions["discard"], "new", "round {round}");
+    }
 }
 
 #[tokio::test]
@@ -269,80 +281,139 @@ async fn a_migration_cut_short_is_finished() {
     assert_eq!(migrator.apply().await.unwrap().applied, ["0005_longer"]);
 }
 
+/// They take a lock under a key of the bucket, and leave it there.
 #[tokio::test]
-async fn a_lock_left_behind_is_taken_over_and_a_held_one_is_not() {
+async fn the_lock_of_older_gateways_is_no_entry_and_nobody_waits_for_it() {
     let nats = Nats::jetstream().await;
     let client = nats.connect().await;
     let config = config(&nats);
     migrate::apply(&client, &config).await.unwrap();
     let bucket = bucket(&client).await;
-    bucket.put("lock", "another process".into()).await.unwrap();
-    let set = extended();
-    let migrator = Migrator::new(&client, &config, &set)
-        .unwrap()
-        .takeover_after(TAKEOVER);
-    {
-        let apply = migrator.apply();
-        tokio::pin!(apply);
-        let alive = async {
-            // Far longer than the takeover takes, but never unchanged for that long.
-            for _ in 0..16 {
-                bucket.put("lock", "still here".into()).await.unwrap();
-                tokio::time::sleep(TAKEOVER / 6).await;
-            }
-        };
-        tokio::select! {
-            report = &mut apply => panic!("took over a lock that is held: {report:?}"),
-            () = alive => {}
-        }
-        // Now it is left behind.
-        assert_eq!(soon(apply).await.unwrap().applied, ["0005_longer"]);
+    let held = "herald 0.1.0 8f2c7a52-0f0b-4a5e-9d4e-0c9fbb4f2f0a";
+    bucket.put("lock", held.into()).await.unwrap();
+    let status = migrate::status(&client, &config).await.unwrap();
+    assert!(status.is_applied() && status.unknown().next().is_none());
+    assert!(status.edits.is_empty(), "{status:?}");
+    let migrator = Migrator::new(&client, &config, &extended()).unwrap();
+    assert_eq!(
+        soon(migrator.apply()).await.unwrap().applied,
+        ["0005_longer"]
+    );
+    let lock = bucket.get("lock").await.unwrap();
+    assert_eq!(lock.as_deref(), Some(held.as_bytes()), "it is theirs");
+    // Released, as they leave it.
+    bucket.delete("lock").await.unwrap();
+    let report = migrator.apply().await.unwrap();
+    assert!(report.applied.is_empty() && report.unknown.is_empty());
+}
+
+/// A process that stands still before `request`, while another with the files of `fast` applies all. Returns what
+/// the slow one, with the files of `slow`, comes to, and the other's last look.
+async fn overtaken(
+    request: &str,
+    slow: &MigrationSet,
+    fast: &MigrationSet,
+) -> (Result<Report, MigrateError>, Status, Map<String, Value>) {
+    let nats = Nats::jetstream().await;
+    let proxy = Proxy::holding_at(nats.port(), request).await;
+    let slow_config = NatsConfig {
+        url: Secret::from(proxy.url()),
+        ..config(&nats)
+    };
+    let fast_config = config(&nats);
+    let slow_client = async_nats::connect(proxy.url()).await.unwrap();
+    let fast_client = nats.connect().await;
+    let slow = Migrator::new(&slow_client, &slow_config, slow).unwrap();
+    let fast = Migrator::new(&fast_client, &fast_config, fast).unwrap();
+    let (report, ()) = tokio::join!(soon(slow.apply()), async {
+        proxy.held().await;
+        let report = fast.apply().await.unwrap();
+        assert_eq!(report.applied.last().unwrap(), "0005_longer");
+        proxy.release();
+    });
+    let status = fast.status().await.unwrap();
+    (report, status, stream(&fast_client, "SESSIONS").await)
+}
+
+#[tokio::test]
+async fn a_slow_process_undoes_nothing_of_what_a_fast_one_did() {
+    for (request, applied) in [
+        ("STREAM.CREATE.SESSIONS", &["0001_events"][..]),
+        // The configuration that it is about to send was read before the fast one changed it.
+        (
+            "STREAM.UPDATE.SESSIONS",
+            &["0001_events", "0002_sessions", "0003_dead"],
+        ),
+        // All is done but for the entry.
+        ("KV.HERALD_MIGRATIONS.0002_sessions", &["0001_events"]),
+    ] {
+        let (report, status, sessions) = overtaken(request, &extended(), &extended()).await;
+        assert_eq!(report.unwrap().applied, applied, "{request}");
+        assert_eq!(sessions["max_age"], 48 * HOUR, "{request}");
+        assert_eq!(sessions["discard"], "new", "{request}");
+        assert!(status.is_applied() && status.edits.is_empty(), "{status:?}");
     }
+}
+
+/// An update sends the whole configuration as it was read, and this one knows nothing of what it undoes.
+#[tokio::test]
+async fn what_an_older_version_undoes_in_a_race_is_put_right() {
+    let nats = Nats::jetstream().await;
+    let of_old = Proxy::holding_at(nats.port(), "STREAM.UPDATE.SESSIONS").await;
+    let of_new = Proxy::holding_at(nats.port(), "KV.HERALD_MIGRATIONS.0005_longer").await;
+    let behind = |proxy: &Proxy| NatsConfig {
+        url: Secret::from(proxy.url()),
+        ..config(&nats)
+    };
+    let (old_config, new_config) = (behind(&of_old), behind(&of_new));
+    let old_client = async_nats::connect(of_old.url()).await.unwrap();
+    let new_client = async_nats::connect(of_new.url()).await.unwrap();
+    let old = Migrator::new(&old_client, &old_config, &MigrationSet::embedded()).unwrap();
+    let new = Migrator::new(&new_client, &new_config, &extended()).unwrap();
+    let (_, report, ()) = tokio::join!(
+        async {
+            soon(old.apply()).await.unwrap();
+            of_new.release();
+        },
+        async {
+            of_old.held().await;
+            soon(new.apply()).await.unwrap()
+        },
+        async {
+            // Claims live longer now, which the ledger does not say yet.
+            of_new.held().await;
+            of_old.release();
+        }
+    );
+    assert_eq!(report.applied.last().unwrap(), "0005_longer");
+    assert!(report.edits.is_empty(), "{report:?}");
+    let client = nats.connect().await;
     assert_eq!(stream(&client, "SESSIONS").await["max_age"], 48 * HOUR);
 }
 
 #[tokio::test]
-async fn a_slow_process_does_not_repeat_what_a_fast_one_did() {
-    let nats = Nats::jetstream().await;
-    let proxy = Proxy::holding_at(nats.port(), "STREAM.CREATE.SESSIONS").await;
-    let (slow_config, fast_config) = (
-        NatsConfig {
-            url: Secret::from(proxy.url()),
-            ..config(&nats)
-        },
-        config(&nats),
+async fn who_is_overtaken_with_another_file_is_told() {
+    let embedded = MigrationSet::embedded();
+    let text = embedded.text("0002_sessions").unwrap();
+    let other = extended().with("0002_sessions", &format!("{text}# a comment\n"));
+    let entry = "KV.HERALD_MIGRATIONS.0002_sessions";
+    let (report, status, _) = overtaken(entry, &other, &extended()).await;
+    let error = report.unwrap_err();
+    assert!(
+        matches!(&error, MigrateError::Changed { name, .. } if name == "0002_sessions"),
+        "{error:?}"
     );
-    let slow_client = async_nats::connect(proxy.url()).await.unwrap();
-    let fast_client = nats.connect().await;
-    let set = extended();
-    let slow = Migrator::new(&slow_client, &slow_config, &set)
-        .unwrap()
-        .takeover_after(TAKEOVER);
-    let fast = Migrator::new(&fast_client, &fast_config, &set)
-        .unwrap()
-        .takeover_after(TAKEOVER);
-    // The slow one stands still with the lock in its hand and an operation on its way.
-    let (slow_report, ()) = tokio::join!(soon(slow.apply()), async {
-        proxy.held().await;
-        let report = fast.apply().await.unwrap();
-        assert_eq!(
-            report.applied,
-            ["0002_sessions", "0003_dead", "0004_limits", "0005_longer"]
-        );
-        proxy.release();
-    });
-    assert_eq!(slow_report.unwrap().applied, ["0001_events"]);
-    assert_eq!(stream(&fast_client, "SESSIONS").await["max_age"], 48 * HOUR);
-    assert!(fast.status().await.unwrap().is_applied());
+    assert!(status.is_applied());
 }
 
 #[tokio::test]
 async fn an_answer_that_is_lost_costs_nothing() {
     for text in [
-        // The lock's, the bucket's, a stream's, and the ledger's: the fourth message of the bucket.
-        r#"{"stream":"KV_HERALD_MIGRATIONS""#,
+        // The bucket's, a stream's that is made, one's that is changed, and entries'.
         r#""name":"KV_HERALD_MIGRATIONS""#,
         r#"stream_create_response","config":{"name":"EVENTS""#,
+        r#"stream_update_response","config":{"name":"SESSIONS""#,
+        r#"{"stream":"KV_HERALD_MIGRATIONS","seq":1}"#,
         r#"{"stream":"KV_HERALD_MIGRATIONS","seq":4}"#,
     ] {
         let nats = Nats::jetstream().await;
@@ -352,11 +423,9 @@ async fn an_answer_that_is_lost_costs_nothing() {
             ..config(&nats)
         };
         let client = async_nats::connect(proxy.url()).await.unwrap();
-        // Nobody takes a lock over, also not we from ourselves.
         let migrator = Migrator::new(&client, &config, &MigrationSet::embedded())
             .unwrap()
-            .patience(Duration::from_secs(2))
-            .takeover_after(Duration::from_secs(3600));
+            .patience(Duration::from_secs(2));
         let report = soon(migrator.apply()).await.unwrap();
         assert_eq!(report.applied.len(), 4, "{text}");
         assert!(proxy.has_lost(), "{text}");
@@ -366,7 +435,7 @@ async fn an_answer_that_is_lost_costs_nothing() {
 #[tokio::test]
 async fn a_bucket_that_is_not_known_everywhere_is_waited_for() {
     let lossy = |percent: u8| {
-        let subject = "$KV.HERALD_MIGRATIONS.lock";
+        let subject = "$KV.HERALD_MIGRATIONS.0001_events";
         let config = format!(
             r#"{JETSTREAM}mappings: {{ "{subject}": [{{ destination: "nowhere", weight: {percent}% }}] }}"#
         );
@@ -387,7 +456,7 @@ async fn a_bucket_that_is_not_known_everywhere_is_waited_for() {
     assert!(error.is_transient(), "{error}");
     let text = error.to_string();
     assert!(
-        text.starts_with("no stream takes $KV.HERALD_MIGRATIONS.lock"),
+        text.starts_with("no stream takes $KV.HERALD_MIGRATIONS.0001_events"),
         "{text}"
     );
 }

@@ -104,17 +104,17 @@ fn migrations(status: &Status, serve_applies: bool) -> Vec<Finding> {
             .map(|error| Finding::wrong(MIGRATIONS, &error)),
     );
     if findings.is_empty() {
-        let text = match status.edits() {
+        let text = match status.edits.as_slice() {
             [] => "all applied, nothing changed",
             _ => "all applied",
         };
         findings.push(Finding::ok(MIGRATIONS, text));
     }
-    findings.extend(status.differences().iter().map(|difference| {
+    findings.extend(status.differences.iter().map(|difference| {
         let text = format!("{difference} by the settings: herald migrate reconciles it");
         Finding::note(MIGRATIONS, text)
     }));
-    let edits = status.edits().iter();
+    let edits = status.edits.iter();
     findings.extend(edits.map(|edit| Finding::note(MIGRATIONS, edit.advice())));
     findings
 }
