@@ -52,11 +52,6 @@ impl Identity {
     }
 }
 
-/// The `traceparent` that every gateway gives an event whose publisher sent none.
-pub fn derived_traceparent(stream: &str, sequence: u64, time: DateTime<Utc>) -> String {
-    Identity::new(stream, sequence, time).traceparent()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -26,7 +26,6 @@ use crate::event::{BadEvent, Event, EventName, Payload, Reason, Severity, Stored
 use crate::json::Value;
 
 pub use self::encode::ENCODED_MAX;
-pub use self::identity::derived_traceparent;
 pub use self::rules::DEFAULT_RULES;
 pub use crate::event::Recipients;
 
@@ -38,10 +37,6 @@ pub struct Notification {
     /// The JSON text that each socket gets: at most [`ENCODED_MAX`] bytes, without line breaks.
     pub encoded: String,
     pub recipients: Recipients,
-    /// `<category>.<name>`.
-    pub event: EventName,
-    /// The publisher's `traceparent`, else the derived one: the parent of the gateway's own spans.
-    pub traceparent: String,
 }
 
 /// A field that a rule makes nothing of.
@@ -173,13 +168,16 @@ impl Projector {
             Some(text) => text,
             None => self.render(rule, "message", &rule.message, &context)?,
         };
-        let traceparent = event.traceparent.unwrap_or_else(|| identity.traceparent());
+        // The publisher's, else the derived one.
+        let traceparent = self
+            .traceparent
+            .then(|| event.traceparent.unwrap_or_else(|| identity.traceparent()));
         let id = identity.notification_id();
         let name = event.name.to_string();
         let own = |rest| Metadata::Object {
             event: &name,
             event_id: event.event_id.as_deref(),
-            traceparent: self.traceparent.then_some(traceparent.as_str()),
+            traceparent: traceparent.as_deref(),
             rest,
         };
         let encoded = encoded(&Encoded {
@@ -198,8 +196,6 @@ impl Projector {
             id,
             encoded,
             recipients: event.recipients,
-            event: event.name,
-            traceparent,
         })
     }
 
