@@ -111,12 +111,19 @@ pub async fn frames(bytes: &[u8], read: usize, max_message_bytes: usize) -> Vec<
                 return seen;
             }
         };
-        match session.take(input, now, wall) {
+        let mut is_token = false;
+        let action = session.take(input, now, wall, |_, expires_at| {
+            is_token = true;
+            Ok(expires_at)
+        });
+        if is_token {
+            seen.push(Seen::Token);
+        }
+        match action {
             Action::Close(reason) | Action::CloseAfterCatchUp(reason) => {
                 seen.push(Seen::Ours(reason.code()));
                 return seen;
             }
-            Action::Verify(_) => seen.push(Seen::Token),
             Action::Nothing | Action::Ping | Action::Dead => {}
         }
     }

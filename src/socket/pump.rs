@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
+use tokio_tungstenite::tungstenite::Bytes;
 use tracing::{debug, warn};
 
 use super::handshake::Doorway;
@@ -241,8 +241,6 @@ impl Pump {
             };
             match action {
                 Action::Nothing => {}
-                // A fresh token has been verified where it came in.
-                Action::Verify(_) => {}
                 Action::Ping => self.transport.ping(&[]),
                 Action::Close(reason) => return End::Ours(reason),
                 Action::CloseAfterCatchUp(reason) => catch_up = Some(self.catch_up(reason)),
@@ -323,7 +321,7 @@ impl Pump {
 
     fn incoming(&mut self, incoming: Incoming) -> Result<Action, End> {
         Ok(match incoming {
-            Incoming::Text(text) => self.text(&text),
+            Incoming::Text(text) => self.take(Input::Text(&text)),
             Incoming::Binary => self.take(Input::Binary),
             Incoming::Ping(payload) => {
                 self.transport.pong(&payload);
@@ -343,21 +341,13 @@ impl Pump {
         })
     }
 
-    fn text(&mut self, text: &Utf8Bytes) -> Action {
-        match self.take(Input::Text(text)) {
-            Action::Verify(token) => {
-                let until = self.session.expires_at();
-                let outcome = self
-                    .doorway
-                    .refresh(&token, self.user, &self.workspace, until);
-                self.session.refreshed(outcome)
-            }
-            action => action,
-        }
-    }
-
     fn take(&mut self, input: Input<'_>) -> Action {
-        self.session.take(input, Instant::now(), SystemTime::now())
+        let refresh = |token: &str, until| {
+            self.doorway
+                .refresh(token, self.user, &self.workspace, until)
+        };
+        self.session
+            .take(input, Instant::now(), SystemTime::now(), refresh)
     }
 
     /// Once a close is decided the session has no deadline any more, but its end has.

@@ -46,8 +46,6 @@ pub enum Input<'a> {
 pub enum Action {
     /// Go on.
     Nothing,
-    /// Verify this fresh token and tell [`Session::refreshed`].
-    Verify(String),
     /// Send a ping.
     Ping,
     /// Close now: the client's own doing.
@@ -106,11 +104,6 @@ impl Session {
             .min(expiry)
     }
 
-    /// When its token ends.
-    pub fn expires_at(&self) -> SystemTime {
-        self.expires_at
-    }
-
     /// Whether a close has been decided.
     pub fn is_decided(&self) -> bool {
         self.decided
@@ -121,13 +114,20 @@ impl Session {
         self.active_at = self.active_at.max(at);
     }
 
-    /// Takes one input.
-    pub fn take(&mut self, input: Input<'_>, now: Instant, wall: SystemTime) -> Action {
+    /// Takes one input. `refresh` verifies a fresh token beside one that ends at that time, and says when the
+    /// fresh one does.
+    pub fn take(
+        &mut self,
+        input: Input<'_>,
+        now: Instant,
+        wall: SystemTime,
+        refresh: impl FnOnce(&str, SystemTime) -> Result<SystemTime, CloseReason>,
+    ) -> Action {
         if self.decided {
             return Action::Nothing;
         }
         let action = match input {
-            Input::Text(text) => self.text(text, now),
+            Input::Text(text) => self.text(text, now, refresh),
             Input::Binary => Action::Close(CloseReason::Binary),
             Input::Ping => {
                 self.active_at = now;
@@ -149,21 +149,12 @@ impl Session {
         action
     }
 
-    /// The fresh token was good until `expires_at`, or was not.
-    pub fn refreshed(&mut self, outcome: Result<SystemTime, CloseReason>) -> Action {
-        match outcome {
-            Ok(expires_at) => {
-                self.expires_at = expires_at;
-                Action::Nothing
-            }
-            Err(reason) => {
-                self.decided = true;
-                Action::Close(reason)
-            }
-        }
-    }
-
-    fn text(&mut self, text: &str, now: Instant) -> Action {
+    fn text(
+        &mut self,
+        text: &str,
+        now: Instant,
+        refresh: impl FnOnce(&str, SystemTime) -> Result<SystemTime, CloseReason>,
+    ) -> Action {
         self.active_at = now;
         // Text that is not JSON, or not an object, is activity and nothing more.
         let Ok(Value::Object(mut message)) = json::parse(text.as_bytes()) else {
@@ -180,7 +171,15 @@ impl Session {
         }
         self.token_at = Some(now);
         match message.remove("token") {
-            Some(Value::String(token)) if !token.is_empty() => Action::Verify(token),
+            Some(Value::String(token)) if !token.is_empty() => {
+                match refresh(&token, self.expires_at) {
+                    Ok(expires_at) => {
+                        self.expires_at = expires_at;
+                        Action::Nothing
+                    }
+                    Err(reason) => Action::Close(reason),
+                }
+            }
             _ => Action::Close(CloseReason::NoToken),
         }
     }
@@ -219,6 +218,9 @@ mod tests {
         start: Instant,
         wall: SystemTime,
         at: Duration,
+        /// The fresh tokens that were to be verified, and what that comes to.
+        tokens: Vec<String>,
+        verified: Result<SystemTime, CloseReason>,
     }
 
     impl Clock {
@@ -235,13 +237,19 @@ mod tests {
                 start,
                 wall,
                 at: Duration::ZERO,
+                tokens: Vec::new(),
+                verified: Ok(wall + Duration::from_secs(expires_in)),
             }
         }
 
         fn take(&mut self, seconds: u64, input: Input<'_>) -> Action {
             self.at = Duration::from_secs(seconds);
+            let refresh = |token: &str, _| {
+                self.tokens.push(token.to_owned());
+                self.verified
+            };
             self.session
-                .take(input, self.start + self.at, self.wall + self.at)
+                .take(input, self.start + self.at, self.wall + self.at, refresh)
         }
 
         /// Lets time pass until something other than a ping is to be done; pongs answer pings.
@@ -325,20 +333,23 @@ mod tests {
         let mut clock = Clock::new(LIMITS, 100);
         // Also after a byte order mark, and beside what other readers of JSON refuse.
         let token = "\u{feff}{\"type\":\"token\",\"token\":\"t\",\"x\":[1e400,\"\\ud83d\"]}";
-        assert_eq!(
-            clock.take(50, Input::Text(token)),
-            Action::Verify("t".to_owned())
-        );
-        let later = clock.wall + Duration::from_secs(200);
-        assert_eq!(clock.session.refreshed(Ok(later)), Action::Nothing);
+        clock.verified = Ok(clock.wall + Duration::from_secs(200));
+        assert_eq!(clock.take(50, Input::Text(token)), Action::Nothing);
+        assert_eq!(clock.tokens, ["t"]);
         assert_eq!(
             clock.run(true),
             (200, Action::CloseAfterCatchUp(CloseReason::TokenExpired))
         );
         let mut clock = Clock::new(LIMITS, 100);
+        clock.verified = Err(CloseReason::BadToken);
         assert_eq!(
-            clock.session.refreshed(Err(CloseReason::BadToken)),
+            clock.take(1, Input::Text(token)),
             Action::Close(CloseReason::BadToken)
+        );
+        assert_eq!(
+            clock.take(2, Input::Binary),
+            Action::Nothing,
+            "it is decided"
         );
     }
 
@@ -346,18 +357,13 @@ mod tests {
     fn token_frames_come_at_most_once_in_ten_seconds() {
         let token = "{\"type\":\"token\",\"token\":\"t\"}";
         let mut clock = Clock::new(LIMITS, 100);
-        assert!(matches!(
-            clock.take(1, Input::Text(token)),
-            Action::Verify(_)
-        ));
-        assert!(matches!(
-            clock.take(11, Input::Text(token)),
-            Action::Verify(_)
-        ));
+        assert_eq!(clock.take(1, Input::Text(token)), Action::Nothing);
+        assert_eq!(clock.take(11, Input::Text(token)), Action::Nothing);
         assert_eq!(
             clock.take(20, Input::Text(token)),
             Action::Close(CloseReason::TooManyTokens)
         );
+        assert_eq!(clock.tokens.len(), 2);
     }
 
     #[test]
