@@ -196,11 +196,6 @@ impl Leader {
         self
     }
 
-    /// The stream's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The stream's end, from the message there; from [`Leader::state`] only where there is none.
     ///
     /// # Errors
