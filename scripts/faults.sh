@@ -6,8 +6,8 @@
 #   scripts/faults.sh upgrade BINARY      a rolling upgrade from that build of another version, and back
 #   scripts/faults.sh more                rolling restart, pairs, storms, thin lines, memory: half an hour
 #
-# The gateways are release builds. BLIND=1 builds one that neither repairs nor sweeps, and expects losses:
-# the auditor has to see them.
+# The gateways are release builds. With BLIND=1 the servers answer none of their direct gets of events, so that
+# they can neither repair nor sweep, and losses are expected: the auditor has to see them.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -15,16 +15,9 @@ cd "$(dirname "$0")/.."
 export HERALD_TEST_NATS="${HERALD_TEST_NATS:-binary}"
 if [ "$(ulimit -n)" -lt 20000 ]; then ulimit -n 20000; fi
 
-release=${CARGO_TARGET_DIR:-$PWD/target}/release
-if [ -n "${BLIND:-}" ]; then
-    cargo build --locked --release --features blind
-    # Under another name: nobody is to take it for a release.
-    mv "$release/herald" "$release/herald-blind"
-    export HERALD_TEST_GATEWAY="$release/herald-blind" HERALD_FAULTS_BLIND=1
-else
-    cargo build --locked --release
-    export HERALD_TEST_GATEWAY="$release/herald"
-fi
+[ -z "${BLIND:-}" ] || export HERALD_FAULTS_BLIND=1
+cargo build --locked --release
+export HERALD_TEST_GATEWAY="${CARGO_TARGET_DIR:-$PWD/target}/release/herald"
 cargo build --locked --tests
 if [ "${1:-}" = upgrade ]; then
     export HERALD_TEST_OTHER_VERSION="$2"

@@ -25,10 +25,6 @@ const EVENTS_MAX: u64 = 10_000;
 /// Subjects tracked above the watermark that ask for a sweep, which forgets them.
 const TRACKED_MAX: usize = 4096;
 
-/// The harness of `make faults` can build a gateway that neither repairs nor sweeps, to see that its
-/// auditor sees what is lost then.
-const BLIND: bool = cfg!(feature = "blind");
-
 /// Why a repair reads the stream: the `reason` of its metrics.
 pub(super) type Reason = &'static str;
 
@@ -197,7 +193,7 @@ impl Follower {
             .heard
             .is_some_and(|heard| message.sequence <= heard.sequence);
         let is_rewound = self.is_out_of_place(&live.message.subject, message);
-        if (is_rewound || is_again) && !BLIND {
+        if is_rewound || is_again {
             // The live path is in stream order: this is the second time, or of another stream.
             if is_rewound {
                 self.rewound();
@@ -220,9 +216,6 @@ impl Follower {
             return;
         }
         self.epoch = epoch;
-        if BLIND {
-            return;
-        }
         self.suspect("reconnect");
         self.effects.push_back(Effect::Reconnected);
         self.doubt(now);
@@ -252,10 +245,6 @@ impl Follower {
 
     /// Asks for a sweep; if one is under way, for another after it.
     pub(super) fn ask_sweep(&mut self, urgent: bool, now: Instant) {
-        if BLIND {
-            self.sweep.asked(now);
-            return;
-        }
         if self.asked.is_some() {
             self.sweep.again();
             return;
@@ -360,7 +349,6 @@ impl Follower {
         {
             Offer::Deliver => return Some(self.delivery(live.message, None, now)),
             Offer::Duplicate => self.effects.push_back(Effect::Duplicate),
-            Offer::Gap if BLIND => return Some(self.delivery(live.message, None, now)),
             Offer::Gap => {
                 let is_again =
                     self.gap.replace(live.message.sequence) == Some(live.message.sequence);

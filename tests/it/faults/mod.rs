@@ -40,7 +40,7 @@ fn asked() -> (Vec<u64>, Duration) {
     (seeds, Duration::from_secs(seconds))
 }
 
-/// Whether the gateways neither repair nor sweep (feature `blind`).
+/// Whether the gateways are to be blind: see [`world::World::blind`].
 fn is_blind() -> bool {
     std::env::var_os("HERALD_FAULTS_BLIND").is_some()
 }

@@ -66,7 +66,10 @@ pub(super) async fn run(plan: &Plan) -> Report {
     let faults = plan.schedule();
     // Said before anything can go wrong, so that whatever does has its seed beside it.
     plan.tell(&faults);
-    let world = World::start(|gateway| gateway).await;
+    let world = match super::is_blind() {
+        true => World::blind().await,
+        false => World::start(|gateway| gateway).await,
+    };
     let swarm = Swarm::open(clients(plan, &world), plan.seed).await;
     let events = Events::default();
     let start = Instant::now();

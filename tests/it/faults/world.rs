@@ -36,7 +36,19 @@ pub(super) struct Happened {
 impl World {
     /// Three of each, ready, with replicated streams. `change` sets up each gateway.
     pub(super) async fn start(change: impl Fn(Builder) -> Builder) -> Self {
-        let cluster = Cluster::start().await;
+        Self::on(Cluster::start().await, change).await
+    }
+
+    /// The same, but nobody answers a direct get of events. With these a gateway sweeps and repairs, so that what
+    /// it did not hear is lost: the counter-proof that the auditor sees that.
+    pub(super) async fn blind() -> Self {
+        let nowhere = r#"mappings: { "$JS.API.DIRECT.GET.EVENTS": [{ destination: "nowhere", weight: 100% }] }"#;
+        // It would let nobody in any more.
+        let change = |gateway: Builder| gateway.set("server.unready_after", "1h");
+        Self::on(Cluster::with(nowhere).await, change).await
+    }
+
+    async fn on(cluster: Cluster, change: impl Fn(Builder) -> Builder) -> Self {
         let mut cables = Vec::new();
         let mut gateways = Vec::new();
         for gateway in 0..GATEWAYS {

@@ -29,6 +29,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts the servers and waits until JetStream takes requests.
     pub(crate) async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// The same, with a line more in each one's configuration.
+    pub(crate) async fn with(line: &str) -> Self {
         let (network, hosts) = match choice() {
             Choice::Docker => {
                 let hosts = (0..NODES).map(|node| (format!("node{node}"), ROUTE_PORT));
@@ -42,7 +47,7 @@ impl Cluster {
         let mut nodes = Vec::new();
         for (node, host) in hosts.iter().enumerate() {
             let settings = Settings {
-                config: config(host, &hosts, network.is_some()),
+                config: config(host, &hosts, network.is_some()) + line,
                 env: Vec::new(),
                 network: network
                     .as_ref()
