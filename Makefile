@@ -32,6 +32,10 @@ faults: need-cargo ## Gateways and a cluster under seeded faults: SEEDS=1..20 SE
 faults-more: need-cargo ## What else faults bring: a rolling restart, pairs, storms, thin lines, memory. Half an hour.
 	@scripts/faults.sh more
 
+.PHONY: costs
+costs: need-cargo ## Count what an event, a delivery and a join cost, against tests/costs.toml: UPDATE=1 writes it.
+	@scripts/costs.sh $(if $(UPDATE),update)
+
 .PHONY: fuzz
 fuzz: need-cargo ## Fuzz everything that reads bytes from outside: FUZZ_SECONDS=300 each, TARGETS= for some.
 	@scripts/fuzz.sh "$(or $(FUZZ_SECONDS),300)" $(TARGETS)

@@ -25,6 +25,7 @@ mod closing;
 mod commands;
 mod configuration;
 mod contract;
+mod costs;
 mod dead_letters;
 mod delivery;
 mod denied;

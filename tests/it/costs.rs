@@ -1,0 +1,344 @@
+//! What an event, a delivery and a join cost the gateway, counted by callgrind against a committed baseline. A count
+//! needs no quiet machine: `make costs` runs it.
+//!
+//! Each is done alone, between two dumps of the counters, and no thread of the gateway is at work at either. The
+//! least of many is what it costs: what happens beside it (a sweep, a timer, a table that grows) only adds, and is in
+//! some of them. What windows without any hold is taken off. The processor's features do not matter: to a program,
+//! valgrind is a processor of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::gateway::{self, Gateway};
+use crate::support::nats::Nats;
+use crate::support::publisher::Publisher;
+use crate::support::raw::RawSocket;
+use crate::support::{PATIENCE, eventually};
+
+/// Windows of each kind.
+const WINDOWS: usize = 41;
+/// Sockets of the room between which the cost of a delivery is taken.
+const SOCKETS: [usize; 2] = [100, 300];
+/// By how much of the baseline these may differ.
+const TOLERANCE: f64 = 0.1;
+const INSTRUCTIONS: &str = "instructions";
+const CLOCK_READS: &str = "clock_reads";
+
+const ALLOCATORS: [&str; 8] = [
+    "_rjem_malloc",
+    "_rjem_calloc",
+    "_rjem_realloc",
+    "_rjem_mallocx",
+    "_rjem_rallocx",
+    "malloc",
+    "calloc",
+    "realloc",
+];
+
+/// What varies by itself, and is not compared: a timer, too, wakes a thread that waits.
+const UNSTEADY: [&str; 1] = ["epoll_wait"];
+
+/// What each kind is, as the baseline says it.
+const KINDS: [(&str, &str); 3] = [
+    (
+        "event",
+        "An event of some 530 bytes, from NATS to the one socket of its room.",
+    ),
+    (
+        "delivery",
+        "What one more socket in the room adds to an event.",
+    ),
+    (
+        "join",
+        "From the connection to the 101, in a room that others are in.",
+    ),
+];
+const HEAD: &str = "\
+# What the gateway costs, as `make costs` counts it: a release build for x86-64 with one worker, under callgrind.
+# `make costs UPDATE=1` writes it. Instructions (of the program, not of the kernel) and clock reads may differ
+# by a tenth. The rest is exact: allocations, and system calls by the function of the C library that makes them.
+";
+/// Functions that are listed of each kind.
+const MOST: usize = 12;
+const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/costs.toml");
+const WHAT_NOW: &str = "this costs more or less than tests/costs.toml says, see the table. More: find out why by the \
+    functions above it. Less, or worth it: `make costs UPDATE=1`, and say why in the commit";
+
+/// Counts by name: of what a window holds, or of what is compared.
+type Counts = BTreeMap<String, f64>;
+
+/// A gateway under callgrind.
+struct Counted {
+    gateway: Gateway,
+    folder: TempDir,
+    dumps: usize,
+}
+
+impl Counted {
+    async fn on(nats: &Nats) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let binary = std::env::var("HERALD_TEST_GATEWAY").unwrap_or(gateway::HERALD.into());
+        // One thread, so that how work is handed over between threads does not depend on the machine.
+        let script = format!(
+            "#!/bin/sh\nTOKIO_WORKER_THREADS=1 exec valgrind -q --tool=callgrind --collect-systime=yes \
+             --dump-line=no --vgdb-prefix={0}/vgdb --callgrind-out-file={0}/out {binary} \"$@\"\n",
+            folder.path().display()
+        );
+        let wrapper = PathBuf::from(gateway::file(folder.path(), "herald", script));
+        std::fs::set_permissions(&wrapper, PermissionsExt::from_mode(0o755)).expect("it is ours");
+        let gateway = Gateway::builder(nats)
+            .binary(&wrapper)
+            .set("log.level", "info")
+            .set("sockets.ping", "1h")
+            .set("sockets.inactivity", "1h");
+        Self {
+            gateway: gateway.ready().await,
+            folder,
+            dumps: 0,
+        }
+    }
+
+    /// Waits until no thread has anything to do: on a busy machine one that waits for its turn counts as running.
+    async fn quiet(&self) {
+        let tasks = format!("/proc/{}/task", self.gateway.pid());
+        let sleeps = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ")
+                .is_none_or(|(_, state)| state.starts_with('S'))
+        };
+        let mut looks = 0;
+        let quiet = eventually(PATIENCE, async || {
+            let tasks = std::fs::read_dir(&tasks).expect("it runs");
+            let all_sleep = tasks.flatten().all(sleeps);
+            looks = if all_sleep { looks + 1 } else { 0 };
+            looks == 2
+        });
+        assert!(quiet.await, "the gateway does not come to rest");
+    }
+
+    /// What was counted since the last time.
+    async fn counts(&mut self) -> Counts {
+        self.quiet().await;
+        let folder = self.folder.path().display();
+        let mut vgdb = std::process::Command::new("vgdb");
+        vgdb.arg(format!("--vgdb-prefix={folder}/vgdb"))
+            .arg(format!("--pid={}", self.gateway.pid()))
+            .arg("dump");
+        let (status, output, errors) = gateway::run(vgdb);
+        assert_eq!(status, Some(0), "{output}{errors}");
+        self.dumps += 1;
+        let dump = format!("{folder}/out.{}", self.dumps);
+        let counts = counts(&std::fs::read_to_string(&dump).expect("it was written"));
+        std::fs::remove_file(dump).expect("it is ours");
+        counts
+    }
+
+    /// The least that doing something counts.
+    async fn least(&mut self, mut something: impl AsyncFnMut(&Gateway)) -> Counts {
+        self.counts().await;
+        let mut least = Counts::new();
+        for window in 0..WINDOWS {
+            something(&self.gateway).await;
+            let counts = self.counts().await;
+            if window == 0 {
+                least.clone_from(&counts);
+            }
+            for (name, count) in &mut least {
+                *count = count.min(of(&counts, name));
+            }
+        }
+        least
+    }
+}
+
+/// Reads a dump: what is compared by its name, and the functions' own instructions by `fn …`.
+fn counts(dump: &str) -> Counts {
+    let mut counts = Counts::new();
+    let mut add = |name: &str, count: u64| {
+        *counts.entry(name.to_owned()).or_default() += count as f64;
+    };
+    // The name of a function stands where it is met first: `fn=(7) main`, and then `fn=(7)`.
+    let mut names: BTreeMap<&str, &str> = BTreeMap::new();
+    let (mut function, mut callee) = ("", "");
+    let mut lines = dump.lines();
+    while let Some(line) = lines.next() {
+        match line.split_once('=') {
+            Some((kind @ ("fn" | "cfn"), text)) => {
+                let (id, name) = text.split_once(' ').unwrap_or((text, ""));
+                let known = names.entry(id).or_insert(name);
+                *(if kind == "fn" {
+                    &mut function
+                } else {
+                    &mut callee
+                }) = known;
+            }
+            Some(("calls", text)) => {
+                if ALLOCATORS.contains(&callee) {
+                    let count = text.split(' ').next().and_then(|count| count.parse().ok());
+                    add("allocations", count.expect("a count"));
+                }
+                // What the callee cost.
+                lines.next();
+            }
+            None if line
+                .starts_with(|first: char| "+-*".contains(first) || first.is_ascii_digit()) =>
+            {
+                let mut costs = line
+                    .split(' ')
+                    .skip(1)
+                    .map(|cost| cost.parse().expect("a count"));
+                let instructions = costs.next().unwrap_or(0);
+                add(INSTRUCTIONS, instructions);
+                add(&format!("fn {function}"), instructions);
+                // The vDSO, which reads the clock without a system call, is not seen by a program under callgrind.
+                let (function, _) = function.split_once("@@").unwrap_or((function, ""));
+                let call = match function {
+                    "clock_gettime" => CLOCK_READS,
+                    function => function,
+                };
+                add(call, costs.next().unwrap_or(0));
+            }
+            _ => {}
+        }
+    }
+    counts.retain(|_, count| *count > 0.0);
+    counts
+}
+
+fn of(counts: &Counts, name: &str) -> f64 {
+    counts.get(name).copied().unwrap_or(0.0)
+}
+
+/// What `more` has beyond `less`, for each of `count`.
+fn slope(less: &Counts, more: &Counts, count: usize) -> Counts {
+    let names: BTreeSet<&String> = less.keys().chain(more.keys()).collect();
+    let each = |name| (of(more, name) - of(less, name)) / count as f64;
+    let rounded = |name| (each(name) * 100.0).round() / 100.0;
+    names
+        .into_iter()
+        .map(|name| (name.clone(), rounded(name)))
+        .filter(|(_, count)| *count != 0.0)
+        .collect()
+}
+
+/// What the baseline says of `counts`.
+fn compared(mut counts: Counts) -> Counts {
+    counts.retain(|name, _| !name.starts_with("fn ") && !UNSTEADY.contains(&name.as_str()));
+    counts
+}
+
+/// The functions that take most of a kind's instructions.
+fn most(kind: &str, counts: &Counts) -> String {
+    let mut functions: Vec<_> = counts
+        .iter()
+        .filter_map(|(name, count)| Some((name.strip_prefix("fn ")?, *count)))
+        .collect();
+    functions.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    let mut text = format!("\n{kind}, the instructions by function:\n");
+    for (name, count) in functions.iter().take(MOST) {
+        writeln!(text, "{count:>12.2} {name}").expect("a text");
+    }
+    text
+}
+
+/// The baseline's file.
+fn written(seen: &[(String, Counts)]) -> String {
+    let mut text = HEAD.to_owned();
+    for ((kind, counts), (_, what)) in seen.iter().zip(KINDS) {
+        writeln!(text, "\n# {what}\n[{kind}]").expect("a text");
+        for (name, count) in counts {
+            writeln!(text, "{name} = {count}").expect("a text");
+        }
+    }
+    text
+}
+
+/// Both side by side, and whether `seen` is what the baseline says.
+fn table(baseline: &BTreeMap<String, Counts>, seen: &BTreeMap<String, Counts>) -> (String, bool) {
+    let mut text = format!("{:<10}{:<14}{:>12}{:>12}\n", "", "", "baseline", "seen");
+    let mut is_as_ever = true;
+    let none = Counts::new();
+    for (kind, _) in KINDS {
+        let (baseline, seen) = (baseline.get(kind).unwrap_or(&none), &seen[kind]);
+        let names: BTreeSet<&String> = baseline.keys().chain(seen.keys()).collect();
+        for name in names {
+            let (expected, seen) = (of(baseline, name), of(seen, name));
+            let tolerance = match name.as_str() {
+                INSTRUCTIONS | CLOCK_READS => TOLERANCE * expected,
+                _ => 0.0,
+            };
+            let is_off = (seen - expected).abs() > tolerance;
+            is_as_ever &= !is_off;
+            let mark = if is_off { "  <-" } else { "" };
+            writeln!(text, "{kind:<10}{name:<14}{expected:>12}{seen:>12}{mark}").expect("a text");
+        }
+    }
+    (text, is_as_ever)
+}
+
+async fn join(gateway: &Gateway, sockets: &mut Vec<RawSocket>) {
+    let user = format!("user{}", sockets.len());
+    sockets.push(RawSocket::join(gateway, &user, "acme").await);
+}
+
+async fn deliver(publisher: &Publisher, sockets: &mut [RawSocket]) {
+    let payload = json!({ "title": "A title", "message": "x".repeat(490) });
+    publisher.event("acme.custom.x", &payload).await;
+    for socket in sockets {
+        socket.next().await.expect("a notification");
+    }
+}
+
+#[tokio::test]
+#[ignore = "for `make costs`: takes valgrind and a release build"]
+async fn an_event_a_delivery_and_a_join_cost_what_the_baseline_says() {
+    let nats = Nats::jetstream().await;
+    let publisher = Publisher::on(&nats).await;
+    let mut counted = Counted::on(&nats).await;
+    let mut sockets = Vec::new();
+    join(&counted.gateway, &mut sockets).await;
+    for _ in 0..5 {
+        deliver(&publisher, &mut sockets).await;
+    }
+    let nothing = counted.least(async |_| {}).await;
+    let event = counted
+        .least(async |_| deliver(&publisher, &mut sockets).await)
+        .await;
+    let joined = counted
+        .least(async |gateway| join(gateway, &mut sockets).await)
+        .await;
+    let mut at = Vec::new();
+    for count in SOCKETS {
+        while sockets.len() < count {
+            join(&counted.gateway, &mut sockets).await;
+        }
+        at.push(
+            counted
+                .least(async |_| deliver(&publisher, &mut sockets).await)
+                .await,
+        );
+    }
+    let seen = [
+        ("event", slope(&nothing, &event, 1)),
+        ("delivery", slope(&at[0], &at[1], SOCKETS[1] - SOCKETS[0])),
+        ("join", slope(&nothing, &joined, 1)),
+    ];
+    let profile: String = seen
+        .iter()
+        .map(|(kind, counts)| most(kind, counts))
+        .collect();
+    let seen = seen.map(|(kind, counts)| (kind.to_owned(), compared(counts)));
+    if std::env::var_os("HERALD_COSTS_UPDATE").is_some() {
+        std::fs::write(BASELINE, written(&seen)).expect("it is ours");
+    }
+    let baseline = std::fs::read_to_string(BASELINE).expect("it is committed");
+    let baseline = toml::from_str(&baseline).expect("TOML");
+    let (table, is_as_ever) = table(&baseline, &seen.into());
+    println!("{profile}\n{table}");
+    assert!(is_as_ever, "{WHAT_NOW}");
+}
