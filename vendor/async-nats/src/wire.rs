@@ -5,6 +5,7 @@
 //! only, `splitArg` in its source), and any bytes at all in a header block. So nothing in them may end
 //! the connection, or choose another subscription than the server did.
 
+use std::borrow::Cow;
 use std::io;
 use std::str::FromStr;
 
@@ -73,13 +74,13 @@ pub fn header_block(block: &[u8]) -> (Option<StatusCode>, Option<String>, Header
         let Some((name, value)) = line.split_once(':') else {
             continue;
         };
-        let mut value = value.trim_start_matches(BLANKS).to_owned();
+        let mut value = Cow::Borrowed(value.trim_start_matches(BLANKS));
         // A value may go on in the next line.
         while let Some(more) = lines.next_if(|line| line.starts_with(BLANKS)) {
-            value.push_str(more);
+            value.to_mut().push_str(more);
         }
-        value.truncate(value.trim_end_matches(BLANKS).len());
-        if let (Ok(name), Ok(value)) = (HeaderName::from_str(name), HeaderValue::from_str(&value)) {
+        let value = HeaderValue::from_str(value.trim_end_matches(BLANKS));
+        if let (Ok(name), Ok(value)) = (HeaderName::from_str(name), value) {
             headers.append(name, value);
         }
     }
