@@ -9,7 +9,7 @@ mod read;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 pub use self::read::{DEPTH_MAX, Error, Fault, parse};
 
@@ -126,9 +126,37 @@ pub struct Quoted<'a>(pub &'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = serde_json::to_string(self.0).map_err(|_| fmt::Error)?;
-        f.write_str(&text)
+        f.write_char('"')?;
+        let mut rest = self.0;
+        while let Some((plain, from)) = split_plain(rest) {
+            f.write_str(plain)?;
+            let mut chars = from.chars();
+            match chars.next().unwrap_or_default() {
+                mark @ ('"' | '\\') => write!(f, "\\{mark}"),
+                '\u{8}' => f.write_str("\\b"),
+                '\t' => f.write_str("\\t"),
+                '\n' => f.write_str("\\n"),
+                '\u{c}' => f.write_str("\\f"),
+                '\r' => f.write_str("\\r"),
+                control => write!(f, "\\u{:04x}", u32::from(control)),
+            }?;
+            rest = chars.as_str();
+        }
+        f.write_str(rest)?;
+        f.write_char('"')
     }
+}
+
+/// What stands in a string as it is (section 7), up to the first that does not; `None` if all does.
+fn split_plain(text: &str) -> Option<(&str, &str)> {
+    const BLOCK: usize = 32;
+    let is_special = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
+    let bytes = text.as_bytes();
+    // Looked through whole, a block is a few vector instructions.
+    let is_plain = |block: &&[u8]| !block.iter().fold(false, |any, byte| any | is_special(byte));
+    let plain = BLOCK * bytes.chunks_exact(BLOCK).take_while(is_plain).count();
+    let at = bytes.get(plain..)?.iter().position(is_special)?;
+    text.split_at_checked(plain + at)
 }
 
 /// The bytes without the byte order mark that some editors and shells write before UTF-8.

@@ -4,7 +4,7 @@
 //! says where a text is nested too deeply; `serde_json`'s `arbitrary_precision` would keep the text, but
 //! mistakes a publisher's object for its own mark, and changes what every other user of it reads.
 
-use super::{Map, Number, Value, without_mark};
+use super::{Map, Number, Value, split_plain, without_mark};
 
 /// How many objects and lists may stand in each other. Whoever reads a notification may recurse.
 pub const DEPTH_MAX: usize = 127;
@@ -203,12 +203,9 @@ impl<'a> Reader<'a> {
         let mut string = String::new();
         loop {
             let rest = self.rest();
-            let plain = rest
-                .bytes()
-                .take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..0x20))
-                .count();
-            string.push_str(rest.get(..plain).unwrap_or_default());
-            self.at += plain;
+            let (plain, _) = split_plain(rest).unwrap_or((rest, ""));
+            string.push_str(plain);
+            self.at += plain.len();
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
