@@ -1,0 +1,655 @@
+//! What came of a run: medians with their spread, ratios to the floor in the same run, as JSON, a table and pictures.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::chart::{Chart, Series};
+use crate::measure::{Clock, Phase, Processes};
+use crate::scenario::Scenario;
+use crate::sockets::Sockets;
+use crate::stored::Stored;
+use crate::{Error, say};
+
+/// What others are compared with.
+const FLOOR: &str = "floor";
+/// The thread with the sockets was on a CPU for so much of the time: then the client may be what was measured.
+const BUSY: f64 = 0.9;
+/// Shares of all deliveries, as they are named.
+const SHARES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)];
+
+/// One measurement.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Round {
+    pub number: u32,
+    pub metrics: BTreeMap<String, f64>,
+    /// How measured sockets ended.
+    pub closed: BTreeMap<String, u64>,
+    /// How those beside them did.
+    pub beside_closed: BTreeMap<String, u64>,
+}
+
+impl Round {
+    /// Enters a measure.
+    pub fn put(&mut self, name: &str, value: f64) {
+        self.metrics.insert(name.to_owned(), value);
+    }
+
+    fn get(&self, name: &str) -> Option<f64> {
+        self.metrics.get(name).copied()
+    }
+
+    /// Enters a phase, its measures' names beginning with `prefix`.
+    pub fn phase(
+        &mut self,
+        prefix: &str,
+        phase: &Phase,
+        stored: &Stored,
+        sockets_of: impl Fn(u32) -> u64,
+    ) {
+        let counts = &phase.counts;
+        let (not_stored, not_expected) = phase.not_stored(stored, sockets_of);
+        let expected = phase.expected - not_expected;
+        let mut put = |name: &str, value: f64| self.put(&format!("{prefix}{name}"), value);
+        for (name, count) in [
+            ("expected", expected),
+            ("delivered", counts.delivered),
+            ("missing", expected.saturating_sub(counts.delivered)),
+            ("duplicate", counts.duplicate),
+            ("out_of_order", counts.out_of_order),
+            ("foreign", counts.foreign),
+            ("not_stored", not_stored),
+            ("closed", counts.closed.values().sum()),
+            (
+                "publisher_late_ms",
+                u64::try_from(phase.published.late.as_millis()).unwrap_or(0),
+            ),
+        ] {
+            put(name, count as f64);
+        }
+        let delivered = counts.delivered + phase.beside.delivered;
+        if delivered > 0 {
+            for (part, ns) in &phase.cpu_ns {
+                put(
+                    &format!("cpu_{part}_us"),
+                    *ns as f64 / 1000.0 / delivered as f64,
+                );
+            }
+        }
+        if let Some(span) = phase.span(stored) {
+            put(
+                "deliveries_per_s",
+                counts.delivered as f64 / span.as_secs_f64().max(1e-6),
+            );
+        }
+        let latencies = phase.from_store(stored);
+        for (name, share) in SHARES {
+            if let Some(ms) = latencies.at(share) {
+                put(&format!("latency_{name}_ms"), ms);
+            }
+        }
+        if let Some(busy) = phase.busy {
+            put("client_busy", busy);
+        }
+        for (to, from) in [
+            (&mut self.closed, &counts.closed),
+            (&mut self.beside_closed, &phase.beside.closed),
+        ] {
+            for (code, count) in from {
+                *to.entry(code.clone()).or_default() += count;
+            }
+        }
+    }
+
+    /// Enters what the connects of a scenario of connects took.
+    pub fn connects(
+        &mut self,
+        sockets: &mut Sockets,
+        took: Duration,
+        before: &Clock,
+        processes: &Processes,
+    ) {
+        let opened = sockets.counts.opened as f64;
+        self.put("connects_per_s", opened / took.as_secs_f64());
+        for (part, ns) in Clock::read(processes).since(before) {
+            self.put(
+                &format!("cpu_{part}_us_per_connect"),
+                ns as f64 / 1000.0 / opened,
+            );
+        }
+        let opened = sockets.opened_us.iter().map(|us| i64::from(*us)).collect();
+        let opened = crate::measure::Latencies::new(opened);
+        for (name, share) in SHARES {
+            if let Some(ms) = opened.at(share) {
+                self.put(&format!("connect_{name}_ms"), ms);
+            }
+        }
+    }
+
+    /// What others beside changed.
+    pub fn compare(&mut self) {
+        for (name, _) in SHARES {
+            let with = self.get(&format!("latency_{name}_ms"));
+            let without = self.get(&format!("without_latency_{name}_ms"));
+            if let (Some(with), Some(without)) = (with, without)
+                && without > 0.0
+            {
+                self.put(&format!("latency_{name}_ratio"), with / without);
+            }
+        }
+    }
+
+    /// The most important, in a line.
+    pub fn line(&self) -> String {
+        let mut words = Vec::new();
+        for (name, unit) in [
+            ("cpu_server_us", "us/delivery"),
+            ("deliveries_per_s", "deliveries/s"),
+            ("latency_p50_ms", "ms p50"),
+            ("latency_p99_ms", "ms p99"),
+            ("without_latency_p99_ms", "ms p99 without"),
+            ("connects_per_s", "connects/s"),
+            ("connect_p99_ms", "ms p99 to open"),
+            ("cpu_server_us_per_connect", "us/connect"),
+        ] {
+            if let Some(value) = self.get(name) {
+                words.push(format!("{} {unit}", short(value)));
+            }
+        }
+        for name in [
+            "missing",
+            "duplicate",
+            "out_of_order",
+            "foreign",
+            "not_stored",
+            "closed",
+        ] {
+            if let Some(count) = self.get(name).filter(|count| *count > 0.0) {
+                words.push(format!("{count} {name}"));
+            }
+        }
+        if self.is_client_busy() {
+            words.push("THE CLIENT WAS AT ITS LIMIT".to_owned());
+        }
+        words.join(", ")
+    }
+
+    /// Whether the client may be what was measured.
+    pub fn is_client_busy(&self) -> bool {
+        self.get("client_busy").is_some_and(|busy| busy >= BUSY)
+    }
+}
+
+/// A median and what it is the median of.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Spread {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+}
+
+impl Spread {
+    fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_unstable_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let upper = *values.get(values.len() / 2)?;
+        let lower = *values.get((values.len() - 1) / 2)?;
+        let median = f64::midpoint(lower, upper);
+        Some(Self { median, min, max })
+    }
+}
+
+/// A target in a scenario.
+#[derive(Debug, Default, Serialize)]
+pub struct Result {
+    pub summary: BTreeMap<String, Spread>,
+    /// Each measure divided by the floor's of the same round.
+    pub ratio_to_floor: BTreeMap<String, Spread>,
+    pub rounds: Vec<Round>,
+    pub failures: Vec<String>,
+}
+
+/// A scenario.
+#[derive(Debug, Serialize)]
+pub struct Measured {
+    pub name: String,
+    pub about: String,
+    pub sockets: u32,
+    pub rooms: u32,
+    pub targets: BTreeMap<String, Result>,
+}
+
+/// Everything.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub version: u32,
+    pub machine: BTreeMap<String, String>,
+    pub rounds: u32,
+    pub interrupted: bool,
+    /// Targets that are not installed, and why.
+    pub missing: BTreeMap<String, String>,
+    pub scenarios: Vec<Measured>,
+}
+
+impl Report {
+    /// An empty one.
+    pub fn new(rounds: u32) -> Self {
+        Self {
+            version: 1,
+            machine: machine(),
+            rounds,
+            interrupted: false,
+            missing: BTreeMap::new(),
+            scenarios: Vec::new(),
+        }
+    }
+
+    /// Whether a target is not installed.
+    pub fn is_missing(&self, target: &str) -> bool {
+        self.missing.contains_key(target)
+    }
+
+    fn entry(&mut self, scenario: &Scenario, target: &str) -> Option<&mut Result> {
+        if self
+            .scenarios
+            .last()
+            .is_none_or(|last| last.name != scenario.name)
+        {
+            self.scenarios.push(Measured {
+                name: scenario.name.to_owned(),
+                about: scenario.about.to_owned(),
+                sockets: scenario.sockets(),
+                rooms: scenario.rooms(),
+                targets: BTreeMap::new(),
+            });
+        }
+        let targets = &mut self.scenarios.last_mut()?.targets;
+        Some(targets.entry(target.to_owned()).or_default())
+    }
+
+    /// Enters a measurement.
+    pub fn add(&mut self, scenario: &Scenario, target: &str, round: Round) {
+        if let Some(result) = self.entry(scenario, target) {
+            result.rounds.push(round);
+        }
+    }
+
+    /// Enters one that failed.
+    pub fn fail(&mut self, scenario: &Scenario, target: &str, why: String) {
+        if let Some(result) = self.entry(scenario, target) {
+            result.failures.push(why);
+        }
+    }
+
+    /// Makes medians and ratios of the rounds.
+    pub fn summarise(&mut self) {
+        for scenario in &mut self.scenarios {
+            let floor = scenario
+                .targets
+                .get(FLOOR)
+                .map(|floor| floor.rounds.clone());
+            for result in scenario.targets.values_mut() {
+                result.summary = spreads(result.rounds.iter().map(|round| round.metrics.clone()));
+                let floor_of = |round: &Round| {
+                    let mut rounds = floor.iter().flatten();
+                    rounds.find(|floor| floor.number == round.number).cloned()
+                };
+                let rounds = result.rounds.iter();
+                let pairs = rounds.filter_map(|round| Some((round, floor_of(round)?)));
+                result.ratio_to_floor = spreads(pairs.map(|(round, floor)| {
+                    let ratios = round.metrics.iter().filter_map(|(name, value)| {
+                        let floor = floor.get(name).filter(|floor| *floor > 0.0)?;
+                        let has_ratio = ["cpu_", "latency_", "deliveries_", "memory_"];
+                        let has_ratio = has_ratio.iter().any(|prefix| name.starts_with(prefix));
+                        has_ratio.then(|| (name.clone(), value / floor))
+                    });
+                    ratios.collect()
+                }));
+            }
+        }
+    }
+}
+
+/// The medians of measures of the same name.
+fn spreads(rounds: impl Iterator<Item = BTreeMap<String, f64>>) -> BTreeMap<String, Spread> {
+    let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (name, value) in rounds.flatten() {
+        values.entry(name).or_default().push(value);
+    }
+    let spreads = values.into_iter();
+    spreads
+        .filter_map(|(name, values)| Some((name, Spread::of(values)?)))
+        .collect()
+}
+
+/// Columns of the table: a measure, its head, and whether the ratio to the floor stands beside it.
+const COLUMNS: [(&str, &str, bool); 10] = [
+    ("cpu_server_us", "server us", true),
+    ("cpu_bridge_us", "bridge us", false),
+    ("cpu_nats_us", "nats us", false),
+    ("deliveries_per_s", "del/s", false),
+    ("latency_p50_ms", "p50 ms", false),
+    ("latency_p99_ms", "p99 ms", true),
+    ("latency_p999_ms", "p99.9", false),
+    ("latency_max_ms", "max", false),
+    ("memory_user_kib_per_socket", "KiB user", false),
+    ("memory_kernel_kib_per_socket", "kernel", false),
+];
+const CONNECT_COLUMNS: [(&str, &str, bool); 6] = [
+    ("connects_per_s", "connects/s", false),
+    ("cpu_server_us_per_connect", "server us", false),
+    ("cpu_nats_us_per_connect", "nats us", false),
+    ("connect_p50_ms", "p50 ms", false),
+    ("connect_p99_ms", "p99 ms", false),
+    ("connect_max_ms", "max", false),
+];
+/// Behind them: what should be none.
+const FAULTS: [&str; 6] = [
+    "missing",
+    "duplicate",
+    "out_of_order",
+    "foreign",
+    "not_stored",
+    "closed",
+];
+
+impl Report {
+    /// The report as a table in Markdown.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        for scenario in &self.scenarios {
+            text.push_str(&format!("\n### {}: {}\n\n", scenario.name, scenario.about));
+            let all = scenario.targets.values();
+            let is_connects = all
+                .clone()
+                .any(|result| result.summary.contains_key("connects_per_s"));
+            let columns: &[_] = if is_connects {
+                &CONNECT_COLUMNS
+            } else {
+                &COLUMNS
+            };
+            let used = |(name, ..): &&(&str, &str, bool)| {
+                all.clone().any(|result| result.summary.contains_key(*name))
+            };
+            let columns: Vec<_> = columns.iter().filter(used).collect();
+            let heads: Vec<&str> = columns.iter().map(|(_, head, _)| *head).collect();
+            text.push_str(&format!(
+                "| | {} | |\n|---|{}---|\n",
+                heads.join(" | "),
+                "--:|".repeat(heads.len())
+            ));
+            for (target, result) in &scenario.targets {
+                let cells = columns.iter().map(|(name, _, has_ratio)| {
+                    let Some(spread) = result.summary.get(*name) else {
+                        return "–".to_owned();
+                    };
+                    let mut cell = short(spread.median);
+                    if result.rounds.len() > 1 {
+                        cell.push_str(&format!(" ({}–{})", short(spread.min), short(spread.max)));
+                    }
+                    match result
+                        .ratio_to_floor
+                        .get(*name)
+                        .filter(|_| *has_ratio && target != FLOOR)
+                    {
+                        Some(ratio) => format!("{cell} = {:.2}×", ratio.median),
+                        None => cell,
+                    }
+                });
+                let cells: Vec<String> = cells.collect();
+                text.push_str(&format!(
+                    "| {target} | {} | {} |\n",
+                    cells.join(" | "),
+                    result.remarks()
+                ));
+            }
+        }
+        for (target, why) in &self.missing {
+            text.push_str(&format!("\n{target} was left out: {why}\n"));
+        }
+        text
+    }
+
+    /// Writes the report to `file` as JSON.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn write(&self, file: &Path) -> std::result::Result<(), Error> {
+        let json =
+            serde_json::to_vec_pretty(self).map_err(|error| Error::of("the report", error))?;
+        std::fs::write(file, json).map_err(|error| Error::of(&file.display().to_string(), error))
+    }
+
+    /// Writes the pictures to `folder`.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn draw(&self, folder: &Path) -> std::result::Result<(), Error> {
+        let failed = |error| Error::of(&folder.display().to_string(), error);
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let mut charts: Vec<(String, Chart)> =
+            COSTS.iter().filter_map(|cost| self.cost(cost)).collect();
+        charts.extend(self.scenarios.iter().filter_map(latencies));
+        for (name, chart) in charts {
+            let file = folder.join(format!("{name}.svg"));
+            std::fs::write(&file, chart.svg()).map_err(failed)?;
+            say(&format!("wrote {}", file.display()));
+        }
+        Ok(())
+    }
+
+    /// What a delivery costs, against what differs between some scenarios.
+    fn cost(&self, (name, title, axis, points): &Cost) -> Option<(String, Chart)> {
+        let mut series: BTreeMap<&str, Vec<(f64, Spread)>> = BTreeMap::new();
+        for (at, wanted) in *points {
+            let scenario = self
+                .scenarios
+                .iter()
+                .find(|scenario| scenario.name == *wanted);
+            for (target, result) in scenario.iter().flat_map(|scenario| &scenario.targets) {
+                if let Some(cost) = result.summary.get("cpu_server_us") {
+                    series.entry(target).or_default().push((*at, *cost));
+                }
+            }
+        }
+        let series: Vec<_> = series.into_iter().map(Series::new).collect();
+        let chart = Chart {
+            title: (*title).to_owned(),
+            x: (*axis).to_owned(),
+            y: "server CPU for each delivery, µs".to_owned(),
+            names: Vec::new(),
+            series,
+        };
+        (!chart.series.is_empty()).then(|| ((*name).to_owned(), chart))
+    }
+}
+
+/// File, title, axis, and where which scenario stands on it.
+type Cost = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static [(f64, &'static str)],
+);
+
+const COSTS: [Cost; 3] = [
+    (
+        "cost-sockets",
+        "Cost against sockets in one room",
+        "sockets",
+        &[
+            (10.0, "paced-10"),
+            (100.0, "paced-100x100"),
+            (5000.0, "paced-5000"),
+            (10_000.0, "room-10000"),
+        ],
+    ),
+    (
+        "cost-rooms",
+        "Cost against rooms, 10,000 sockets in all",
+        "rooms",
+        &[
+            (1.0, "room-10000"),
+            (100.0, "rooms-100x100"),
+            (10_000.0, "rooms-10000x1"),
+        ],
+    ),
+    (
+        "cost-events",
+        "Cost against events a second in one room",
+        "events/s",
+        &[
+            (2.0, "room-10000"),
+            (10.0, "paced-5000"),
+            (100.0, "paced-100x100"),
+            (1000.0, "paced-10"),
+        ],
+    ),
+];
+
+/// How late deliveries are, by share of them.
+fn latencies(scenario: &Measured) -> Option<(String, Chart)> {
+    let series = scenario.targets.iter().filter_map(|(target, result)| {
+        let points = SHARES.iter().enumerate().filter_map(|(at, (name, _))| {
+            let spread = result.summary.get(&format!("latency_{name}_ms"))?;
+            Some((at as f64, *spread))
+        });
+        let points: Vec<_> = points.collect();
+        (!points.is_empty()).then(|| Series::new((target, points)))
+    });
+    let series: Vec<_> = series.collect();
+    let chart = Chart {
+        title: format!("{}: {}", scenario.name, scenario.about),
+        x: "share of all deliveries".to_owned(),
+        y: "from store to receipt, ms".to_owned(),
+        names: ["p50", "p99", "p99.9", "max"].map(str::to_owned).to_vec(),
+        series,
+    };
+    (!chart.series.is_empty()).then(|| (format!("latency-{}", scenario.name), chart))
+}
+
+impl Result {
+    /// What should not be, and why a round failed.
+    fn remarks(&self) -> String {
+        let mut remarks = Vec::new();
+        for name in FAULTS {
+            if let Some(spread) = self.summary.get(name).filter(|spread| spread.max > 0.0) {
+                remarks.push(format!(
+                    "{} {}",
+                    short(spread.median),
+                    name.replace('_', " ")
+                ));
+            }
+        }
+        if let Some(ratio) = self.summary.get("latency_p99_ratio")
+            && let Some(without) = self.summary.get("without_latency_p99_ms")
+        {
+            let (ratio, without) = (ratio.median, short(without.median));
+            remarks.push(format!("p99 {ratio:.2}× of {without} ms without"));
+        }
+        if self.rounds.iter().any(Round::is_client_busy) {
+            remarks.push("the client was at its limit".to_owned());
+        }
+        if let Some(failure) = self.failures.first() {
+            remarks.push(format!("{} failed: {failure}", self.failures.len()));
+        }
+        remarks.join("; ")
+    }
+}
+
+/// Three digits that count.
+fn short(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// On what it was measured.
+fn machine() -> BTreeMap<String, String> {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let line = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.split_once(':'));
+        value.map_or("unknown".to_owned(), |(_, value)| value.trim().to_owned())
+    };
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    [
+        ("cores", cores.to_string()),
+        ("processor", line(&read("/proc/cpuinfo"), "model name")),
+        ("memory", line(&read("/proc/meminfo"), "MemTotal")),
+        (
+            "kernel",
+            read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        ),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(number: u32, cost: f64) -> Round {
+        let mut round = Round {
+            number,
+            ..Round::default()
+        };
+        round.put("cpu_server_us", cost);
+        round
+    }
+
+    #[test]
+    fn medians_and_the_ratio_of_each_round_to_the_floor_of_the_same() {
+        let scenario = Scenario::named("paced-10").unwrap();
+        let mut report = Report::new(3);
+        for (number, floor, herald) in [(1, 5.0, 6.0), (2, 10.0, 11.0), (3, 4.0, 8.0)] {
+            report.add(scenario, "floor", round(number, floor));
+            report.add(scenario, "herald", round(number, herald));
+        }
+        // Without a floor in its round it counts in no ratio.
+        report.add(scenario, "herald", round(4, 8.0));
+        report.fail(scenario, "node", "it fell".to_owned());
+        report
+            .missing
+            .insert("nchan".to_owned(), "no nginx".to_owned());
+        report.summarise();
+        let json = serde_json::to_value(&report).unwrap();
+        let herald = &json["scenarios"][0]["targets"]["herald"];
+        assert_eq!(herald["summary"]["cpu_server_us"]["median"], 8.0);
+        assert_eq!(herald["summary"]["cpu_server_us"]["max"], 11.0);
+        let ratio = &herald["ratio_to_floor"]["cpu_server_us"];
+        assert_eq!(
+            (&ratio["median"], &ratio["max"]),
+            (&1.2.into(), &2.0.into())
+        );
+        let table = report.table();
+        for part in [
+            "| herald | 8 (6–11) = 1.20× |",
+            "| floor | 5 (4–10) |",
+            "1 failed: it fell",
+            "nchan was left out: no nginx",
+        ] {
+            assert!(table.contains(part), "{part} in {table}");
+        }
+    }
+
+    #[test]
+    fn pictures_are_drawn_of_what_was_measured() {
+        let mut report = Report::new(1);
+        for (name, cost) in [("paced-10", 8.0), ("paced-100x100", 6.0)] {
+            report.add(Scenario::named(name).unwrap(), "herald", round(1, cost));
+        }
+        report.summarise();
+        let folder = tempfile::tempdir().unwrap();
+        report.draw(folder.path()).unwrap();
+        let files = std::fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["cost-events.svg", "cost-sockets.svg"]);
+    }
+}

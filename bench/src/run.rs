@@ -1,0 +1,415 @@
+//! A whole run: for each scenario and round each target in turn, each with a nats-server of its own, so that what the
+//! machine does meanwhile meets all of them alike.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+
+use crate::marker::Markers;
+use crate::measure::{Phase, Processes, phase};
+use crate::nats::Nats;
+use crate::process::Memory;
+use crate::publish::{Pace, Planned, Publisher, plan};
+use crate::report::{Report, Round};
+use crate::scenario::{Beside, Connect, Group, Scenario};
+use crate::sockets::{Manner, Sockets};
+use crate::stored::{Stored, Stream};
+use crate::target::{Name, Setting, Started, Target};
+use crate::tokens::Signer;
+use crate::{Error, say};
+
+/// Sockets that are not measured while they connect do so at this rate.
+const CALM_PER_S: f64 = 2000.0;
+/// All sockets are to be open within this time.
+const CONNECTING: Duration = Duration::from_secs(90);
+/// After the open, until it is quiet.
+const SETTLE: Duration = Duration::from_millis(500);
+/// Events at first that are not measured, at the pace of the scenario.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub targets: Vec<Name>,
+    pub scenarios: Vec<&'static Scenario>,
+    pub rounds: u32,
+    pub peers: PathBuf,
+    pub herald: PathBuf,
+    pub nats_server: PathBuf,
+    pub event_bytes: usize,
+    /// Instead of a scenario's own.
+    pub time: Option<Duration>,
+}
+
+/// Runs all of `plan`; what was measured until then also where `stop` is set.
+///
+/// # Errors
+/// Where nothing can be measured at all.
+pub fn run(plan: &Plan, handle: &Handle, stop: &Arc<AtomicBool>) -> Result<Report, Error> {
+    let mut report = Report::new(plan.rounds);
+    for scenario in &plan.scenarios {
+        let targets = plan.targets.iter().filter(|target| {
+            let only = scenario.only;
+            only.is_none_or(|only| target.folder() == only)
+        });
+        let targets: Vec<_> = targets.collect();
+        for round in 1..=plan.rounds {
+            for target in &targets {
+                if report.is_missing(&target.label) {
+                    continue;
+                }
+                let name = format!("{} {} round {round}", scenario.name, target.label);
+                say(&name);
+                let measured = match Bench::start(plan, target, scenario, handle, stop) {
+                    Ok(Ok(bench)) => bench.measure().map(Ok),
+                    Ok(Err(why)) => Ok(Err(why)),
+                    Err(error) => Err(error),
+                };
+                if stop.load(Ordering::Relaxed) {
+                    report.interrupted = true;
+                    return Ok(report);
+                }
+                match measured {
+                    Ok(Ok(mut measured)) => {
+                        measured.number = round;
+                        say(&format!("{name}: {}", measured.line()));
+                        report.add(scenario, &target.label, measured);
+                    }
+                    Ok(Err(why)) => {
+                        say(&format!("{} is left out: {why}", target.label));
+                        report.missing.insert(target.label.clone(), why);
+                    }
+                    Err(error) => {
+                        say(&format!("{name} failed: {error}"));
+                        report.fail(scenario, &target.label, error.to_string());
+                    }
+                }
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// A flag that an interrupt or SIGTERM sets. A second one ends the process at once.
+pub fn interrupts(handle: &Handle) -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    handle.spawn(async move {
+        let terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+        let Ok(mut terminated) = terminated else {
+            return;
+        };
+        loop {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminated.recv() => {}
+            }
+            if flag.swap(true, Ordering::Relaxed) {
+                #[allow(
+                    clippy::exit,
+                    reason = "the user does not want to wait for the ends of others"
+                )]
+                std::process::exit(130);
+            }
+            say("interrupted: what was measured so far follows");
+        }
+    });
+    stop
+}
+
+/// One measurement of one target, ready to begin.
+struct Bench<'a> {
+    plan: &'a Plan,
+    scenario: &'static Scenario,
+    target: Box<Target>,
+    processes: Processes,
+    sockets: Sockets,
+    publisher: Publisher,
+    signer: Signer,
+    /// The next event of each room.
+    next: Vec<u32>,
+    // Last, so that it ends after its clients.
+    nats: Nats,
+}
+
+/// A result, or why there is none: it is not installed.
+type OrMissing<T> = Result<T, String>;
+
+impl<'a> Bench<'a> {
+    fn start(
+        plan: &'a Plan,
+        target: &Name,
+        scenario: &'static Scenario,
+        handle: &Handle,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<OrMissing<Self>, Error> {
+        let (nats, client) = handle.block_on(Nats::start(&plan.nats_server, &plan.herald))?;
+        let signer = Signer::new(scenario.algorithm)?;
+        let nats_url = nats.url();
+        let setting = Setting {
+            peers: &plan.peers,
+            herald: &plan.herald,
+            nats_url: &nats_url,
+            nats_websocket_port: nats.websocket_port,
+            nats: nats.id(),
+            scenario: scenario.name,
+        };
+        let target = match Target::start(target, &setting, &signer)? {
+            Started::Ready(target) => target,
+            Started::Missing(why) => return Ok(Err(why)),
+        };
+        let beside = match scenario.beside {
+            Some(Beside::Rooms(group)) => group.rooms,
+            _ => 0,
+        };
+        let rooms = scenario.rooms() + beside;
+        let run = format!("{:x}", std::process::id());
+        let markers = Arc::new(Markers::new(&run));
+        let subject = |room: u32| format!("ws.{}.custom.bench", workspace(room));
+        Ok(Ok(Self {
+            plan,
+            scenario,
+            processes: Processes {
+                server: target.server().to_vec(),
+                bridge: target.bridge().to_vec(),
+                nats: vec![nats.id()],
+            },
+            sockets: Sockets::new(&run)?,
+            publisher: Publisher {
+                client,
+                handle: handle.clone(),
+                markers,
+                subjects: Arc::new((0..rooms).map(subject).collect()),
+                event_bytes: plan.event_bytes,
+                stop: Arc::clone(stop),
+            },
+            target,
+            signer,
+            next: vec![0; rooms as usize],
+            nats,
+        }))
+    }
+
+    fn measure(mut self) -> Result<Round, Error> {
+        let mut round = Round::default();
+        let before = Memory::of(self.target.server());
+        let clock = crate::measure::Clock::read(&self.processes);
+        let began = Instant::now();
+        self.join_all()?;
+        if self.scenario.is_connects() {
+            round.connects(&mut self.sockets, began.elapsed(), &clock, &self.processes);
+            return Ok(round);
+        }
+        self.settle()?;
+        let sockets = f64::from(self.scenario.sockets());
+        if let (Some(before), Some(after)) = (before, Memory::of(self.target.server())) {
+            let each = |after: u64, before: u64| (after as f64 - before as f64) / sockets;
+            round.put("memory_user_kib_per_socket", each(after.user, before.user));
+            round.put(
+                "memory_kernel_kib_per_socket",
+                each(after.kernel, before.kernel),
+            );
+        }
+        let warm_up = self.planned(self.scenario.groups, 0, WARM_UP, true);
+        self.run_phase(warm_up, "warm-up")?;
+        let time = self.plan.time.unwrap_or(self.scenario.time);
+        let mut phases = Vec::new();
+        if let Some(beside) = self.scenario.beside {
+            let plan = self.planned(self.scenario.groups, 0, time, false);
+            phases.push(("without_", self.run_phase(plan, "without")?));
+            self.join_beside(beside)?;
+        }
+        let mut plan = self.planned(self.scenario.groups, 0, time, false);
+        if let Some(Beside::Rooms(group)) = self.scenario.beside {
+            plan.extend(self.planned(&[group], self.scenario.rooms(), time, false));
+            plan.sort_by_key(|planned| planned.after);
+        }
+        phases.push(("", self.run_phase(plan, self.scenario.name)?));
+        if let Some(peak) = Memory::peak(self.target.server()) {
+            round.put("memory_peak_mib", peak as f64 / 1024.0);
+        }
+        self.sockets.end();
+        let stored = self.stored()?;
+        let sockets_of = sockets_of(self.scenario);
+        for (prefix, phase) in &phases {
+            round.phase(prefix, phase, &stored, &sockets_of);
+        }
+        round.compare();
+        Ok(round)
+    }
+
+    /// The events of some groups of rooms, the first of which is `first`.
+    fn planned(
+        &mut self,
+        groups: &[Group],
+        first: u32,
+        time: Duration,
+        is_warm_up: bool,
+    ) -> Vec<Planned> {
+        let mut all = Vec::new();
+        let mut first = first;
+        for group in groups {
+            let rooms = first..first + group.rooms;
+            first = rooms.end;
+            let pace = match group.pace {
+                // As many as make a server warm, and no burst.
+                Pace::AtOnce(_) if is_warm_up => Pace::PerSecond(20.0),
+                pace => pace,
+            };
+            all.extend(plan(pace, rooms, time, &mut self.next));
+        }
+        all.sort_by_key(|planned| planned.after);
+        all
+    }
+
+    fn run_phase(&mut self, plan: Vec<Planned>, name: &str) -> Result<Phase, Error> {
+        let sockets_of = sockets_of(self.scenario);
+        let sockets = &mut self.sockets;
+        let phase = phase(
+            sockets,
+            &self.publisher,
+            &self.processes,
+            plan,
+            sockets_of,
+            name,
+        )?;
+        if self.publisher.stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        Ok(phase)
+    }
+
+    /// Opens the measured sockets, in the way of the scenario.
+    fn join_all(&mut self) -> Result<(), Error> {
+        let mut seats = Vec::new();
+        let mut room = 0;
+        for group in self.scenario.groups {
+            for _ in 0..group.rooms {
+                for socket in 0..group.sockets {
+                    let place = (&*workspace(room), &*format!("user-{socket}"), room);
+                    seats.push(
+                        self.target
+                            .seat(&self.signer, place, true, Manner::STEADY)?,
+                    );
+                }
+                room += 1;
+            }
+        }
+        let rate = match self.scenario.connect {
+            Connect::Calmly => CALM_PER_S,
+            Connect::AtOnce => f64::INFINITY,
+            Connect::PerSecond(rate) => rate,
+        };
+        let start = Instant::now();
+        for (index, seat) in seats.into_iter().enumerate() {
+            self.sockets
+                .add(seat, start + Duration::from_secs_f64(index as f64 / rate));
+        }
+        let all = u64::from(self.scenario.sockets());
+        self.wait_for(|sockets| sockets.counts.opened >= all)
+    }
+
+    fn join_beside(&mut self, beside: Beside) -> Result<(), Error> {
+        let mut seats = Vec::new();
+        let first = self.scenario.rooms();
+        match beside {
+            Beside::Sockets(count, manner) => {
+                for socket in 0..count {
+                    let place = (&*workspace(0), &*format!("beside-{socket}"), 0);
+                    seats.push(self.target.seat(&self.signer, place, false, manner)?);
+                }
+            }
+            Beside::Rooms(group) => {
+                for room in first..first + group.rooms {
+                    for socket in 0..group.sockets {
+                        let place = (&*workspace(room), &*format!("user-{socket}"), room);
+                        seats.push(
+                            self.target
+                                .seat(&self.signer, place, false, Manner::STEADY)?,
+                        );
+                    }
+                }
+            }
+        }
+        let (start, all) = (Instant::now(), seats.len() as u64);
+        for (index, seat) in seats.into_iter().enumerate() {
+            let at = Duration::from_secs_f64(index as f64 / CALM_PER_S);
+            self.sockets.add(seat, start + at);
+        }
+        self.wait_for(|sockets| sockets.beside.opened >= all)?;
+        self.settle()
+    }
+
+    fn wait_for(&mut self, is_there: impl Fn(&Sockets) -> bool) -> Result<(), Error> {
+        let give_up = Instant::now() + CONNECTING;
+        while !is_there(&self.sockets) {
+            self.sockets
+                .step(Instant::now() + Duration::from_millis(20))?;
+            if self.publisher.stop.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            let refused = &self.sockets.counts.refused;
+            if Instant::now() > give_up || !refused.is_empty() {
+                return Err(Error::Failed(format!(
+                    "{} sockets are open, not all; refused: {refused:?}",
+                    self.sockets.open()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<(), Error> {
+        let until = Instant::now() + SETTLE;
+        while Instant::now() < until {
+            self.sockets.step(until)?;
+        }
+        Ok(())
+    }
+
+    /// Reads when the events of the measured rooms were stored: room by room, where others have many more.
+    fn stored(&self) -> Result<Stored, Error> {
+        let subjects = &self.publisher.subjects;
+        let filters = match self.scenario.beside {
+            Some(Beside::Rooms(_)) => {
+                let measured = self.scenario.rooms() as usize;
+                subjects.iter().take(measured).cloned().collect()
+            }
+            _ => vec!["ws.>".to_owned()],
+        };
+        let stream = Stream {
+            direct_get: "$JS.API.DIRECT.GET.EVENTS".to_owned(),
+            first: 1,
+        };
+        let (client, markers) = (&self.publisher.client, &self.publisher.markers);
+        let read = Stored::read(client, &stream, &filters, markers);
+        self.publisher.handle.block_on(read)
+    }
+}
+
+impl Drop for Bench<'_> {
+    fn drop(&mut self) {
+        self.sockets.end();
+    }
+}
+
+fn workspace(room: u32) -> String {
+    format!("bench-{room}")
+}
+
+/// How many measured sockets a room has.
+fn sockets_of(scenario: &'static Scenario) -> impl Fn(u32) -> u64 {
+    move |room| {
+        let mut first = 0;
+        for group in scenario.groups {
+            if room < first + group.rooms {
+                return u64::from(group.sockets);
+            }
+            first += group.rooms;
+        }
+        0
+    }
+}
