@@ -4,6 +4,8 @@ CARGO ?= cargo
 # Cargo's own variable, so that what is built is also found.
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 HERALD := $(TARGET_DIR)/debug/herald
+# Where `make bench` leaves its report.
+BENCH_OUT = $(or $(OUT),$(TARGET_DIR)/bench)
 
 .DEFAULT_GOAL := help
 
@@ -36,6 +38,14 @@ faults-more: need-cargo ## What else faults bring: a rolling restart, pairs, sto
 costs: need-cargo ## Count what an event, a delivery and a join cost, against tests/costs.toml: UPDATE=1 writes it.
 	@scripts/costs.sh $(if $(UPDATE),update)
 
+.PHONY: bench
+bench: need-cargo ## Measure the gateway beside others: SCENARIOS=, TARGETS=, ROUNDS=5, OUT=target/bench. Some hours for all.
+	@scripts/nats-server.sh --binary
+	@$(CARGO) build --release --locked --workspace
+	@mkdir -p "$(BENCH_OUT)"
+	@exec $(TARGET_DIR)/release/herald-bench run --rounds "$(or $(ROUNDS),5)" --json "$(BENCH_OUT)/report.json" --svg "$(BENCH_OUT)" \
+	$(if $(TARGETS),--targets "$(TARGETS)") $(if $(SCENARIOS),--scenarios "$(SCENARIOS)")
+
 .PHONY: fuzz
 fuzz: need-cargo ## Fuzz everything that reads bytes from outside: FUZZ_SECONDS=300 each, TARGETS= for some.
 	@scripts/fuzz.sh "$(or $(FUZZ_SECONDS),300)" $(TARGETS)
@@ -48,9 +58,9 @@ check-long: ## What takes too long for every change: fuzz, faults, faults-more. 
 
 .PHONY: lint
 lint: need-cargo ## Formatting, clippy, rustdoc and (where cargo-deny is installed) dependencies.
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+	$(CARGO) fmt --check -p herald -p herald-bench
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
 	scripts/check-vendor.sh
 	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
 	echo "cargo-deny is not installed: dependencies are not checked (cargo install --locked cargo-deny)"; \

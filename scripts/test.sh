@@ -23,7 +23,7 @@ esac
 export HERALD_TEST_NATS="$backend"
 
 # The tests themselves install what their JavaScript and Python clients need.
-cargo test --locked "$@"
+cargo test --locked --workspace "$@"
 
 if [ "$backend" = docker ] && { [ -n "${HERALD_TEST_NATS_SERVER:-}" ] || [ -x .tools/bin/nats-server ] ||
     [ -x .tools/nats-server ] || command -v nats-server >/dev/null; }; then

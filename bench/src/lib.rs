@@ -4,7 +4,7 @@
 //! [`scenario`] says what is to happen. [`publish`] stores the events, at the times of a plan. [`sockets`] holds the
 //! clients, which speak [`frame`]s and find each event by its [`marker`]. [`stored`] reads afterwards when each event was stored,
 //! and [`measure`] puts it together with what [`process`] saw of the processes. [`run`] does it for each [`target`],
-//! and [`report`] says what came of it, as [`chart`]s, too.
+//! and [`report`] says what came of it, as [`chart`]s, too. [`own`] measures a gateway that is there already.
 //!
 //! It depends on nothing of the gateway.
 
@@ -18,6 +18,7 @@ pub mod frame;
 pub mod marker;
 pub mod measure;
 pub mod nats;
+pub mod own;
 pub mod process;
 pub mod publish;
 pub mod report;

@@ -12,6 +12,8 @@ use crate::{Error, say};
 
 /// Nothing more comes if nothing came for so long.
 const QUIET: Duration = Duration::from_secs(10);
+/// The same, after an interrupt.
+const LAST: Duration = Duration::from_secs(1);
 /// How long one step may take.
 const STEP: Duration = Duration::from_millis(20);
 const SAY_EVERY: Duration = Duration::from_secs(2);
@@ -90,8 +92,10 @@ pub fn phase(
 ) -> Result<Phase, Error> {
     let counts = (sockets.counts.clone(), sockets.beside.clone());
     sockets.receipts.clear();
-    let expected: u64 = plan.iter().map(|event| sockets_of(event.mark.room)).sum();
-    let measured = plan.clone();
+    let expected_of =
+        |plan: &[Planned]| -> u64 { plan.iter().map(|event| sockets_of(event.mark.room)).sum() };
+    let expected = expected_of(&plan);
+    let mut measured = plan.clone();
     let before = Clock::read(processes);
     let publishing = publisher.start(plan);
     let delivered = |sockets: &Sockets| sockets.counts.delivered - counts.0.delivered;
@@ -103,13 +107,18 @@ pub fn phase(
     loop {
         sockets.step(Instant::now() + STEP)?;
         let is_over = publishing.is_finished();
-        if (is_over && delivered(sockets) >= expected) || publisher.stop.load(Ordering::Relaxed) {
+        if is_over && delivered(sockets) >= expected {
             break;
         }
+        let quiet = if publisher.stop.load(Ordering::Relaxed) {
+            LAST
+        } else {
+            QUIET
+        };
         let all = sockets.counts.delivered + sockets.beside.delivered;
         if all != newest.0 || !is_over {
             newest = (all, Instant::now());
-        } else if newest.1.elapsed() > QUIET {
+        } else if newest.1.elapsed() > quiet {
             break;
         }
         if said.elapsed() > SAY_EVERY {
@@ -124,6 +133,9 @@ pub fn phase(
     let published = publishing
         .join()
         .map_err(|_| Error::Failed("the publisher failed".to_owned()))??;
+    // An interrupt leaves some out.
+    measured.truncate(published.count);
+    let expected = expected_of(&measured);
     // The end waited for what did not come: that is no time of work.
     let took = if delivered(sockets) >= expected {
         after.at

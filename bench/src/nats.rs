@@ -28,14 +28,11 @@ pub(crate) fn free_port() -> Result<u16, Error> {
     Ok(port.port())
 }
 
-/// `name` on the PATH, or in `.tools`, where the tests' prerequisites are.
+/// `name` in `.tools`, where the tests' prerequisites are, or on the PATH.
 pub fn find(name: &str) -> PathBuf {
-    let tools = Path::new(".tools").join(name);
-    if tools.exists() {
-        tools
-    } else {
-        PathBuf::from(name)
-    }
+    let tools = [".tools", ".tools/bin"].map(|folder| Path::new(folder).join(name));
+    let found = tools.into_iter().find(|file| file.exists());
+    found.unwrap_or_else(|| PathBuf::from(name))
 }
 
 impl Nats {

@@ -76,7 +76,7 @@ fn ticks(process: u32) -> Option<u64> {
 pub struct Memory {
     /// What processes take themselves, and their share of what they share (PSS).
     pub user: u64,
-    /// What the kernel holds for sockets, of both ends and of all processes: buffers, and objects (slab).
+    /// What the kernel holds for sockets, of both ends and of all processes: buffers and, for root, objects.
     pub kernel: u64,
 }
 
@@ -89,10 +89,11 @@ impl Memory {
                 .or_else(|| field(&format!("/proc/{process}/status"), "VmRSS:"))?;
         }
         let pages = sockstat(&fs::read_to_string("/proc/net/sockstat").ok()?)?;
-        let slab = field("/proc/meminfo", "Slab:")?;
+        // Only root may read it; then what is told is the buffers alone.
+        let objects = fs::read_to_string("/proc/slabinfo").map_or(0, |text| objects(&text));
         Some(Self {
             user,
-            kernel: pages * 4 + slab,
+            kernel: pages * 4 + objects / 1024,
         })
     }
 
@@ -109,6 +110,29 @@ fn field(file: &str, name: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
     line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// What the kernel makes for a socket and for what is on its way.
+const OBJECTS: [&str; 7] = [
+    "TCP",
+    "TCPv6",
+    "eventpoll_epi",
+    "filp",
+    "skbuff_head_cache",
+    "skbuff_small_head",
+    "sock_inode_cache",
+];
+
+/// Bytes of these objects: slabinfo(5), the number and the size of each.
+fn objects(text: &str) -> u64 {
+    let bytes = |line: &str| {
+        let mut words = line.split_whitespace();
+        let name = words.next()?;
+        let count: u64 = words.next()?.parse().ok()?;
+        let size: u64 = words.nth(1)?.parse().ok()?;
+        OBJECTS.contains(&name).then_some(count * size)
+    };
+    text.lines().filter_map(bytes).sum()
 }
 
 /// The pages of TCP buffers.
@@ -145,5 +169,13 @@ mod tests {
             "sockets: used 35\nTCP: inuse 1 orphan 0 tw 91 alloc 1 mem 190\nUDP: inuse 0 mem 256\n";
         assert_eq!(sockstat(text), Some(190));
         assert_eq!(sockstat("UDP: inuse 0 mem 256"), None);
+    }
+
+    #[test]
+    fn objects_are_those_of_sockets() {
+        let text = "slabinfo - version: 2.1\n# name <active_objs> <num_objs> <objsize>\n\
+                    TCP 66 117 2368 13 8 : tunables 0 0 0\ntw_sock_TCP 368 368 256 16 1\n\
+                    filp 10 20 192 21 1\n";
+        assert_eq!(objects(text), 66 * 2368 + 1920);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::chart::{Chart, Series};
-use crate::measure::{Clock, Phase, Processes};
+use crate::measure::{Clock, Latencies, Phase, Processes};
 use crate::scenario::Scenario;
 use crate::sockets::Sockets;
 use crate::stored::Stored;
@@ -42,15 +42,17 @@ impl Round {
     }
 
     /// Enters a phase, its measures' names beginning with `prefix`.
+    /// `stored` is not there where the stream cannot be read.
     pub fn phase(
         &mut self,
         prefix: &str,
         phase: &Phase,
-        stored: &Stored,
+        stored: Option<&Stored>,
         sockets_of: impl Fn(u32) -> u64,
     ) {
         let counts = &phase.counts;
-        let (not_stored, not_expected) = phase.not_stored(stored, sockets_of);
+        let lost = stored.map(|stored| phase.not_stored(stored, sockets_of));
+        let (not_stored, not_expected) = lost.unwrap_or_default();
         let expected = phase.expected - not_expected;
         let mut put = |name: &str, value: f64| self.put(&format!("{prefix}{name}"), value);
         for (name, count) in [
@@ -78,20 +80,14 @@ impl Round {
                 );
             }
         }
-        if let Some(span) = phase.span(stored) {
-            put(
-                "deliveries_per_s",
-                counts.delivered as f64 / span.as_secs_f64().max(1e-6),
-            );
-        }
-        let latencies = phase.from_store(stored);
-        for (name, share) in SHARES {
-            if let Some(ms) = latencies.at(share) {
-                put(&format!("latency_{name}_ms"), ms);
-            }
-        }
+        let span = stored.and_then(|stored| phase.span(stored));
+        let span = span.unwrap_or(phase.took).as_secs_f64().max(1e-6);
+        put("deliveries_per_s", counts.delivered as f64 / span);
         if let Some(busy) = phase.busy {
             put("client_busy", busy);
+        }
+        if let Some(stored) = stored {
+            self.latencies(&format!("{prefix}latency"), &phase.from_store(stored));
         }
         for (to, from) in [
             (&mut self.closed, &counts.closed),
@@ -103,28 +99,36 @@ impl Round {
         }
     }
 
-    /// Enters what the connects of a scenario of connects took.
+    /// Enters shares of latencies.
+    pub fn latencies(&mut self, name: &str, latencies: &Latencies) {
+        for (share_name, share) in SHARES {
+            if let Some(ms) = latencies.at(share) {
+                self.put(&format!("{name}_{share_name}_ms"), ms);
+            }
+        }
+    }
+
+    /// Enters how long sockets took to open.
+    pub fn opened(&mut self, sockets: &Sockets, took: Duration) {
+        let opened = sockets.counts.opened as f64;
+        self.put("connects_per_s", opened / took.as_secs_f64());
+        let each = sockets.opened_us.iter().map(|us| i64::from(*us));
+        self.latencies("connect", &Latencies::new(each.collect()));
+    }
+
+    /// Enters the connects of a scenario of connects.
     pub fn connects(
         &mut self,
-        sockets: &mut Sockets,
+        sockets: &Sockets,
         took: Duration,
         before: &Clock,
         processes: &Processes,
     ) {
+        self.opened(sockets, took);
         let opened = sockets.counts.opened as f64;
-        self.put("connects_per_s", opened / took.as_secs_f64());
         for (part, ns) in Clock::read(processes).since(before) {
-            self.put(
-                &format!("cpu_{part}_us_per_connect"),
-                ns as f64 / 1000.0 / opened,
-            );
-        }
-        let opened = sockets.opened_us.iter().map(|us| i64::from(*us)).collect();
-        let opened = crate::measure::Latencies::new(opened);
-        for (name, share) in SHARES {
-            if let Some(ms) = opened.at(share) {
-                self.put(&format!("connect_{name}_ms"), ms);
-            }
+            let us = ns as f64 / 1000.0;
+            self.put(&format!("cpu_{part}_us_per_connect"), us / opened);
         }
     }
 
@@ -560,7 +564,7 @@ impl Result {
 }
 
 /// Three digits that count.
-fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),

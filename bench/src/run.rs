@@ -132,7 +132,7 @@ struct Bench<'a> {
     /// The next event of each room.
     next: Vec<u32>,
     // Last, so that it ends after its clients.
-    nats: Nats,
+    _nats: Nats,
 }
 
 /// A result, or why there is none: it is not installed.
@@ -189,7 +189,7 @@ impl<'a> Bench<'a> {
             target,
             signer,
             next: vec![0; rooms as usize],
-            nats,
+            _nats: nats,
         }))
     }
 
@@ -200,10 +200,15 @@ impl<'a> Bench<'a> {
         let began = Instant::now();
         self.join_all()?;
         if self.scenario.is_connects() {
-            round.connects(&mut self.sockets, began.elapsed(), &clock, &self.processes);
+            round.connects(&self.sockets, began.elapsed(), &clock, &self.processes);
             return Ok(round);
         }
         self.settle()?;
+        let closed = &self.sockets.counts.closed;
+        if !closed.is_empty() {
+            let why = format!("sockets closed before the first event: {closed:?}");
+            return Err(Error::Failed(why));
+        }
         let sockets = f64::from(self.scenario.sockets());
         if let (Some(before), Some(after)) = (before, Memory::of(self.target.server())) {
             let each = |after: u64, before: u64| (after as f64 - before as f64) / sockets;
@@ -235,7 +240,7 @@ impl<'a> Bench<'a> {
         let stored = self.stored()?;
         let sockets_of = sockets_of(self.scenario);
         for (prefix, phase) in &phases {
-            round.phase(prefix, phase, &stored, &sockets_of);
+            round.phase(prefix, phase, Some(&stored), &sockets_of);
         }
         round.compare();
         Ok(round)

@@ -13,7 +13,7 @@ use mio::{Events, Interest, Poll, Token};
 use crate::Error;
 use crate::frame::{self, Broken};
 use crate::marker::{Mark, Markers};
-use crate::wire::{Address, Wire};
+use crate::wire::{Address, Url, Wire};
 
 /// As much as is read at once.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -229,6 +229,12 @@ impl Sockets {
 
     /// Closes all connections and forgets about them.
     pub fn end(&mut self) {
+        for slot in &mut self.slots {
+            if slot.phase == Phase::Open {
+                // It ends either way.
+                slot.leave().unwrap_or_default();
+            }
+        }
         self.slots.clear();
         self.timers.clear();
         self.open = 0;
@@ -249,10 +255,8 @@ impl Sockets {
         match what {
             Later::Connect => self.connect(index),
             Later::Leave => {
-                let bye = frame::masked(frame::CLOSE, &1000_u16.to_be_bytes(), [1, 2, 3, 4]);
-                slot.unsent.extend(bye);
                 // It leaves either way.
-                slot.send().unwrap_or_default();
+                slot.leave().unwrap_or_default();
                 self.ended(index, "1000 of its own");
             }
             Later::Sip => {
@@ -345,6 +349,8 @@ impl Sockets {
                 Err(error) => {
                     let why = match error.kind() {
                         io::ErrorKind::ConnectionReset => "reset".to_owned(),
+                        // What TLS says of a certificate.
+                        io::ErrorKind::InvalidData => error.to_string(),
                         kind => kind.to_string(),
                     };
                     self.ended(index, &why);
@@ -478,7 +484,7 @@ impl Sockets {
                 (_, None) if !frame.is_last => slot.parts = Some(payload.to_vec()),
                 (_, None) => {
                     if let Some(pong) = &slot.seat.pong
-                        && memchr::memmem::find(payload, &pong.0).is_some()
+                        && asks(payload, &pong.0)
                     {
                         let answer = frame::masked(frame::TEXT, pong.1.as_bytes(), mask);
                         slot.unsent.extend(answer);
@@ -528,6 +534,13 @@ impl Sockets {
 }
 
 impl Slot {
+    /// Says goodbye, as far as the kernel takes it.
+    fn leave(&mut self) -> io::Result<()> {
+        let bye = frame::masked(frame::CLOSE, &1000_u16.to_be_bytes(), [1, 2, 3, 4]);
+        self.unsent.extend(bye);
+        self.send()
+    }
+
     /// Writes what waits, as far as the kernel takes it.
     fn send(&mut self) -> io::Result<()> {
         let Some(wire) = &mut self.wire else {
@@ -580,12 +593,29 @@ impl Slot {
     }
 }
 
+/// Whether one line of a frame is the server's question.
+fn asks(payload: &[u8], question: &[u8]) -> bool {
+    memchr::memmem::find(payload, question).is_some()
+        && payload
+            .split(|byte| *byte == b'\n')
+            .any(|line| line.trim_ascii() == question)
+}
+
 /// The example of RFC 6455 section 1.3, and the answer to it: a client that is no browser protects no cache.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
+/// The head of an upgrade at a ws: or wss: URL.
+///
+/// # Errors
+/// A text without the URL, which may hold a token.
+pub fn request_at(url: &str) -> Result<Vec<u8>, String> {
+    let url = Url::parse(url).ok_or("the address is no ws:// or wss:// URL")?;
+    Ok(request(url.authority, &url.path, None, &BTreeMap::new()))
+}
+
 /// The head of an upgrade. `path` begins with a slash.
-pub fn request(
+pub(crate) fn request(
     authority: &str,
     path: &str,
     subprotocol: Option<&str>,
@@ -655,5 +685,45 @@ impl Taker<'_> {
             count: 1,
             at_us: self.now,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_a_line_of_its_own() {
+        for (payload, question, expected) in [
+            ("PING\r\n", "PING", true),
+            ("MSG a 1 4\r\nPING!\r\n", "PING", false),
+            ("{}", "{}", true),
+            ("{\"id\":1}\n{}", "{}", true),
+            ("{\"id\":2,\"subscribe\":{}}", "{}", false),
+        ] {
+            let found = asks(payload.as_bytes(), question.as_bytes());
+            assert_eq!(found, expected, "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_counts_once_and_what_overtook_it_shows() {
+        let mut counts = Counts::default();
+        let (mut seen, mut newest, mut receipts) = (Vec::new(), None, Vec::new());
+        for (room, sequence) in [(0, 0), (0, 1), (0, 1), (0, 70), (0, 69), (1, 2)] {
+            let mut taker = Taker {
+                room: 0,
+                seen: &mut seen,
+                newest: &mut newest,
+                counts: &mut counts,
+                receipts: Some(&mut receipts),
+                now: 5,
+            };
+            taker.delivered(Mark { room, sequence });
+        }
+        assert_eq!((counts.delivered, counts.duplicate), (4, 1));
+        assert_eq!((counts.out_of_order, counts.foreign), (1, 1));
+        let lengths: Vec<_> = receipts.iter().map(|receipt| receipt.count).collect();
+        assert_eq!(lengths, [2, 1, 1]);
     }
 }

@@ -145,6 +145,7 @@ impl Target {
             .env("BENCH_SCENARIO", setting.scenario)
             .env("BENCH_DIR", folder.path())
             .env("BENCH_HERALD", herald)
+            .env("HERALD_BIN", herald)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let key = folder.path().join("public.pem");
@@ -169,7 +170,8 @@ impl Target {
                 let pong = ready.pong.take();
                 let mut target = Self {
                     child,
-                    pong: pong.map(|pong| Arc::new((pong.on.into_bytes(), pong.answer))),
+                    pong: pong
+                        .map(|pong| Arc::new((pong.on.trim().as_bytes().to_vec(), pong.answer))),
                     tls: None,
                     ready,
                     _folder: folder,

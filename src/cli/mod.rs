@@ -7,6 +7,7 @@
     reason = "the command line is the one place that prints"
 )]
 
+mod bench;
 mod check;
 mod dead_letters;
 mod dev;
@@ -62,6 +63,8 @@ enum Command {
     DeadLetters(dead_letters::Args),
     /// Ask a gateway on this host whether it lives or, with --ready, is ready.
     Health(health::Args),
+    /// Measure a gateway of yours: open sockets, publish events, and say how late they came.
+    Bench(bench::Args),
     /// Start a local NATS and a gateway for development.
     Dev(dev::Args),
 }
@@ -161,6 +164,10 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Listen(args) => listen::run(args).await,
         Command::Replay(args) => replay::run(args, read(&["nats", "projection"])?).await,
         Command::DeadLetters(args) => dead_letters::run(args, read(&["nats"])?).await,
+        Command::Bench(args) => {
+            let config = read(args.tables())?;
+            bench::run(args, config).await
+        }
         Command::Health(args) => health::run(args, path().as_deref()).await,
     }
 }

@@ -55,6 +55,27 @@ fn parse_expiry(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// A token of `user` for one workspace, signed with the secret of the settings.
+///
+/// # Errors
+/// As [`make`].
+pub(super) fn for_user(
+    user: &str,
+    workspace: &WorkspaceSlug,
+    expires: Duration,
+    config: &Config,
+) -> Result<String, CliError> {
+    let args = Args {
+        user: user.to_owned(),
+        workspaces: vec![Workspace::One(workspace.clone())],
+        expires,
+        secret: None,
+        issuer: None,
+        audience: None,
+    };
+    make(&args, config, SystemTime::now())
+}
+
 pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     let token = make(&args, &config, SystemTime::now())?;
     writeln!(std::io::stdout(), "{token}")

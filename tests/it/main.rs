@@ -18,6 +18,7 @@ mod asked_again;
 mod autobahn;
 mod bad_events;
 mod bad_tokens;
+mod bench;
 mod bursts;
 mod check;
 mod close_codes;

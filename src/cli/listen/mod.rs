@@ -5,11 +5,11 @@
 mod connection;
 mod policy;
 mod renewal;
-mod target;
+pub(super) mod target;
 #[cfg(test)]
 mod tests;
-mod tls;
-mod token;
+pub(super) mod tls;
+pub(super) mod token;
 
 use std::io::Write;
 use std::path::PathBuf;

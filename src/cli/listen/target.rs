@@ -11,7 +11,7 @@ const TOKEN: &str = "token";
 const WORKSPACE: &str = "workspaceSlug";
 
 /// An address without its token.
-pub(super) struct Target {
+pub(in crate::cli) struct Target {
     /// Scheme, authority and path.
     base: String,
     /// Parameters as given, still encoded, the token taken out.
@@ -24,15 +24,15 @@ pub(super) struct Target {
 
 /// The address cannot be connected to. The text holds no part of it, since it may hold a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("--url must be an address such as ws://127.0.0.1:8080/ or wss://ws.example.com/")]
-pub(super) struct TargetError;
+#[error("the address must be an address such as ws://127.0.0.1:8080/ or wss://ws.example.com/")]
+pub(in crate::cli) struct TargetError;
 
 impl Target {
     /// Reads `url`, and adds `workspace` unless the address names one already.
     ///
     /// # Errors
     /// [`TargetError`] where `url` is not a ws: or wss: URL (RFC 6455 section 3).
-    pub(super) fn parse(url: &str, workspace: Option<&str>) -> Result<Self, TargetError> {
+    pub(in crate::cli) fn parse(url: &str, workspace: Option<&str>) -> Result<Self, TargetError> {
         // RFC 6455 section 3: a fragment is meaningless here.
         let url = url.trim().split('#').next().unwrap_or_default();
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
@@ -96,20 +96,20 @@ impl Target {
     }
 
     /// The token that the address held.
-    pub(super) fn token(&self) -> Option<&Secret> {
+    pub(in crate::cli) fn token(&self) -> Option<&Secret> {
         self.token.as_ref()
     }
 
-    pub(super) fn host(&self) -> &str {
+    pub(in crate::cli) fn host(&self) -> &str {
         &self.host
     }
 
-    pub(super) fn is_tls(&self) -> bool {
+    pub(in crate::cli) fn is_tls(&self) -> bool {
         self.is_tls
     }
 
     /// The whole address. Not to be printed.
-    pub(super) fn url_with(&self, token: &str) -> String {
+    pub(in crate::cli) fn url_with(&self, token: &str) -> String {
         let mut parameters = vec![encoded(TOKEN, token)];
         parameters.extend(self.query.iter().cloned());
         format!("{}?{}", self.base, parameters.join("&"))

@@ -17,7 +17,7 @@ use crate::json::without_mark;
 /// # Errors
 /// [`CliError::Usage`] where `ca` holds no certificate, [`CliError::Failure`] where the system has
 /// none either.
-pub(super) async fn connector(ca: Option<PathBuf>) -> Result<Connector, CliError> {
+pub(in crate::cli) async fn connector(ca: Option<PathBuf>) -> Result<Connector, CliError> {
     // Reads a few hundred files on some systems.
     let roots = tokio::task::spawn_blocking(move || roots(ca.as_deref()))
         .await

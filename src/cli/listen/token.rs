@@ -79,8 +79,20 @@ impl TokenSource {
 
 async fn run(command: Option<&str>) -> Result<Secret, String> {
     let command = command.ok_or("there is no --token-command")?;
+    run_with(command, &[]).await
+}
+
+/// The token that `command` prints, which is told more by `environment`.
+///
+/// # Errors
+/// What went wrong with it, in words that hold nothing of its output.
+pub(in crate::cli) async fn run_with(
+    command: &str,
+    environment: &[(&str, &str)],
+) -> Result<Secret, String> {
     let output = Command::new("sh")
         .args(["-c", command])
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .kill_on_drop(true)
