@@ -74,106 +74,116 @@ impl Axis {
     }
 }
 
-impl Chart {
-    /// The picture as a file.
-    pub(crate) fn svg(&self) -> String {
-        let points = || self.series.iter().flat_map(|series| &series.points);
-        let y_axis = Axis::over(points().flat_map(|(_, spread)| [spread.min, spread.max]));
-        let x_axis = Axis::over(points().map(|(x, _)| *x));
-        let steps = self.names.len().saturating_sub(1).max(1) as f64;
-        let x = |value: f64| {
-            let share = if self.names.is_empty() {
-                x_axis.at(value)
-            } else {
-                value / steps
-            };
-            LEFT + share * (WIDTH - LEFT - RIGHT)
+/// Where values are on a picture.
+struct Places<'a> {
+    chart: &'a Chart,
+    x: Axis,
+    y: Axis,
+}
+
+impl Places<'_> {
+    fn x(&self, value: f64) -> f64 {
+        let steps = self.chart.names.len().saturating_sub(1).max(1) as f64;
+        let share = if self.chart.names.is_empty() {
+            self.x.at(value)
+        } else {
+            value / steps
         };
-        let y = |value: f64| HEIGHT - BOTTOM - y_axis.at(value) * (HEIGHT - TOP - BOTTOM);
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-             <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
-        );
+        LEFT + share * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        HEIGHT - BOTTOM - self.y.at(value) * (HEIGHT - TOP - BOTTOM)
+    }
+
+    fn axes(&self, svg: &mut String) {
         let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
-        text(
-            &mut svg,
-            (LEFT, 22.0),
-            "start",
-            &format!(
-                "<tspan font-weight=\"bold\">{}</tspan>",
-                escaped(&self.title)
-            ),
-        );
-        text(
-            &mut svg,
-            (f64::midpoint(LEFT, right), HEIGHT - 12.0),
-            "middle",
-            &escaped(&self.x),
-        );
-        let (middle, label) = (f64::midpoint(TOP, bottom), escaped(&self.y));
-        svg.push_str(&format!(
-            "<text transform=\"translate(16 {middle}) rotate(-90)\" text-anchor=\"middle\">{label}</text>\n"
-        ));
-        for tick in y_axis.ticks() {
-            line(&mut svg, [(LEFT, y(tick)), (right, y(tick))], "#ddd");
+        for tick in self.y.ticks() {
+            line(svg, [(LEFT, self.y(tick)), (right, self.y(tick))], "#ddd");
             text(
-                &mut svg,
-                (LEFT - 6.0, y(tick) + 4.0),
+                svg,
+                (LEFT - 6.0, self.y(tick) + 4.0),
                 "end",
                 &tick.to_string(),
             );
         }
-        let named = self
-            .names
-            .iter()
-            .enumerate()
-            .map(|(at, name)| (at as f64, escaped(name)));
-        let ticks: Vec<(f64, String)> = if self.names.is_empty() {
-            x_axis
-                .ticks()
-                .map(|tick| (tick, tick.to_string()))
-                .collect()
-        } else {
-            named.collect()
-        };
-        for (tick, name) in ticks {
-            line(&mut svg, [(x(tick), TOP), (x(tick), bottom)], "#ddd");
-            text(&mut svg, (x(tick), bottom + 18.0), "middle", &name);
+        let names = self.chart.names.iter().enumerate();
+        let mut ticks: Vec<(f64, String)> =
+            names.map(|(at, name)| (at as f64, escaped(name))).collect();
+        if ticks.is_empty() {
+            ticks.extend(self.x.ticks().map(|tick| (tick, tick.to_string())));
         }
-        for ((series, colour), place) in self.series.iter().zip(COLOURS.iter().cycle()).zip(0_u32..)
-        {
-            let path: Vec<String> = series
-                .points
-                .iter()
-                .map(|(at, spread)| format!("{:.1},{:.1}", x(*at), y(spread.median)))
-                .collect();
-            svg.push_str(&format!(
-                "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{}\"/>\n",
-                path.join(" ")
-            ));
-            for (at, spread) in &series.points {
-                line(
-                    &mut svg,
-                    [(x(*at), y(spread.min)), (x(*at), y(spread.max))],
-                    colour,
-                );
-                let (x, y) = (x(*at), y(spread.median));
-                svg.push_str(&format!(
-                    "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>\n"
-                ));
-            }
-            let at = TOP + 12.0 + f64::from(place) * 18.0;
+        for (tick, name) in ticks {
+            line(svg, [(self.x(tick), TOP), (self.x(tick), bottom)], "#ddd");
+            text(svg, (self.x(tick), bottom + 18.0), "middle", &name);
+        }
+    }
+
+    fn series(&self, svg: &mut String, series: &Series, colour: &str, place: u32) {
+        let points = series.points.iter();
+        let path =
+            points.map(|(at, spread)| format!("{:.1},{:.1}", self.x(*at), self.y(spread.median)));
+        let path: Vec<String> = path.collect();
+        svg.push_str(&format!(
+            "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{}\"/>\n",
+            path.join(" ")
+        ));
+        for (at, spread) in &series.points {
+            let x = self.x(*at);
             line(
-                &mut svg,
-                [(right + 10.0, at - 4.0), (right + 28.0, at - 4.0)],
+                svg,
+                [(x, self.y(spread.min)), (x, self.y(spread.max))],
                 colour,
             );
-            text(
-                &mut svg,
-                (right + 34.0, at),
-                "start",
-                &escaped(&series.name),
-            );
+            let y = self.y(spread.median);
+            svg.push_str(&format!(
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>\n"
+            ));
+        }
+        let (right, at) = (WIDTH - RIGHT, TOP + 12.0 + f64::from(place) * 18.0);
+        line(
+            svg,
+            [(right + 10.0, at - 4.0), (right + 28.0, at - 4.0)],
+            colour,
+        );
+        text(svg, (right + 34.0, at), "start", &escaped(&series.name));
+    }
+}
+
+impl Chart {
+    /// The picture as a file.
+    pub(crate) fn svg(&self) -> String {
+        let points = || self.series.iter().flat_map(|series| &series.points);
+        let places = Places {
+            chart: self,
+            x: Axis::over(points().map(|(x, _)| *x)),
+            y: Axis::over(points().flat_map(|(_, spread)| [spread.min, spread.max])),
+        };
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+             font-family=\"sans-serif\" font-size=\"12\">\n\
+             <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
+        );
+        let title = format!(
+            "<tspan font-weight=\"bold\">{}</tspan>",
+            escaped(&self.title)
+        );
+        text(&mut svg, (LEFT, 22.0), "start", &title);
+        let middle = f64::midpoint(LEFT, WIDTH - RIGHT);
+        text(
+            &mut svg,
+            (middle, HEIGHT - 12.0),
+            "middle",
+            &escaped(&self.x),
+        );
+        let (middle, label) = (f64::midpoint(TOP, HEIGHT - BOTTOM), escaped(&self.y));
+        svg.push_str(&format!(
+            "<text transform=\"translate(16 {middle}) rotate(-90)\" text-anchor=\"middle\">{label}</text>\n"
+        ));
+        places.axes(&mut svg);
+        let colours = COLOURS.iter().cycle();
+        for ((series, colour), place) in self.series.iter().zip(colours).zip(0..) {
+            places.series(&mut svg, series, colour, place);
         }
         svg + "</svg>\n"
     }

@@ -2,8 +2,8 @@
 //!
 //! # Layout
 //! [`scenario`] says what is to happen. [`publish`] stores the events, at the times of a plan. [`sockets`] holds the
-//! clients, which speak [`frame`]s and find each event by its [`marker`]. [`stored`] reads afterwards when each event was stored,
-//! and [`measure`] puts it together with what [`process`] saw of the processes. [`run`] does it for each [`target`],
+//! clients, each a [`slot`], which speak [`frame`]s and find each event by its [`marker`]; a [`tally`] counts them. [`stored`] reads
+//! afterwards when each event was stored, and [`measure`] puts it together with what [`process`] saw of the processes, as a [`round`]. [`run`] does it for each [`target`], which some scenarios put through `hardship`,
 //! and [`report`] says what came of it, as [`chart`]s, too. [`own`] measures a gateway that is there already.
 //!
 //! It depends on nothing of the gateway.
@@ -15,6 +15,7 @@
 
 pub mod chart;
 pub mod frame;
+mod hardship;
 pub mod marker;
 pub mod measure;
 pub mod nats;
@@ -22,10 +23,13 @@ pub mod own;
 pub mod process;
 pub mod publish;
 pub mod report;
+pub mod round;
 pub mod run;
 pub mod scenario;
+pub mod slot;
 pub mod sockets;
 pub mod stored;
+pub mod tally;
 pub mod target;
 pub mod tokens;
 pub mod wire;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::process::{Cpu, own_thread};
 use crate::publish::{Planned, Published, Publisher};
-use crate::sockets::{Counts, Receipt, Sockets};
+use crate::sockets::Sockets;
 use crate::stored::Stored;
+use crate::tally::{Counts, Receipt};
 use crate::{Error, say};
 
 /// Nothing more comes if nothing came for so long.
@@ -31,7 +32,7 @@ pub struct Processes {
 pub struct Clock {
     at: Instant,
     parts: Vec<(&'static str, Cpu)>,
-    thread: Option<u64>,
+    thread: Option<(u64, u64)>,
 }
 
 impl Clock {
@@ -70,8 +71,8 @@ pub struct Phase {
     pub took: Duration,
     /// Nanoseconds on a CPU, by part.
     pub cpu_ns: BTreeMap<&'static str, u64>,
-    /// The share of the time in which the thread with the sockets was on a CPU.
-    pub busy: Option<f64>,
+    /// The shares of the time in which the thread with the sockets was on a CPU, and waited for one.
+    pub busy: Option<(f64, f64)>,
     pub published: Published,
     receipts: Vec<Receipt>,
     /// For each measured event, in the order of the plan.
@@ -148,7 +149,10 @@ pub fn phase(
         took: took.duration_since(before.at),
         cpu_ns: after.since(&before),
         busy: after.thread.zip(before.thread).map(|(after, before)| {
-            (after.saturating_sub(before)) as f64 / wall.as_nanos().max(1) as f64
+            let share = |after: u64, before: u64| {
+                after.saturating_sub(before) as f64 / wall.as_nanos().max(1) as f64
+            };
+            (share(after.0, before.0), share(after.1, before.1))
         }),
         counts: less(&sockets.counts, &counts.0),
         beside: less(&sockets.beside, &counts.1),

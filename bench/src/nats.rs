@@ -17,7 +17,7 @@ pub struct Nats {
     child: Child,
     /// Store and log.
     folder: TempDir,
-    port: u16,
+    pub port: u16,
     pub websocket_port: u16,
 }
 

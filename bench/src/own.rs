@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use crate::measure::{Phase, Processes, phase};
 use crate::publish::{Pace, Publisher, plan};
-use crate::report::{Round, short};
-use crate::sockets::{Seat, Sockets};
+use crate::round::{Round, SHARES, short};
+use crate::slot::Seat;
+use crate::sockets::Sockets;
 use crate::stored::{Stored, Stream};
 use crate::{Error, say};
 
@@ -19,7 +20,6 @@ const JOINS_PER_S: f64 = 500.0;
 /// All are to be open so long after the last began.
 const CONNECTING: Duration = Duration::from_secs(20);
 const WARM_UP: Duration = Duration::from_secs(1);
-const SHARES: [&str; 4] = ["p50", "p99", "p999", "max"];
 
 /// What to do.
 pub struct Load {
@@ -156,7 +156,7 @@ impl Load {
         }
         if outcome.round.is_client_busy() {
             outcome.warnings.push(
-                "this client was at the limit of its core: the gateway may be faster. Take fewer sockets or events, or \
+                "this client was at the limit of its core, or had to wait for one: the gateway may be faster. Take fewer sockets or events, or \
                  run it on several machines"
                     .to_owned(),
             );
@@ -232,7 +232,7 @@ impl Outcome {
         let latencies = |name: &str| {
             let all = SHARES
                 .iter()
-                .filter_map(|share| get(&format!("{name}_{share}_ms")).map(|ms| (share, ms)));
+                .filter_map(|(share, _)| get(&format!("{name}_{share}_ms")).map(|ms| (share, ms)));
             let all: Vec<_> = all
                 .map(|(share, ms)| format!("{share} {}", short(ms)))
                 .collect();
@@ -278,7 +278,9 @@ impl Outcome {
             }
         }
         if let Some(busy) = get("client_busy") {
-            line("this client", &format!("{:.0} % of its core", busy * 100.0));
+            let (busy, waiting) = (busy * 100.0, count("client_waiting") * 100.0);
+            let text = format!("{busy:.0} % of a core, {waiting:.0} % waiting for one");
+            line("this client", &text);
         }
         if self.interrupted {
             line("interrupted", "these are the figures until then");

@@ -52,14 +52,19 @@ impl Cpu {
     }
 }
 
-/// Nanoseconds that the calling thread was on a CPU.
-pub fn own_thread() -> Option<u64> {
-    on_cpu("/proc/thread-self")
+/// Nanoseconds that the calling thread was on a CPU, and that it waited for one.
+pub fn own_thread() -> Option<(u64, u64)> {
+    schedstat("/proc/thread-self")
 }
 
 fn on_cpu(folder: &str) -> Option<u64> {
+    schedstat(folder).map(|(ran, _)| ran)
+}
+
+fn schedstat(folder: &str) -> Option<(u64, u64)> {
     let text = fs::read_to_string(format!("{folder}/schedstat")).ok()?;
-    text.split(' ').next()?.parse().ok()
+    let mut words = text.split_whitespace();
+    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
 /// User and system time: fields 14 and 15 of proc_pid_stat(5).
@@ -150,9 +155,9 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn work_is_seen_and_idleness_is_none() {
         let own = [std::process::id()];
-        let (before, thread) = (Cpu::of(&own), own_thread().unwrap());
+        let (before, thread) = (Cpu::of(&own), own_thread().unwrap().0);
         let mut sum = 0_u64;
-        while own_thread().unwrap() - thread < 30_000_000 {
+        while own_thread().unwrap().0 - thread < 30_000_000 {
             sum = std::hint::black_box(sum + 1);
         }
         let used = Cpu::of(&own).since(&before).unwrap();

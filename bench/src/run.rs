@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
+use crate::hardship::{Cable, Quarter};
 use crate::marker::Markers;
-use crate::measure::{Phase, Processes, phase};
+use crate::measure::{Clock, Phase, Processes, phase};
 use crate::nats::Nats;
 use crate::process::Memory;
 use crate::publish::{Pace, Planned, Publisher, plan};
-use crate::report::{Report, Round};
-use crate::scenario::{Beside, Connect, Group, Scenario};
-use crate::sockets::{Manner, Sockets};
+use crate::report::Report;
+use crate::round::Round;
+use crate::scenario::{Beside, Connect, Group, Hardship, Scenario};
+use crate::slot::{Manner, Seat};
+use crate::sockets::Sockets;
 use crate::stored::{Stored, Stream};
 use crate::target::{Name, Setting, Started, Target};
 use crate::tokens::Signer;
@@ -131,6 +134,9 @@ struct Bench<'a> {
     signer: Signer,
     /// The next event of each room.
     next: Vec<u32>,
+    cable: Option<Cable>,
+    // After the target, whose processes must have left it.
+    _quarter: Option<Quarter>,
     // Last, so that it ends after its clients.
     _nats: Nats,
 }
@@ -148,7 +154,11 @@ impl<'a> Bench<'a> {
     ) -> Result<OrMissing<Self>, Error> {
         let (nats, client) = handle.block_on(Nats::start(&plan.nats_server, &plan.herald))?;
         let signer = Signer::new(scenario.algorithm)?;
-        let nats_url = nats.url();
+        let cable = match scenario.hardship {
+            Some(Hardship::Cut) => Some(handle.block_on(Cable::to(nats.port))?),
+            _ => None,
+        };
+        let nats_url = cable.as_ref().map_or(nats.url(), Cable::url);
         let setting = Setting {
             peers: &plan.peers,
             herald: &plan.herald,
@@ -160,6 +170,10 @@ impl<'a> Bench<'a> {
         let target = match Target::start(target, &setting, &signer)? {
             Started::Ready(target) => target,
             Started::Missing(why) => return Ok(Err(why)),
+        };
+        let quarter = match scenario.hardship {
+            Some(Hardship::Quarter) => Some(Quarter::of(target.server())?),
+            _ => None,
         };
         let beside = match scenario.beside {
             Some(Beside::Rooms(group)) => group.rooms,
@@ -189,16 +203,19 @@ impl<'a> Bench<'a> {
             target,
             signer,
             next: vec![0; rooms as usize],
+            cable,
+            _quarter: quarter,
             _nats: nats,
         }))
     }
 
     fn measure(mut self) -> Result<Round, Error> {
         let mut round = Round::default();
+        let seats = self.seats()?;
         let before = Memory::of(self.target.server());
-        let clock = crate::measure::Clock::read(&self.processes);
+        let clock = Clock::read(&self.processes);
         let began = Instant::now();
-        self.join_all()?;
+        self.join_all(seats)?;
         if self.scenario.is_connects() {
             round.connects(&self.sockets, began.elapsed(), &clock, &self.processes);
             return Ok(round);
@@ -224,6 +241,7 @@ impl<'a> Bench<'a> {
         let mut phases = Vec::new();
         if let Some(beside) = self.scenario.beside {
             let plan = self.planned(self.scenario.groups, 0, time, false);
+            self.cut_later();
             phases.push(("without_", self.run_phase(plan, "without")?));
             self.join_beside(beside)?;
         }
@@ -232,6 +250,7 @@ impl<'a> Bench<'a> {
             plan.extend(self.planned(&[group], self.scenario.rooms(), time, false));
             plan.sort_by_key(|planned| planned.after);
         }
+        self.cut_later();
         phases.push(("", self.run_phase(plan, self.scenario.name)?));
         if let Some(peak) = Memory::peak(self.target.server()) {
             round.put("memory_peak_mib", peak as f64 / 1024.0);
@@ -244,6 +263,12 @@ impl<'a> Bench<'a> {
         }
         round.compare();
         Ok(round)
+    }
+
+    fn cut_later(&self) {
+        if let Some(cable) = &self.cable {
+            self.publisher.handle.spawn(cable.cut_later());
+        }
     }
 
     /// The events of some groups of rooms, the first of which is `first`.
@@ -287,8 +312,8 @@ impl<'a> Bench<'a> {
         Ok(phase)
     }
 
-    /// Opens the measured sockets, in the way of the scenario.
-    fn join_all(&mut self) -> Result<(), Error> {
+    /// The measured sockets.
+    fn seats(&self) -> Result<Vec<Seat>, Error> {
         let mut seats = Vec::new();
         let mut room = 0;
         for group in self.scenario.groups {
@@ -303,6 +328,11 @@ impl<'a> Bench<'a> {
                 room += 1;
             }
         }
+        Ok(seats)
+    }
+
+    /// Opens them, in the way of the scenario.
+    fn join_all(&mut self, seats: Vec<Seat>) -> Result<(), Error> {
         let rate = match self.scenario.connect {
             Connect::Calmly => CALM_PER_S,
             Connect::AtOnce => f64::INFINITY,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jsonwebtoken::Algorithm;
 
 use crate::publish::Pace;
-use crate::sockets::{Manner, Reads};
+use crate::slot::{Manner, Reads};
 
 /// Rooms of one size, and the events that they get.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +46,18 @@ pub struct Scenario {
     pub time: Duration,
     pub algorithm: Algorithm,
     pub connect: Connect,
-    /// Only these targets know how.
+    /// Only this target knows how.
     pub only: Option<&'static str>,
+    pub hardship: Option<Hardship>,
+}
+
+/// What is done to the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hardship {
+    /// Its way to NATS is cut for 3 s in each half.
+    Cut,
+    /// It has a quarter of a core.
+    Quarter,
 }
 
 const fn per_second(rooms: u32, sockets: u32, events: f64) -> Group {
@@ -76,6 +86,7 @@ const fn row(name: &'static str, about: &'static str, groups: &'static [Group]) 
         algorithm: Algorithm::HS256,
         connect: Connect::Calmly,
         only: None,
+        hardship: None,
     }
 }
 
@@ -110,6 +121,21 @@ const fn connects(
         connect,
         only: Some("herald"),
         ..row(name, about, CONNECTS)
+    }
+}
+
+const fn cut(row: Scenario) -> Scenario {
+    Scenario {
+        only: Some("herald"),
+        hardship: Some(Hardship::Cut),
+        ..row
+    }
+}
+
+const fn quarter(row: Scenario) -> Scenario {
+    Scenario {
+        hardship: Some(Hardship::Quarter),
+        ..row
     }
 }
 
@@ -195,6 +221,44 @@ pub const ALL: &[Scenario] = &[
         SLOWLY,
         BACK,
     ),
+    cut(slow(
+        "slow-1-cut",
+        "slow-1, with a cut of 3 s from NATS in each half",
+        1,
+        SLOWLY,
+        None,
+    )),
+    cut(slow(
+        "deaf-1-cut",
+        "deaf-1, with such a cut",
+        1,
+        Reads::Nothing,
+        None,
+    )),
+    cut(slow(
+        "slow-10-cut",
+        "slow-10, with such a cut",
+        10,
+        SLOWLY,
+        BACK,
+    )),
+    cut(slow(
+        "slow-100-cut",
+        "slow-100, with such a cut",
+        100,
+        SLOWLY,
+        BACK,
+    )),
+    quarter(row(
+        "burst-5000-quarter",
+        "burst-5000, the server on a quarter of a core",
+        &[at_once(1, 5000, 1000)],
+    )),
+    quarter(row(
+        "burst-10000-quarter",
+        "burst-10000, the server on a quarter of a core",
+        &[at_once(1, 10_000, 1000)],
+    )),
     Scenario {
         beside: Some(Beside::Rooms(per_second(1, 1, 50_000.0))),
         ..row(

@@ -3,121 +3,26 @@
 //! Nothing here waits for another: one poll, and timers for what is to happen later.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::io::{self, Read as _, Write as _};
-use std::sync::Arc;
+use std::collections::BinaryHeap;
+use std::io::{self, Read as _};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Events, Interest, Poll, Token};
 
 use crate::Error;
 use crate::frame::{self, Broken};
-use crate::marker::{Mark, Markers};
-use crate::wire::{Address, Url, Wire};
+use crate::marker::Markers;
+use crate::slot::{Phase, Reads, Seat, Slot, asks};
+use crate::tally::{Counts, Receipt, Taker};
 
 /// As much as is read at once.
 const BUFFER_BYTES: usize = 256 * 1024;
-/// The longest answer to an upgrade, and the longest message.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// The longest message.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A slow reader takes its share so often.
 const SIP: Duration = Duration::from_millis(100);
 /// From the close of a socket that lives for a while to its return.
 const AT_ONCE: Duration = Duration::from_millis(1);
-
-/// How a client reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reads {
-    /// All that comes.
-    All,
-    /// So many bytes a second.
-    Slowly(u32),
-    /// Nothing after the open.
-    Nothing,
-}
-
-/// What a client does that is not to be measured itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Manner {
-    pub reads: Reads,
-    /// Connects anew so long after its connection ended.
-    pub back: Option<Duration>,
-    /// Closes so long after its open.
-    pub lives: Option<Duration>,
-}
-
-impl Manner {
-    pub const STEADY: Self = Self {
-        reads: Reads::All,
-        back: None,
-        lives: None,
-    };
-}
-
-/// One client, and what it is there for.
-#[derive(Clone)]
-pub struct Seat {
-    pub address: Address,
-    /// The head of the upgrade, which holds a token: no `Debug`.
-    pub request: Vec<u8>,
-    /// Text frames to send after the open.
-    pub hello: Vec<String>,
-    /// The server's question and the answer to it.
-    pub pong: Option<Arc<(Vec<u8>, String)>>,
-    pub room: u32,
-    /// Whether what it gets is measured, or is there to be beside it.
-    pub measured: bool,
-    pub manner: Manner,
-}
-
-/// Deliveries of consecutive events of a room that one socket read at once.
-#[derive(Debug, Clone, Copy)]
-pub struct Receipt {
-    pub first: Mark,
-    pub count: u32,
-    /// Since the epoch.
-    pub at_us: u64,
-}
-
-/// What was counted, of measured sockets and of the others.
-#[derive(Debug, Clone, Default)]
-pub struct Counts {
-    pub delivered: u64,
-    pub duplicate: u64,
-    pub out_of_order: u64,
-    /// Events of a room that the socket is not in.
-    pub foreign: u64,
-    pub opened: u64,
-    /// How sockets ended, by code or word.
-    pub closed: BTreeMap<String, u64>,
-    /// Why upgrades came to nothing.
-    pub refused: BTreeMap<String, u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Idle,
-    /// Until the head of the answer is there.
-    Upgrading,
-    Open,
-}
-
-struct Slot {
-    seat: Seat,
-    wire: Option<Wire>,
-    phase: Phase,
-    began: Instant,
-    /// Which connection of this seat it is, so that a timer of an earlier one does nothing.
-    turn: u32,
-    /// What was read of a frame or head that is not all there.
-    rest: Vec<u8>,
-    /// A message in parts, as far as it came.
-    parts: Option<Vec<u8>>,
-    unsent: Vec<u8>,
-    /// One bit for each event of the room.
-    seen: Vec<u64>,
-    newest: Option<u32>,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Later {
@@ -170,18 +75,7 @@ impl Sockets {
 
     /// Adds a client that connects at `at`.
     pub fn add(&mut self, seat: Seat, at: Instant) {
-        let slot = Slot {
-            seat,
-            wire: None,
-            phase: Phase::Idle,
-            began: at,
-            turn: 0,
-            rest: Vec::new(),
-            parts: None,
-            unsent: Vec::new(),
-            seen: Vec::new(),
-            newest: None,
-        };
+        let slot = Slot::new(seat, at);
         self.timers
             .push(Reverse((at, self.slots.len(), 0, Later::Connect)));
         self.slots.push(slot);
@@ -319,10 +213,7 @@ impl Sockets {
     /// Reads what there is, or `most` bytes of it where that is less than a buffer.
     fn read(&mut self, index: usize, most: usize) {
         let mut buffer = std::mem::take(&mut self.buffer);
-        loop {
-            let Some(slot) = self.slots.get_mut(index) else {
-                break;
-            };
+        while let Some(slot) = self.slots.get_mut(index) {
             let Some(wire) = &mut slot.wire else { break };
             let read = wire.read(buffer.get_mut(..most).unwrap_or_default());
             let is_plain = wire.is_plain();
@@ -530,200 +421,5 @@ impl Sockets {
         if let Some(back) = back {
             self.later(index, back, Later::Connect);
         }
-    }
-}
-
-impl Slot {
-    /// Says goodbye, as far as the kernel takes it.
-    fn leave(&mut self) -> io::Result<()> {
-        let bye = frame::masked(frame::CLOSE, &1000_u16.to_be_bytes(), [1, 2, 3, 4]);
-        self.unsent.extend(bye);
-        self.send()
-    }
-
-    /// Writes what waits, as far as the kernel takes it.
-    fn send(&mut self) -> io::Result<()> {
-        let Some(wire) = &mut self.wire else {
-            return Ok(());
-        };
-        while !self.unsent.is_empty() {
-            match wire.write(&self.unsent) {
-                Ok(count) => drop(self.unsent.drain(..count)),
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected
-                    ) =>
-                {
-                    return Ok(());
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        match wire.flush() {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    /// What is behind the head of the answer. `None`: the head is not all there.
-    ///
-    /// # Errors
-    /// Why it is no upgrade.
-    fn upgraded<'a>(&self, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, String> {
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut response = httparse::Response::new(&mut headers);
-        let length = match response.parse(bytes) {
-            Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) if bytes.len() < HEAD_BYTES_MAX => return Ok(None),
-            _ => return Err("no HTTP answer".to_owned()),
-        };
-        if response.code != Some(101) {
-            return Err(format!("HTTP {}", response.code.unwrap_or_default()));
-        }
-        let accepted = response.headers.iter().any(|header| {
-            header.name.eq_ignore_ascii_case("sec-websocket-accept")
-                && header.value == ACCEPT.as_bytes()
-        });
-        if !accepted {
-            return Err("a wrong Sec-WebSocket-Accept".to_owned());
-        }
-        Ok(bytes.get(length..))
-    }
-}
-
-/// Whether one line of a frame is the server's question.
-fn asks(payload: &[u8], question: &[u8]) -> bool {
-    memchr::memmem::find(payload, question).is_some()
-        && payload
-            .split(|byte| *byte == b'\n')
-            .any(|line| line.trim_ascii() == question)
-}
-
-/// The example of RFC 6455 section 1.3, and the answer to it: a client that is no browser protects no cache.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-
-/// The head of an upgrade at a ws: or wss: URL.
-///
-/// # Errors
-/// A text without the URL, which may hold a token.
-pub fn request_at(url: &str) -> Result<Vec<u8>, String> {
-    let url = Url::parse(url).ok_or("the address is no ws:// or wss:// URL")?;
-    Ok(request(url.authority, &url.path, None, &BTreeMap::new()))
-}
-
-/// The head of an upgrade. `path` begins with a slash.
-pub(crate) fn request(
-    authority: &str,
-    path: &str,
-    subprotocol: Option<&str>,
-    headers: &BTreeMap<String, String>,
-) -> Vec<u8> {
-    let mut head = format!(
-        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
-    );
-    if let Some(subprotocol) = subprotocol {
-        head.push_str(&format!("Sec-WebSocket-Protocol: {subprotocol}\r\n"));
-    }
-    for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    head.push_str("\r\n");
-    head.into_bytes()
-}
-
-/// Where a found event is entered.
-struct Taker<'a> {
-    room: u32,
-    seen: &'a mut Vec<u64>,
-    newest: &'a mut Option<u32>,
-    counts: &'a mut Counts,
-    receipts: Option<&'a mut Vec<Receipt>>,
-    now: u64,
-}
-
-impl Taker<'_> {
-    fn delivered(&mut self, mark: Mark) {
-        if mark.room != self.room {
-            self.counts.foreign += 1;
-            return;
-        }
-        let (word, bit) = ((mark.sequence / 64) as usize, 1 << (mark.sequence % 64));
-        if self.seen.len() <= word {
-            self.seen.resize(word + 1, 0);
-        }
-        let Some(word) = self.seen.get_mut(word) else {
-            return;
-        };
-        if *word & bit != 0 {
-            self.counts.duplicate += 1;
-            return;
-        }
-        *word |= bit;
-        self.counts.delivered += 1;
-        if self.newest.is_some_and(|newest| mark.sequence < newest) {
-            self.counts.out_of_order += 1;
-        } else {
-            *self.newest = Some(mark.sequence);
-        }
-        let Some(receipts) = &mut self.receipts else {
-            return;
-        };
-        if let Some(last) = receipts.last_mut()
-            && last.at_us == self.now
-            && last.first.room == mark.room
-            && last.first.sequence + last.count == mark.sequence
-        {
-            last.count += 1;
-            return;
-        }
-        receipts.push(Receipt {
-            first: mark,
-            count: 1,
-            at_us: self.now,
-        });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_question_is_a_line_of_its_own() {
-        for (payload, question, expected) in [
-            ("PING\r\n", "PING", true),
-            ("MSG a 1 4\r\nPING!\r\n", "PING", false),
-            ("{}", "{}", true),
-            ("{\"id\":1}\n{}", "{}", true),
-            ("{\"id\":2,\"subscribe\":{}}", "{}", false),
-        ] {
-            let found = asks(payload.as_bytes(), question.as_bytes());
-            assert_eq!(found, expected, "{payload:?}");
-        }
-    }
-
-    #[test]
-    fn an_event_counts_once_and_what_overtook_it_shows() {
-        let mut counts = Counts::default();
-        let (mut seen, mut newest, mut receipts) = (Vec::new(), None, Vec::new());
-        for (room, sequence) in [(0, 0), (0, 1), (0, 1), (0, 70), (0, 69), (1, 2)] {
-            let mut taker = Taker {
-                room: 0,
-                seen: &mut seen,
-                newest: &mut newest,
-                counts: &mut counts,
-                receipts: Some(&mut receipts),
-                now: 5,
-            };
-            taker.delivered(Mark { room, sequence });
-        }
-        assert_eq!((counts.delivered, counts.duplicate), (4, 1));
-        assert_eq!((counts.out_of_order, counts.foreign), (1, 1));
-        let lengths: Vec<_> = receipts.iter().map(|receipt| receipt.count).collect();
-        assert_eq!(lengths, [2, 1, 1]);
     }
 }

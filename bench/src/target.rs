@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::Error;
-use crate::sockets::{Manner, Seat, request};
+use crate::slot::{Manner, Seat, request};
 use crate::tokens::Signer;
 use crate::wire::{Address, Url};
 

@@ -10,7 +10,7 @@ use async_nats::HeaderMap;
 use herald_bench::marker::Markers;
 use herald_bench::own::{Load, Outcome};
 use herald_bench::publish::{Pace, Publisher};
-use herald_bench::sockets::{Manner, Seat, request_at};
+use herald_bench::slot::{Manner, Seat, request_at};
 use herald_bench::stored::Stream;
 use herald_bench::wire::Address;
 use tokio::runtime::Handle;
