@@ -189,7 +189,7 @@ impl Sockets {
                 slot.phase = Phase::Upgrading;
                 slot.unsent.clone_from(&slot.seat.request);
             }
-            Err(error) => self.ended(index, &error.kind().to_string()),
+            Err(error) => self.ended(index, &told(&error)),
         }
     }
 
@@ -201,7 +201,7 @@ impl Sockets {
             && !slot.unsent.is_empty()
             && let Err(error) = slot.send()
         {
-            return self.ended(index, &error.kind().to_string());
+            return self.ended(index, &told(&error));
         }
         if slot.phase == Phase::Upgrading || slot.seat.manner.reads == Reads::All {
             self.read(index, BUFFER_BYTES);
@@ -238,12 +238,7 @@ impl Sockets {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    let why = match error.kind() {
-                        io::ErrorKind::ConnectionReset => "reset".to_owned(),
-                        // What TLS says of a certificate.
-                        io::ErrorKind::InvalidData => error.to_string(),
-                        kind => kind.to_string(),
-                    };
+                    let why = told(&error);
                     self.ended(index, &why);
                     break;
                 }
@@ -280,7 +275,7 @@ impl Sockets {
         if let Some(slot) = self.slots.get_mut(index) {
             slot.rest.extend_from_slice(rest);
             if !slot.unsent.is_empty() {
-                slot.send().map_err(|error| error.kind().to_string())?;
+                slot.send().map_err(|error| told(&error))?;
             }
         }
         Ok(())
@@ -421,5 +416,15 @@ impl Sockets {
         if let Some(back) = back {
             self.later(index, back, Later::Connect);
         }
+    }
+}
+
+/// Why a connection ended, in words that are the same for all of a kind.
+fn told(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "reset".to_owned(),
+        // What TLS says of a certificate.
+        io::ErrorKind::InvalidData => error.to_string(),
+        kind => kind.to_string(),
     }
 }

@@ -11,7 +11,7 @@ use crate::support::command::{Output, finish, herald};
 use crate::support::gateway::{Builder, Gateway, file, signal};
 use crate::support::nats::Nats;
 use crate::support::tls::Certificates;
-use crate::support::token::SECRET;
+use crate::support::token::{SECRET, token};
 
 async fn bench(builder: &Builder, arguments: &[&str]) -> Output {
     let arguments = [&["bench"], arguments].concat();
@@ -117,6 +117,7 @@ async fn what_cannot_be_measured_is_told_with_the_way_out() {
     let gateway = builder.clone().ready().await;
     let url = format!("ws://{}/", gateway.address);
     let with_token = format!("{url}?token=a.b.c");
+    let same_user = format!("echo {}", token("ann", "herald-bench"));
     let with_workspace = format!("{url}?workspaceSlug=acme");
     for (arguments, code, words) in [
         (&[][..], 2, "no address"),
@@ -134,6 +135,11 @@ async fn what_cannot_be_measured_is_told_with_the_way_out() {
         (&[&url, "--hmac-secret-file", "/no/such"], 2, "/no/such"),
         (&[&url, "--token-command", "exit 3"], 1, "exit status: 3"),
         (&[&url, "--token-command", "echo a.b.c"], 1, "4001"),
+        (
+            &[&url, "--token-command", &same_user],
+            1,
+            "HERALD_BENCH_USER",
+        ),
         (&[&url, "--nats", "nats://127.0.0.1:1"], 1, "127.0.0.1:1"),
         (&["ws://127.0.0.1:1/"], 1, "Nothing listens"),
         (&[&format!("{url}other")], 1, "server.path"),
@@ -167,12 +173,13 @@ async fn an_interrupt_leaves_the_figures_until_then() {
         .spawn()
         .unwrap();
     let mut progress = BufReader::new(child.stderr.take().unwrap()).lines();
-    while let Some(line) = progress.next_line().await.unwrap() {
-        if line.starts_with("bench: bench: ") {
+    loop {
+        let line = progress.next_line().await.unwrap();
+        if line.expect("it goes on").starts_with("bench: bench: ") {
             break;
         }
     }
-    signal(child.id().unwrap(), "INT");
+    signal(child.id().unwrap(), "-INT");
     let rest = tokio::spawn(async move { while let Ok(Some(_)) = progress.next_line().await {} });
     let ended = tokio::time::timeout(Duration::from_secs(20), child.wait_with_output());
     let output = ended.await.unwrap().unwrap();
