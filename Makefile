@@ -56,6 +56,10 @@ check-long: ## What takes too long for every change: fuzz, faults, faults-more. 
 	@$(MAKE) --no-print-directory faults
 	@$(MAKE) --no-print-directory faults-more
 
+.PHONY: bench-peers
+bench-peers: need-cargo ## Get what `make bench` compares with: the floor, nchan (as root), ws, Centrifugo, nats-server.
+	@scripts/bench-peers.sh
+
 .PHONY: lint
 lint: need-cargo ## Formatting, clippy, rustdoc and (where cargo-deny is installed) dependencies.
 	$(CARGO) fmt --check -p herald -p herald-bench
