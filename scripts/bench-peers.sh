@@ -20,7 +20,7 @@ fi
 if .tools/bin/centrifugo version 2>/dev/null | grep -q "${centrifugo}"; then
     :
 elif command -v go >/dev/null; then
-    GOBIN=$PWD/.tools/bin go install -ldflags "-s -w -X github.com/centrifugal/centrifugo/v6/internal/build.Version=$centrifugo" \
+    GOBIN=$PWD/.tools/bin go install -ldflags "-s -w -X github.com/centrifugal/centrifugo/v6/internal/build.Version=${centrifugo#v}" \
         "github.com/centrifugal/centrifugo/v6@$centrifugo"
 else
     echo "Go is missing: Centrifugo will be left out." >&2

@@ -35,12 +35,12 @@ start() {
   pids+=("$started")
 }
 
-# until_ready <what> <command…>: waits for the command to succeed, for 10 seconds at most.
+# until_ready <what> <command…>: waits for the command to succeed, for 10 seconds at most, or until what was started ends.
 until_ready() {
   local what=$1 tries=0
   shift
   until "$@" >/dev/null 2>&1; do
-    if [ $((tries += 1)) -gt 500 ]; then
+    if [ $((tries += 1)) -gt 500 ] || ! kill -0 "$started" 2>/dev/null; then
       echo "$what did not become ready:" >&2
       tail -n 5 "$BENCH_DIR"/*.log >&2
       exit 1
