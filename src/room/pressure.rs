@@ -42,7 +42,7 @@ enum Wait {
     Free,
     /// Most are behind in a burst, and hardly move.
     ForMost,
-    /// Some are, who are slow from then on.
+    /// Some are, since a short time, who are slow from then on.
     ForFew(Instant),
 }
 
@@ -118,7 +118,7 @@ struct Crowd {
     filled_quickly: usize,
     /// A queue is half full whose socket had no turn.
     is_due: bool,
-    /// When the last of those with a queue that is half full is slow.
+    /// When the last of those is slow whose queue a burst has filled by half.
     slow_at: Option<Instant>,
 }
 
@@ -140,9 +140,11 @@ impl Crowd {
             crowd.half_full += 1;
             crowd.is_due |= load.standing == Standing::Due;
             let is_young = |oldest| now.saturating_duration_since(oldest) < BURST;
-            crowd.filled_quickly += usize::from(load.oldest.is_some_and(is_young));
+            let is_quick = load.oldest.is_some_and(is_young);
+            crowd.filled_quickly += usize::from(is_quick);
             let slow = since + SLOW_AFTER;
-            if load.moves && now < slow {
+            // Who has been behind for longer does not keep up, and is behind again after any wait.
+            if is_quick && load.moves && now < slow {
                 crowd.slow_at = crowd.slow_at.max(Some(slow));
             }
         }
@@ -195,6 +197,7 @@ mod tests {
             let since = now - age;
             let refused = Load {
                 moves,
+                oldest: Some(now),
                 ..load(Standing::Refused { since })
             };
             let refused = std::iter::repeat_n(refused, behind);
@@ -260,6 +263,22 @@ mod tests {
         );
         pressure.caught_up();
         assert_eq!(pressure.judge(now, filled(MINUTE)), None);
+    }
+
+    /// As readers are that take less than there is: now and then much at once, when their window opens.
+    #[test]
+    fn nobody_waits_for_few_that_are_behind_for_long() {
+        let now = Instant::now() + MINUTE;
+        let judged = |age| {
+            let behind = Load {
+                oldest: Some(now - age),
+                ..load(Standing::Refused { since: now })
+            };
+            let healthy = std::iter::repeat_n(load(Standing::Clear), 9);
+            Pressure::default().judge(now, healthy.chain([behind]))
+        };
+        assert_eq!(judged(BURST), None);
+        assert!(judged(BURST / 2).is_some());
     }
 
     #[test]
