@@ -65,6 +65,7 @@ impl Room {
             writer,
             floor,
             claim,
+            successor,
         } = attach;
         let floor = self.members.floor(floor, Instant::now());
         self.members.insert(
@@ -72,6 +73,7 @@ impl Room {
             Member {
                 user,
                 subject,
+                successor,
                 writer,
                 floor,
             },
@@ -188,11 +190,12 @@ impl Room {
         for verdict in verdicts {
             match verdict {
                 Verdict::Replaced(session) => {
-                    let by = self.claims.latest(user);
-                    match (self.members.remove(session), by) {
-                        (Some(member), Some(by)) => member.writer.replace(by),
-                        (Some(member), None) => member.writer.end_after(CloseReason::Replaced),
-                        (None, _) => {}
+                    if let Some(member) = self.members.remove(session) {
+                        if let Some(by) = self.claims.latest(user) {
+                            // It is replaced once, so there is none yet.
+                            let _ = member.successor.set(by);
+                        }
+                        member.writer.end_after(CloseReason::Replaced);
                     }
                     self.claims.left(user, session);
                 }

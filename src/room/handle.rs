@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::SessionId;
+use super::join::Successor;
 use crate::auth::UserKey;
 use crate::event::{Mark, WorkspaceSlug};
 use crate::ingest::{CheckedClaim, ClaimError, Swept};
@@ -121,6 +122,7 @@ pub(super) struct Attach {
     pub(super) writer: Writer,
     pub(super) floor: Mark,
     pub(super) claim: u64,
+    pub(super) successor: Successor,
 }
 
 impl RoomHandle {

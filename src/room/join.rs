@@ -1,6 +1,6 @@
 //! A join: everything that stands between an accepted token and the 101, in its order.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -51,12 +51,21 @@ pub struct Membership {
     room: RoomHandle,
     user: UserKey,
     session: SessionId,
+    successor: Successor,
 }
+
+/// The newer session for which one is closed, once there is one. The room tells the socket's task.
+pub(super) type Successor = Arc<OnceLock<SessionId>>;
 
 impl Membership {
     /// The session's id.
     pub fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// The newer session for which this one is closed.
+    pub fn successor(&self) -> Option<SessionId> {
+        self.successor.get().copied()
     }
 
     /// The room.
@@ -113,6 +122,7 @@ impl Rooms {
             room: room.clone(),
             user: request.user,
             session: SessionId::random(),
+            successor: Successor::default(),
         };
         let session = membership.session;
         room.ask(|answer| Command::Pending {
@@ -148,6 +158,7 @@ impl Rooms {
                 writer: request.writer,
                 floor,
                 claim,
+                successor: Arc::clone(&membership.successor),
             },
             answer,
         })

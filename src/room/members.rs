@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::SessionId;
+use super::join::Successor;
 use super::pressure::Pressure;
 use crate::auth::UserKey;
 use crate::event::Mark;
@@ -20,6 +21,7 @@ pub(super) struct Member {
     pub(super) user: UserKey,
     /// The token's `sub`, which `recipients` name.
     pub(super) subject: Arc<str>,
+    pub(super) successor: Successor,
     /// Shared with its task.
     pub(super) writer: Writer,
     /// Only what is stored above it is for this socket.
@@ -355,6 +357,7 @@ mod tests {
             Member {
                 user: UserKey::new(None, subject),
                 subject: subject.into(),
+                successor: Successor::default(),
                 writer: writer.clone(),
                 floor: Floor {
                     mark: mark(floor),

@@ -140,7 +140,7 @@ impl Pump {
     /// socket keeps: it is several times larger than that one.
     pub(super) fn finish(self, end: End) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let session = self.membership.session();
-        let successor = self.writer.successor();
+        let successor = self.membership.successor();
         // Out of the room before anything slow.
         drop(self.membership);
         let began = Clock::now();

@@ -31,7 +31,6 @@ pub(super) use self::state::Written;
 use self::state::{Dropped, Entry, FRAMES_AT_ONCE, Phase, State};
 pub use self::state::{Load, SLOW_AFTER, Standing};
 use super::{CloseReason, Frame};
-use crate::room::SessionId;
 
 /// What the socket's task writes before it looks at what came in, in system calls.
 const WRITES_A_TURN: usize = 4;
@@ -142,17 +141,6 @@ impl Writer {
     pub fn end_after(&self, reason: CloseReason) {
         self.lock().end.get_or_insert(reason);
         self.0.task.wake();
-    }
-
-    /// Ends the queue after what already waits, for the newer session `by`.
-    pub(crate) fn replace(&self, by: SessionId) {
-        self.lock().successor = Some(by);
-        self.end_after(CloseReason::Replaced);
-    }
-
-    /// The newer session for which this one is closed.
-    pub(super) fn successor(&self) -> Option<SessionId> {
-        self.lock().successor
     }
 
     /// Has the socket pinged. The answer is the pong; its end without one, that of the socket.

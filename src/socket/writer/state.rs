@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::Bytes;
 
-use crate::room::SessionId;
 use crate::socket::{CloseReason, Frame};
 
 /// A socket of which the kernel takes nothing for so long is slow: once its queue is full, it is closed.
@@ -61,8 +60,6 @@ pub(super) struct State {
     unreported: Option<Box<Written>>,
     /// Nothing more is taken; why.
     pub(super) end: Option<CloseReason>,
-    /// The session for which this one is to be closed.
-    pub(super) successor: Option<SessionId>,
     /// A ping that is to be sent for somebody; it tells of the pong.
     pub(super) probe: Option<oneshot::Sender<()>>,
 }
