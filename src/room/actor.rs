@@ -13,11 +13,13 @@ use tracing::debug;
 
 use super::claiming::Checks;
 use super::claims::Claims;
+use super::fan_out::{Addressed, Turn};
 use super::follower::Follower;
 use super::handle::{Command, RoomHandle, Shared};
-use super::members::{Addressed, Members};
+use super::members::Members;
 use super::registry::{RoomContext, Rooms};
 use super::schedule::Schedule;
+use super::shards::Report;
 use crate::config::names;
 use crate::event::{Mark, WorkspaceSlug};
 use crate::ingest::{Repair, Repaired};
@@ -39,7 +41,7 @@ const BURST: usize = 64;
 pub(super) struct Room {
     pub(super) workspace: WorkspaceSlug,
     pub(super) context: Arc<RoomContext>,
-    rooms: Rooms,
+    pub(super) rooms: Rooms,
     pub(super) shared: Arc<Shared>,
     pub(super) handle: RoomHandle,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -48,8 +50,10 @@ pub(super) struct Room {
     /// The repair under way.
     pub(super) repair: Option<Repair>,
     pub(super) members: Members,
-    /// Notifications that are sent together.
+    /// Notifications that are sent together: all of them are for everyone, or none is.
     pub(super) batch: Vec<Addressed>,
+    /// Of writing to sockets.
+    pub(super) turn: Turn,
     pub(super) claims: Claims,
     pub(super) checks: Checks,
     pub(super) barriers: Vec<(u64, oneshot::Sender<()>)>,
@@ -125,6 +129,7 @@ impl Room {
                         repair: None,
                         members: Members::default(),
                         batch: Vec::new(),
+                        turn: Turn::default(),
                         claims: Claims::default(),
                         checks: Checks::new(Schedule::new(share(), now)),
                         barriers: Vec::new(),
@@ -149,10 +154,16 @@ impl Room {
     async fn run(mut self) {
         debug!(workspace = %self.workspace, "room opened");
         loop {
-            self.proceed();
+            self.turn.pass().await;
+            let is_done = self.proceed(Until::TurnIsOver);
+            let goes_on = !is_done && self.turn.is_over();
             let pressed = self.pressed();
-            let wake = self.wake(pressed);
-            let Some(input) = self.next(wake, pressed.is_some()).await else {
+            let wake = if goes_on {
+                Instant::now()
+            } else {
+                self.wake(pressed)
+            };
+            let Some(input) = self.next(wake, goes_on || pressed.is_some()).await else {
                 break;
             };
             self.take(input);
@@ -178,10 +189,11 @@ impl Room {
         let events = !pressed || !self.follower.is_live();
         tokio::select! {
             // Commands first: a session that leaves or is replaced gets nothing more. Then claims,
-            // for the same reason. Then a repair, which live messages wait for anyway.
+            // for the same reason. Then what is done, and a repair, which live messages wait for anyway.
             biased;
             command = self.commands.recv() => command.map(Input::Command),
             claim = self.ears.claims.next() => claim.map(Input::Claim),
+            report = self.members.told() => report.map(Input::Report),
             repaired = repaired(&mut self.repair) => Some(Input::Repaired(repaired)),
             event = self.ears.events.next(), if events => event.map(Input::Event),
             () = tokio::time::sleep_until(wake.into()) => Some(Input::Time),
@@ -193,10 +205,11 @@ impl Room {
         match input {
             Input::Command(command) => self.command(command),
             Input::Claim(message) => self.heard(message),
+            Input::Report(report) => self.reported(report),
             Input::Repaired(repaired) => self.repaired(repaired),
             Input::Event(message) => {
                 self.event(message);
-                self.take_waiting_events(BURST);
+                self.take_waiting_events(BURST, Until::TurnIsOver);
             }
             Input::Time => {}
         }
@@ -305,10 +318,20 @@ impl Drop for Room {
     }
 }
 
+/// How long a room goes on delivering, if no socket is pressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Others are to have their turn.
+    TurnIsOver,
+    /// There is nothing more.
+    End,
+}
+
 /// One thing that happens to a room.
 enum Input {
     Command(Command),
     Claim(async_nats::Message),
+    Report(Report),
     Repaired(Option<Repaired>),
     Event(async_nats::Message),
     Time,

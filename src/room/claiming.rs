@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 use super::SessionId;
 use super::actor::Room;
 use super::claims::Verdict;
+use super::fan_out::Seat;
 use super::handle::{Attach, Command};
 use super::members::Member;
 use super::schedule::Schedule;
@@ -74,8 +75,7 @@ impl Room {
                 user,
                 subject,
                 successor,
-                writer,
-                floor,
+                seat: Seat { writer, floor },
             },
         );
         let verdicts = self
@@ -102,7 +102,7 @@ impl Room {
         let standing = self.claims.standing(user);
         let member = standing.and_then(|session| self.members.get(session));
         // Who asked waits no longer than a socket may take to answer.
-        let _ = answer.send(member.map(|member| member.writer.probe()));
+        let _ = answer.send(member.map(|member| member.seat.writer.probe()));
     }
 
     /// A claim was republished: somebody's join, here or at another gateway.
@@ -195,7 +195,7 @@ impl Room {
                             // It is replaced once, so there is none yet.
                             let _ = member.successor.set(by);
                         }
-                        member.writer.end_after(CloseReason::Replaced);
+                        member.seat.writer.end_after(CloseReason::Replaced);
                     }
                     self.claims.left(user, session);
                 }

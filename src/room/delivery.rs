@@ -10,8 +10,9 @@ use tokio::sync::oneshot;
 use tokio::task::unconstrained;
 use tracing::{debug, warn};
 
-use super::actor::Room;
+use super::actor::{Room, Until};
 use super::follower::Effect;
+use super::shards::Report;
 use crate::ingest::{Repaired, SUBSCRIPTION_CAPACITY, StreamState, SweepAsk, Swept, live_event};
 use crate::telemetry::LiveDrop;
 
@@ -37,14 +38,19 @@ impl Room {
         self.follower.connection(epoch, Instant::now());
     }
 
-    /// Delivers what can be, until a socket is pressed, and does what the follower asks for.
-    pub(super) fn proceed(&mut self) {
+    /// Delivers what can be, until a socket is pressed, and does what the follower asks for. Whether nothing is left
+    /// that could be.
+    pub(super) fn proceed(&mut self, until: Until) -> bool {
         let before = self.follower.watermark();
-        while self.pressed().is_none() {
+        let mut is_done = false;
+        while (until == Until::End || !self.turn.is_over()) && self.pressed().is_none() {
             let watched = !self.members.is_empty();
             match self.follower.deliver(watched, Instant::now()) {
                 Some(delivery) => self.deliver(&delivery),
-                None => break,
+                None => {
+                    is_done = true;
+                    break;
+                }
             }
         }
         self.flush();
@@ -57,6 +63,7 @@ impl Room {
         while let Some(effect) = self.follower.effect() {
             self.act(&effect);
         }
+        is_done
     }
 
     fn act(&mut self, effect: &Effect) {
@@ -116,7 +123,7 @@ impl Room {
 
     /// Takes up to `most` live messages that have already come, and delivers them together, as long as no socket is
     /// pressed.
-    pub(super) fn take_waiting_events(&mut self, most: usize) {
+    pub(super) fn take_waiting_events(&mut self, most: usize, until: Until) {
         let mut is_empty = false;
         let mut bytes = 0;
         for _ in 0..most {
@@ -135,9 +142,17 @@ impl Room {
                 }
             }
         }
-        self.proceed();
-        if is_empty && self.follower.is_live() {
+        let is_done = self.proceed(until);
+        if is_empty && is_done && self.follower.is_live() {
             self.members.caught_up();
+        }
+    }
+
+    /// A shard is through with its part of a round.
+    pub(super) fn reported(&mut self, report: Report) {
+        self.members.reported(report);
+        while let Some(round) = self.members.finished() {
+            self.fanned_out(round);
         }
     }
 
@@ -151,7 +166,7 @@ impl Room {
     pub(super) fn swept(&mut self, swept: &Swept) {
         self.context.metrics.swept(1);
         // What the sweep finds may have come since, and wait in front of us.
-        self.take_waiting_events(BEFORE_JUDGING);
+        self.take_waiting_events(BEFORE_JUDGING, Until::End);
         let before = self.follower.watermark();
         self.follower.swept(
             &swept.stream,
@@ -182,13 +197,13 @@ impl Room {
         self.settle_barriers();
     }
 
-    /// Answers barriers that are reached; asks for a sweep if some are not.
+    /// Answers barriers that are reached, once all shards are through with what they have; asks for a sweep if some
+    /// are not.
     fn settle_barriers(&mut self) {
         let reached = self.follower.watermark();
         for (sequence, answer) in std::mem::take(&mut self.barriers) {
             if sequence <= reached {
-                // Who asked may have run out of time.
-                let _ = answer.send(());
+                self.members.mark(answer);
             } else if !answer.is_closed() {
                 self.barriers.push((sequence, answer));
             }

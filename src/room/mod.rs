@@ -8,6 +8,7 @@ mod claiming;
 mod claims;
 mod cursor;
 mod delivery;
+mod fan_out;
 mod flaps;
 mod follower;
 mod handle;
@@ -21,6 +22,7 @@ mod process;
 mod registry;
 mod schedule;
 mod session_id;
+mod shards;
 
 pub use self::claims::{Claim, Standing};
 pub use self::cursor::{Cursor, Offer};

@@ -1,7 +1,6 @@
 //! What a room does with one event that is to be delivered: decode, project, fan out, each stage
 //! timed and, where its trace is recorded, with a span.
 
-use std::slice;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -9,8 +8,9 @@ use tracing::{debug, warn};
 
 use super::SessionId;
 use super::actor::Room;
+use super::fan_out::{Addressed, Round};
 use super::follower::Delivery;
-use super::members::{Addressed, FanOut, Member};
+use super::shards::Shards;
 use crate::event::{BadEvent, Event, StoredMessage};
 use crate::projection::{Identity, Notification};
 use crate::socket::Frame;
@@ -178,41 +178,59 @@ impl Room {
             recipients: notification.recipients,
             frame,
         };
-        let (Some(trace), Some(span)) = (trace, span) else {
-            self.batch.push(addressed);
-            let bytes = self.batch.iter().map(|one| one.frame.len()).sum();
-            if self.batch.len() >= BATCH || self.members.is_pressed_by(bytes) {
-                self.flush();
-            }
+        if let (Some(trace), Some(span)) = (trace, span) {
+            self.fan_out(Round::new(vec![addressed], Some((trace, span))));
             return;
-        };
-        let (out, ended) = self.fan_out(slice::from_ref(&addressed), sample);
-        span.end(out.delivered, out.slow.len(), ended);
-        trace.end(ended);
-        self.close_slow(out.slow);
+        }
+        let is_for_all = addressed.is_for_all();
+        if self
+            .batch
+            .last()
+            .is_some_and(|last| last.is_for_all() != is_for_all)
+        {
+            self.flush();
+        }
+        self.batch.push(addressed);
+        let bytes = self.batch.iter().map(|one| one.frame.len()).sum();
+        if self.batch.len() >= BATCH || self.members.is_pressed_by(bytes) {
+            self.flush();
+        }
     }
 
     /// Sends what waits to be sent together.
     pub(super) fn flush(&mut self) {
-        if self.batch.is_empty() {
-            return;
+        if !self.batch.is_empty() {
+            let batch = std::mem::take(&mut self.batch);
+            self.fan_out(Round::new(batch, None));
         }
-        let mut batch = std::mem::take(&mut self.batch);
-        let (out, _) = self.fan_out(&batch, 0);
-        self.close_slow(out.slow);
-        batch.clear();
-        self.batch = batch;
     }
 
-    fn fan_out(&mut self, batch: &[Addressed], sample: usize) -> (FanOut, Instant) {
-        let began = Instant::now();
-        let out = self.members.fan_out(batch, sample);
-        let ended = Instant::now();
+    fn fan_out(&mut self, round: Round) {
+        if self.members.want_shards() {
+            self.members.stand_in(Shards::start(self.rooms.workers()));
+        }
+        if let Some(round) = self.members.fan_out(round) {
+            self.turn.spend(round.out.writes);
+            self.fanned_out(round);
+        }
+    }
+
+    /// Tells of what a round did, and does what follows from it.
+    pub(super) fn fanned_out(&mut self, round: Round) {
+        let Round {
+            mut batch,
+            trace,
+            began,
+            ended,
+            out,
+            answers,
+        } = round;
+        let current = trace.as_ref().map(|(trace, _)| trace.enter());
         let metrics = &self.context.metrics;
         metrics.queued(out.delivered);
         metrics.written(out.written, out.bytes);
         let each = (ended - began) / u32::try_from(batch.len()).unwrap_or(u32::MAX);
-        for one in batch {
+        for one in &batch {
             metrics.stage(Stage::FanOut, each);
             let frame = &one.frame;
             metrics.latency(frame.age + (ended - frame.made.at));
@@ -226,13 +244,28 @@ impl Room {
             );
         }
         self.traffic.add(batch.len() as u64, out.delivered);
-        (out, ended)
+        self.close_slow(&out.slow);
+        drop(current);
+        if let Some((trace, span)) = trace {
+            span.end(out.delivered, out.slow.len(), ended);
+            trace.end(ended);
+        }
+        for answer in answers {
+            // Who asked may have run out of time.
+            let _ = answer.send(());
+        }
+        if self.batch.capacity() == 0 {
+            batch.clear();
+            self.batch = batch;
+        }
     }
 
-    fn close_slow(&mut self, slow: Vec<(SessionId, Member)>) {
-        for (session, member) in slow {
-            debug!(%session, "socket too slow");
-            self.left(member.user, session);
+    fn close_slow(&mut self, slow: &[SessionId]) {
+        for session in slow {
+            if let Some(member) = self.members.get(*session) {
+                debug!(%session, "socket too slow");
+                self.left(member.user, *session);
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -58,6 +59,8 @@ struct Inner {
     /// Rooms without sockets, the longest first. Some may have ended, or have sockets again.
     lingering: Mutex<VecDeque<RoomHandle>>,
     tasks: TaskTracker,
+    /// Where the shards of large rooms run, on all its workers.
+    workers: Handle,
     cancel: CancellationToken,
 }
 
@@ -66,13 +69,14 @@ struct Inner {
 pub(super) struct Entrance(RoomHandle);
 
 impl Rooms {
-    /// No rooms yet. `cancel` ends those to come.
+    /// No rooms yet. `cancel` ends those to come; the runtime that this is called on writes for the large ones.
     pub fn new(context: Arc<RoomContext>, cancel: CancellationToken) -> Self {
         Self(Arc::new(Inner {
             context,
             rooms: Mutex::default(),
             lingering: Mutex::default(),
             tasks: TaskTracker::new(),
+            workers: Handle::current(),
             cancel,
         }))
     }
@@ -137,6 +141,11 @@ impl Rooms {
     /// Whether the gateway is ending, and its rooms with it.
     pub(super) fn is_ending(&self) -> bool {
         self.0.cancel.is_cancelled()
+    }
+
+    /// Where the shards of large rooms run.
+    pub(super) fn workers(&self) -> &Handle {
+        &self.0.workers
     }
 
     /// Removes the room that `shared` belongs to, whoever is entering: it has ended.

@@ -34,8 +34,8 @@ pub use self::metrics::{Format, LiveDrop, Metrics};
 pub(crate) use self::metrics::{Stage, Traffic};
 use self::otlp::Runtime;
 pub(crate) use self::spans::{
-    Clock, Closed, ConnectionTrace, DeadLetterTrace, EventFacts, EventTrace, Outcome, SendTrace,
-    Sent, Step, Steps, Tracing,
+    Clock, Closed, ConnectionTrace, DeadLetterTrace, EventFacts, EventTrace, FanOutTrace, Outcome,
+    SendTrace, Sent, Step, Steps, Tracing,
 };
 use crate::config::{LogConfig, TelemetryConfig};
 

@@ -44,6 +44,7 @@ mod health;
 mod hostile_headers;
 mod hostile_subjects;
 mod issuers;
+mod large_rooms;
 mod limits;
 mod migration_faults;
 mod migrations;

@@ -22,7 +22,7 @@ use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracer, Span};
 
 pub(crate) use self::connection::{Closed, ConnectionTrace, Outcome, Step, Steps};
 pub(crate) use self::delivery::{SendTrace, Sent};
-pub(crate) use self::event::{DeadLetterTrace, EventFacts, EventTrace};
+pub(crate) use self::event::{DeadLetterTrace, EventFacts, EventTrace, FanOutTrace};
 pub(super) use self::event::{TEMPLATE as EVENT_TEMPLATE, inject};
 use super::environment::Propagation;
 use super::sampler::Sampler;

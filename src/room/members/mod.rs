@@ -1,0 +1,333 @@
+//! The sockets of a room, and who of them gets what.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::SessionId;
+use super::fan_out::{Addressed, FanOut, Floor, Round, Sample, Seat, WRITES_A_TURN};
+use super::join::Successor;
+use super::pressure::Pressure;
+use super::shards::{LARGE, Orders, Report, SMALL, Shards};
+use crate::auth::UserKey;
+use crate::event::Mark;
+use crate::projection::Recipients;
+use crate::socket::{Frame, Writer};
+
+/// A join that read its floor before the stream was found to be another one has ended by then.
+const JOINS_LAST: Duration = Duration::from_secs(30);
+/// When to look again whether the shards are through with what they have; they tell before.
+const SHARDS_TELL: Duration = Duration::from_secs(1);
+
+/// One socket as its room knows it.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) user: UserKey,
+    /// The token's `sub`, which `recipients` name.
+    pub(super) subject: Arc<str>,
+    pub(super) successor: Successor,
+    pub(super) seat: Seat,
+}
+
+/// The members of a room, and what is on its way to them.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    roster: Roster,
+    /// Of a large room.
+    shards: Option<Shards>,
+    /// Bytes that each queue may have got since it was last looked at them.
+    unseen: usize,
+    pressure: Pressure,
+    /// When the stream was last found to be another one.
+    anew: Option<Instant>,
+}
+
+/// Members by session, and by the subject that recipients name.
+#[derive(Debug, Default)]
+struct Roster {
+    by_session: HashMap<SessionId, Member>,
+    by_subject: HashMap<Arc<str>, Vec<SessionId>>,
+}
+
+impl Roster {
+    fn insert(&mut self, session: SessionId, member: Member) {
+        self.by_subject
+            .entry(Arc::clone(&member.subject))
+            .or_default()
+            .push(session);
+        self.by_session.insert(session, member);
+    }
+
+    fn remove(&mut self, session: SessionId) -> Option<Member> {
+        let member = self.by_session.remove(&session)?;
+        if let Some(sessions) = self.by_subject.get_mut(&member.subject) {
+            sessions.retain(|known| *known != session);
+            if sessions.is_empty() {
+                self.by_subject.remove(&member.subject);
+            }
+        }
+        Some(member)
+    }
+
+    fn len(&self) -> usize {
+        self.by_session.len()
+    }
+
+    fn seats(&self) -> impl Iterator<Item = (SessionId, &Seat)> {
+        let members = self.by_session.iter();
+        members.map(|(session, member)| (*session, &member.seat))
+    }
+
+    /// The sessions of those whom `recipients` name.
+    fn sessions(&self, recipients: &Recipients) -> impl Iterator<Item = SessionId> {
+        let users = match recipients {
+            Recipients::Everyone => None,
+            Recipients::Users(users) => Some(users),
+        };
+        users
+            .into_iter()
+            .flatten()
+            .filter_map(|user| self.by_subject.get(user.as_str()))
+            .flatten()
+            .copied()
+    }
+
+    /// How many members get some of `batch`, or more.
+    fn reached_at_most(&self, batch: &[Addressed]) -> usize {
+        let reached = batch.iter().map(|one| match &one.recipients {
+            Recipients::Everyone => self.len(),
+            Recipients::Users(users) => users.len(),
+        });
+        reached.sum()
+    }
+
+    /// Has each member that `round` names `given` what of it is above its floor, in order.
+    fn to_some(
+        &self,
+        round: &Round,
+        mut give: impl FnMut(SessionId, &Seat, Vec<Arc<Frame>>, &mut Sample),
+    ) {
+        let reached = round.batch.iter().flat_map(|one| {
+            let sessions = self.sessions(&one.recipients);
+            sessions.map(move |session| (session, one))
+        });
+        let mut reached: Vec<_> = reached.collect();
+        // Stable: each socket keeps their order.
+        reached.sort_by_key(|(session, _)| *session);
+        let mut sample = round.sample(reached.len());
+        for of_one in reached.chunk_by(|(one, _), (next, _)| one == next) {
+            let session = of_one.first().map(|(session, _)| *session);
+            let member = session.and_then(|session| self.by_session.get_key_value(&session));
+            let Some((session, Member { seat, .. })) = member else {
+                continue;
+            };
+            let above = of_one
+                .iter()
+                .filter(|(_, one)| seat.floor.is_below(one.mark));
+            let frames: Vec<_> = above.map(|(_, one)| Arc::clone(&one.frame)).collect();
+            if !frames.is_empty() {
+                give(*session, seat, frames, &mut sample);
+            }
+        }
+    }
+}
+
+impl Members {
+    pub(super) fn is_empty(&self) -> bool {
+        self.roster.by_session.is_empty()
+    }
+
+    pub(super) fn insert(&mut self, session: SessionId, member: Member) {
+        self.roster.insert(session, member);
+        self.reseat();
+    }
+
+    pub(super) fn get(&self, session: SessionId) -> Option<&Member> {
+        self.roster.by_session.get(&session)
+    }
+
+    pub(super) fn remove(&mut self, session: SessionId) -> Option<Member> {
+        let member = self.roster.remove(session)?;
+        self.reseat();
+        self.leave_shards();
+        Some(member)
+    }
+
+    fn reseat(&mut self) {
+        if let Some(shards) = &mut self.shards {
+            shards.reseat();
+        }
+    }
+
+    /// The floor of a socket that joins `now`, as it was read.
+    pub(super) fn floor(&self, mark: Mark, now: Instant) -> Floor {
+        Floor {
+            mark,
+            by_time: self
+                .anew
+                .is_some_and(|anew| now.saturating_duration_since(anew) < JOINS_LAST),
+        }
+    }
+
+    /// Whether there are so many that they are to stand in shards.
+    pub(super) fn want_shards(&self) -> bool {
+        self.shards.is_none() && self.roster.len() > LARGE
+    }
+
+    /// From now on they do.
+    pub(super) fn stand_in(&mut self, shards: Shards) {
+        self.shards = Some(shards);
+    }
+
+    /// A room that is small again has none, once they are through with what they have.
+    fn leave_shards(&mut self) {
+        let is_small = self.roster.len() < SMALL;
+        self.shards.take_if(|shards| is_small && shards.is_idle());
+    }
+
+    /// Gives each of a round's batch, in order, to the members that it is for and whose floor is below it, with one
+    /// write for each socket. Some of the deliveries of what is traced have spans: not always to the same ones, so
+    /// that each socket of a busy room is seen now and then. `None`: the shards have it.
+    pub(super) fn fan_out(&mut self, mut round: Round) -> Option<Round> {
+        self.unseen = self.unseen.saturating_add(round.bytes());
+        let Self { roster, shards, .. } = self;
+        // What they have goes first; then the room may write to a few sockets by itself.
+        if let Some(shards) = shards
+            && (!shards.is_idle() || roster.reached_at_most(&round.batch) > WRITES_A_TURN)
+        {
+            let mut orders = shards.orders(roster.seats());
+            give_by_orders(roster, &round, &mut orders);
+            shards.give(round, orders);
+            return None;
+        }
+        give_now(roster, &mut round);
+        Some(round)
+    }
+
+    /// What a shard tells next; without shards, nothing ever. `None` where the runtime is ending.
+    pub(super) async fn told(&mut self) -> Option<Report> {
+        match &mut self.shards {
+            Some(shards) => shards.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes note of a report.
+    pub(super) fn reported(&mut self, report: Report) {
+        if let Some(shards) = &mut self.shards {
+            shards.reported(report);
+        }
+    }
+
+    /// The next round, in order, that all shards are through with.
+    pub(super) fn finished(&mut self) -> Option<Round> {
+        let round = self.shards.as_mut()?.finished()?;
+        self.leave_shards();
+        Some(round)
+    }
+
+    /// Answers once all that was given out has come to its sockets.
+    pub(super) fn mark(&mut self, answer: oneshot::Sender<()>) {
+        match &mut self.shards {
+            Some(shards) => shards.mark(answer),
+            None => {
+                // Who asked may have run out of time.
+                let _ = answer.send(());
+            }
+        }
+    }
+
+    /// How many members `recipients` names.
+    pub(super) fn reached(&self, recipients: &Recipients) -> usize {
+        match recipients {
+            Recipients::Everyone => self.roster.len(),
+            Recipients::Users(_) => self.roster.sessions(recipients).count(),
+        }
+    }
+
+    /// Until when the fan-out waits for sockets that have not taken what it gave them; `None`: it goes on.
+    ///
+    /// It may go on for a quarter of the limit without a look, so that no queue overflows between two
+    /// looks for another reason than its socket's. In a large room what waits in the shards, which no look shows, is
+    /// a part of that quarter; for these it waits at nobody's cost.
+    pub(super) fn pressed(&mut self, now: Instant) -> Option<Instant> {
+        let bytes = self.limit() / 4;
+        let is_full = |shards: &Shards| shards.is_full(bytes);
+        if self.shards.as_ref().is_some_and(is_full) {
+            return Some(now + SHARDS_TELL);
+        }
+        if !self.is_pressed_by(0) {
+            return None;
+        }
+        let loads = self.roster.seats().map(|(_, seat)| seat.writer.load(now));
+        let until = self.pressure.judge(now, loads);
+        if until.is_none() {
+            self.unseen = 0;
+        }
+        until
+    }
+
+    /// Whether with so many bytes more it is time for a look at the queues.
+    pub(super) fn is_pressed_by(&self, bytes: usize) -> bool {
+        let part = if self.shards.is_some() { 8 } else { 4 };
+        self.unseen.saturating_add(bytes) >= self.limit() / part
+    }
+
+    /// Bytes that may wait for one socket, as things stand.
+    fn limit(&self) -> usize {
+        let one = self.roster.seats().next();
+        one.map_or(usize::MAX, |(_, seat)| seat.writer.limit())
+    }
+
+    /// Nothing more waits to be delivered.
+    pub(super) fn caught_up(&mut self) {
+        self.pressure.caught_up();
+    }
+
+    /// The stream is another one: of the sequences of all floors read so far nothing follows any more.
+    pub(super) fn refloor(&mut self, now: Instant) {
+        self.anew = Some(now);
+        for member in self.roster.by_session.values_mut() {
+            member.seat.floor.by_time = true;
+        }
+        self.reseat();
+    }
+
+    /// The queues of all members.
+    pub(super) fn writers(&self) -> Vec<Writer> {
+        let seats = self.roster.seats();
+        seats.map(|(_, seat)| seat.writer.clone()).collect()
+    }
+}
+
+fn give_now(roster: &Roster, round: &mut Round) {
+    let mut out = FanOut::default();
+    if round.is_for_all() {
+        let batch = round.batch.iter();
+        let frames: Vec<_> = batch.clone().map(|one| Arc::clone(&one.frame)).collect();
+        let marks = batch.map(|one| one.mark);
+        let mut sample = round.sample(roster.len());
+        out.push_to_all(&frames, &marks, roster.seats(), &mut sample);
+    } else {
+        roster.to_some(round, |session, seat, frames, sample| {
+            out.push(session, &seat.writer, &frames, sample);
+        });
+    }
+    round.out = out;
+    round.ended = Instant::now();
+}
+
+fn give_by_orders(roster: &Roster, round: &Round, orders: &mut Orders) {
+    if round.is_for_all() {
+        orders.give_all(&round.batch, round.sample(roster.len()));
+    } else {
+        roster.to_some(round, |session, seat, frames, sample| {
+            orders.give_one(session, seat.writer.clone(), frames, sample.split(1));
+        });
+    }
+}
