@@ -312,21 +312,6 @@ impl Leader {
         message.map(|message| self.raw(message)).transpose()
     }
 
-    /// The first message stored at `time` or later under `subject`, if there is one.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn next_since(
-        &self,
-        time: DateTime<Utc>,
-        subject: &str,
-    ) -> Result<Option<RawStored>, ReadError> {
-        let subject = self.names.subject(subject);
-        let request = json!({ "start_time": time, "next_by_subj": subject });
-        let message = self.get(&request).await?;
-        message.map(|message| self.raw(message)).transpose()
-    }
-
     /// The last message of exactly `subject`, if there is one.
     ///
     /// # Errors

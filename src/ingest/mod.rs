@@ -42,7 +42,7 @@ pub use self::notices::{Notice, Notices};
 pub use self::publish::{PubAck, PublishError, publish, stream_of};
 pub use self::raw::{NotStored, RawStored};
 pub use self::readable::{Looked, Readable, Way};
-pub use self::repair::{Position, Repair, Repaired, RepairedBatch, Repairer};
+pub use self::repair::{Repair, Repaired, RepairedBatch, Repairer};
 pub use self::sessions::{ClaimError, ClaimWriter};
 pub use self::sweep::{Known, Last, SweepAsk, SweepHandle, Sweeper, Swept};
 pub use self::unroutable::{Unroutable, UnroutableCounts};

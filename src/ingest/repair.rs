@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::warn;
 
@@ -30,15 +29,6 @@ const BATCH_BYTES: usize = 64 * 1024;
 const BATCHES: usize = 64;
 /// Pause before a read that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
-
-/// Where a repair begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Position {
-    /// Above this sequence.
-    Above(u64),
-    /// With the first message that was stored at this time or later.
-    Since(DateTime<Utc>),
-}
 
 /// What a repair has read.
 #[derive(Debug)]
@@ -69,7 +59,8 @@ impl Repaired {
 
 /// How far a repair has come.
 struct Progress {
-    from: Position,
+    /// All up to here is read.
+    done: u64,
     /// What was known of the stream and has not been looked for.
     known: Option<Mark>,
     end: Mark,
@@ -133,16 +124,16 @@ impl Repairer {
         }
     }
 
-    /// Begins to read all of `workspace` from `from`; the first batch comes without being asked for.
+    /// Begins to read all of `workspace` above the sequence `above`; the first batch comes without being asked for.
     /// It does not give up before the batch with the end, but where the stream turns out not to be the one
     /// that has `known`.
-    pub fn start(&self, workspace: WorkspaceSlug, from: Position, known: Mark) -> Repair {
+    pub fn start(&self, workspace: WorkspaceSlug, above: u64, known: Mark) -> Repair {
         let (more, asked) = mpsc::channel(1);
         let (tell, told) = mpsc::channel(1);
         let this = self.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = this.run(&workspace, (from, known), &tell, asked) => {}
+                () = this.run(&workspace, (above, known), &tell, asked) => {}
                 () = tell.closed() => {}
             }
         });
@@ -156,7 +147,7 @@ impl Repairer {
     async fn run(
         &self,
         workspace: &WorkspaceSlug,
-        (from, known): (Position, Mark),
+        (above, known): (u64, Mark),
         tell: &mpsc::Sender<Told>,
         mut asked: mpsc::Receiver<()>,
     ) {
@@ -164,7 +155,7 @@ impl Repairer {
             return;
         };
         let mut progress = Progress {
-            from,
+            done: above,
             known: Some(known),
             end,
         };
@@ -204,7 +195,7 @@ impl Repairer {
         progress: &mut Progress,
     ) -> Result<Repaired, RepairError> {
         let end = progress.end;
-        let (messages, upto) = self.read(workspace, progress.from, end.sequence).await?;
+        let (messages, upto) = self.read(workspace, progress.done, end.sequence).await?;
         // With the end everything before it is as it was when the end was read.
         let known = progress.known.filter(|known| *known != end);
         let (known, end_seen) = tokio::try_join!(
@@ -220,7 +211,7 @@ impl Repairer {
             return Ok(ended);
         }
         progress.known = None;
-        progress.from = Position::Above(upto);
+        progress.done = upto;
         let stored = |raw: RawStored| {
             // It was asked for no others, but a room delivers nothing that is not its own.
             let is_own = raw.is_of(workspace);
@@ -243,27 +234,22 @@ impl Repairer {
         })
     }
 
-    /// Reads one batch; returns it and up to where all has been read.
+    /// Reads one batch above `done`; returns it and up to where all has been read.
     async fn read(
         &self,
         workspace: &WorkspaceSlug,
-        from: Position,
+        done: u64,
         end: u64,
     ) -> Result<(Vec<RawStored>, u64), RepairError> {
+        if done >= end {
+            return Ok((Vec::new(), end));
+        }
         let subject = names::event(workspace, ">");
-        let (mut upto, mut batch) = match from {
-            Position::Above(done) if done >= end => return Ok((Vec::new(), end)),
-            Position::Above(done) => {
-                let next = self
-                    .direct
-                    .next_by_subject(done + 1, BATCH, BATCH_BYTES, &subject);
-                (done, next.await?)
-            }
-            Position::Since(time) => {
-                let next = self.direct.next_since(time, BATCH, BATCH_BYTES, &subject);
-                (0, next.await?)
-            }
-        };
+        let mut upto = done;
+        let mut batch = self
+            .direct
+            .next_by_subject(done + 1, BATCH, BATCH_BYTES, &subject)
+            .await?;
         let mut messages = Vec::new();
         loop {
             match batch.next().await {
@@ -284,12 +270,7 @@ impl Repairer {
             return Ok((messages, upto));
         }
         // The replica has no more, but it may lag: only the leader's word is final.
-        let next = match from {
-            // Not from the first sequence on: a restored stream may hold much from before.
-            Position::Since(time) if upto == 0 => self.leader.next_since(time, &subject).await?,
-            _ => self.leader.next(upto + 1, &subject).await?,
-        };
-        match next {
+        match self.leader.next(upto + 1, &subject).await? {
             Some(raw) if raw.sequence <= end => {
                 upto = raw.sequence;
                 messages.push(raw);

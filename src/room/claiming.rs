@@ -64,11 +64,12 @@ impl Room {
             user,
             subject,
             writer,
+            asked,
             floor,
             claim,
             successor,
         } = attach;
-        let floor = self.members.floor(floor, Instant::now());
+        let floor = self.members.floor(floor, asked);
         self.members.insert(
             session,
             Member {

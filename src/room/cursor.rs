@@ -25,16 +25,8 @@ pub struct Cursor {
     watermark: Mark,
     /// Of each the last sequence, and the latest store time.
     last_by_subject: HashMap<Box<str>, Mark>,
-    /// The highest known to be in the stream: delivered, at the watermark, or its last when it was found
-    /// to be another one.
+    /// The highest known to be in the stream: delivered, or at the watermark.
     highest: Mark,
-    /// The latest store time seen; by the clocks of more than one leader.
-    latest: DateTime<Utc>,
-    /// The latest store time of what was delivered and is at or below the watermark.
-    proven: DateTime<Utc>,
-    /// The stream is another one than before: times say what was delivered, until all of it is read. The
-    /// latest store time seen before that.
-    by_time: Option<DateTime<Utc>>,
 }
 
 /// What to do with a live message.
@@ -55,41 +47,7 @@ impl Cursor {
             watermark: floor,
             last_by_subject: HashMap::new(),
             highest: floor,
-            latest: floor.time,
-            proven: floor.time,
-            by_time: None,
         }
-    }
-
-    /// The stream was made anew or restored, and gives sequences a second time. What it holds is to be
-    /// read from [`Cursor::unread_since`] on; what of that was delivered before, the times tell. When
-    /// `known` was the latest time seen, `last` was the stream's last message: what says that one was
-    /// stored later was no message of this stream.
-    pub fn begin_anew(&mut self, known: DateTime<Utc>, last: Mark) {
-        let bounded = |time: DateTime<Utc>| {
-            if time <= known {
-                time.min(last.time)
-            } else {
-                time
-            }
-        };
-        self.by_time = self.by_time.max(Some(self.latest));
-        self.latest = bounded(self.latest);
-        self.proven = bounded(self.proven);
-        self.watermark = Mark {
-            sequence: 0,
-            time: self.proven,
-        };
-        self.highest = last;
-        for last in self.last_by_subject.values_mut() {
-            last.sequence = 0;
-            last.time = bounded(last.time);
-        }
-    }
-
-    /// From when on the stream is to be read, where no sequence says it.
-    pub fn unread_since(&self) -> Option<DateTime<Utc>> {
-        self.by_time.map(|_| self.proven)
     }
 
     /// V: every event of the workspace up to it is delivered or known not to be there.
@@ -110,10 +68,7 @@ impl Cursor {
     /// Whether a later event, of whatever subject, has been delivered: a delivery of `message` now
     /// would come late.
     pub fn is_late(&self, message: Mark) -> bool {
-        match self.by_time {
-            Some(before) => message.time < self.latest.max(before),
-            None => message.sequence < self.highest.sequence,
-        }
+        message.sequence < self.highest.sequence
     }
 
     /// Whether `message` contradicts what is known: either the stream was rewound, or the clocks of two
@@ -123,14 +78,8 @@ impl Cursor {
         message.contradicts(self.watermark) || last.is_some_and(|last| message.contradicts(*last))
     }
 
-    /// The latest store time seen.
-    pub fn latest(&self) -> DateTime<Utc> {
-        self.latest
-    }
-
     /// What was stored at `time` is at or below the watermark: by a clock that is ahead of its.
     pub fn saw(&mut self, time: DateTime<Utc>) {
-        self.latest = self.latest.max(time);
         self.watermark.time = self.watermark.time.max(time);
     }
 
@@ -147,13 +96,6 @@ impl Cursor {
 
     /// Whether a message that was read from the stream in order is still to be delivered.
     pub fn is_new(&self, subject: &str, message: Mark) -> bool {
-        if self.by_time.is_some() {
-            let last = self.last_by_subject.get(subject);
-            let time = last.map_or(self.proven, |last| last.time);
-            if message.time <= time {
-                return false;
-            }
-        }
         message.sequence > self.seen(subject)
     }
 
@@ -162,7 +104,6 @@ impl Cursor {
         if message.sequence > self.highest.sequence {
             self.highest = message;
         }
-        self.latest = self.latest.max(message.time);
         if message.sequence <= self.watermark.sequence {
             return;
         }
@@ -178,36 +119,24 @@ impl Cursor {
         }
     }
 
-    /// All that is at or below `message` has been read from the stream. While times tell what was delivered,
-    /// that says nothing before all is read.
-    pub fn read(&mut self, message: Mark) {
-        if self.by_time.is_none() {
-            self.advance(message);
-        }
-    }
-
     /// Moves V up to `watermark`; a lower one changes nothing.
     pub fn advance(&mut self, watermark: Mark) {
-        let before = self.watermark.sequence;
-        if watermark.sequence < before || watermark.sequence == before && self.by_time.is_none() {
+        if watermark.sequence <= self.watermark.sequence {
             return;
         }
-        self.by_time = None;
-        let time = watermark.time.max(self.watermark.time);
-        self.watermark.sequence = watermark.sequence;
         // The server's word counts more than a message's.
         if watermark.sequence >= self.highest.sequence {
             self.highest = watermark;
         }
-        let proven = &mut self.proven;
+        let mut time = watermark.time.max(self.watermark.time);
         self.last_by_subject.retain(|_, last| {
             let is_above = last.sequence > watermark.sequence;
             if !is_above {
-                *proven = last.time.max(*proven);
+                time = last.time.max(time);
             }
             is_above
         });
-        self.watermark.time = time.max(self.proven);
+        self.watermark = Mark { time, ..watermark };
     }
 
     fn seen(&self, subject: &str) -> u64 {
@@ -237,28 +166,6 @@ mod tests {
     /// An event's place; a later one is stored a moment later.
     fn at(sequence: u64) -> Mark {
         mark(sequence, sequence.cast_signed())
-    }
-
-    #[test]
-    fn in_a_stream_made_anew_the_times_tell_what_was_delivered() {
-        let mut cursor = Cursor::new(mark(10, 10));
-        // 11 of `a` is lost; 12 of `b` comes. Then the stream is restored, and stores more.
-        cursor.delivered("b", mark(12, 12));
-        cursor.begin_anew(mark(12, 12).time, mark(13, 15));
-        assert_eq!(cursor.unread_since(), Some(mark(0, 10).time));
-        for (subject, message, new) in [
-            ("b", mark(10, 10), false),
-            ("a", mark(11, 11), true),
-            ("b", mark(12, 12), false),
-            ("b", mark(13, 15), true),
-        ] {
-            assert_eq!(cursor.is_new(subject, message), new, "{message:?}");
-            if new {
-                cursor.delivered(subject, message);
-            }
-        }
-        cursor.advance(mark(13, 15));
-        assert_eq!(cursor.offer("b", mark(14, 16), 13), Offer::Deliver);
     }
 
     #[test]

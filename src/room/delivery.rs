@@ -78,14 +78,14 @@ impl Room {
             // It may have lost claims too.
             Effect::Reconnected => self.doubt_claims(Instant::now()),
             Effect::Repair {
-                from,
+                above,
                 known,
                 reason,
             } => {
                 debug!(workspace = %self.workspace, reason, "repair begun");
                 self.context.metrics.repair(reason);
                 let workspace = self.workspace.clone();
-                self.repair = Some(self.context.repairer.start(workspace, from, known));
+                self.repair = Some(self.context.repairer.start(workspace, above, known));
             }
             Effect::NextBatch => {
                 if let Some(repair) = &mut self.repair {
@@ -102,18 +102,18 @@ impl Room {
                     "events aged out before they could be read, some may be lost"
                 );
             }
-            Effect::Anew(ref stream) => self.anew(stream),
+            Effect::OtherStream(ref stream) => self.follow_other(stream),
         }
     }
 
-    fn anew(&mut self, stream: &StreamState) {
+    fn follow_other(&mut self, stream: &StreamState) {
         warn!(
             workspace = %self.workspace,
             created = %stream.created,
             last_sequence = stream.last_sequence,
-            "stream was made anew or restored, following it from what was stored last"
+            "stream was made anew or restored, following it from its last message; events stored in it before may be missing"
         );
-        self.members.refloor(Instant::now());
+        self.members.forget_floors(Instant::now());
         // Theirs may be of the stream that is no more: what there is now will be delivered.
         for (sequence, _) in &mut self.barriers {
             *sequence = stream.last_sequence;

@@ -15,6 +15,7 @@ use crate::telemetry::{EventTrace, FanOutTrace};
 /// Writes without a pause, some: one that does not wait spends none of the runtime's budget for a task, and
 /// others have a turn within a millisecond or two.
 pub(super) const WRITES_A_TURN: usize = 128;
+
 /// A notification on its way to the members that it is for.
 #[derive(Debug)]
 pub(super) struct Addressed {
@@ -30,16 +31,8 @@ pub(super) struct Addressed {
 pub(super) struct Seat {
     /// Shared with the socket's task.
     pub(super) writer: Writer,
-    /// Only what is stored above it is for this socket.
-    pub(super) floor: Floor,
-}
-
-/// What separates, for one socket, the events from before it asked to join from those after.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Floor {
-    pub(super) mark: Mark,
-    /// The stream may be another one than the floor was read from: its sequence says nothing.
-    pub(super) by_time: bool,
+    /// Only what is stored above this sequence is for this socket.
+    pub(super) floor: u64,
 }
 
 /// Notifications that are given out together, and what became of them.
@@ -109,16 +102,6 @@ impl Addressed {
     }
 }
 
-impl Floor {
-    pub(super) fn is_below(&self, event: Mark) -> bool {
-        if self.by_time {
-            self.mark.time < event.time
-        } else {
-            self.mark.sequence < event.sequence
-        }
-    }
-}
-
 impl Round {
     /// Whether it is for all members.
     pub(super) fn is_for_all(&self) -> bool {
@@ -160,7 +143,7 @@ impl FanOut {
         sample: &mut Sample,
     ) {
         for (session, seat) in seats {
-            if marks.clone().all(|mark| seat.floor.is_below(mark)) {
+            if marks.clone().all(|mark| seat.floor < mark.sequence) {
                 self.push(session, &seat.writer, frames, sample);
                 continue;
             }
@@ -168,7 +151,7 @@ impl FanOut {
             let above = frames
                 .iter()
                 .zip(marks.clone())
-                .filter(|(_, mark)| seat.floor.is_below(*mark));
+                .filter(|(_, mark)| seat.floor < mark.sequence);
             let frames: Vec<_> = above.map(|(frame, _)| Arc::clone(frame)).collect();
             self.push(session, &seat.writer, &frames, sample);
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -120,6 +121,8 @@ pub(super) struct Attach {
     pub(super) user: UserKey,
     pub(super) subject: Arc<str>,
     pub(super) writer: Writer,
+    /// When the join asked, which was before its floor was read.
+    pub(super) asked: Instant,
     pub(super) floor: Mark,
     pub(super) claim: u64,
     pub(super) successor: Successor,

@@ -96,7 +96,8 @@ impl Rooms {
         request: JoinRequest,
         steps: &mut Steps,
     ) -> Result<Membership, JoinError> {
-        let deadline = Instant::now() + DEADLINE;
+        let asked = Instant::now();
+        let deadline = asked + DEADLINE;
         let entrance = self.enter(&request.workspace);
         let room = entrance.room();
         let claims = &self.context().claims;
@@ -156,6 +157,7 @@ impl Rooms {
                 user: request.user,
                 subject: request.subject,
                 writer: request.writer,
+                asked: asked.into_std(),
                 floor,
                 claim,
                 successor: Arc::clone(&membership.successor),

@@ -322,7 +322,6 @@ async fn give_out(order: Order, out: &mut FanOut, turn: &mut Turn) {
 mod tests {
     use super::*;
     use crate::projection::Recipients;
-    use crate::room::fan_out::Floor;
 
     fn mark(sequence: u64) -> Mark {
         Mark {
@@ -335,10 +334,7 @@ mod tests {
         let seat = |number| {
             let seat = Seat {
                 writer: Writer::new(usize::MAX, Arc::default()),
-                floor: Floor {
-                    mark: mark(0),
-                    by_time: false,
-                },
+                floor: 0,
             };
             (SessionId::from_u128(number), seat)
         };

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::super::cursor::Cursor;
 use super::{Asked, Effect, Follower};
 use crate::event::Mark;
 use crate::ingest::{Known, Last, Seen, StreamState};
@@ -10,8 +11,8 @@ use crate::ingest::{Known, Last, Seen, StreamState};
 pub(super) enum Identity {
     Same,
     Other,
-    /// Either another stream, or the word of a leader that is none any more.
-    Unclear,
+    /// Shorter or older: either another one, or as a leader has it that is none any more.
+    Shorter,
     /// It was asked before there was a doubt.
     Outdated,
 }
@@ -70,7 +71,7 @@ impl Follower {
         }
         if stream.created < known || stream.last_sequence < asked.newest {
             return if stream.is_replicated {
-                Identity::Unclear
+                Identity::Shorter
             } else {
                 Identity::Other
             };
@@ -82,16 +83,17 @@ impl Follower {
         Identity::Same
     }
 
-    pub(super) fn begin_anew(&mut self, asked: Asked, stream: &StreamState, now: Instant) {
-        self.cursor.begin_anew(asked.latest, stream.last());
+    /// Follows another stream, from its last message on.
+    pub(super) fn restart(&mut self, stream: &StreamState, now: Instant) {
+        self.cursor = Cursor::new(stream.last());
         self.incarnation = Some(stream.created);
         self.heard = None;
         self.is_rewound = false;
         self.is_doubted = false;
-        self.unclear_since = None;
-        // The repair reads them: it begins after they were heard.
+        self.shorter_since = None;
+        // The repair reads what of it is of this stream: it begins after they were heard.
         self.hold.clear();
-        self.effects.push_back(Effect::Anew(*stream));
+        self.effects.push_back(Effect::OtherStream(*stream));
         self.repair("anew");
         self.sweep.done(now);
     }

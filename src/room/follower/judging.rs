@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use super::identity::Identity;
-use super::{Effect, Follower, Phase, UNCLEAR};
+use super::{Effect, Follower, LOOK_AGAIN, Phase};
 use crate::ingest::{Last, Seen, StreamState};
 
 /// Something found missing that is younger than this may still be on its way.
@@ -36,7 +36,7 @@ impl Follower {
         }
         match self.identity(asked, stream, seen) {
             Identity::Same => {
-                self.unclear_since = None;
+                self.shorter_since = None;
                 // By a leader whose clock was ahead.
                 if let Some(misplaced) = misplaced {
                     self.cursor.saw(misplaced.time);
@@ -49,13 +49,13 @@ impl Follower {
                     self.sweep.again();
                 }
             }
-            Identity::Other => self.begin_anew(asked, stream, now),
-            Identity::Unclear => {
-                let since = *self.unclear_since.get_or_insert(now);
+            Identity::Other => self.restart(stream, now),
+            Identity::Shorter => {
+                let since = *self.shorter_since.get_or_insert(now);
                 if now.saturating_duration_since(since) < BELIEVED_AFTER {
-                    self.sweep.look_again(now, UNCLEAR);
+                    self.sweep.look_again(now, LOOK_AGAIN);
                 } else {
-                    self.begin_anew(asked, stream, now);
+                    self.restart(stream, now);
                 }
             }
             Identity::Outdated => self.sweep.again(),

@@ -16,10 +16,10 @@ use super::cursor::{Cursor, Offer};
 use super::hold::{Hold, HoldBudget};
 use super::schedule::Schedule;
 use crate::event::{Mark, StoredMessage};
-use crate::ingest::{Known, Live, Position, Repaired, StreamState};
+use crate::ingest::{Known, Live, Repaired, StreamState};
 
 /// How often it is looked again, by all rooms, at a leader that cannot be right or is none any more.
-const UNCLEAR: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Events above the watermark that ask for a sweep: a repair would read them all again.
 const EVENTS_MAX: u64 = 10_000;
 /// Subjects tracked above the watermark that ask for a sweep, which forgets them.
@@ -33,9 +33,9 @@ pub(super) type Reason = &'static str;
 pub(super) enum Effect {
     /// Ask for a sweep, and whether the stream still has this event where it was.
     Sweep { urgent: bool, known: Option<Known> },
-    /// Begin to read the stream that has this event; what is read goes to [`Follower::repaired`].
+    /// Begin to read what is above this in the stream that has this event; what is read goes to [`Follower::repaired`].
     Repair {
-        from: Position,
+        above: u64,
         known: Mark,
         reason: Reason,
     },
@@ -47,9 +47,9 @@ pub(super) enum Effect {
     Duplicate,
     /// These sequences aged out before they could be read.
     AgedOut { from: u64, to: u64 },
-    /// The stream is another one than before: sockets that are there get what was stored in it after
-    /// their floor's time.
-    Anew(StreamState),
+    /// The stream is another one than before, and is followed from its last message on: what was stored in it
+    /// before that is not delivered.
+    OtherStream(StreamState),
 }
 
 /// One message to be delivered.
@@ -101,8 +101,8 @@ pub(super) struct Follower {
     is_rewound: bool,
     /// The stream is to be asked whether it still has the last that is known of it.
     is_doubted: bool,
-    /// Since when the stream seems to be another one without a proof.
-    unclear_since: Option<Instant>,
+    /// Since when the stream seems to be shorter, or older, than it was.
+    shorter_since: Option<Instant>,
     /// When something was first found missing that might still be on its way.
     missing_since: Option<Instant>,
     /// The live message before which something was found missing last.
@@ -119,7 +119,6 @@ pub(super) struct Follower {
 struct Asked {
     epoch: u64,
     newest: u64,
-    latest: DateTime<Utc>,
     /// Nothing has said since that the stream was rewound.
     compares: bool,
     /// It was to be seen whether the stream has the last that is known of it.
@@ -145,7 +144,7 @@ impl Follower {
             heard: None,
             is_rewound: false,
             is_doubted: false,
-            unclear_since: None,
+            shorter_since: None,
             missing_since: None,
             gap: None,
             sweep: Schedule::new(share, now),
@@ -255,7 +254,6 @@ impl Follower {
                 .heard
                 .map_or(0, |heard| heard.sequence)
                 .max(self.cursor.highest().sequence),
-            latest: self.cursor.latest(),
             compares: self.is_rewound,
             doubts: self.is_doubted,
         });
@@ -314,7 +312,7 @@ impl Follower {
                         Some(end) => self.end_repair(end, now),
                         None => {
                             if let Some(last) = repairing.last.take() {
-                                self.cursor.read(last);
+                                self.cursor.advance(last);
                             }
                             if !std::mem::replace(&mut repairing.asked, true) {
                                 self.effects.push_back(Effect::NextBatch);
@@ -358,7 +356,7 @@ impl Follower {
                     // more, or that was deleted, or the message is none of the stream's.
                     self.gap = None;
                     self.phase = Phase::Suspect("gap");
-                    self.sweep.look_again(now, UNCLEAR);
+                    self.sweep.look_again(now, LOOK_AGAIN);
                 } else {
                     self.repair("gap");
                 }
@@ -395,10 +393,6 @@ impl Follower {
     /// Begins to read everything that is not delivered; live messages are held meanwhile.
     fn repair(&mut self, reason: Reason) {
         let known = self.cursor.highest();
-        let from = match self.cursor.unread_since() {
-            Some(time) => Position::Since(time),
-            None => Position::Above(self.cursor.watermark()),
-        };
         self.phase = Phase::Repairing(Repairing {
             reason,
             batch: VecDeque::new(),
@@ -407,7 +401,7 @@ impl Follower {
             end: None,
         });
         self.effects.push_back(Effect::Repair {
-            from,
+            above: self.cursor.watermark(),
             known,
             reason,
         });

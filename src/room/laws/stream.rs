@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::Draw;
 use crate::event::{Mark, StoredMessage, WorkspaceSlug};
-use crate::ingest::{Known, Last, Live, Position, Repaired, RepairedBatch, Seen, StreamState};
+use crate::ingest::{Known, Last, Live, Repaired, RepairedBatch, Seen, StreamState};
 use crate::room::follower::{Effect, Follower};
 use crate::room::hold::HoldBudget;
 
@@ -82,7 +82,7 @@ pub(super) struct Stream {
 
 /// A repair under way.
 struct Repair {
-    from: Position,
+    above: u64,
     known: Option<Mark>,
     /// Read with the first batch.
     end: Option<Mark>,
@@ -337,15 +337,11 @@ impl Stream {
             },
             |event| event.mark,
         ));
-        let wanted = |event: &&Stored| match repair.from {
-            Position::Above(done) => event.mark.sequence > done,
-            Position::Since(time) => event.mark.time >= time,
-        };
         let read: Vec<&Stored> = self
             .stored
             .iter()
             .filter(|event| event.subject < OTHERS)
-            .filter(wanted)
+            .filter(|event| event.mark.sequence > repair.above)
             .filter(|event| event.mark.sequence <= end.sequence)
             .take(most)
             .collect();
@@ -367,7 +363,7 @@ impl Stream {
             end: is_last.then_some(end),
         };
         if let Some(last) = read.last() {
-            repair.from = Position::Above(last.mark.sequence);
+            repair.above = last.mark.sequence;
         }
         if !is_last {
             self.repair = Some(repair);
@@ -389,19 +385,27 @@ impl Stream {
         while let Some(effect) = self.follower.effect() {
             match effect {
                 Effect::Sweep { known, .. } => self.sweep = Some((known, None)),
-                Effect::Repair { from, known, .. } => {
+                Effect::Repair { above, known, .. } => {
                     self.repair = Some(Repair {
-                        from,
+                        above,
                         known: Some(known),
                         end: None,
                     });
                     self.wants_batch = true;
                 }
                 Effect::NextBatch => self.wants_batch = self.repair.is_some(),
-                Effect::Reconnected
-                | Effect::Duplicate
-                | Effect::AgedOut { .. }
-                | Effect::Anew(_) => {}
+                Effect::OtherStream(stream) => {
+                    // What it was found with may be missing.
+                    let last = stream.last_sequence;
+                    let found = self
+                        .stored
+                        .iter()
+                        .filter(|event| event.mark.sequence <= last);
+                    for event in found {
+                        self.owed.remove(&event.number);
+                    }
+                }
+                Effect::Reconnected | Effect::Duplicate | Effect::AgedOut { .. } => {}
             }
         }
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::SessionId;
-use super::fan_out::{Addressed, FanOut, Floor, Round, Sample, Seat, WRITES_A_TURN};
+use super::fan_out::{Addressed, FanOut, Round, Sample, Seat, WRITES_A_TURN};
 use super::join::Successor;
 use super::pressure::Pressure;
 use super::shards::{LARGE, Orders, Report, SMALL, Shards};
@@ -19,8 +19,6 @@ use crate::event::Mark;
 use crate::projection::Recipients;
 use crate::socket::{Frame, Writer};
 
-/// A join that read its floor before the stream was found to be another one has ended by then.
-const JOINS_LAST: Duration = Duration::from_secs(30);
 /// When to look again whether the shards are through with what they have; they tell before.
 const SHARDS_TELL: Duration = Duration::from_secs(1);
 
@@ -43,8 +41,8 @@ pub(super) struct Members {
     /// Bytes that each queue may have got since it was last looked at them.
     unseen: usize,
     pressure: Pressure,
-    /// When the stream was last found to be another one.
-    anew: Option<Instant>,
+    /// When the stream was last found to be another one than before.
+    other_since: Option<Instant>,
 }
 
 /// Members by session, and by the subject that recipients name.
@@ -128,7 +126,7 @@ impl Roster {
             };
             let above = of_one
                 .iter()
-                .filter(|(_, one)| seat.floor.is_below(one.mark));
+                .filter(|(_, one)| seat.floor < one.mark.sequence);
             let frames: Vec<_> = above.map(|(_, one)| Arc::clone(&one.frame)).collect();
             if !frames.is_empty() {
                 give(*session, seat, frames, &mut sample);
@@ -164,13 +162,12 @@ impl Members {
         }
     }
 
-    /// The floor of a socket that joins `now`, as it was read.
-    pub(super) fn floor(&self, mark: Mark, now: Instant) -> Floor {
-        Floor {
-            mark,
-            by_time: self
-                .anew
-                .is_some_and(|anew| now.saturating_duration_since(anew) < JOINS_LAST),
+    /// The floor of a socket that asked to join `since`, and read this one. It may be of a stream that is no more: then
+    /// there is none, since what the room delivers of another one was stored after the join asked.
+    pub(super) fn floor(&self, floor: Mark, since: Instant) -> u64 {
+        match self.other_since {
+            Some(other_since) if since < other_since => 0,
+            _ => floor.sequence,
         }
     }
 
@@ -289,11 +286,11 @@ impl Members {
         self.pressure.caught_up();
     }
 
-    /// The stream is another one: of the sequences of all floors read so far nothing follows any more.
-    pub(super) fn refloor(&mut self, now: Instant) {
-        self.anew = Some(now);
+    /// The stream is another one from `now` on, followed from its last message: no floor read so far means anything in it.
+    pub(super) fn forget_floors(&mut self, now: Instant) {
+        self.other_since = Some(now);
         for member in self.roster.by_session.values_mut() {
-            member.seat.floor.by_time = true;
+            member.seat.floor = 0;
         }
         self.reseat();
     }

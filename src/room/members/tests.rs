@@ -35,10 +35,7 @@ fn join_with(
             successor: Successor::default(),
             seat: Seat {
                 writer: writer.clone(),
-                floor: Floor {
-                    mark: mark(floor),
-                    by_time: false,
-                },
+                floor,
             },
         },
     );
@@ -156,7 +153,7 @@ enum Step {
     /// So many events for these, or for all, come together.
     Events(Option<BTreeSet<usize>>, u64),
     /// The stream is found to be another one.
-    Refloor,
+    OtherStream,
     /// The shards have the time to do all that they have.
     Settle,
 }
@@ -168,7 +165,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (1usize..200).prop_map(Step::Leave),
         2 => Just(Step::Replace),
         8 => (users, 1u64..4).prop_map(|(users, count)| Step::Events(users, count)),
-        1 => Just(Step::Refloor),
+        1 => Just(Step::OtherStream),
         1 => Just(Step::Settle),
     ];
     prop::collection::vec(step, 1..30)
@@ -231,7 +228,7 @@ impl Model {
                     self.delivered += round.out.delivered;
                 }
             }
-            Step::Refloor => self.members.refloor(Instant::now()),
+            Step::OtherStream => self.members.forget_floors(Instant::now()),
             Step::Settle => self.settle().await,
         }
     }
