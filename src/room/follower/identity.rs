@@ -84,8 +84,11 @@ impl Follower {
     }
 
     /// Follows another stream, from its last message on.
-    pub(super) fn restart(&mut self, stream: &StreamState, now: Instant) {
-        self.cursor = Cursor::new(stream.last());
+    pub(super) fn restart(&mut self, asked: Asked, stream: &StreamState, now: Instant) {
+        let last = stream.last();
+        // What fitted in was delivered meanwhile. The repair finds out if it was of the stream before.
+        let is_newer = |mark: &Mark| mark.sequence > last.sequence && mark.time > last.time;
+        self.cursor = Cursor::new(asked.delivered.filter(is_newer).unwrap_or(last));
         self.incarnation = Some(stream.created);
         self.heard = None;
         self.is_rewound = false;

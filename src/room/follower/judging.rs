@@ -49,13 +49,13 @@ impl Follower {
                     self.sweep.again();
                 }
             }
-            Identity::Other => self.restart(stream, now),
+            Identity::Other => self.restart(asked, stream, now),
             Identity::Shorter => {
                 let since = *self.shorter_since.get_or_insert(now);
                 if now.saturating_duration_since(since) < BELIEVED_AFTER {
                     self.sweep.look_again(now, LOOK_AGAIN);
                 } else {
-                    self.restart(stream, now);
+                    self.restart(asked, stream, now);
                 }
             }
             Identity::Outdated => self.sweep.again(),

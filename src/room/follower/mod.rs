@@ -123,6 +123,8 @@ struct Asked {
     compares: bool,
     /// It was to be seen whether the stream has the last that is known of it.
     doubts: bool,
+    /// The highest that was delivered since.
+    delivered: Option<Mark>,
 }
 
 impl Follower {
@@ -256,6 +258,7 @@ impl Follower {
                 .max(self.cursor.highest().sequence),
             compares: self.is_rewound,
             doubts: self.is_doubted,
+            delivered: None,
         });
         self.sweep.asked(now);
         let known = self.known();
@@ -382,6 +385,12 @@ impl Follower {
 
     fn note(&mut self, message: &StoredMessage, now: Instant) {
         self.cursor.delivered(&message.subject, message.mark());
+        if let Some(asked) = &mut self.asked {
+            let delivered = asked.delivered.get_or_insert(message.mark());
+            if message.sequence > delivered.sequence {
+                *delivered = message.mark();
+            }
+        }
         self.events += 1;
         // A repair ends where a sweep would begin.
         let is_full = self.events >= EVENTS_MAX || self.cursor.tracked() > TRACKED_MAX;

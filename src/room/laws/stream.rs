@@ -394,15 +394,14 @@ impl Stream {
                     self.wants_batch = true;
                 }
                 Effect::NextBatch => self.wants_batch = self.repair.is_some(),
-                Effect::OtherStream(stream) => {
-                    // What it was found with may be missing.
-                    let last = stream.last_sequence;
-                    let found = self
-                        .stored
-                        .iter()
-                        .filter(|event| event.mark.sequence <= last);
-                    for event in found {
-                        self.owed.remove(&event.number);
+                Effect::OtherStream(_) => {
+                    assert!(self.incarnations > 0, "the stream is the same");
+                    // What was stored before it was found may be missing.
+                    let found = self.follower.watermark();
+                    for event in &self.stored {
+                        if event.mark.sequence <= found {
+                            self.owed.remove(&event.number);
+                        }
                     }
                 }
                 Effect::Reconnected | Effect::Duplicate | Effect::AgedOut { .. } => {}
