@@ -96,8 +96,7 @@ impl Rooms {
         request: JoinRequest,
         steps: &mut Steps,
     ) -> Result<Membership, JoinError> {
-        let asked = Instant::now();
-        let deadline = asked + DEADLINE;
+        let deadline = Instant::now() + DEADLINE;
         let entrance = self.enter(&request.workspace);
         let room = entrance.room();
         let claims = &self.context().claims;
@@ -157,7 +156,7 @@ impl Rooms {
                 user: request.user,
                 subject: request.subject,
                 writer: request.writer,
-                asked: asked.into_std(),
+                asked: (deadline - DEADLINE).into_std(),
                 floor,
                 claim,
                 successor: Arc::clone(&membership.successor),

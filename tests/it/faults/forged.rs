@@ -184,7 +184,15 @@ async fn a_forged_place_in_the_stream_holds_a_room_up_for_seconds_and_not_for_go
     sent.await.expect("sent");
     client.flush().await.expect("sent");
     assert_eq!(ann.notification().await["title"], "forged");
-    // Other subjects' events come all the same, once the room knows that the stream does not reach so far.
+    // The room notices by the next event that the stream does not reach so far, and follows it from there on.
+    publisher
+        .event("acme.custom.b", &json!({ "title": "missing" }))
+        .await;
+    let noticed = eventually(PATIENCE, async || {
+        let repairs = gateway.metric("herald_repairs_total", "reason=\"anew\"");
+        repairs.await >= 1.0
+    });
+    assert!(noticed.await, "{}", gateway.output());
     publisher
         .event("acme.custom.b", &json!({ "title": "other" }))
         .await;
