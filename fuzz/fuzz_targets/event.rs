@@ -95,7 +95,10 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(json["timestamp"], "2025-11-24T16:00:00.123Z");
     if json["metadata"].is_object() {
         let own = |name: &str| json["metadata"][name].as_str().unwrap_or_default();
-        assert_eq!(format!("ws.acme.{}", own("event")), message.subject.as_str());
+        assert_eq!(
+            format!("ws.acme.{}", own("event")),
+            message.subject.as_str()
+        );
         assert!(is_traceparent(own("traceparent")));
     }
     if message.headers.is_none() {
