@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::measure::{Phase, Processes, phase};
 use crate::publish::{Pace, Publisher, plan};
-use crate::round::{Round, SHARES, short};
+use crate::round::{FAULTS, Round, SHARES, short};
 use crate::slot::Seat;
 use crate::sockets::Sockets;
 use crate::stored::{Stored, Stream};
@@ -259,14 +259,9 @@ impl Outcome {
                 "delivered",
                 &format!("{} of {}", count("delivered"), count("expected")),
             );
-            for fault in [
-                "missing",
-                "duplicate",
-                "out_of_order",
-                "foreign",
-                "not_stored",
-            ] {
-                if count(fault) > 0.0 {
+            for fault in FAULTS {
+                // Those that were closed are told by their codes.
+                if fault != "closed" && count(fault) > 0.0 {
                     line(&fault.replace('_', " "), &count(fault).to_string());
                 }
             }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::chart::{Chart, Series};
-use crate::round::{Round, SHARES, short};
+use crate::round::{FAULTS, Round, SHARES, short};
 use crate::scenario::Scenario;
 use crate::{Error, say};
 
@@ -174,15 +174,6 @@ const CONNECT_COLUMNS: [(&str, &str, bool); 6] = [
     ("connect_p50_ms", "p50 ms", false),
     ("connect_p99_ms", "p99 ms", false),
     ("connect_max_ms", "max", false),
-];
-/// Behind them: what should be none.
-const FAULTS: [&str; 6] = [
-    "missing",
-    "duplicate",
-    "out_of_order",
-    "foreign",
-    "not_stored",
-    "closed",
 ];
 
 impl Report {

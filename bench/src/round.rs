@@ -15,6 +15,16 @@ const BUSY: f64 = 0.9;
 pub(crate) const SHARES: [(&str, f64); 4] =
     [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)];
 
+/// What should be none, as it is named.
+pub(crate) const FAULTS: [&str; 6] = [
+    "missing",
+    "duplicate",
+    "out_of_order",
+    "foreign",
+    "not_stored",
+    "closed",
+];
+
 /// One measurement.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Round {
@@ -158,14 +168,7 @@ impl Round {
                 words.push(format!("{} {unit}", short(value)));
             }
         }
-        for name in [
-            "missing",
-            "duplicate",
-            "out_of_order",
-            "foreign",
-            "not_stored",
-            "closed",
-        ] {
+        for name in FAULTS {
             if let Some(count) = self.get(name).filter(|count| *count > 0.0) {
                 words.push(format!("{count} {name}"));
             }
