@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::cursor::Cursor;
-use super::{Asked, Effect, Follower};
+use super::{Asked, Cursor, Effect, Follower};
 use crate::event::Mark;
 use crate::ingest::{Known, Last, Seen, StreamState};
 

@@ -253,8 +253,7 @@ impl Members {
     /// looks for another reason than its socket's. In a large room what waits in the shards, which no look shows, is
     /// a part of that quarter; for these it waits at nobody's cost.
     pub(super) fn pressed(&mut self, now: Instant) -> Option<Instant> {
-        let bytes = self.limit() / 4;
-        let is_full = |shards: &Shards| shards.is_full(bytes);
+        let is_full = |shards: &Shards| shards.is_full(self.limit() / 4);
         if self.shards.as_ref().is_some_and(is_full) {
             return Some(now + SHARDS_TELL);
         }
