@@ -8,6 +8,7 @@ mod direct_get;
 mod disturbances;
 mod floor;
 mod gather;
+mod intake;
 mod leader;
 mod link;
 mod live;
@@ -35,6 +36,7 @@ pub use self::direct_get::{
 };
 pub use self::disturbances::{Disturbances, Happened};
 pub use self::floor::FloorReader;
+pub use self::intake::Intake;
 pub use self::leader::{Leader, ReadError, Seen, StreamState, Tail};
 pub use self::link::Link;
 pub use self::live::{Live, event as live_event};

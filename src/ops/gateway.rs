@@ -11,8 +11,10 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::any;
+use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
+use tokio_util::context::TokioContext;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
@@ -27,11 +29,11 @@ use super::{drain, listener, tls};
 use crate::config::{Config, names};
 use crate::ingest::{
     ClaimChecker, ClaimWriter, ConnectError, DeadLetters, Denials, DirectGet, Disturbances,
-    FloorReader, Happened, Leader, Link, Looked, Notices, Readable, Repairer, Sweeper, Unroutable,
-    notices, permissions,
+    FloorReader, Happened, Intake, Leader, Link, Looked, Notices, Readable, Repairer, Sweeper,
+    Unroutable, notices, permissions,
 };
 use crate::migrate;
-use crate::room::{Damper, HoldBudget, Resync, RoomContext, Rooms};
+use crate::room::{Damper, HoldBudget, Resync, RoomContext, RoomThreads, Rooms};
 use crate::socket::{Doorway, elsewhere, upgrade};
 use crate::telemetry::{Metrics, Telemetry, UNLIMITED};
 
@@ -54,6 +56,9 @@ pub enum ServeError {
         address: SocketAddr,
         source: std::io::Error,
     },
+    /// The operating system gives no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error(transparent)]
@@ -202,42 +207,35 @@ impl Gateway {
             ));
         }
         let _ending = cancel.clone().drop_guard();
+        let (intake, intake_ended) = Intake::start(cancel.clone()).map_err(ServeError::Thread)?;
+        parts.spawn(intake_ended);
+        metrics.observe_intake(intake.clone());
+        let reader = intake.runtime().clone();
+        let threads = RoomThreads {
+            intake,
+            workers: Handle::current(),
+            cancel,
+        };
         let open = open(
             &self.started.config,
             &self.live,
             &self.telemetry,
             &self.doorway,
             &self.health,
-            &cancel,
+            threads,
             &mut parts,
         );
+        // What it spawns runs on the intake, the connection to NATS first of all.
+        let open = TokioContext::new(open, reader);
         let rooms = tokio::select! {
             opened = open => opened?,
             () = stop() => return Ok(()),
         };
         info!("ready");
-        let served = tokio::select! {
-            () = stop() => Ok(()),
-            // Sockets that are closed now come back to another gateway, or to this one's next start.
-            () = rooms.context().link.lost() => Err(ServeError::Lost),
-            ended = parts.join_next() => Err(failed(ended, &rooms.context().link).await),
-        };
-        let dead_letters = &rooms.context().dead_letters;
-        let ending = async {
-            if served.is_ok() {
-                end(&self.live, &rooms, &self.doorway, &self.health).await;
-                info!("drained");
-            }
-            dead_letters.end(drain::DEAD_LETTERS).await;
-        };
-        tokio::select! {
-            () = ending => {}
-            () = stop() => {
-                warn!("ending at once");
-                dead_letters.end(Duration::ZERO).await;
-            }
-        }
-        served
+        end_of_serving(stop, parts, &rooms, || {
+            end(&self.live, &rooms, &self.doorway, &self.health)
+        })
+        .await
     }
 
     fn public_router(&self) -> Router {
@@ -248,6 +246,37 @@ impl Gateway {
             .merge(health::router(&self.health))
             .layer(map_response(last_of_its_connection))
     }
+}
+
+/// Waits for `stop` or a failure, then ends what has to come to an end: all sockets by `drain`, unless they are lost.
+async fn end_of_serving<S: Future<Output = ()>, D: Future<Output = ()>>(
+    stop: impl Fn() -> S,
+    mut parts: JoinSet<()>,
+    rooms: &Rooms,
+    drain: impl FnOnce() -> D,
+) -> Result<(), ServeError> {
+    let served = tokio::select! {
+        () = stop() => Ok(()),
+        // Sockets that are closed now come back to another gateway, or to this one's next start.
+        () = rooms.context().link.lost() => Err(ServeError::Lost),
+        ended = parts.join_next() => Err(failed(ended, &rooms.context().link).await),
+    };
+    let dead_letters = &rooms.context().dead_letters;
+    let ending = async {
+        if served.is_ok() {
+            drain().await;
+            info!("drained");
+        }
+        dead_letters.end(drain::DEAD_LETTERS).await;
+    };
+    tokio::select! {
+        () = ending => {}
+        () = stop() => {
+            warn!("ending at once");
+            dead_letters.end(Duration::ZERO).await;
+        }
+    }
+    served
 }
 
 /// A connection of the public listener has one request: who sends many takes places from those who come for a
@@ -300,7 +329,7 @@ async fn open(
     telemetry: &Telemetry,
     doorway: &Doorway,
     health: &Health,
-    cancel: &CancellationToken,
+    threads: RoomThreads,
     parts: &mut JoinSet<()>,
 ) -> Result<Rooms, ServeError> {
     let disturbances = Arc::new(Disturbances::default());
@@ -327,7 +356,7 @@ async fn open(
         denials,
         parts,
     );
-    let rooms = Rooms::new(Arc::new(context), cancel.clone());
+    let rooms = Rooms::new(Arc::new(context), threads);
     parts.spawn(resync(rooms.clone(), disturbances));
     parts.spawn(hear_notices(rooms.clone()));
     for leader in [leaders.events.clone(), leaders.sessions] {

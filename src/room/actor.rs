@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::affinity::{Affinity, Threads};
 use super::claiming::Checks;
 use super::claims::Claims;
 use super::fan_out::{Addressed, Turn};
@@ -54,6 +55,7 @@ pub(super) struct Room {
     pub(super) batch: Vec<Addressed>,
     /// Of writing to sockets.
     pub(super) turn: Turn,
+    pub(super) affinity: Affinity,
     pub(super) claims: Claims,
     pub(super) checks: Checks,
     pub(super) barriers: Vec<(u64, oneshot::Sender<()>)>,
@@ -63,6 +65,7 @@ pub(super) struct Room {
     prune_at: Instant,
     /// The registry knows that the room has, or had, no sockets.
     is_lingering: bool,
+    _registered: Registered,
 }
 
 /// The room's subscriptions.
@@ -71,12 +74,12 @@ pub(super) struct Ears {
     claims: Subscriber,
 }
 
-/// A room of `workspace` and the task that has to be run for it.
+/// A room of `workspace` and the task that has to be run for it, which gives it back to go on elsewhere.
 pub(super) fn room(
     workspace: WorkspaceSlug,
     context: Arc<RoomContext>,
     rooms: Rooms,
-) -> (RoomHandle, impl Future<Output = ()> + Send) {
+) -> (RoomHandle, impl Future<Output = Option<Room>> + Send) {
     let (tell, commands) = mpsc::unbounded_channel();
     let (activate, active) = watch::channel(false);
     let shared = Arc::new(Shared::default());
@@ -86,18 +89,18 @@ pub(super) fn room(
         let workspace = handle.workspace().clone();
         let registered = Registered(rooms.clone(), workspace, Arc::clone(&shared));
         async move {
-            let _registered = registered;
-            if let Some(room) = Room::activate(handle, context, rooms, shared, commands).await {
-                // Joins that wait hold the receiver; without any there is nobody to tell.
-                activate.send_replace(true);
-                room.run().await;
-            }
+            let room = Room::activate(handle, context, rooms, shared, commands, registered).await?;
+            // Joins that wait hold the receiver; without any there is nobody to tell.
+            activate.send_replace(true);
+            debug!(workspace = %room.workspace, "room opened");
+            room.run().await
         }
     };
     (handle, task)
 }
 
 /// A room in the registry. However its task ends, joins do not find it any more.
+#[derive(Debug)]
 struct Registered(Rooms, WorkspaceSlug, Arc<Shared>);
 
 impl Drop for Registered {
@@ -115,6 +118,7 @@ impl Room {
         rooms: Rooms,
         shared: Arc<Shared>,
         commands: mpsc::UnboundedReceiver<Command>,
+        registered: Registered,
     ) -> Option<Self> {
         let workspace = handle.workspace().clone();
         loop {
@@ -130,12 +134,14 @@ impl Room {
                         members: Members::default(),
                         batch: Vec::new(),
                         turn: Turn::default(),
+                        affinity: Affinity::new(share(), now),
                         claims: Claims::default(),
                         checks: Checks::new(Schedule::new(share(), now)),
                         barriers: Vec::new(),
                         empty_since: Some(now),
                         prune_at: now + PRUNE,
                         is_lingering: false,
+                        _registered: registered,
                         workspace,
                         context,
                         rooms,
@@ -151,8 +157,13 @@ impl Room {
         }
     }
 
-    async fn run(mut self) {
-        debug!(workspace = %self.workspace, "room opened");
+    /// Where it is to run.
+    pub(super) fn threads(&self) -> Threads {
+        self.affinity.threads()
+    }
+
+    /// Runs the room until its end, or until it is to go on elsewhere.
+    pub(super) async fn run(mut self) -> Option<Self> {
         loop {
             self.turn.pass().await;
             let is_done = self.proceed(Until::TurnIsOver);
@@ -163,14 +174,20 @@ impl Room {
             } else {
                 self.wake(pressed)
             };
-            let Some(input) = self.next(wake, goes_on || pressed.is_some()).await else {
-                break;
-            };
+            let input = self.next(wake, goes_on || pressed.is_some()).await?;
             self.take(input);
-            if !self.on_time() {
-                break;
+            let now = Instant::now();
+            if !self.on_time(now) {
+                return None;
             }
             self.show_watermark();
+            let is_intake_busy = self.rooms.intake().is_busy();
+            if self
+                .affinity
+                .changes(self.members.len(), is_intake_busy, now)
+            {
+                return Some(self);
+            }
         }
     }
 
@@ -261,8 +278,7 @@ impl Room {
     }
 
     /// Does what the time asks for. `false` if the room ends.
-    fn on_time(&mut self) -> bool {
-        let now = Instant::now();
+    fn on_time(&mut self, now: Instant) -> bool {
         self.follower.time(now);
         self.check_claims_on_time(now);
         if now >= self.prune_at {

@@ -28,6 +28,7 @@ impl Room {
             self.context.metrics.live_dropped(LiveDrop::Forged);
             return;
         };
+        self.affinity.took_event();
         let epoch = self.context.link.epoch();
         self.follower.heard(live, epoch, Instant::now());
     }

@@ -4,6 +4,7 @@
 //! repairs and commands, and never waits for a socket. [`cursor`] and [`claims`] are pure.
 
 mod actor;
+mod affinity;
 mod claiming;
 mod claims;
 mod cursor;
@@ -30,5 +31,5 @@ pub use self::flaps::Damper;
 pub use self::handle::{Resync, RoomHandle};
 pub use self::hold::HoldBudget;
 pub use self::join::{JoinError, JoinRequest, Membership};
-pub use self::registry::{RoomContext, Rooms};
+pub use self::registry::{RoomContext, RoomThreads, Rooms};
 pub use self::session_id::SessionId;

@@ -229,6 +229,7 @@ impl Room {
         let metrics = &self.context.metrics;
         metrics.queued(out.delivered);
         metrics.written(out.written, out.bytes);
+        self.affinity.wrote(out.writes, out.bytes);
         let each = (ended - began) / u32::try_from(batch.len()).unwrap_or(u32::MAX);
         for one in &batch {
             metrics.stage(Stage::FanOut, each);

@@ -7,15 +7,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::debug;
 
-use super::actor;
+use super::actor::{self, Room};
+use super::affinity::Threads;
 use super::flaps::Damper;
 use super::handle::{Command, Resync, RoomHandle, Shared};
 use super::hold::HoldBudget;
 use crate::config::Names;
 use crate::event::WorkspaceSlug;
 use crate::ingest::{
-    ClaimCheckHandle, ClaimWriter, DeadLetters, FloorReader, Link, Readable, Repairer, SweepHandle,
+    ClaimCheckHandle, ClaimWriter, DeadLetters, FloorReader, Intake, Link, Readable, Repairer,
+    SweepHandle,
 };
 use crate::ops::Live;
 use crate::telemetry::{Metrics, Tracing};
@@ -59,9 +62,18 @@ struct Inner {
     /// Rooms without sockets, the longest first. Some may have ended, or have sockets again.
     lingering: Mutex<VecDeque<RoomHandle>>,
     tasks: TaskTracker,
-    /// Where the shards of large rooms run, on all its workers.
-    workers: Handle,
-    cancel: CancellationToken,
+    threads: RoomThreads,
+}
+
+/// Where rooms run, and what ends them.
+#[derive(Debug)]
+pub struct RoomThreads {
+    /// Those of few sockets run here.
+    pub intake: Intake,
+    /// Here the others run, and the shards of the large ones.
+    pub workers: Handle,
+    /// Ends them all.
+    pub cancel: CancellationToken,
 }
 
 /// A join under way. While it lives, its room does not end.
@@ -69,15 +81,14 @@ struct Inner {
 pub(super) struct Entrance(RoomHandle);
 
 impl Rooms {
-    /// No rooms yet. `cancel` ends those to come; the runtime that this is called on writes for the large ones.
-    pub fn new(context: Arc<RoomContext>, cancel: CancellationToken) -> Self {
+    /// No rooms yet.
+    pub fn new(context: Arc<RoomContext>, threads: RoomThreads) -> Self {
         Self(Arc::new(Inner {
             context,
             rooms: Mutex::default(),
             lingering: Mutex::default(),
             tasks: TaskTracker::new(),
-            workers: Handle::current(),
-            cancel,
+            threads,
         }))
     }
 
@@ -140,12 +151,17 @@ impl Rooms {
 
     /// Whether the gateway is ending, and its rooms with it.
     pub(super) fn is_ending(&self) -> bool {
-        self.0.cancel.is_cancelled()
+        self.0.threads.cancel.is_cancelled()
+    }
+
+    /// Where rooms of few sockets run.
+    pub(super) fn intake(&self) -> &Intake {
+        &self.0.threads.intake
     }
 
     /// Where the shards of large rooms run.
     pub(super) fn workers(&self) -> &Handle {
-        &self.0.workers
+        &self.0.threads.workers
     }
 
     /// Removes the room that `shared` belongs to, whoever is entering: it has ended.
@@ -170,11 +186,30 @@ impl Rooms {
 
     fn open(&self, workspace: WorkspaceSlug) -> RoomHandle {
         let (handle, task) = actor::room(workspace, Arc::clone(&self.0.context), self.clone());
-        let cancel = self.0.cancel.clone();
-        self.0
-            .tasks
-            .spawn(async move { cancel.run_until_cancelled(task).await });
+        self.spawn(task, Threads::Intake);
         handle
+    }
+
+    /// Runs a room on `threads`, until it is to go on elsewhere.
+    fn spawn(&self, task: impl Future<Output = Option<Room>> + Send + 'static, threads: Threads) {
+        let cancel = self.0.threads.cancel.clone();
+        let rooms = self.clone();
+        let task = async move {
+            if let Some(Some(room)) = cancel.run_until_cancelled(task).await {
+                rooms.go_on(room);
+            }
+        };
+        let threads = match threads {
+            Threads::Intake => self.0.threads.intake.runtime(),
+            Threads::Workers => &self.0.threads.workers,
+        };
+        self.0.tasks.spawn_on(task, threads);
+    }
+
+    fn go_on(&self, room: Room) {
+        let threads = room.threads();
+        debug!(workspace = %room.workspace, ?threads, "room goes on elsewhere");
+        self.spawn(room.run(), threads);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<WorkspaceSlug, RoomHandle>> {

@@ -1,8 +1,13 @@
 //! A room of so many sockets that several tasks write to them: each socket gets what it would in a small one.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::support::eventually;
 use crate::support::gateway::Gateway;
 use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
@@ -121,6 +126,56 @@ async fn each_socket_gets_its_own_in_order_while_its_room_grows_and_shrinks() {
         assert_eq!(code, None, "{user}");
         let begin = got.first().copied().expect("the last one at least");
         assert_eq!(got, expected(&user, begin..LAST + 1), "{user}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_goes_to_other_threads_and_back_between_two_events() {
+    const MANY: usize = 60;
+    const FEW: usize = 10;
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::builder(&nats).set("log.level", "info,herald::room::registry=debug");
+    let gateway = gateway.ready().await;
+    let publisher = Publisher::on(&nats).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let events = {
+        let (publisher, stop) = (publisher.clone(), Arc::clone(&stop));
+        tokio::spawn(async move {
+            let mut number = 0;
+            while !stop.load(Ordering::Relaxed) {
+                publish(&publisher, number..number + 1).await;
+                number += 1;
+            }
+            let last = json!({ "title": u64::MAX.to_string() });
+            publisher.event("acme.custom.x", &last).await;
+            number
+        })
+    };
+    let moved = async |to: &str| {
+        // It stays on the workers for 10 to 20 s.
+        let has_moved = eventually(Duration::from_secs(40), async || {
+            let output = gateway.output();
+            let mut moves = output
+                .lines()
+                .filter(|line| line.contains("room goes on elsewhere"));
+            moves.any(|line| line.contains(to))
+        });
+        assert!(has_moved.await, "{to}");
+    };
+    let mut standing = join(&gateway, 0..MANY, u64::MAX).await;
+    moved("Workers").await;
+    for (_, reader) in standing.split_off(FEW) {
+        reader.abort();
+    }
+    moved("Intake").await;
+    stop.store(true, Ordering::Relaxed);
+    let last = events.await.expect("all are stored");
+    for (user, reader) in standing {
+        let (mut got, code) = reader.await.expect("it reads");
+        assert_eq!(code, None, "{user}");
+        assert_eq!(got.pop(), Some(u64::MAX), "{user}");
+        let begin = got.first().copied().expect("the first events");
+        assert_eq!(got, expected(&user, begin..last), "{user}");
     }
 }
 

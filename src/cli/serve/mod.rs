@@ -21,6 +21,7 @@ impl From<ServeError> for CliError {
         match error {
             ServeError::Connect(error) => error.into(),
             ServeError::Bind { .. }
+            | ServeError::Thread(_)
             | ServeError::Migrate(_)
             | ServeError::Denied(_)
             | ServeError::Failed

@@ -137,7 +137,11 @@ impl Roster {
 
 impl Members {
     pub(super) fn is_empty(&self) -> bool {
-        self.roster.by_session.is_empty()
+        self.len() == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.roster.len()
     }
 
     pub(super) fn insert(&mut self, session: SessionId, member: Member) {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use opentelemetry::KeyValue;
 
 use super::{Metrics, busiest};
-use crate::ingest::{DeadLetterCounters, DropReason, Readable, UnroutableCounts};
+use crate::ingest::{DeadLetterCounters, DropReason, Intake, Readable, UnroutableCounts};
 use crate::socket::QueueDepth;
 
 /// The name that all workspaces without a series of their own share; no slug begins with `_`.
@@ -125,6 +125,19 @@ impl Metrics {
             .with_description("The version that runs: always 1")
             .with_callback(|observer| {
                 observer.observe(1, &[KeyValue::new("version", env!("CARGO_PKG_VERSION"))]);
+            })
+            .build();
+    }
+
+    /// Shows how busy the thread is that reads from NATS.
+    pub(crate) fn observe_intake(&self, intake: Intake) {
+        let _instrument = self
+            .meter
+            .f64_observable_gauge("herald.intake.utilization")
+            .with_unit("1")
+            .with_description("How busy the thread is that reads from NATS: 0 to 1")
+            .with_callback(move |observer| {
+                observer.observe(f64::from(intake.busy_percent()) / 100.0, &[]);
             })
             .build();
     }
