@@ -21,7 +21,7 @@ mod upgrade;
 mod wire;
 mod writer;
 
-pub use self::close::{CloseReason, code_label};
+pub use self::close::{Advice, CloseReason, close_code, code_label};
 pub use self::frame::Frame;
 pub use self::handshake::{Doorway, upgrade};
 pub use self::session::{Action, Input, Session, SessionLimits};

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::socket::{Advice, close_code};
+
 /// Retry-After is honoured up to this; what asks for longer is as good as gone.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
@@ -90,7 +92,8 @@ impl Reconnect {
         open_for: Option<Duration>,
         jitter: f64,
     ) -> Next {
-        let expired = matches!(outcome, Outcome::Closed { code: 4003, .. });
+        let expired =
+            matches!(outcome, Outcome::Closed { code, .. } if advice(*code) == Advice::Token);
         if open_for.is_some_and(|open_for| !expired || open_for >= REFUSAL_WITHIN) {
             self.attempts = 0;
             self.delay = self.pace.first;
@@ -123,14 +126,16 @@ impl Reconnect {
 /// The least delay before a reconnect, or what to tell where reconnecting is of no use.
 fn judge(outcome: &Outcome, can_renew_token: bool) -> Result<Duration, &'static str> {
     match outcome {
-        Outcome::Closed { code, .. } => match code {
-            4001 => Err("check the token and its workspaces"),
-            4002 => Err("give --workspace with the workspace's slug"),
-            4003 if can_renew_token => Ok(Duration::ZERO),
-            4003 => Err("give a new token, or --token-command to have one made"),
-            4009 => Err("one connection per user and workspace, and the newest stays"),
-            1002 | 1003 | 1007 | 1009 => Err("the two sides do not speak the same protocol"),
-            _ => Ok(Duration::ZERO),
+        Outcome::Closed { code, .. } => match (advice(*code), code) {
+            (Advice::Token, _) if can_renew_token => Ok(Duration::ZERO),
+            (Advice::Token, _) => Err("give a new token, or --token-command to have one made"),
+            (Advice::BackOff | Advice::Now, _) => Ok(Duration::ZERO),
+            (Advice::Stop, 4001) => Err("check the token and its workspaces"),
+            (Advice::Stop, 4002) => Err("give --workspace with the workspace's slug"),
+            (Advice::Stop, 4009) => {
+                Err("one connection per user and workspace, and the newest stays")
+            }
+            (Advice::Stop, _) => Err("the two sides do not speak the same protocol"),
         },
         Outcome::Refused {
             status,
@@ -162,25 +167,11 @@ fn describe(outcome: &Outcome) -> String {
 }
 
 fn meaning(code: u16) -> &'static str {
-    match code {
-        4001 => "token missing or invalid, or no access to the workspace",
-        4002 => "workspace missing or malformed",
-        4003 => "token expired",
-        4008 => "inactive",
-        4009 => "replaced by a newer connection",
-        4010 => "too slow",
-        4029 => "too many messages",
-        1000 => "normal",
-        1001 => "going away",
-        1002 => "protocol error",
-        1003 => "unsupported data",
-        1005 => "no code",
-        1007 => "invalid UTF-8",
-        1009 => "message too long",
-        1011 => "fault of the gateway",
-        1012 => "gateway restarts",
-        _ => "no reason given",
-    }
+    close_code(code).map_or("no reason given", |code| code.when)
+}
+
+fn advice(code: u16) -> Advice {
+    close_code(code).map_or(Advice::BackOff, |code| code.client)
 }
 
 #[cfg(test)]
