@@ -65,6 +65,11 @@ impl Drop for Frame {
     }
 }
 
+/// A text that only one socket gets, as a frame.
+pub(super) fn text_frame(text: &str) -> Bytes {
+    frame(TEXT, text.as_bytes())
+}
+
 /// A frame of a server's, unmasked, with this first byte.
 pub(super) fn frame(first: u8, payload: &[u8]) -> Bytes {
     let mut bytes = Vec::with_capacity(payload.len() + 10);

@@ -29,7 +29,9 @@ pub fn key(request: &Parts) -> Result<String, u16> {
 
 /// The headers of the 101.
 pub fn switching(accept: &str, request: &HeaderMap) -> HeaderMap {
-    upgrade::switching(accept, request).headers().clone()
+    upgrade::switching(accept, request::offer(request))
+        .headers()
+        .clone()
 }
 
 /// The workspace of a request, or the close code.
@@ -124,7 +126,11 @@ pub async fn frames(bytes: &[u8], read: usize, max_message_bytes: usize) -> Vec<
                 seen.push(Seen::Ours(reason.code()));
                 return seen;
             }
-            Action::Nothing | Action::Ping | Action::Dead => {}
+            Action::Nothing
+            | Action::Ping
+            | Action::Heartbeat
+            | Action::Renewed(_)
+            | Action::Dead => {}
         }
     }
 }

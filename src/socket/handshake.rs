@@ -24,11 +24,11 @@ use tracing::{debug, warn};
 use super::close::Unsent;
 use super::pump::Pump;
 use super::refusal::Refusal;
-use super::request::{self, Offer};
+use super::request::{self, Offer, Subprotocol};
 use super::session::{Session, SessionLimits};
 use super::transport::Transport;
 use super::upgrade::{body_refused, switching, upgrade_required, websocket_key};
-use super::{CloseReason, QueueLimits, Writer, code_label};
+use super::{CloseReason, Control, QueueLimits, Writer, code_label};
 use crate::admission::{Address, Admission, Permit, Place};
 use crate::auth::{AuthError, Identity, UserKey};
 use crate::config::Config;
@@ -178,6 +178,7 @@ impl Doorway {
         &self,
         setup: &Setup,
         request: &Parts,
+        offer: Offer,
         address: Address,
         steps: &mut Steps,
     ) -> Result<Admitted, Refusal> {
@@ -188,7 +189,7 @@ impl Doorway {
         if !request::origin_allowed(&request.headers, &server.allowed_origins) {
             return Err(Refusal::ORIGIN);
         }
-        if request::offer(&request.headers) == Offer::Others {
+        if offer == Offer::Others {
             return Err(Refusal::SUBPROTOCOL);
         }
         self.not_draining()?;
@@ -343,6 +344,7 @@ struct Opening {
     steps: Steps,
     limits: SessionLimits,
     max_message_bytes: usize,
+    offer: Offer,
 }
 
 /// `GET` of the sockets' path: a WebSocket, or the reason why not.
@@ -367,9 +369,13 @@ pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> R
     );
     // Once: the whole join goes by the same settings.
     let setup = doorway.live.now();
+    let offer = request::offer(&request.headers);
     let client = |arrival: &Arrival| arrival.client(&setup.proxies, &request.headers);
     let address = Address::from(arrival.as_ref().map_or(NOBODY, client));
-    match doorway.admit(&setup, &request, address, &mut steps).await {
+    match doorway
+        .admit(&setup, &request, offer, address, &mut steps)
+        .await
+    {
         Ok(admitted) => {
             let sockets = doorway.sockets.clone();
             sockets.spawn(serve(
@@ -380,9 +386,10 @@ pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> R
                     steps,
                     limits: SessionLimits::from(&setup.config.sockets),
                     max_message_bytes: setup.config.sockets.max_message_bytes,
+                    offer,
                 }),
             ));
-            switching(&accept, &request.headers)
+            switching(&accept, offer)
         }
         Err(Refusal::Close(reason)) => {
             debug!(code = reason.code(), reason = reason.text(), "refused");
@@ -399,7 +406,7 @@ pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> R
                     None => refused.await,
                 }
             });
-            switching(&accept, &request.headers)
+            switching(&accept, offer)
         }
         Err(Refusal::Http(refusal)) => {
             let (status, reason) = (refusal.status.as_u16(), refusal.reason);
@@ -466,6 +473,12 @@ async fn serve(
     opening.steps.end();
     let trace = doorway.opened(&opening.steps, &workspace, &membership);
     let bytes = opening.max_message_bytes;
+    let has_control = opening.offer == Offer::Ours(Subprotocol::V2);
+    if has_control {
+        let session = membership.session().to_string();
+        // Before the writer opens: a notification may wait already.
+        writer.hello(Control::hello(session, expires_at, &opening.limits).frame());
+    }
     let transport = Transport::new(conn, read, bytes, writer.clone()).await;
     let Opening { limits, .. } = *opening;
     let session = Session::new(
@@ -484,6 +497,7 @@ async fn serve(
         workspace,
         trace,
         opened: Instant::now(),
+        has_control,
         probe: None,
     };
     let end = pump.run().await;

@@ -6,6 +6,7 @@
 
 mod allowance;
 mod close;
+mod control;
 mod frame;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -22,6 +23,7 @@ mod wire;
 mod writer;
 
 pub use self::close::{Advice, CloseReason, close_code, code_label};
+pub use self::control::Control;
 pub use self::frame::Frame;
 pub use self::handshake::{Doorway, upgrade};
 pub use self::session::{Action, Input, Session, SessionLimits};

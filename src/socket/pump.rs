@@ -18,7 +18,7 @@ use super::handshake::Doorway;
 use super::session::{Action, Input, Session};
 use super::transport::{Incoming, Transport, probe_payload};
 use super::writer::Turn;
-use super::{CloseReason, Writer, code_label};
+use super::{CloseReason, Control, Writer, code_label};
 use crate::auth::UserKey;
 use crate::event::WorkspaceSlug;
 use crate::room::{Membership, SessionId};
@@ -46,6 +46,8 @@ pub(super) struct Pump {
     /// The spans of its end, where it is recorded.
     pub(super) trace: Option<Box<ConnectionTrace>>,
     pub(super) opened: Instant,
+    /// The client asked for control messages.
+    pub(super) has_control: bool,
     /// Whoever waits for a pong, and what that holds.
     pub(super) probe: Option<Box<(Bytes, oneshot::Sender<()>)>>,
 }
@@ -242,6 +244,8 @@ impl Pump {
             match action {
                 Action::Nothing => {}
                 Action::Ping => self.transport.ping(&[]),
+                Action::Heartbeat => self.answer(&Control::Heartbeat),
+                Action::Renewed(until) => self.answer(&Control::token(until)),
                 Action::Close(reason) => return End::Ours(reason),
                 Action::CloseAfterCatchUp(reason) => catch_up = Some(self.catch_up(reason)),
                 Action::Dead => return End::Dead,
@@ -339,6 +343,14 @@ impl Pump {
             Incoming::Violation(reason) => return Err(End::Ours(reason)),
             Incoming::Gone => return Err(End::Gone),
         })
+    }
+
+    /// Answers a client that asked for it.
+    fn answer(&self, control: &Control) {
+        if self.has_control {
+            let says_more = *control != Control::Heartbeat;
+            self.writer.answer(control.frame(), says_more);
+        }
     }
 
     fn take(&mut self, input: Input<'_>) -> Action {

@@ -64,7 +64,7 @@ impl Refusal {
         reason: "subprotocol",
         text: Cow::Borrowed(
             "none of the offered subprotocols can be selected: \
-             offer herald.v1, or herald.v1 beside bearer.<token>, or none\n",
+             offer herald.v2 or herald.v1, or herald.v2 or herald.v1 beside bearer.<token>, or none\n",
         ),
         retry_after: None,
     });

@@ -9,8 +9,23 @@ use crate::auth::{AuthError, PresentedToken, cookie_token, offered_subprotocols,
 use crate::config::allows;
 use crate::event::WorkspaceSlug;
 
-/// The subprotocol of Herald's notifications.
-pub(super) const SUBPROTOCOL: &str = "herald.v1";
+/// What a client may offer beside its token, and gets selected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subprotocol {
+    /// Notifications and nothing else, as without a subprotocol.
+    V1,
+    /// Control messages, too.
+    V2,
+}
+
+impl Subprotocol {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "herald.v1",
+            Self::V2 => "herald.v2",
+        }
+    }
+}
 
 /// The token of a request. The cookie of that name counts only where it is given in no other place.
 ///
@@ -51,23 +66,28 @@ pub(super) fn workspace(uri: &Uri) -> Result<WorkspaceSlug, CloseReason> {
 pub(super) enum Offer {
     /// It offers none, and expects none.
     Nothing,
-    /// It offers ours, which is then the one to select.
-    Ours,
+    /// It offers one of ours, which is then the one to select.
+    Ours(Subprotocol),
     /// It offers others only. A browser fails the connection if none of its offers is selected, and
     /// must if another one is (RFC 6455 section 4.1).
     Others,
 }
 
-/// Which of them a request has. Names are compared as they are: a client compares the answer so, too.
+/// Which of them a request has. Names are compared as they are: a client compares the answer so, too. The
+/// newest wins, in whatever order they stand: who offers it understands it.
 pub(super) fn offer(headers: &HeaderMap) -> Offer {
-    let mut offered = offered_subprotocols(headers).peekable();
-    if offered.peek().is_none() {
-        Offer::Nothing
-    } else if offered.any(|name| name == SUBPROTOCOL.as_bytes()) {
-        Offer::Ours
-    } else {
-        Offer::Others
+    let mut offer = Offer::Nothing;
+    for offered in offered_subprotocols(headers) {
+        let is = |ours: Subprotocol| offered == ours.name().as_bytes();
+        offer = match offer {
+            Offer::Ours(Subprotocol::V2) => break,
+            _ if is(Subprotocol::V2) => Offer::Ours(Subprotocol::V2),
+            Offer::Ours(Subprotocol::V1) => offer,
+            _ if is(Subprotocol::V1) => Offer::Ours(Subprotocol::V1),
+            Offer::Nothing | Offer::Others => Offer::Others,
+        };
     }
+    offer
 }
 
 /// Whether a page of this request's origin may connect. Only browsers send an origin.
@@ -109,14 +129,33 @@ mod tests {
             (vec![], Offer::Nothing),
             (vec![""], Offer::Nothing),
             (vec![" , ", ""], Offer::Nothing),
-            (vec!["herald.v1"], Offer::Ours),
-            (vec!["bearer.a.b.c, herald.v1"], Offer::Ours),
-            (vec!["bearer.a.b.c,herald.v1"], Offer::Ours),
-            (vec![",\therald.v1\t, ,graphql-ws"], Offer::Ours),
-            (vec!["bearer.a.b.c", "herald.v1"], Offer::Ours),
-            (vec!["herald.v1, herald.v1"], Offer::Ours),
-            (vec!["\u{e9}, herald.v1"], Offer::Ours),
+            (vec!["herald.v1"], Offer::Ours(Subprotocol::V1)),
+            (
+                vec!["bearer.a.b.c, herald.v1"],
+                Offer::Ours(Subprotocol::V1),
+            ),
+            (vec!["bearer.a.b.c,herald.v1"], Offer::Ours(Subprotocol::V1)),
+            (
+                vec![",\therald.v1\t, ,graphql-ws"],
+                Offer::Ours(Subprotocol::V1),
+            ),
+            (
+                vec!["bearer.a.b.c", "herald.v1"],
+                Offer::Ours(Subprotocol::V1),
+            ),
+            (vec!["herald.v1, herald.v1"], Offer::Ours(Subprotocol::V1)),
+            (vec!["\u{e9}, herald.v1"], Offer::Ours(Subprotocol::V1)),
             (vec!["bearer.a.b.c"], Offer::Others),
+            (
+                vec!["bearer.a.b.c, herald.v2"],
+                Offer::Ours(Subprotocol::V2),
+            ),
+            (vec!["herald.v1, herald.v2"], Offer::Ours(Subprotocol::V2)),
+            (
+                vec!["herald.v2", "x", "herald.v1"],
+                Offer::Ours(Subprotocol::V2),
+            ),
+            (vec!["herald.v3"], Offer::Others),
             (vec!["bearer.herald.v1"], Offer::Others),
             (vec!["graphql-ws", "bearer.a.b.c"], Offer::Others),
             (vec!["Herald.v1"], Offer::Others),

@@ -8,6 +8,8 @@ use crate::json::{self, Value};
 
 /// Token frames taken: at most one in this time.
 const TOKEN_EVERY: Duration = Duration::from_secs(10);
+/// The same while the token that counts ends within [`TOKEN_EVERY`]: its successor cannot wait for so long.
+const TOKEN_EVERY_AT_ITS_END: Duration = Duration::from_secs(1);
 /// Pings that may stay unanswered.
 const UNANSWERED_MAX: u32 = 2;
 
@@ -48,6 +50,10 @@ pub enum Action {
     Nothing,
     /// Send a ping.
     Ping,
+    /// It was a heartbeat. Who speaks `herald.v2` gets an answer.
+    Heartbeat,
+    /// It was a fresh token; from now on that one's end counts. The same.
+    Renewed(SystemTime),
     /// Close now: the client's own doing.
     Close(CloseReason),
     /// Close once everything stored until now is written: Herald's own decision.
@@ -127,7 +133,7 @@ impl Session {
             return Action::Nothing;
         }
         let action = match input {
-            Input::Text(text) => self.text(text, now, refresh),
+            Input::Text(text) => self.text(text, now, wall, refresh),
             Input::Binary => Action::Close(CloseReason::Binary),
             Input::Ping => {
                 self.active_at = now;
@@ -153,6 +159,7 @@ impl Session {
         &mut self,
         text: &str,
         now: Instant,
+        wall: SystemTime,
         refresh: impl FnOnce(&str, SystemTime) -> Result<SystemTime, CloseReason>,
     ) -> Action {
         self.active_at = now;
@@ -160,12 +167,19 @@ impl Session {
         let Ok(Value::Object(mut message)) = json::parse(text.as_bytes()) else {
             return Action::Nothing;
         };
-        if message.get("type").and_then(Value::as_str) != Some("token") {
-            return Action::Nothing;
+        match message.get("type").and_then(Value::as_str) {
+            Some("token") => {}
+            Some("heartbeat") => return Action::Heartbeat,
+            _ => return Action::Nothing,
         }
+        let least = if self.expires_at <= wall + TOKEN_EVERY {
+            TOKEN_EVERY_AT_ITS_END
+        } else {
+            TOKEN_EVERY
+        };
         if self
             .token_at
-            .is_some_and(|last| now.saturating_duration_since(last) < TOKEN_EVERY)
+            .is_some_and(|last| now.saturating_duration_since(last) < least)
         {
             return Action::Close(CloseReason::TooManyTokens);
         }
@@ -175,7 +189,7 @@ impl Session {
                 match refresh(&token, self.expires_at) {
                     Ok(expires_at) => {
                         self.expires_at = expires_at;
-                        Action::Nothing
+                        Action::Renewed(expires_at)
                     }
                     Err(reason) => Action::Close(reason),
                 }
@@ -259,7 +273,7 @@ mod tests {
                 let due = self.session.deadline(now, self.wall + self.at);
                 self.at += due.saturating_duration_since(now);
                 match self.take(self.at.as_secs(), Input::Time) {
-                    Action::Nothing => {}
+                    Action::Nothing | Action::Heartbeat | Action::Renewed(_) => {}
                     Action::Ping if pongs => {
                         self.take(self.at.as_secs(), Input::Pong);
                     }
@@ -294,13 +308,13 @@ mod tests {
 
     #[test]
     fn pings_and_texts_are_activity() {
-        for input in [
-            Input::Ping,
-            Input::Text("{\"type\":\"heartbeat\"}"),
-            Input::Text("not json"),
+        for (input, action) in [
+            (Input::Ping, Action::Nothing),
+            (Input::Text("{\"type\":\"heartbeat\"}"), Action::Heartbeat),
+            (Input::Text("not json"), Action::Nothing),
         ] {
             let mut clock = Clock::new(LIMITS, 10_000);
-            assert_eq!(clock.take(200, input), Action::Nothing);
+            assert_eq!(clock.take(200, input), action);
             assert_eq!(
                 clock.run(true),
                 (500, Action::CloseAfterCatchUp(CloseReason::Inactive)),
@@ -333,8 +347,9 @@ mod tests {
         let mut clock = Clock::new(LIMITS, 100);
         // Also after a byte order mark, and beside what other readers of JSON refuse.
         let token = "\u{feff}{\"type\":\"token\",\"token\":\"t\",\"x\":[1e400,\"\\ud83d\"]}";
-        clock.verified = Ok(clock.wall + Duration::from_secs(200));
-        assert_eq!(clock.take(50, Input::Text(token)), Action::Nothing);
+        let later = clock.wall + Duration::from_secs(200);
+        clock.verified = Ok(later);
+        assert_eq!(clock.take(50, Input::Text(token)), Action::Renewed(later));
         assert_eq!(clock.tokens, ["t"]);
         assert_eq!(
             clock.run(true),
@@ -357,13 +372,34 @@ mod tests {
     fn token_frames_come_at_most_once_in_ten_seconds() {
         let token = "{\"type\":\"token\",\"token\":\"t\"}";
         let mut clock = Clock::new(LIMITS, 100);
-        assert_eq!(clock.take(1, Input::Text(token)), Action::Nothing);
-        assert_eq!(clock.take(11, Input::Text(token)), Action::Nothing);
+        for at in [1, 11] {
+            assert!(matches!(
+                clock.take(at, Input::Text(token)),
+                Action::Renewed(_)
+            ));
+        }
         assert_eq!(
             clock.take(20, Input::Text(token)),
             Action::Close(CloseReason::TooManyTokens)
         );
         assert_eq!(clock.tokens.len(), 2);
+    }
+
+    /// A client whose tokens live for 5 s could not stay otherwise.
+    #[test]
+    fn a_token_that_ends_soon_may_be_followed_sooner_but_once_a_second() {
+        let token = "{\"type\":\"token\",\"token\":\"t\"}";
+        let mut clock = Clock::new(LIMITS, 5);
+        for at in [3, 6, 9, 12] {
+            let until = clock.wall + Duration::from_secs(at + 5);
+            clock.verified = Ok(until);
+            let taken = clock.take(at, Input::Text(token));
+            assert_eq!(taken, Action::Renewed(until), "{at}");
+        }
+        assert_eq!(
+            clock.take(12, Input::Text(token)),
+            Action::Close(CloseReason::TooManyTokens)
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use tracing::debug;
 
 use super::Doorway;
-use super::request::{self, Offer};
+use super::request::Offer;
 
 /// The key of a request that is a WebSocket handshake (RFC 6455 4.2.1); `path` is the sockets'.
 pub(super) fn websocket_key(request: &Parts, path: &str) -> Result<String, Box<Response>> {
@@ -85,7 +85,7 @@ pub(super) fn upgrade_required(path: &str) -> Response {
     (StatusCode::UPGRADE_REQUIRED, headers, text).into_response()
 }
 
-pub(super) fn switching(accept: &str, request: &HeaderMap) -> Response {
+pub(super) fn switching(accept: &str, offer: Offer) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -94,10 +94,10 @@ pub(super) fn switching(accept: &str, request: &HeaderMap) -> Response {
     if let Ok(accept) = HeaderValue::from_str(accept) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if request::offer(request) == Offer::Ours {
+    if let Offer::Ours(subprotocol) = offer {
         headers.insert(
             header::SEC_WEBSOCKET_PROTOCOL,
-            HeaderValue::from_static(request::SUBPROTOCOL),
+            HeaderValue::from_static(subprotocol.name()),
         );
     }
     response

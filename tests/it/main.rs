@@ -26,6 +26,7 @@ mod closing;
 mod commands;
 mod configuration;
 mod contract;
+mod control_messages;
 mod costs;
 mod dead_letters;
 mod delivery;

@@ -60,7 +60,8 @@ async fn ours_is_selected_wherever_it_stands_and_an_empty_offer_is_none() {
     let gateway = Gateway::on(&nats).await;
     let bob = format!("bearer.{}", token("bob", "acme"));
     let ours = Some("herald.v1");
-    let cases: [(&[&str], Option<&str>); 7] = [
+    let newest = Some("herald.v2");
+    let cases: [(&[&str], Option<&str>); 10] = [
         (&[], None),
         (&[""], None),
         (&[" , "], None),
@@ -68,6 +69,9 @@ async fn ours_is_selected_wherever_it_stands_and_an_empty_offer_is_none() {
         (&[&bob, "graphql-ws", "herald.v1"], ours),
         (&[",herald.v1\t, ,graphql-ws"], ours),
         (&["h\u{e9}rald.v2, herald.v1"], ours),
+        (&["herald.v2"], newest),
+        (&["herald.v1, herald.v2", &bob], newest),
+        (&["herald.v2, herald.v1", &bob], newest),
     ];
     for (lines, selected) in cases {
         let attempt = offering(&gateway, "bob", lines).await;

@@ -11,8 +11,10 @@ use serde::de::IgnoredAny;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_rustls::rustls;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
-use tokio_tungstenite::tungstenite::http::{HeaderMap, header::RETRY_AFTER};
+use tokio_tungstenite::tungstenite::http::header::{RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
+use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderValue};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
@@ -22,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::policy::Outcome;
 use super::renewal::Renewal;
 use crate::event::Traceparent;
+use crate::socket::Control;
 use crate::telemetry::CommandTraces;
 
 /// Name resolution, connection, TLS and upgrade together. A gateway answers an upgrade within a few
@@ -31,9 +34,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long to wait for the other half of a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Heartbeats come no faster, whatever the gateway asks for: it closes who sends 20 a second.
+const BEAT_MIN: Duration = Duration::from_millis(100);
 /// Longest message taken, in bytes: sixteen times what the contract allows a notification.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
+/// Control messages, where the gateway knows them.
+const SUBPROTOCOLS: &str = "herald.v2, herald.v1";
 const HEARTBEAT: &str = r#"{"type":"heartbeat"}"#;
 
 pub(super) type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -58,8 +65,16 @@ pub(super) async fn connect(url: &str, connector: Option<Connector>) -> Result<S
         .read_buffer_size(16 * 1024)
         .max_message_size(Some(MESSAGE_BYTES_MAX))
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
+    // The error would quote the address.
+    let unusable = |_| Outcome::Unreachable("the address cannot be used".to_owned());
+    let mut request = url.into_client_request().map_err(unusable)?;
+    let headers = request.headers_mut();
+    headers.insert(
+        SEC_WEBSOCKET_PROTOCOL,
+        HeaderValue::from_static(SUBPROTOCOLS),
+    );
     let connecting =
-        tokio_tungstenite::connect_async_tls_with_config(url, Some(config), true, connector);
+        tokio_tungstenite::connect_async_tls_with_config(request, Some(config), true, connector);
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok((stream, _))) => Ok(stream),
         Ok(Err(Error::Http(response))) => Err(Outcome::Refused {
@@ -127,6 +142,15 @@ pub(super) async fn follow(
             message = stream.next() => {
                 heard = true;
                 match message {
+                    Some(Ok(Message::Text(text))) if Control::is_one(&text) => {
+                        match Control::parse(&text) {
+                            Some(Control::Hello { heartbeat: every, .. }) => {
+                                beats = beats_as_asked(heartbeat, every);
+                            }
+                            Some(Control::Token { expires_at }) => status(&taken(expires_at)),
+                            Some(Control::Heartbeat) | None => {}
+                        }
+                    }
                     Some(Ok(Message::Text(text))) => match print(out, status, &text) {
                         Ok(()) => tell_trace(status, traces, &text),
                         Err(error) => {
@@ -158,6 +182,22 @@ fn beats(heartbeat: Option<Duration>) -> Option<Interval> {
     let mut beats = tokio::time::interval_at(first, interval);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     Some(beats)
+}
+
+/// As often as the gateway asks for, and no more seldom than without that.
+fn beats_as_asked(heartbeat: Option<Duration>, every: u64) -> Option<Interval> {
+    let asked = Duration::from_millis(every).max(BEAT_MIN);
+    beats(heartbeat.map(|own| own.min(asked)))
+}
+
+fn taken(expires_at: u64) -> String {
+    let until = i64::try_from(expires_at)
+        .ok()
+        .and_then(DateTime::from_timestamp_millis);
+    match until {
+        Some(until) => format!("the gateway takes it until {}", until.format("%FT%TZ")),
+        None => "the gateway takes it".to_owned(),
+    }
 }
 
 fn token_frame(token: &str) -> Message {

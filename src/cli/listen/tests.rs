@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
@@ -98,12 +98,7 @@ async fn perform(
         stream.write_all(head.as_bytes()).await.unwrap();
         return;
     }
-    #[expect(clippy::result_large_err, reason = "the error type is the library's")]
-    let callback = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
-        requests.lock().unwrap().push(request.uri().to_string());
-        Ok(response)
-    };
-    let mut socket = accept_hdr_async(stream, callback).await.unwrap();
+    let mut socket = accept(stream, |target| requests.lock().unwrap().push(target)).await;
     let mut act = act;
     while let Act::Send(messages, then) = act {
         for message in messages {
@@ -120,6 +115,24 @@ async fn perform(
         }
         Act::Cut | Act::Http(_) | Act::Send(..) => {}
     }
+}
+
+/// Accepts the upgrade as a gateway does; `see` gets the request's target.
+async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    see: impl FnOnce(String) + Unpin,
+) -> WebSocketStream<S> {
+    #[expect(clippy::result_large_err, reason = "the error type is the library's")]
+    let callback = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
+        see(request.uri().to_string());
+        let offered = &request.headers()["sec-websocket-protocol"];
+        assert_eq!(offered, "herald.v2, herald.v1");
+        let selected = "herald.v2".parse().unwrap();
+        let headers = response.headers_mut();
+        headers.insert("sec-websocket-protocol", selected);
+        Ok(response)
+    };
+    accept_hdr_async(stream, callback).await.unwrap()
 }
 
 async fn close(mut socket: WebSocketStream<TcpStream>, code: u16, reason: &'static str) {
@@ -354,6 +367,39 @@ async fn heartbeats_keep_a_quiet_connection_and_an_interrupt_ends_it_well() {
     assert_eq!(u16::from(frame.code), 1000);
 }
 
+#[tokio::test]
+async fn control_messages_are_used_and_not_printed() {
+    let hello = r#"{"herald":"hello","session":"s","expiresAt":1800000000000,"heartbeat":100}"#;
+    let sent = [
+        hello,
+        r#"{"herald":"heartbeat"}"#,
+        r#"{"herald":"token","expiresAt":1800000000000}"#,
+        r#"{"id":"1","metadata":{"herald":"hello"}}"#,
+    ];
+    let sent = sent.map(Message::text).to_vec();
+    let server = Server::play(vec![Act::Send(sent, Box::new(Act::Stay))]).await;
+    let mut listener = listener(&server, Some(TOKEN), None);
+    // It would be the first after the test is over.
+    listener.heartbeat = Some(PATIENCE * 2);
+    let cancel = CancellationToken::new();
+    let interrupt = async {
+        while server.heard.lock().unwrap().len() < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        cancel.cancel();
+    };
+    let (run, ()) = tokio::join!(run_to_end(listener, &cancel), interrupt);
+    assert_eq!(
+        run.out,
+        "{\"id\":\"1\",\"metadata\":{\"herald\":\"hello\"}}\n"
+    );
+    let said = run.status.join("\n");
+    assert!(
+        said.contains("takes it until 2027-01-15T08:00:00Z"),
+        "{said}"
+    );
+}
+
 /// A JWT that expires in so many seconds.
 fn expiring(seconds: u64) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -437,7 +483,7 @@ async fn a_connection_on_which_nothing_answers_is_lost() {
         loop {
             let (stream, _) = listener_socket.accept().await.unwrap();
             // Kept, and never read from again.
-            kept.push(tokio_tungstenite::accept_async(stream).await.unwrap());
+            kept.push(accept(stream, drop).await);
         }
     });
     let server = Server::play(vec![Act::Cut]).await;
@@ -521,7 +567,7 @@ async fn wss_trusts_the_given_authority_and_no_other() {
             let Ok(stream) = acceptor.accept(stream).await else {
                 continue;
             };
-            let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+            let mut socket = accept(stream, drop).await;
             let frame = CloseFrame {
                 code: 4009.into(),
                 reason: "".into(),

@@ -192,6 +192,16 @@ impl Writer {
         self.lock().ping(frame);
     }
 
+    /// What is written before any notification. To be called before [`Writer::open`].
+    pub(super) fn hello(&self, frame: Bytes) {
+        self.lock().hello(frame);
+    }
+
+    /// An answer to the client, behind what waits; one is enough, but for one that `says_more`.
+    pub(super) fn answer(&self, frame: Bytes, says_more: bool) {
+        self.lock().answer(frame, says_more);
+    }
+
     /// `frame` is the last thing that is written, after what is begun and pings; what waits is dropped.
     pub(super) fn close(&self, frame: Bytes, why: Undelivered) {
         let mut state = self.lock();

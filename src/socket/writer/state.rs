@@ -1,7 +1,7 @@
 //! What one socket is still to be given, and in which order. Pure: the time is given, and the caller writes.
 //!
-//! The order: what is left of a frame that is begun, the newest pong (RFC 6455 5.5.3), a ping, the queue, the
-//! close frame.
+//! The order: what is left of a frame that is begun, the newest pong (RFC 6455 5.5.3), a ping, the hello, the
+//! queue, the close frame. An answer stands in the queue where it was given: who reads it has read all before.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -84,6 +84,12 @@ struct Begun {
 struct Control {
     pong: Option<Bytes>,
     ping: Option<Bytes>,
+    /// Before any notification.
+    hello: Option<Bytes>,
+    /// To what the client said. At most one waits.
+    answer: Option<Bytes>,
+    /// Entries of the queue that go before the answer.
+    before_answer: usize,
     close: Option<Bytes>,
 }
 
@@ -243,15 +249,43 @@ impl State {
         self.control.get_or_insert_default().ping = Some(frame);
     }
 
+    /// What is written before any notification.
+    pub(super) fn hello(&mut self, frame: Bytes) {
+        self.control.get_or_insert_default().hello = Some(frame);
+    }
+
+    /// An answer to the client, behind what waits. Where one waits already that one is enough, but for one that
+    /// says more, which takes its place.
+    pub(super) fn answer(&mut self, frame: Bytes, says_more: bool) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        let queued = self.queue.len();
+        let control = self.control.get_or_insert_default();
+        match &mut control.answer {
+            Some(waiting) if says_more => *waiting = frame,
+            Some(_) => {}
+            none => {
+                *none = Some(frame);
+                control.before_answer = queued;
+            }
+        }
+    }
+
     /// `frame` is the last thing that is written. What waits is dropped.
     pub(super) fn close(&mut self, frame: Bytes) -> Dropped {
         self.phase = Phase::Closing;
-        self.control.get_or_insert_default().close = Some(frame);
+        let control = self.control.get_or_insert_default();
+        control.close = Some(frame);
+        control.answer = None;
         self.drop_queue()
     }
 
     /// Drops what waits.
     pub(super) fn drop_queue(&mut self) -> Dropped {
+        if let Some(control) = &mut self.control {
+            control.before_answer = 0;
+        }
         Dropped {
             entries: std::mem::take(&mut self.queue).len() as u64,
             cost: std::mem::take(&mut self.bytes) as u64,
@@ -289,13 +323,19 @@ impl State {
         let begun = self.begun.as_ref().map(|begun| &begun.left);
         let pong = control.and_then(|control| control.pong.as_ref());
         let ping = control.and_then(|control| control.ping.as_ref());
+        let hello = control.and_then(|control| control.hello.as_ref());
+        let answer = control.and_then(|control| control.answer.as_ref());
+        let before = control.map_or(0, |control| control.before_answer);
         let queue = self.queue.iter().map(|entry| &entry.frame.bytes);
         let close = control.and_then(|control| control.close.as_ref());
         let all = begun
             .into_iter()
             .chain(pong)
             .chain(ping)
-            .chain(queue)
+            .chain(hello)
+            .chain(queue.clone().take(before))
+            .chain(answer)
+            .chain(queue.skip(before))
             .chain(close);
         let mut count = 0;
         for (slot, bytes) in slices.iter_mut().zip(all) {
@@ -337,7 +377,7 @@ impl State {
         }
         let mut control = self.control.take();
         if let Some(control) = &mut control {
-            for slot in [&mut control.pong, &mut control.ping] {
+            for slot in [&mut control.pong, &mut control.ping, &mut control.hello] {
                 self.begun = take_slot(slot, &mut count);
                 if self.begun.is_some() {
                     break;
@@ -345,6 +385,15 @@ impl State {
             }
         }
         while count > 0 && self.begun.is_none() {
+            if let Some(control) = &mut control
+                && control.answer.is_some()
+            {
+                if control.before_answer == 0 {
+                    self.begun = take_slot(&mut control.answer, &mut count);
+                    continue;
+                }
+                control.before_answer -= 1;
+            }
             let Some(entry) = self.queue.pop_front() else {
                 break;
             };
@@ -386,7 +435,17 @@ impl State {
 
 impl Control {
     fn has_some(&self) -> bool {
-        self.pong.is_some() || self.ping.is_some() || self.close.is_some()
+        let Self {
+            pong,
+            ping,
+            hello,
+            answer,
+            before_answer: _,
+            close,
+        } = self;
+        [pong, ping, hello, answer, close]
+            .iter()
+            .any(|slot| slot.is_some())
     }
 }
 

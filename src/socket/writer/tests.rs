@@ -105,6 +105,39 @@ fn control_frames_overtake_the_queue_and_a_close_drops_it() {
     assert_eq!(writer.0.depth.not_written(), (0, 1));
 }
 
+/// What a socket is told beside its notifications, as frames of one byte.
+#[test]
+fn the_hello_comes_first_and_one_answer_waits_at_its_place() {
+    let frame = |byte: u8| Bytes::copy_from_slice(&[0x81, 1, byte]);
+    let writer = writer(1000);
+    push(&writer, 1);
+    writer.hello(frame(b'h'));
+    writer.open(None);
+    push(&writer, 1);
+    writer.answer(frame(b'a'), false);
+    push(&writer, 1);
+    // It is enough that one waits; one that says more takes its place.
+    writer.answer(frame(b'b'), false);
+    writer.answer(frame(b't'), true);
+    writer.answer(frame(b'c'), false);
+    // However little the kernel takes at once.
+    let mut bytes = Vec::new();
+    while writer.load(Instant::now()).standing != Standing::Clear || bytes.len() < 15 {
+        let most = bytes.len() + 2;
+        writer.take_bytes(most, &mut bytes);
+    }
+    assert_eq!(bytes, b"\x81\x01h\x81\x01x\x81\x01x\x81\x01t\x81\x01x");
+    writer.answer(frame(b'd'), false);
+    assert_eq!(writer.drained(), b"\x81\x01d");
+    // What waits is no notification, and is dropped with the queue.
+    push(&writer, 1);
+    writer.answer(frame(b'e'), false);
+    writer.close(frame(b'!'), Undelivered::Closed);
+    writer.answer(frame(b'f'), true);
+    assert_eq!(writer.drained(), b"\x81\x01!");
+    assert_eq!(writer.progress().0, 15 + 3 + 3);
+}
+
 #[test]
 fn whatever_happens_to_a_frame_the_depth_comes_back_to_zero() {
     let depth = Arc::<QueueDepth>::default();
