@@ -7,6 +7,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use herald_bench_peers::{Message, Subscription, workspace};
 
@@ -22,17 +23,19 @@ fn main() -> io::Result<()> {
             "usage: bridge post|nats <nats url> <address>",
         ));
     };
-    let mut peer = TcpStream::connect(address.trim_start_matches("nats://"))?;
+    let peer = TcpStream::connect(address.trim_start_matches("nats://"))?;
     peer.set_nodelay(true)?;
     let answers = peer.try_clone()?;
+    let peer = Peer(Arc::new(Mutex::new(peer)));
     let encode: Encode = match form.as_str() {
         "post" => {
             std::thread::spawn(move || end_on(check_posts(answers)));
             post
         }
         "nats" => {
-            peer.write_all(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":false,\"protocol\":1}\r\n")?;
-            std::thread::spawn(move || end_on(answer_pings(answers)));
+            peer.write(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":false,\"protocol\":1}\r\n")?;
+            let pongs = peer.clone();
+            std::thread::spawn(move || end_on(answer_pings(answers, &pongs)));
             publish
         }
         other => return Err(io::Error::other(format!("neither post nor nats: {other}"))),
@@ -44,9 +47,21 @@ fn main() -> io::Result<()> {
         while let Some(event) = events.take()? {
             encode(&mut out, &event)?;
         }
-        peer.write_all(&out)?;
+        peer.write(&out)?;
         out.clear();
         events.fill()?;
+    }
+}
+
+/// The way to the peer. A write that the kernel does not take at once lets other threads' writes in between: a pong would
+/// stand in the middle of an event. So whoever writes has the lock until all is written.
+#[derive(Clone)]
+struct Peer(Arc<Mutex<TcpStream>>);
+
+impl Peer {
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stream.write_all(bytes)
     }
 }
 
@@ -109,7 +124,7 @@ fn check_posts(mut answers: TcpStream) -> io::Result<()> {
     }
 }
 
-fn answer_pings(mut answers: TcpStream) -> io::Result<()> {
+fn answer_pings(mut answers: TcpStream, peer: &Peer) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let count = answers.read(&mut buffer)?;
@@ -121,7 +136,37 @@ fn answer_pings(mut answers: TcpStream) -> io::Result<()> {
             )));
         }
         if bytes.windows(6).any(|seen| seen == b"PING\r\n") {
-            answers.write_all(b"PONG\r\n")?;
+            peer.write(b"PONG\r\n")?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_pong_stands_between_events_even_if_the_peer_reads_late() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let peer = Peer(Arc::new(Mutex::new(stream)));
+        let (mut reader, _) = listener.accept().unwrap();
+        // More than the kernel takes while nobody reads.
+        let events = vec![b'x'; 32 << 20];
+        let pongs = peer.clone();
+        let writer = std::thread::spawn(move || peer.write(&events));
+        // The events have begun before the pong is written.
+        reader.read_exact(&mut [0]).unwrap();
+        let pong = std::thread::spawn(move || pongs.write(b"PONG"));
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).unwrap();
+        writer.join().unwrap().unwrap();
+        pong.join().unwrap().unwrap();
+        assert_eq!(
+            all.iter().position(|byte| *byte == b'P'),
+            Some((32 << 20) - 1)
+        );
     }
 }
