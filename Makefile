@@ -39,11 +39,12 @@ costs: need-cargo ## Count what an event, a delivery and a join cost, against te
 	@scripts/costs.sh $(if $(UPDATE),update)
 
 .PHONY: bench
-bench: need-cargo ## Measure the gateway beside others: SCENARIOS=, TARGETS=, ROUNDS=5, OUT=target/bench. Some hours for all.
-	@scripts/nats-server.sh --binary
+bench: bench-floor ## Measure the gateway beside others: SCENARIOS= (table: half an hour), TARGETS=, ROUNDS=5, OUT=target/bench, NATS_SERVER=.
+	@$(if $(NATS_SERVER),,scripts/nats-server.sh --binary)
 	@$(CARGO) build --release --locked --workspace
 	@mkdir -p "$(BENCH_OUT)"
-	@exec $(TARGET_DIR)/release/herald-bench run --rounds "$(or $(ROUNDS),5)" --json "$(BENCH_OUT)/report.json" --svg "$(BENCH_OUT)" \
+	@exec $(TARGET_DIR)/release/herald-bench run --rounds "$(or $(ROUNDS),5)" --json "$(BENCH_OUT)/report.json" --markdown "$(BENCH_OUT)/report.md" \
+	--svg "$(BENCH_OUT)" $(if $(NATS_SERVER),--nats-server "$(NATS_SERVER)") \
 	$(if $(TARGETS),--targets "$(TARGETS)") $(if $(SCENARIOS),--scenarios "$(SCENARIOS)")
 
 .PHONY: fuzz
@@ -57,8 +58,13 @@ check-long: ## What takes too long for every change: fuzz, faults, faults-more. 
 	@$(MAKE) --no-print-directory faults-more
 
 .PHONY: bench-peers
-bench-peers: need-cargo ## Get what `make bench` compares with: the floor, nchan (as root), ws, Centrifugo, nats-server.
+bench-peers: bench-floor ## Get what `make bench` compares with: nchan (as root), ws, Centrifugo, nats-server.
 	@scripts/bench-peers.sh
+
+# Beside Herald's own build: another profile, and nothing that the tests build. `make bench` always has it.
+.PHONY: bench-floor
+bench-floor: need-cargo
+	@$(CARGO) build --release --locked --manifest-path bench/peers/Cargo.toml --target-dir "$(TARGET_DIR)/peers"
 
 .PHONY: lint
 lint: need-cargo ## Formatting, clippy, rustdoc and (where cargo-deny is installed) dependencies.

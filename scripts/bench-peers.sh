@@ -1,15 +1,12 @@
 #!/bin/sh
-# Gets what `make bench` compares Herald with, each by its own registry: builds the floor and the bridge, `ws` from npm,
-# Centrifugo from its Go module into .tools/bin, nchan from Debian. What cannot be had here is named, and left out of the run.
+# Gets what `make bench` compares Herald with, each by its own registry: `ws` from npm, Centrifugo from
+# its Go module into .tools/bin, nchan from Debian. What cannot be had here is named, and left out of the run.
 set -eu
 cd "$(dirname "$0")/.."
 
 centrifugo=v6.9.1
 
 scripts/nats-server.sh --binary || echo "NATS' websocket will be left out." >&2
-# Beside Herald's own build: another profile, and nothing that the tests build.
-"${CARGO:-cargo}" build --release --locked --manifest-path bench/peers/Cargo.toml \
-    --target-dir "${CARGO_TARGET_DIR:-target}/peers"
 
 if command -v npm >/dev/null; then
     npm ci --prefix bench/peers/node --ignore-scripts --no-audit --no-fund --loglevel=error

@@ -3,7 +3,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 built=${CARGO_TARGET_DIR:-$root/target}/peers/release
-PATH=$PATH:$root/.tools:$root/.tools/bin:/usr/sbin
+PATH=$PATH:$root/.tools/bin:/usr/sbin
 # Ten thousand sockets are ten thousand open files.
 ulimit -n "$(ulimit -Hn)"
 pids=()

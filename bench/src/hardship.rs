@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::Error;
 
 /// A cut begins so long after a phase, and lasts so long.
-const CUT_AFTER: Duration = Duration::from_secs(10);
+const CUT_AFTER: Duration = Duration::from_secs(1);
 const CUT_FOR: Duration = Duration::from_secs(3);
 
 /// A way to NATS that can be cut.

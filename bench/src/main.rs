@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use herald_bench::run::{Plan, interrupts, run};
-use herald_bench::scenario::{ALL, Scenario};
+use herald_bench::scenario::{self, Scenario};
 use herald_bench::target::Name;
 
 /// Measures gateways beside each other, from outside.
@@ -26,7 +26,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run scenarios against targets, and say what came of it.
-    Run(Args),
+    Run(Box<Args>),
     /// List the scenarios.
     List,
 }
@@ -36,15 +36,19 @@ struct Args {
     /// What to measure: folders of --peers, with commas. `herald=PATH` is another binary of the gateway.
     #[arg(long, value_delimiter = ',', default_value = "floor,herald,nchan,node,nats-ws,centrifugo", value_parser = target)]
     targets: Vec<Name>,
-    /// Scenarios, with commas; `herald-bench list` names them. Default: all.
-    #[arg(long, value_delimiter = ',', value_parser = scenario)]
-    scenarios: Vec<&'static Scenario>,
+    /// Scenarios, with commas; `herald-bench list` names them. `table`: those of the table in docs/benchmarks.md, each with
+    /// those of the targets that it is compared with. Default: all.
+    #[arg(long, value_delimiter = ',', value_parser = known)]
+    scenarios: Vec<String>,
     /// How often each is measured.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// File for the report as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// File for the tables and the machine as Markdown.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
     /// Folder for pictures.
     #[arg(long, value_name = "FOLDER")]
     svg: Option<PathBuf>,
@@ -65,11 +69,16 @@ struct Args {
     seconds: Option<u32>,
 }
 
-fn scenario(name: &str) -> Result<&'static Scenario, String> {
-    Scenario::named(name).ok_or_else(|| {
-        let names: Vec<&str> = ALL.iter().map(|scenario| scenario.name).collect();
-        format!("there is none of this name, but {}", names.join(", "))
-    })
+fn known(name: &str) -> Result<String, String> {
+    if Scenario::named(name).is_empty() {
+        let names: Vec<String> = scenario::all().into_iter().map(|row| row.name).collect();
+        let names = names.join(", ");
+        return Err(format!(
+            "there is none of this name, but {} or {names}",
+            scenario::TABLE
+        ));
+    }
+    Ok(name.to_owned())
 }
 
 fn target(name: &str) -> Result<Name, String> {
@@ -79,12 +88,12 @@ fn target(name: &str) -> Result<Name, String> {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::List => {
-            for scenario in ALL {
+            for scenario in scenario::all() {
                 println!("{:20} {}", scenario.name, scenario.about);
             }
             ExitCode::SUCCESS
         }
-        Command::Run(args) => match measure(args) {
+        Command::Run(args) => match measure(*args) {
             Ok(code) => code,
             Err(error) => {
                 eprintln!("bench: {error}");
@@ -103,15 +112,24 @@ fn measure(args: Args) -> Result<ExitCode, herald_bench::Error> {
         .map_err(failed)?;
     let own = std::env::current_exe().map_err(failed)?;
     let herald = args.herald.unwrap_or_else(|| own.with_file_name("herald"));
-    let nats_server = args
-        .nats_server
-        .unwrap_or_else(|| herald_bench::nats::find("nats-server"));
+    let nats_server = match args.nats_server {
+        Some(file) if file.exists() => std::path::absolute(file).map_err(failed)?,
+        Some(name) => name,
+        None => herald_bench::nats::find("nats-server"),
+    };
+    let mut labels: Vec<&str> = args.targets.iter().map(|name| &*name.label).collect();
+    labels.sort_unstable();
+    if let Some([twice, ..]) = labels.windows(2).find(|pair| pair.first() == pair.last()) {
+        let text = format!("two targets are called {twice}: give the binaries different names");
+        return Err(herald_bench::Error::Failed(text));
+    }
     let plan = Plan {
         targets: args.targets,
         scenarios: if args.scenarios.is_empty() {
-            ALL.iter().collect()
+            scenario::all()
         } else {
-            args.scenarios
+            let names = args.scenarios.iter();
+            names.flat_map(|name| Scenario::named(name)).collect()
         },
         rounds: args.rounds,
         peers: args.peers,
@@ -126,7 +144,11 @@ fn measure(args: Args) -> Result<ExitCode, herald_bench::Error> {
     let stop = interrupts(runtime.handle());
     let mut report = run(&plan, runtime.handle(), &stop)?;
     report.summarise();
-    println!("{}", report.table());
+    let markdown = report.markdown();
+    println!("{markdown}");
+    if let Some(file) = &args.markdown {
+        std::fs::write(file, markdown).map_err(failed)?;
+    }
     if let Some(file) = &args.json {
         report.write(file)?;
     }

@@ -3,7 +3,7 @@
 use memchr::memmem::Finder;
 
 /// Where an event belongs: its room, and its number in that room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mark {
     pub room: u32,
     pub sequence: u32,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::marker::Mark;
 use crate::process::{Cpu, own_thread};
 use crate::publish::{Planned, Published, Publisher};
 use crate::sockets::Sockets;
@@ -91,24 +92,20 @@ pub fn phase(
     sockets_of: impl Fn(u32) -> u64,
     name: &str,
 ) -> Result<Phase, Error> {
-    let counts = (sockets.counts.clone(), sockets.beside.clone());
-    sockets.receipts.clear();
+    // What was counted until now is not of this phase.
+    sockets.counted();
     let expected_of =
         |plan: &[Planned]| -> u64 { plan.iter().map(|event| sockets_of(event.mark.room)).sum() };
     let expected = expected_of(&plan);
     let mut measured = plan.clone();
     let before = Clock::read(processes);
     let publishing = publisher.start(plan);
-    let delivered = |sockets: &Sockets| sockets.counts.delivered - counts.0.delivered;
-    let mut newest = (
-        sockets.counts.delivered + sockets.beside.delivered,
-        Instant::now(),
-    );
+    let mut newest = (0, Instant::now());
     let mut said = Instant::now();
     loop {
         sockets.step(Instant::now() + STEP)?;
         let is_over = publishing.is_finished();
-        if is_over && delivered(sockets) >= expected {
+        if is_over && sockets.counts.delivered >= expected {
             break;
         }
         let quiet = if publisher.stop.load(Ordering::Relaxed) {
@@ -126,7 +123,7 @@ pub fn phase(
             said = Instant::now();
             say(&format!(
                 "{name}: {} of {expected} deliveries",
-                delivered(sockets)
+                sockets.counts.delivered
             ));
         }
     }
@@ -138,12 +135,13 @@ pub fn phase(
     measured.truncate(published.count);
     let expected = expected_of(&measured);
     // The end waited for what did not come: that is no time of work.
-    let took = if delivered(sockets) >= expected {
+    let took = if sockets.counts.delivered >= expected {
         after.at
     } else {
         newest.1
     };
     let wall = after.at.duration_since(before.at);
+    let (counts, beside, receipts) = sockets.counted();
     Ok(Phase {
         expected,
         took: took.duration_since(before.at),
@@ -154,32 +152,12 @@ pub fn phase(
             };
             (share(after.0, before.0), share(after.1, before.1))
         }),
-        counts: less(&sockets.counts, &counts.0),
-        beside: less(&sockets.beside, &counts.1),
-        receipts: std::mem::take(&mut sockets.receipts),
+        counts,
+        beside,
+        receipts,
         published,
         measured,
     })
-}
-
-/// What was counted after `before`.
-fn less(now: &Counts, before: &Counts) -> Counts {
-    let each = |now: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>| {
-        let left = |(name, count): (&String, &u64)| {
-            let count = count - before.get(name).copied().unwrap_or_default();
-            (count > 0).then(|| (name.clone(), count))
-        };
-        now.iter().filter_map(left).collect()
-    };
-    Counts {
-        delivered: now.delivered - before.delivered,
-        duplicate: now.duplicate - before.duplicate,
-        out_of_order: now.out_of_order - before.out_of_order,
-        foreign: now.foreign - before.foreign,
-        opened: now.opened - before.opened,
-        closed: each(&now.closed, &before.closed),
-        refused: each(&now.refused, &before.refused),
-    }
 }
 
 /// How late deliveries were, in microseconds, sorted.
@@ -202,40 +180,30 @@ impl Latencies {
 }
 
 impl Phase {
-    /// From the time in `at` to the receipt.
-    fn latencies(&self, at: impl Fn(u32, u32) -> Option<u64>) -> Latencies {
+    /// From the times in `at` to the receipts.
+    pub fn latencies(&self, at: &Stored) -> Latencies {
         let mut latencies = Vec::new();
         for receipt in &self.receipts {
-            let first = receipt.first;
-            for sequence in first.sequence..first.sequence + receipt.count {
-                if let Some(at) = at(first.room, sequence) {
-                    latencies.push(receipt.at_us as i64 - at as i64);
+            let Mark { room, sequence } = receipt.first;
+            for sequence in sequence..sequence + receipt.count {
+                if let Some(at) = at.get(&Mark { room, sequence }) {
+                    latencies.push(receipt.at_us as i64 - *at as i64);
                 }
             }
         }
         Latencies::new(latencies)
     }
 
-    /// From the store to the receipt.
-    pub fn from_store(&self, stored: &Stored) -> Latencies {
-        self.latencies(|room, sequence| stored.at(room, sequence))
-    }
-
-    /// From when an event was due to be published to the receipt: one clock, and the publisher's own lateness in it.
-    pub fn from_due(&self) -> Latencies {
-        let events = self.measured.iter().zip(&self.published.due_us);
-        let due: std::collections::HashMap<(u32, u32), u64> = events
-            .map(|(event, due)| ((event.mark.room, event.mark.sequence), *due))
-            .collect();
-        self.latencies(|room, sequence| due.get(&(room, sequence)).copied())
+    /// When each event was due to be published: one clock, and the publisher's own lateness in what is counted from it.
+    pub fn due(&self) -> Stored {
+        let events = self.measured.iter().map(|event| event.mark);
+        events.zip(self.published.due_us.iter().copied()).collect()
     }
 
     /// Events that were published and are not in the stream, of rooms with measured sockets.
     pub fn not_stored(&self, stored: &Stored, sockets_of: impl Fn(u32) -> u64) -> (u64, u64) {
         let marks = self.measured.iter().map(|event| event.mark);
-        let lost = marks.filter(|mark| {
-            sockets_of(mark.room) > 0 && stored.at(mark.room, mark.sequence).is_none()
-        });
+        let lost = marks.filter(|mark| sockets_of(mark.room) > 0 && !stored.contains_key(mark));
         lost.fold((0, 0), |(events, deliveries), mark| {
             (events + 1, deliveries + sockets_of(mark.room))
         })
@@ -244,11 +212,9 @@ impl Phase {
     /// From the first store of an event to the last delivery.
     pub fn span(&self, stored: &Stored) -> Option<Duration> {
         let marks = self.measured.iter().map(|event| event.mark);
-        let first = marks
-            .filter_map(|mark| stored.at(mark.room, mark.sequence))
-            .min()?;
+        let first = marks.filter_map(|mark| stored.get(&mark)).min()?;
         let last = self.receipts.iter().map(|receipt| receipt.at_us).max()?;
-        Some(Duration::from_micros(last.saturating_sub(first)))
+        Some(Duration::from_micros(last.saturating_sub(*first)))
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) fn free_port() -> Result<u16, Error> {
 pub fn find(name: &str) -> PathBuf {
     let tools = [".tools", ".tools/bin"].map(|folder| Path::new(folder).join(name));
     let found = tools.into_iter().find(|file| file.exists());
+    // The targets have folders of their own.
+    let found = found.and_then(|file| std::path::absolute(file).ok());
     found.unwrap_or_else(|| PathBuf::from(name))
 }
 

@@ -12,7 +12,7 @@ use crate::publish::{Pace, Publisher, plan};
 use crate::round::{FAULTS, Round, SHARES, short};
 use crate::slot::Seat;
 use crate::sockets::Sockets;
-use crate::stored::{Stored, Stream};
+use crate::stored::{self, Stream};
 use crate::{Error, say};
 
 /// New sockets a second.
@@ -94,11 +94,7 @@ impl Load {
     /// How long it took until all were open.
     fn open(&mut self, sockets: &mut Sockets) -> Result<Duration, Error> {
         let (start, all) = (Instant::now(), self.seats.len() as u64);
-        let mut last = start;
-        for (index, seat) in std::mem::take(&mut self.seats).into_iter().enumerate() {
-            last = start + Duration::from_secs_f64(index as f64 / JOINS_PER_S);
-            sockets.add(seat, last);
-        }
+        let last = sockets.add(std::mem::take(&mut self.seats), JOINS_PER_S);
         let mut said = start;
         let is_over = |sockets: &Sockets| {
             let refused: u64 = sockets.counts.refused.values().sum();
@@ -113,10 +109,7 @@ impl Load {
         }
         let took = start.elapsed();
         // A refusal that the contract names comes as a close after the open.
-        let until = Instant::now() + SETTLE;
-        while Instant::now() < until && !self.is_stopped() {
-            sockets.step(until)?;
-        }
+        sockets.run_until(Instant::now() + SETTLE)?;
         say(&format!("{} of {all} sockets are open", sockets.open()));
         Ok(took)
     }
@@ -139,7 +132,7 @@ impl Load {
     fn enter(&self, outcome: &mut Outcome, phase: &Phase, members: &[u64]) {
         let members = |room: u32| members.get(room as usize).copied().unwrap_or_default();
         let (publisher, filters) = (&self.publisher, self.publisher.subjects.as_slice());
-        let read = Stored::read(&publisher.client, &self.stream, filters, &publisher.markers);
+        let read = stored::read(&publisher.client, &self.stream, filters, &publisher.markers);
         let stored = publisher.handle.block_on(read);
         if let Err(error) = &stored {
             outcome.warnings.push(format!(
@@ -149,10 +142,10 @@ impl Load {
         outcome
             .round
             .phase("", phase, stored.as_ref().ok(), members);
-        let due = phase.from_due();
-        outcome.round.latencies("latency_from_due", &due);
+        let from_due = phase.latencies(&phase.due());
+        outcome.round.latencies("latency_from_due", &from_due);
         if phase
-            .from_store(&stored.unwrap_or_default())
+            .latencies(&stored.unwrap_or_default())
             .at(0.0)
             .is_some_and(|least| least < 0.0)
         {

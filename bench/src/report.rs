@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::chart::{Chart, Series};
-use crate::round::{FAULTS, Round, SHARES, short};
-use crate::scenario::Scenario;
+use crate::round::{CONNECT_MEASURES, FAULTS, MEASURES, Measure, Round, SHARES, short};
+use crate::scenario::{Group, Scenario};
 use crate::{Error, say};
 
 /// What others are compared with.
@@ -88,8 +88,8 @@ impl Report {
             .is_none_or(|last| last.name != scenario.name)
         {
             self.scenarios.push(Measured {
-                name: scenario.name.to_owned(),
-                about: scenario.about.to_owned(),
+                name: scenario.name.clone(),
+                about: scenario.about.clone(),
                 sockets: scenario.sockets(),
                 rooms: scenario.rooms(),
                 targets: BTreeMap::new(),
@@ -154,81 +154,57 @@ fn spreads(rounds: impl Iterator<Item = BTreeMap<String, f64>>) -> BTreeMap<Stri
         .collect()
 }
 
-/// Columns of the table: a measure, its head, and whether the ratio to the floor stands beside it.
-const COLUMNS: [(&str, &str, bool); 10] = [
-    ("cpu_server_us", "server us", true),
-    ("cpu_bridge_us", "bridge us", false),
-    ("cpu_nats_us", "nats us", false),
-    ("deliveries_per_s", "del/s", false),
-    ("latency_p50_ms", "p50 ms", false),
-    ("latency_p99_ms", "p99 ms", true),
-    ("latency_p999_ms", "p99.9", false),
-    ("latency_max_ms", "max", false),
-    ("memory_user_kib_per_socket", "KiB user", false),
-    ("memory_kernel_kib_per_socket", "kernel", false),
-];
-const CONNECT_COLUMNS: [(&str, &str, bool); 6] = [
-    ("connects_per_s", "connects/s", false),
-    ("cpu_server_us_per_connect", "server us", false),
-    ("cpu_nats_us_per_connect", "nats us", false),
-    ("connect_p50_ms", "p50 ms", false),
-    ("connect_p99_ms", "p99 ms", false),
-    ("connect_max_ms", "max", false),
-];
-
 impl Report {
-    /// The report as a table in Markdown.
-    pub fn table(&self) -> String {
-        let mut text = String::new();
-        for scenario in &self.scenarios {
-            text.push_str(&format!("\n### {}: {}\n\n", scenario.name, scenario.about));
-            let all = scenario.targets.values();
-            let is_connects = all
-                .clone()
-                .any(|result| result.summary.contains_key("connects_per_s"));
-            let columns: &[_] = if is_connects {
-                &CONNECT_COLUMNS
-            } else {
-                &COLUMNS
-            };
-            let used = |(name, ..): &&(&str, &str, bool)| {
-                all.clone().any(|result| result.summary.contains_key(*name))
-            };
-            let columns: Vec<_> = columns.iter().filter(used).collect();
-            let heads: Vec<&str> = columns.iter().map(|(_, head, _)| *head).collect();
-            text.push_str(&format!(
-                "| | {} | |\n|---|{}---|\n",
-                heads.join(" | "),
-                "--:|".repeat(heads.len())
-            ));
-            for (target, result) in &scenario.targets {
-                let cells = columns.iter().map(|(name, _, has_ratio)| {
-                    let Some(spread) = result.summary.get(*name) else {
-                        return "–".to_owned();
-                    };
-                    let mut cell = short(spread.median);
-                    if result.rounds.len() > 1 {
-                        cell.push_str(&format!(" ({}–{})", short(spread.min), short(spread.max)));
-                    }
-                    match result
-                        .ratio_to_floor
-                        .get(*name)
-                        .filter(|_| *has_ratio && target != FLOOR)
-                    {
-                        Some(ratio) => format!("{cell} = {:.2}×", ratio.median),
-                        None => cell,
-                    }
-                });
-                let cells: Vec<String> = cells.collect();
-                text.push_str(&format!(
-                    "| {target} | {} | {} |\n",
-                    cells.join(" | "),
-                    result.remarks()
-                ));
-            }
-        }
+    /// On what it was measured, and the tables, in Markdown.
+    pub fn markdown(&self) -> String {
+        let machine = self.machine.iter();
+        let machine: Vec<_> = machine.map(|(name, is)| format!("{name} {is}")).collect();
+        let mut text = format!(
+            "Medians of {} rounds, with the least and the greatest; `= 1.20×` is the median of the ratios to the floor of \
+             the same round. Machine: {}.\n",
+            self.rounds,
+            machine.join(", ")
+        );
+        text.push_str(&self.table(&MEASURES));
+        text.push_str(&self.table(&CONNECT_MEASURES));
         for (target, why) in &self.missing {
             text.push_str(&format!("\n{target} was left out: {why}\n"));
+        }
+        text
+    }
+
+    /// A row for each target in each scenario that has one of `measures`, and a column for each of these that is there.
+    fn table(&self, measures: &[Measure]) -> String {
+        let scenarios = self.scenarios.iter().flat_map(|scenario| {
+            let targets = scenario.targets.iter();
+            targets.map(|(target, result)| (scenario.name.as_str(), target, result))
+        });
+        let has = |result: &Result, (name, ..): &Measure| result.summary.contains_key(*name);
+        let is_here = |result: &Result| measures.iter().any(|measure| has(result, measure));
+        let all = scenarios.filter(|(.., result)| {
+            // One that failed each time is told of in the first table.
+            is_here(result) || (result.summary.is_empty() && measures == MEASURES)
+        });
+        let rows: Vec<_> = all.collect();
+        if rows.is_empty() {
+            return String::new();
+        }
+        let used = |measure: &&Measure| rows.iter().any(|(.., result)| has(result, measure));
+        let columns: Vec<_> = measures.iter().filter(used).collect();
+        let heads: Vec<&str> = columns.iter().map(|(_, head, _)| *head).collect();
+        let mut text = format!(
+            "\n| scenario | target | {} | |\n|---|---|{}---|\n",
+            heads.join(" | "),
+            "--:|".repeat(heads.len())
+        );
+        for (scenario, target, result) in rows {
+            let cells = columns.iter().map(|measure| result.cell(measure));
+            let cells: Vec<String> = cells.collect();
+            text.push_str(&format!(
+                "| {scenario} | {target} | {} | {} |\n",
+                cells.join(" | "),
+                result.remarks()
+            ));
         }
         text
     }
@@ -262,37 +238,41 @@ impl Report {
     }
 
     /// What a delivery costs, against what differs between some scenarios.
-    fn cost(&self, (name, title, axis, points): &Cost) -> Option<(String, Chart)> {
+    fn cost(&self, (name, title, axis, place): &Cost) -> Option<(String, Chart)> {
         let mut series: BTreeMap<&str, Vec<(f64, Spread)>> = BTreeMap::new();
-        for (at, wanted) in *points {
-            let scenario = self
-                .scenarios
-                .iter()
-                .find(|scenario| scenario.name == *wanted);
-            for (target, result) in scenario.iter().flat_map(|scenario| &scenario.targets) {
+        for measured in &self.scenarios {
+            let scenario = Scenario::named(&measured.name).pop();
+            let plain = scenario.as_ref().and_then(Scenario::plain);
+            let Some(at) = plain.and_then(|(group, events)| place(group, events)) else {
+                continue;
+            };
+            for (target, result) in &measured.targets {
                 if let Some(cost) = result.summary.get("cpu_server_us") {
-                    series.entry(target).or_default().push((*at, *cost));
+                    series.entry(target).or_default().push((at, *cost));
                 }
             }
         }
-        let series: Vec<_> = series.into_iter().map(Series::new).collect();
+        let series = series.into_iter().map(|(target, mut points)| {
+            points.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+            Series::new((target, points))
+        });
         let chart = Chart {
             title: (*title).to_owned(),
             x: (*axis).to_owned(),
             y: "server CPU for each delivery, µs".to_owned(),
             names: Vec::new(),
-            series,
+            series: series.collect(),
         };
         (!chart.series.is_empty()).then(|| ((*name).to_owned(), chart))
     }
 }
 
-/// File, title, axis, and where which scenario stands on it.
+/// File, title, axis, and where a scenario stands on it.
 type Cost = (
     &'static str,
     &'static str,
     &'static str,
-    &'static [(f64, &'static str)],
+    fn(&Group, f64) -> Option<f64>,
 );
 
 const COSTS: [Cost; 3] = [
@@ -300,33 +280,19 @@ const COSTS: [Cost; 3] = [
         "cost-sockets",
         "Cost against sockets in one room",
         "sockets",
-        &[
-            (10.0, "paced-10"),
-            (100.0, "paced-100x100"),
-            (5000.0, "paced-5000"),
-            (10_000.0, "room-10000"),
-        ],
+        |group, _| (group.rooms == 1).then(|| group.sockets.into()),
     ),
     (
         "cost-rooms",
         "Cost against rooms, 10,000 sockets in all",
         "rooms",
-        &[
-            (1.0, "room-10000"),
-            (100.0, "rooms-100x100"),
-            (10_000.0, "rooms-10000x1"),
-        ],
+        |group, _| (group.rooms * group.sockets == 10_000).then(|| group.rooms.into()),
     ),
     (
         "cost-events",
         "Cost against events a second in one room",
         "events/s",
-        &[
-            (2.0, "room-10000"),
-            (10.0, "paced-5000"),
-            (100.0, "paced-100x100"),
-            (1000.0, "paced-10"),
-        ],
+        |group, events| (group.rooms == 1).then_some(events),
     ),
 ];
 
@@ -352,6 +318,23 @@ fn latencies(scenario: &Measured) -> Option<(String, Chart)> {
 }
 
 impl Result {
+    /// A measure, as far as it is known.
+    fn cell(&self, (name, _, has_ratio): &Measure) -> String {
+        let Some(spread) = self.summary.get(*name) else {
+            return "–".to_owned();
+        };
+        let mut cell = short(spread.median);
+        if self.rounds.len() > 1 {
+            cell.push_str(&format!(" ({}–{})", short(spread.min), short(spread.max)));
+        }
+        // That of the floor to itself says nothing.
+        let ratio = self.ratio_to_floor.get(*name).filter(|_| *has_ratio);
+        match ratio.filter(|ratio| (ratio.min, ratio.max) != (1.0, 1.0)) {
+            Some(ratio) => format!("{cell} = {:.2}×", ratio.median),
+            None => cell,
+        }
+    }
+
     /// What should not be, and why a round failed.
     fn remarks(&self) -> String {
         let mut remarks = Vec::new();
@@ -364,11 +347,8 @@ impl Result {
                 ));
             }
         }
-        if let Some(ratio) = self.summary.get("latency_p99_ratio")
-            && let Some(without) = self.summary.get("without_latency_p99_ms")
-        {
-            let (ratio, without) = (ratio.median, short(without.median));
-            remarks.push(format!("p99 {ratio:.2}× of {without} ms without"));
+        if let Some(ratio) = self.summary.get("latency_p99_ratio") {
+            remarks.push(format!("p99 {:.2}× of that without", ratio.median));
         }
         if self.rounds.iter().any(Round::is_client_busy) {
             remarks.push("the client was at its limit".to_owned());
@@ -417,7 +397,8 @@ mod tests {
 
     #[test]
     fn medians_and_the_ratio_of_each_round_to_the_floor_of_the_same() {
-        let scenario = Scenario::named("paced-10").unwrap();
+        let scenario = Scenario::named("paced-10").pop().unwrap();
+        let scenario = &scenario;
         let mut report = Report::new(3);
         for (number, floor, herald) in [(1, 5.0, 6.0), (2, 10.0, 11.0), (3, 4.0, 8.0)] {
             report.add(scenario, "floor", round(number, floor));
@@ -439,10 +420,11 @@ mod tests {
             (&ratio["median"], &ratio["max"]),
             (&1.2.into(), &2.0.into())
         );
-        let table = report.table();
+        let table = report.markdown();
         for part in [
-            "| herald | 8 (6–11) = 1.20× |",
-            "| floor | 5 (4–10) |",
+            "| paced-10 | herald | 8 (6–11) = 1.20× |",
+            "| paced-10 | floor | 5 (4–10) |",
+            "Medians of 3 rounds",
             "1 failed: it fell",
             "nchan was left out: no nginx",
         ] {
@@ -454,7 +436,11 @@ mod tests {
     fn pictures_are_drawn_of_what_was_measured() {
         let mut report = Report::new(1);
         for (name, cost) in [("paced-10", 8.0), ("paced-100x100", 6.0)] {
-            report.add(Scenario::named(name).unwrap(), "herald", round(1, cost));
+            report.add(
+                &Scenario::named(name).pop().unwrap(),
+                "herald",
+                round(1, cost),
+            );
         }
         report.summarise();
         let folder = tempfile::tempdir().unwrap();

@@ -25,6 +25,31 @@ pub(crate) const FAULTS: [&str; 6] = [
     "closed",
 ];
 
+/// A measure, its head in a table, and whether the ratio to the floor stands beside it.
+pub(crate) type Measure = (&'static str, &'static str, bool);
+
+pub(crate) const MEASURES: [Measure; 11] = [
+    ("cpu_server_us", "server µs", true),
+    ("cpu_bridge_us", "bridge µs", false),
+    ("cpu_nats_us", "nats µs", false),
+    ("deliveries_per_s", "deliveries/s", false),
+    ("latency_p50_ms", "p50 ms", false),
+    ("latency_p99_ms", "p99 ms", true),
+    ("without_latency_p99_ms", "p99 ms without", false),
+    ("latency_p999_ms", "p99.9 ms", false),
+    ("latency_max_ms", "max ms", false),
+    ("memory_user_kib_per_socket", "KiB user", false),
+    ("memory_kernel_kib_per_socket", "KiB kernel", false),
+];
+pub(crate) const CONNECT_MEASURES: [Measure; 6] = [
+    ("connects_per_s", "connects/s", false),
+    ("cpu_server_us_per_connect", "server µs", false),
+    ("cpu_nats_us_per_connect", "nats µs", false),
+    ("connect_p50_ms", "p50 ms", false),
+    ("connect_p99_ms", "p99 ms", false),
+    ("connect_max_ms", "max ms", false),
+];
+
 /// One measurement.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Round {
@@ -93,7 +118,7 @@ impl Round {
             put("client_waiting", waiting);
         }
         if let Some(stored) = stored {
-            self.latencies(&format!("{prefix}latency"), &phase.from_store(stored));
+            self.latencies(&format!("{prefix}latency"), &phase.latencies(stored));
         }
         for (to, from) in [
             (&mut self.closed, &counts.closed),
@@ -151,21 +176,12 @@ impl Round {
         }
     }
 
-    /// The most important, in a line.
+    /// All that a table has, in a line.
     pub fn line(&self) -> String {
         let mut words = Vec::new();
-        for (name, unit) in [
-            ("cpu_server_us", "us/delivery"),
-            ("deliveries_per_s", "deliveries/s"),
-            ("latency_p50_ms", "ms p50"),
-            ("latency_p99_ms", "ms p99"),
-            ("without_latency_p99_ms", "ms p99 without"),
-            ("connects_per_s", "connects/s"),
-            ("connect_p99_ms", "ms p99 to open"),
-            ("cpu_server_us_per_connect", "us/connect"),
-        ] {
+        for (name, head, _) in MEASURES.iter().chain(&CONNECT_MEASURES) {
             if let Some(value) = self.get(name) {
-                words.push(format!("{} {unit}", short(value)));
+                words.push(format!("{head} {}", short(value)));
             }
         }
         for name in FAULTS {

@@ -19,13 +19,13 @@ use crate::round::Round;
 use crate::scenario::{Beside, Connect, Group, Hardship, Scenario};
 use crate::slot::{Manner, Seat};
 use crate::sockets::Sockets;
-use crate::stored::{Stored, Stream};
+use crate::stored::{self, Stored, Stream};
 use crate::target::{Name, Setting, Started, Target};
 use crate::tokens::Signer;
 use crate::{Error, say};
 
 /// Sockets that are not measured while they connect do so at this rate.
-const CALM_PER_S: f64 = 2000.0;
+const CALM_PER_S: f64 = 5000.0;
 /// All sockets are to be open within this time.
 const CONNECTING: Duration = Duration::from_secs(90);
 /// After the open, until it is quiet.
@@ -37,7 +37,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub targets: Vec<Name>,
-    pub scenarios: Vec<&'static Scenario>,
+    pub scenarios: Vec<Scenario>,
     pub rounds: u32,
     pub peers: PathBuf,
     pub herald: PathBuf,
@@ -53,37 +53,31 @@ pub struct Plan {
 /// Where nothing can be measured at all.
 pub fn run(plan: &Plan, handle: &Handle, stop: &Arc<AtomicBool>) -> Result<Report, Error> {
     let mut report = Report::new(plan.rounds);
+    let targets = installed(plan, handle, stop, &mut report)?;
+    let of = |scenario: &Scenario| {
+        let only = scenario.only;
+        let is_of = move |target: &&&Name| only.is_none_or(|only| only.contains(&target.folder()));
+        targets.iter().copied().filter(move |target| is_of(&target))
+    };
+    let each: usize = plan.scenarios.iter().map(|row| of(row).count()).sum();
+    let (all, mut begun) = (each * plan.rounds as usize, 0);
     for scenario in &plan.scenarios {
-        let targets = plan.targets.iter().filter(|target| {
-            let only = scenario.only;
-            only.is_none_or(|only| target.folder() == only)
-        });
-        let targets: Vec<_> = targets.collect();
         for round in 1..=plan.rounds {
-            for target in &targets {
-                if report.is_missing(&target.label) {
-                    continue;
-                }
+            for target in of(scenario) {
+                begun += 1;
                 let name = format!("{} {} round {round}", scenario.name, target.label);
-                say(&name);
-                let measured = match Bench::start(plan, target, scenario, handle, stop) {
-                    Ok(Ok(bench)) => bench.measure().map(Ok),
-                    Ok(Err(why)) => Ok(Err(why)),
-                    Err(error) => Err(error),
-                };
+                say(&format!("{name}: {begun} of {all}"));
+                let bench = Bench::start(plan, target, scenario, handle, stop);
+                let measured = bench.and_then(|bench| bench.map_err(Error::Failed)?.measure());
                 if stop.load(Ordering::Relaxed) {
                     report.interrupted = true;
                     return Ok(report);
                 }
                 match measured {
-                    Ok(Ok(mut measured)) => {
+                    Ok(mut measured) => {
                         measured.number = round;
                         say(&format!("{name}: {}", measured.line()));
                         report.add(scenario, &target.label, measured);
-                    }
-                    Ok(Err(why)) => {
-                        say(&format!("{} is left out: {why}", target.label));
-                        report.missing.insert(target.label.clone(), why);
                     }
                     Err(error) => {
                         say(&format!("{name} failed: {error}"));
@@ -94,6 +88,36 @@ pub fn run(plan: &Plan, handle: &Handle, stop: &Arc<AtomicBool>) -> Result<Repor
         }
     }
     Ok(report)
+}
+
+/// The targets that can be started. It is told first which cannot, and how to get them, since a run is long.
+fn installed<'a>(
+    plan: &'a Plan,
+    handle: &Handle,
+    stop: &Arc<AtomicBool>,
+    report: &mut Report,
+) -> Result<Vec<&'a Name>, Error> {
+    let mut installed = Vec::new();
+    let Some(first) = plan.scenarios.first() else {
+        return Ok(installed);
+    };
+    for target in &plan.targets {
+        let is_asked = |row: &Scenario| row.only.is_none_or(|only| only.contains(&target.folder()));
+        if !plan.scenarios.iter().any(is_asked) {
+            continue;
+        }
+        match Bench::start(plan, target, first, handle, stop)? {
+            Ok(_) => installed.push(target),
+            Err(why) => {
+                say(&format!("{} is left out: {why}", target.label));
+                report.missing.insert(target.label.clone(), why);
+            }
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+    }
+    Ok(installed)
 }
 
 /// A flag that an interrupt or SIGTERM sets. A second one ends the process at once.
@@ -126,7 +150,7 @@ pub fn interrupts(handle: &Handle) -> Arc<AtomicBool> {
 /// One measurement of one target, ready to begin.
 struct Bench<'a> {
     plan: &'a Plan,
-    scenario: &'static Scenario,
+    scenario: &'a Scenario,
     target: Box<Target>,
     processes: Processes,
     sockets: Sockets,
@@ -136,7 +160,7 @@ struct Bench<'a> {
     next: Vec<u32>,
     cable: Option<Cable>,
     // After the target, whose processes must have left it.
-    _quarter: Option<Quarter>,
+    quarter: Option<Quarter>,
     // Last, so that it ends after its clients.
     _nats: Nats,
 }
@@ -148,7 +172,7 @@ impl<'a> Bench<'a> {
     fn start(
         plan: &'a Plan,
         target: &Name,
-        scenario: &'static Scenario,
+        scenario: &'a Scenario,
         handle: &Handle,
         stop: &Arc<AtomicBool>,
     ) -> Result<OrMissing<Self>, Error> {
@@ -165,15 +189,12 @@ impl<'a> Bench<'a> {
             nats_url: &nats_url,
             nats_websocket_port: nats.websocket_port,
             nats: nats.id(),
-            scenario: scenario.name,
+            nats_server: &plan.nats_server,
+            scenario: &scenario.name,
         };
         let target = match Target::start(target, &setting, &signer)? {
             Started::Ready(target) => target,
             Started::Missing(why) => return Ok(Err(why)),
-        };
-        let quarter = match scenario.hardship {
-            Some(Hardship::Quarter) => Some(Quarter::of(target.server())?),
-            _ => None,
         };
         let beside = match scenario.beside {
             Some(Beside::Rooms(group)) => group.rooms,
@@ -204,14 +225,14 @@ impl<'a> Bench<'a> {
             signer,
             next: vec![0; rooms as usize],
             cable,
-            _quarter: quarter,
+            quarter: None,
             _nats: nats,
         }))
     }
 
     fn measure(mut self) -> Result<Round, Error> {
         let mut round = Round::default();
-        let seats = self.seats()?;
+        let seats = self.seats(&self.scenario.groups, 0, true)?;
         let before = Memory::of(self.target.server());
         let clock = Clock::read(&self.processes);
         let began = Instant::now();
@@ -235,31 +256,35 @@ impl<'a> Bench<'a> {
                 each(after.kernel, before.kernel),
             );
         }
-        let warm_up = self.planned(self.scenario.groups, 0, WARM_UP, true);
+        if self.scenario.hardship == Some(Hardship::Quarter) {
+            self.quarter = Some(Quarter::of(self.target.server())?);
+        }
+        let warm_up = self.planned(&self.scenario.groups, 0, WARM_UP, true);
         self.run_phase(warm_up, "warm-up")?;
         let time = self.plan.time.unwrap_or(self.scenario.time);
         let mut phases = Vec::new();
         if let Some(beside) = self.scenario.beside {
-            let plan = self.planned(self.scenario.groups, 0, time, false);
+            let plan = self.planned(&self.scenario.groups, 0, time, false);
             self.cut_later();
             phases.push(("without_", self.run_phase(plan, "without")?));
             self.join_beside(beside)?;
         }
-        let mut plan = self.planned(self.scenario.groups, 0, time, false);
+        let mut plan = self.planned(&self.scenario.groups, 0, time, false);
         if let Some(Beside::Rooms(group)) = self.scenario.beside {
             plan.extend(self.planned(&[group], self.scenario.rooms(), time, false));
             plan.sort_by_key(|planned| planned.after);
         }
         self.cut_later();
-        phases.push(("", self.run_phase(plan, self.scenario.name)?));
+        phases.push(("", self.run_phase(plan, &self.scenario.name)?));
         if let Some(peak) = Memory::peak(self.target.server()) {
             round.put("memory_peak_mib", peak as f64 / 1024.0);
         }
         self.sockets.end();
         let stored = self.stored()?;
-        let sockets_of = sockets_of(self.scenario);
         for (prefix, phase) in &phases {
-            round.phase(prefix, phase, Some(&stored), &sockets_of);
+            round.phase(prefix, phase, Some(&stored), |room| {
+                self.scenario.sockets_of(room)
+            });
         }
         round.compare();
         Ok(round)
@@ -296,34 +321,33 @@ impl<'a> Bench<'a> {
     }
 
     fn run_phase(&mut self, plan: Vec<Planned>, name: &str) -> Result<Phase, Error> {
-        let sockets_of = sockets_of(self.scenario);
-        let sockets = &mut self.sockets;
         let phase = phase(
-            sockets,
+            &mut self.sockets,
             &self.publisher,
             &self.processes,
             plan,
-            sockets_of,
+            |room| self.scenario.sockets_of(room),
             name,
         )?;
         if self.publisher.stop.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
+        self.target.check()?;
         Ok(phase)
     }
 
-    /// The measured sockets.
-    fn seats(&self) -> Result<Vec<Seat>, Error> {
+    /// Clients of rooms, the first of which is `first`.
+    fn seats(&self, groups: &[Group], first: u32, measured: bool) -> Result<Vec<Seat>, Error> {
         let mut seats = Vec::new();
-        let mut room = 0;
-        for group in self.scenario.groups {
+        let mut room = first;
+        for group in groups {
             for _ in 0..group.rooms {
                 for socket in 0..group.sockets {
                     let place = (&*workspace(room), &*format!("user-{socket}"), room);
-                    seats.push(
-                        self.target
-                            .seat(&self.signer, place, true, Manner::STEADY)?,
-                    );
+                    let seat = self
+                        .target
+                        .seat(&self.signer, place, measured, Manner::STEADY);
+                    seats.push(seat?);
                 }
                 room += 1;
             }
@@ -331,49 +355,33 @@ impl<'a> Bench<'a> {
         Ok(seats)
     }
 
-    /// Opens them, in the way of the scenario.
+    /// Opens the measured sockets, in the way of the scenario.
     fn join_all(&mut self, seats: Vec<Seat>) -> Result<(), Error> {
         let rate = match self.scenario.connect {
             Connect::Calmly => CALM_PER_S,
             Connect::AtOnce => f64::INFINITY,
             Connect::PerSecond(rate) => rate,
         };
-        let start = Instant::now();
-        for (index, seat) in seats.into_iter().enumerate() {
-            self.sockets
-                .add(seat, start + Duration::from_secs_f64(index as f64 / rate));
-        }
-        let all = u64::from(self.scenario.sockets());
+        let all = seats.len() as u64;
+        self.sockets.add(seats, rate);
         self.wait_for(|sockets| sockets.counts.opened >= all)
     }
 
     fn join_beside(&mut self, beside: Beside) -> Result<(), Error> {
-        let mut seats = Vec::new();
-        let first = self.scenario.rooms();
-        match beside {
+        let seats = match beside {
             Beside::Sockets(count, manner) => {
-                for socket in 0..count {
-                    let place = (&*workspace(0), &*format!("beside-{socket}"), 0);
-                    seats.push(self.target.seat(&self.signer, place, false, manner)?);
-                }
+                let seat = |socket| {
+                    let place = ("bench-0", &*format!("beside-{socket}"), 0);
+                    self.target.seat(&self.signer, place, false, manner)
+                };
+                (0..count).map(seat).collect::<Result<Vec<_>, _>>()?
             }
-            Beside::Rooms(group) => {
-                for room in first..first + group.rooms {
-                    for socket in 0..group.sockets {
-                        let place = (&*workspace(room), &*format!("user-{socket}"), room);
-                        seats.push(
-                            self.target
-                                .seat(&self.signer, place, false, Manner::STEADY)?,
-                        );
-                    }
-                }
-            }
-        }
-        let (start, all) = (Instant::now(), seats.len() as u64);
-        for (index, seat) in seats.into_iter().enumerate() {
-            let at = Duration::from_secs_f64(index as f64 / CALM_PER_S);
-            self.sockets.add(seat, start + at);
-        }
+            Beside::Rooms(group) => self.seats(&[group], self.scenario.rooms(), false)?,
+        };
+        let all = seats.len() as u64;
+        // What was there before it is of no phase.
+        self.sockets.counted();
+        self.sockets.add(seats, CALM_PER_S);
         self.wait_for(|sockets| sockets.beside.opened >= all)?;
         self.settle()
     }
@@ -398,11 +406,7 @@ impl<'a> Bench<'a> {
     }
 
     fn settle(&mut self) -> Result<(), Error> {
-        let until = Instant::now() + SETTLE;
-        while Instant::now() < until {
-            self.sockets.step(until)?;
-        }
-        Ok(())
+        self.sockets.run_until(Instant::now() + SETTLE)
     }
 
     /// Reads when the events of the measured rooms were stored: room by room, where others have many more.
@@ -420,7 +424,7 @@ impl<'a> Bench<'a> {
             first: 1,
         };
         let (client, markers) = (&self.publisher.client, &self.publisher.markers);
-        let read = Stored::read(client, &stream, &filters, markers);
+        let read = stored::read(client, &stream, &filters, markers);
         self.publisher.handle.block_on(read)
     }
 }
@@ -433,18 +437,4 @@ impl Drop for Bench<'_> {
 
 fn workspace(room: u32) -> String {
     format!("bench-{room}")
-}
-
-/// How many measured sockets a room has.
-fn sockets_of(scenario: &'static Scenario) -> impl Fn(u32) -> u64 {
-    move |room| {
-        let mut first = 0;
-        for group in scenario.groups {
-            if room < first + group.rooms {
-                return u64::from(group.sockets);
-            }
-            first += group.rooms;
-        }
-        0
-    }
 }

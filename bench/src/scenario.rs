@@ -1,5 +1,6 @@
-//! What can be measured, by name. One row each.
+//! What can be measured, by name: one row each, and what others say of them follows from it.
 
+use std::fmt;
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
@@ -37,17 +38,20 @@ pub enum Connect {
 }
 
 /// A row.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Scenario {
-    pub name: &'static str,
-    pub about: &'static str,
-    pub groups: &'static [Group],
+    pub name: String,
+    pub about: String,
+    pub groups: Vec<Group>,
     pub beside: Option<Beside>,
+    /// Of the events, and of each half where something is beside them.
     pub time: Duration,
     pub algorithm: Algorithm,
     pub connect: Connect,
-    /// Only this target knows how.
-    pub only: Option<&'static str>,
+    /// These targets alone, where that is not all.
+    pub only: Option<&'static [&'static str]>,
+    /// With whom Herald is compared in the table of the docs; `None`: it is not there.
+    table: Option<&'static [&'static str]>,
     pub hardship: Option<Hardship>,
 }
 
@@ -56,9 +60,14 @@ pub struct Scenario {
 pub enum Hardship {
     /// Its way to NATS is cut for 3 s in each half.
     Cut,
-    /// It has a quarter of a core.
+    /// It has a quarter of a core from when all sockets are open.
     Quarter,
 }
+
+/// Instead of scenarios' names: those of the table in the docs, each with the targets that it is compared with.
+pub const TABLE: &str = "table";
+const HERALD: &[&str] = &["herald"];
+const FLOOR: &[&str] = &["herald", "floor"];
 
 const fn per_second(rooms: u32, sockets: u32, events: f64) -> Group {
     Group {
@@ -68,287 +77,214 @@ const fn per_second(rooms: u32, sockets: u32, events: f64) -> Group {
     }
 }
 
-const fn at_once(rooms: u32, sockets: u32, events: u32) -> Group {
+const fn at_once(sockets: u32, events: u32) -> Group {
     Group {
-        rooms,
+        rooms: 1,
         sockets,
         pace: Pace::AtOnce(events),
     }
 }
 
-const fn row(name: &'static str, about: &'static str, groups: &'static [Group]) -> Scenario {
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pace {
+            Pace::PerSecond(events) => write!(f, "{events} events/s to ")?,
+            Pace::AtOnce(events) => write!(f, "{events} events at once to ")?,
+        }
+        match (self.rooms, self.sockets) {
+            (1, sockets) => write!(f, "a room of {sockets}"),
+            (rooms, 1) => write!(f, "{rooms} rooms of one"),
+            (rooms, sockets) => write!(f, "{rooms} rooms of {sockets}"),
+        }
+    }
+}
+
+impl fmt::Display for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (count, manner) = match self {
+            Self::Rooms(group) => return write!(f, "{group}"),
+            Self::Sockets(count, manner) => (count, manner),
+        };
+        write!(f, "{count} more in the room")?;
+        match manner.reads {
+            Reads::All => {}
+            Reads::Slowly(bytes) => write!(f, " that read {} kB/s", bytes / 1000)?,
+            Reads::Nothing => write!(f, " that read nothing")?,
+        }
+        if let Some(stay) = manner.lives {
+            write!(f, " that stay for {} s and come back", stay.as_secs_f64())?;
+        }
+        match manner.back {
+            Some(back) => write!(f, ", back {} s after their close", back.as_secs_f64()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn row(name: &str, groups: &[Group]) -> Scenario {
+    let about: Vec<String> = groups.iter().map(Group::to_string).collect();
     Scenario {
-        name,
-        about,
-        groups,
+        name: name.to_owned(),
+        about: about.join(", "),
+        groups: groups.to_vec(),
         beside: None,
-        time: Duration::from_secs(10),
+        time: Duration::from_secs(5),
         algorithm: Algorithm::HS256,
         connect: Connect::Calmly,
         only: None,
+        table: None,
         hardship: None,
     }
 }
 
-/// With ten healthy sockets and 150 events a second, and `beside` them others that are not.
-const fn slow(
-    name: &'static str,
-    about: &'static str,
-    sockets: u32,
-    reads: Reads,
-    back: Option<Duration>,
-) -> Scenario {
-    let manner = Manner {
-        reads,
-        back,
-        lives: None,
-    };
-    Scenario {
-        beside: Some(Beside::Sockets(sockets, manner)),
-        time: Duration::from_secs(30),
-        ..row(name, about, SLOW)
+impl Scenario {
+    fn beside(self, beside: Beside) -> Self {
+        Self {
+            about: format!("{}; beside: {beside}", self.about),
+            beside: Some(beside),
+            ..self
+        }
+    }
+
+    fn with(self, hardship: Hardship) -> Self {
+        let (end, about, only) = match hardship {
+            Hardship::Cut => ("cut", "NATS is cut off for 3 s in each half", Some(HERALD)),
+            Hardship::Quarter => ("quarter", "on a quarter of a core", self.only),
+        };
+        Self {
+            name: format!("{}-{end}", self.name),
+            about: format!("{}; {about}", self.about),
+            hardship: Some(hardship),
+            only,
+            ..self
+        }
+    }
+
+    fn in_table(self, targets: &'static [&'static str]) -> Self {
+        Self {
+            table: Some(targets),
+            ..self
+        }
     }
 }
 
-const fn connects(
-    name: &'static str,
-    about: &'static str,
-    algorithm: Algorithm,
-    connect: Connect,
-) -> Scenario {
-    Scenario {
-        algorithm,
-        connect,
-        only: Some("herald"),
-        ..row(name, about, CONNECTS)
+/// 2,000 sockets that connect, in each way.
+fn connects() -> Vec<Scenario> {
+    let mut all = Vec::new();
+    for algorithm in [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256] {
+        for (end, how, connect) in [
+            ("", "at once", Connect::AtOnce),
+            ("-paced", "500/s", Connect::PerSecond(500.0)),
+        ] {
+            all.push(Scenario {
+                about: format!("2000 connects, {how}, {algorithm:?}"),
+                algorithm,
+                connect,
+                only: Some(HERALD),
+                ..row(
+                    &format!("connect-{algorithm:?}{end}"),
+                    &[per_second(20, 100, 0.0)],
+                )
+            });
+        }
     }
+    all
 }
-
-const fn cut(row: Scenario) -> Scenario {
-    Scenario {
-        only: Some("herald"),
-        hardship: Some(Hardship::Cut),
-        ..row
-    }
-}
-
-const fn quarter(row: Scenario) -> Scenario {
-    Scenario {
-        hardship: Some(Hardship::Quarter),
-        ..row
-    }
-}
-
-const SLOW: &[Group] = &[per_second(1, 10, 150.0)];
-const CONNECTS: &[Group] = &[per_second(20, 100, 0.0)];
-const RATE: Connect = Connect::PerSecond(500.0);
-/// 8 kB a second.
-const SLOWLY: Reads = Reads::Slowly(8000);
-const BACK: Option<Duration> = Some(Duration::from_millis(500));
 
 /// All rows.
-pub const ALL: &[Scenario] = &[
-    row(
-        "paced-100x100",
-        "100 events/s to 100 sockets",
-        &[per_second(1, 100, 100.0)],
-    ),
-    row(
-        "paced-10",
-        "1,000 events/s to 10 sockets",
-        &[per_second(1, 10, 1000.0)],
-    ),
-    row(
-        "paced-5000",
-        "10 events/s to 5,000 sockets",
-        &[per_second(1, 5000, 10.0)],
-    ),
-    row(
-        "room-10000",
-        "2 events/s to one room of 10,000",
-        &[per_second(1, 10_000, 2.0)],
-    ),
-    row(
-        "rooms-100x100",
-        "200 events/s over 100 rooms of 100",
-        &[per_second(100, 100, 200.0)],
-    ),
-    row(
-        "rooms-10000x1",
-        "2,000 events/s over 10,000 rooms of one",
-        &[per_second(10_000, 1, 2000.0)],
-    ),
-    row(
-        "burst",
-        "20,000 events at once to 100 sockets",
-        &[at_once(1, 100, 20_000)],
-    ),
-    row(
-        "burst-5000",
-        "1,000 events at once to 5,000 sockets",
-        &[at_once(1, 5000, 1000)],
-    ),
-    row(
-        "burst-10000",
-        "1,000 events at once to 10,000 sockets",
-        &[at_once(1, 10_000, 1000)],
-    ),
-    slow(
-        "slow-1",
-        "10 sockets, beside one that reads 8 kB/s",
-        1,
-        SLOWLY,
-        None,
-    ),
-    slow(
-        "deaf-1",
-        "10 sockets, beside one that reads nothing",
-        1,
-        Reads::Nothing,
-        None,
-    ),
-    slow(
-        "slow-10",
-        "10 sockets, beside 10 slow ones that come back 0.5 s after their close",
-        10,
-        SLOWLY,
-        BACK,
-    ),
-    slow(
-        "slow-100",
-        "10 sockets, beside 100 slow ones that come back 0.5 s after their close",
-        100,
-        SLOWLY,
-        BACK,
-    ),
-    cut(slow(
-        "slow-1-cut",
-        "slow-1, with a cut of 3 s from NATS in each half",
-        1,
-        SLOWLY,
-        None,
-    )),
-    cut(slow(
-        "deaf-1-cut",
-        "deaf-1, with such a cut",
-        1,
-        Reads::Nothing,
-        None,
-    )),
-    cut(slow(
-        "slow-10-cut",
-        "slow-10, with such a cut",
-        10,
-        SLOWLY,
-        BACK,
-    )),
-    cut(slow(
-        "slow-100-cut",
-        "slow-100, with such a cut",
-        100,
-        SLOWLY,
-        BACK,
-    )),
-    quarter(row(
-        "burst-5000-quarter",
-        "burst-5000, the server on a quarter of a core",
-        &[at_once(1, 5000, 1000)],
-    )),
-    quarter(row(
-        "burst-10000-quarter",
-        "burst-10000, the server on a quarter of a core",
-        &[at_once(1, 10_000, 1000)],
-    )),
-    Scenario {
-        beside: Some(Beside::Rooms(per_second(1, 1, 50_000.0))),
-        ..row(
-            "noisy",
-            "100 events/s to 10 sockets, beside a workspace with 50,000 events/s",
-            &[per_second(1, 10, 100.0)],
-        )
-    },
-    Scenario {
-        beside: Some(Beside::Rooms(per_second(1, 9_900, 5.0))),
-        ..row(
-            "beside-room",
-            "100 events/s to 10 sockets, beside a room of 9,900 with 5 events/s",
-            &[per_second(1, 10, 100.0)],
-        )
-    },
-    Scenario {
-        beside: Some(Beside::Sockets(
-            200,
-            Manner {
-                reads: Reads::All,
-                back: None,
-                lives: Some(Duration::from_secs(1)),
-            },
-        )),
-        ..row(
-            "churn",
-            "100 events/s to 100 sockets, beside 200 that stay for a second and come back",
-            &[per_second(1, 100, 100.0)],
-        )
-    },
-    Scenario {
-        only: Some("herald"),
-        ..row(
-            "tls",
-            "100 events/s to 100 sockets, over TLS",
-            &[per_second(1, 100, 100.0)],
-        )
-    },
-    row(
-        "mixed",
-        "one room of 1,000, 20 of 100 and 1,000 of one",
-        &[
-            per_second(1, 1000, 5.0),
-            per_second(20, 100, 100.0),
-            per_second(1000, 1, 200.0),
-        ],
-    ),
-    connects(
-        "connect-HS256",
-        "2,000 connects at once, HS256",
-        Algorithm::HS256,
-        Connect::AtOnce,
-    ),
-    connects(
-        "connect-RS256",
-        "2,000 connects at once, RS256",
-        Algorithm::RS256,
-        Connect::AtOnce,
-    ),
-    connects(
-        "connect-ES256",
-        "2,000 connects at once, ES256",
-        Algorithm::ES256,
-        Connect::AtOnce,
-    ),
-    connects(
-        "connect-HS256-paced",
-        "2,000 connects, 500/s, HS256",
-        Algorithm::HS256,
-        RATE,
-    ),
-    connects(
-        "connect-RS256-paced",
-        "2,000 connects, 500/s, RS256",
-        Algorithm::RS256,
-        RATE,
-    ),
-    connects(
-        "connect-ES256-paced",
-        "2,000 connects, 500/s, ES256",
-        Algorithm::ES256,
-        RATE,
-    ),
-];
+pub fn all() -> Vec<Scenario> {
+    let to_one = |sockets, events| [per_second(1, sockets, events)];
+    let with_nchan = &["herald", "floor", "nchan"];
+    let mut all = vec![
+        row("paced-100x100", &to_one(100, 100.0)).in_table(with_nchan),
+        row("paced-10", &to_one(10, 1000.0)).in_table(with_nchan),
+        row("paced-5000", &to_one(5000, 10.0)).in_table(FLOOR),
+        row("room-10000", &to_one(10_000, 2.0)).in_table(FLOOR),
+        row("rooms-100x100", &[per_second(100, 100, 200.0)]).in_table(FLOOR),
+        row("rooms-10000x1", &[per_second(10_000, 1, 2000.0)]).in_table(FLOOR),
+        row("burst", &[at_once(100, 20_000)]).in_table(&["herald", "nats-ws", "centrifugo"]),
+    ];
+    for sockets in [5000, 10_000] {
+        let burst = row(&format!("burst-{sockets}"), &[at_once(sockets, 1000)]).in_table(HERALD);
+        all.extend([burst.clone(), burst.with(Hardship::Quarter)]);
+    }
+    let back = Some(Duration::from_millis(500));
+    for (name, sockets, reads, back) in [
+        ("slow-1", 1, Reads::Slowly(8000), None),
+        ("deaf-1", 1, Reads::Nothing, None),
+        ("slow-10", 10, Reads::Slowly(8000), back),
+        ("slow-100", 100, Reads::Slowly(8000), back),
+    ] {
+        let manner = Manner {
+            reads,
+            back,
+            lives: None,
+        };
+        // The first are closed after some 4 s: queue and kernel hold so much.
+        let slow = Scenario {
+            time: Duration::from_secs(7),
+            ..row(name, &to_one(10, 150.0)).beside(Beside::Sockets(sockets, manner))
+        };
+        let slow = slow.in_table(HERALD);
+        all.extend([slow.clone(), slow.with(Hardship::Cut)]);
+    }
+    let brief = Manner {
+        lives: Some(Duration::from_secs(1)),
+        ..Manner::STEADY
+    };
+    let (noise, room) = (per_second(1, 1, 50_000.0), per_second(1, 10_000, 5.0));
+    all.extend([
+        row("noisy", &to_one(10, 100.0))
+            .beside(Beside::Rooms(noise))
+            .in_table(HERALD),
+        row("beside-room", &to_one(10, 100.0))
+            .beside(Beside::Rooms(room))
+            .in_table(HERALD),
+        row("churn", &to_one(100, 100.0)).beside(Beside::Sockets(200, brief)),
+        Scenario {
+            only: Some(HERALD),
+            ..row("tls", &to_one(100, 100.0))
+        },
+        row(
+            "mixed",
+            &[
+                per_second(1, 1000, 5.0),
+                per_second(20, 100, 100.0),
+                per_second(1000, 1, 200.0),
+            ],
+        ),
+    ]);
+    all.extend(connects());
+    all
+}
 
 impl Scenario {
-    /// The row of this name.
-    pub fn named(name: &str) -> Option<&'static Self> {
-        ALL.iter().find(|scenario| scenario.name == name)
+    /// The rows of this name: one, or those of the table.
+    pub fn named(name: &str) -> Vec<Self> {
+        let rows = all().into_iter();
+        if name == TABLE {
+            let only = |row: Self| {
+                row.table.map(|table| Self {
+                    only: Some(table),
+                    ..row
+                })
+            };
+            return rows.filter_map(only).collect();
+        }
+        rows.filter(|row| row.name == name).collect()
+    }
+
+    /// The one group, where events come one after the other and nothing is beside them: what a cost is told of.
+    pub fn plain(&self) -> Option<(&Group, f64)> {
+        match (&*self.groups, self.beside, self.hardship) {
+            ([group], None, None) if self.name != "tls" && !self.is_connects() => {
+                match group.pace {
+                    Pace::PerSecond(events) => Some((group, events)),
+                    Pace::AtOnce(_) => None,
+                }
+            }
+            _ => None,
+        }
     }
 
     /// Whether it is about connects alone.
@@ -358,14 +294,77 @@ impl Scenario {
 
     /// Sockets in all measured rooms.
     pub fn sockets(&self) -> u32 {
-        self.groups
-            .iter()
-            .map(|group| group.rooms * group.sockets)
-            .sum()
+        let groups = self.groups.iter();
+        groups.map(|group| group.rooms * group.sockets).sum()
     }
 
     /// Measured rooms.
     pub fn rooms(&self) -> u32 {
         self.groups.iter().map(|group| group.rooms).sum()
+    }
+
+    /// How many measured sockets a room has.
+    pub fn sockets_of(&self, room: u32) -> u64 {
+        let mut end = 0;
+        let mut groups = self.groups.iter();
+        let group = groups.find(|group| {
+            end += group.rooms;
+            room < end
+        });
+        group.map_or(0, |group| u64::from(group.sockets))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_none_is_that_of_the_table() {
+        let all = all();
+        for scenario in &all {
+            assert_eq!(
+                Scenario::named(&scenario.name).len(),
+                1,
+                "{}",
+                scenario.name
+            );
+            assert_ne!(scenario.name, TABLE);
+        }
+        assert!(Scenario::named("none").is_empty());
+    }
+
+    #[test]
+    fn the_table_is_measured_with_those_it_is_compared_with() {
+        let table = Scenario::named(TABLE);
+        assert_eq!(table.len(), 21);
+        let named = |name: &str| table.iter().find(|row| row.name == name).unwrap();
+        for (name, only, about) in [
+            (
+                "paced-10",
+                &["herald", "floor", "nchan"][..],
+                "1000 events/s to a room of 10",
+            ),
+            (
+                "deaf-1-cut",
+                HERALD,
+                "150 events/s to a room of 10; beside: 1 more in the room that read nothing; NATS is cut off for 3 s in each half",
+            ),
+            (
+                "burst-5000-quarter",
+                HERALD,
+                "1000 events at once to a room of 5000; on a quarter of a core",
+            ),
+        ] {
+            let row = named(name);
+            assert_eq!((row.only, row.about.as_str()), (Some(only), about));
+        }
+    }
+
+    #[test]
+    fn a_room_has_the_sockets_of_its_group() {
+        let mixed = Scenario::named("mixed").pop().unwrap();
+        let sockets = [0, 1, 20, 21, 1020, 1021].map(|room| mixed.sockets_of(room));
+        assert_eq!(sockets, [1000, 100, 100, 1, 1, 0]);
     }
 }

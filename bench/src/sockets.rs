@@ -17,8 +17,8 @@ use crate::tally::{Counts, Receipt, Taker};
 
 /// As much as is read at once.
 const BUFFER_BYTES: usize = 256 * 1024;
-/// The longest message.
-const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The longest message. nats-server puts all that waits for a client into one: by default 64 MiB.
+const MESSAGE_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// A slow reader takes its share so often.
 const SIP: Duration = Duration::from_millis(100);
 /// From the close of a socket that lives for a while to its return.
@@ -73,12 +73,35 @@ impl Sockets {
         })
     }
 
-    /// Adds a client that connects at `at`.
-    pub fn add(&mut self, seat: Seat, at: Instant) {
-        let slot = Slot::new(seat, at);
-        self.timers
-            .push(Reverse((at, self.slots.len(), 0, Later::Connect)));
-        self.slots.push(slot);
+    /// Adds clients, of which so many connect each second from now on. Returns when the last does.
+    pub fn add(&mut self, seats: Vec<Seat>, per_second: f64) -> Instant {
+        let start = Instant::now();
+        let mut at = start;
+        for (index, seat) in seats.into_iter().enumerate() {
+            at = start + Duration::from_secs_f64(index as f64 / per_second);
+            let slot = self.slots.len();
+            self.timers.push(Reverse((at, slot, 0, Later::Connect)));
+            self.slots.push(Slot::new(seat, at));
+        }
+        at
+    }
+
+    /// What was counted, of measured sockets and of the others, and the receipts; they begin anew.
+    pub(crate) fn counted(&mut self) -> (Counts, Counts, Vec<Receipt>) {
+        let counts = std::mem::take(&mut self.counts);
+        let beside = std::mem::take(&mut self.beside);
+        (counts, beside, std::mem::take(&mut self.receipts))
+    }
+
+    /// Handles what there is until `until`.
+    ///
+    /// # Errors
+    /// Where the poll fails.
+    pub fn run_until(&mut self, until: Instant) -> Result<(), Error> {
+        while Instant::now() < until {
+            self.step(until)?;
+        }
+        Ok(())
     }
 
     /// How many are open, measured or not.
@@ -256,24 +279,34 @@ impl Sockets {
             return Ok(());
         };
         let mut kept = std::mem::take(&mut slot.rest);
-        let mut rest = bytes;
-        if !kept.is_empty() {
+        let all = if kept.is_empty() {
+            bytes
+        } else {
             kept.extend_from_slice(bytes);
-            rest = &kept;
-        }
-        if slot.phase == Phase::Upgrading {
-            match slot.upgraded(rest)? {
-                None => {
-                    slot.rest = rest.to_vec();
-                    return Ok(());
+            &kept
+        };
+        let rest = if slot.phase == Phase::Open {
+            self.frames(index, all, now)?
+        } else {
+            match slot.upgraded(all)? {
+                None => all,
+                Some(behind) => {
+                    self.opened(index);
+                    self.frames(index, behind, now)?
                 }
-                Some(behind) => rest = behind,
             }
-            self.opened(index);
-        }
-        let rest = self.frames(index, rest, now)?;
+        };
+        let taken = all.len() - rest.len();
         if let Some(slot) = self.slots.get_mut(index) {
-            slot.rest.extend_from_slice(rest);
+            // A long frame comes in many reads: what is kept of it is not copied at each.
+            slot.rest = if kept.is_empty() {
+                rest.to_vec()
+            } else if taken == kept.len() {
+                Vec::new()
+            } else {
+                kept.drain(..taken);
+                kept
+            };
             if !slot.unsent.is_empty() {
                 slot.send().map_err(|error| told(&error))?;
             }

@@ -1,5 +1,6 @@
 //! When the stream stored each event: read after a run by batched direct get, so that the run itself is asked for nothing.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -8,7 +9,7 @@ use chrono::DateTime;
 use futures_util::StreamExt as _;
 
 use crate::Error;
-use crate::marker::Markers;
+use crate::marker::{Mark, Markers};
 
 /// Messages in one answer.
 const BATCH: usize = 1000;
@@ -23,103 +24,72 @@ pub struct Stream {
     pub first: u64,
 }
 
-/// The store times, in microseconds since the epoch, by room and sequence. Zero: it was not found.
-#[derive(Debug, Default)]
-pub struct Stored(Vec<Vec<u64>>);
+/// Times in microseconds since the epoch.
+pub type Stored = HashMap<Mark, u64>;
 
-impl Stored {
-    /// When this one was stored.
-    pub fn at(&self, room: u32, sequence: u32) -> Option<u64> {
-        let at = self.0.get(room as usize)?.get(sequence as usize)?;
-        Some(*at).filter(|at| *at != 0)
-    }
-
-    /// How many there are of these of a room.
-    pub fn count(&self, room: u32, sequences: std::ops::Range<u32>) -> u32 {
-        let found = sequences.filter(|sequence| self.at(room, *sequence).is_some());
-        u32::try_from(found.count()).unwrap_or(u32::MAX)
-    }
-
-    fn enter(&mut self, room: u32, sequence: u32, at: u64) {
-        let (room, sequence) = (room as usize, sequence as usize);
-        if self.0.len() <= room {
-            self.0.resize_with(room + 1, Vec::new);
-        }
-        if let Some(times) = self.0.get_mut(room) {
-            if times.len() <= sequence {
-                times.resize(sequence + 1, 0);
-            }
-            if let Some(time) = times.get_mut(sequence) {
-                *time = at;
-            }
-        }
-    }
-
-    /// Reads those of `filters`.
-    ///
-    /// # Errors
-    /// Where the server does not answer, or answers what it should not.
-    pub async fn read(
-        client: &async_nats::Client,
-        stream: &Stream,
-        filters: &[String],
-        markers: &Markers,
-    ) -> Result<Self, Error> {
-        let mut stored = Self::default();
-        for filter in filters {
-            let mut next = stream.first;
-            while let Some(last) = stored
-                .batch(client, stream, filter, next, markers)
-                .await
-                .map_err(|error| Error::of("cannot read when events were stored", error))?
-            {
-                next = last + 1;
-            }
-        }
-        Ok(stored)
-    }
-
-    /// The sequence of the last message of a batch. `None`: there is no more.
-    async fn batch(
-        &mut self,
-        client: &async_nats::Client,
-        stream: &Stream,
-        filter: &str,
-        from: u64,
-        markers: &Markers,
-    ) -> Result<Option<u64>, String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let inbox = client.new_inbox();
-        let mut answers = client
-            .subscribe(inbox.clone())
+/// Reads those of `filters`.
+///
+/// # Errors
+/// Where the server does not answer, or answers what it should not.
+pub async fn read(
+    client: &async_nats::Client,
+    stream: &Stream,
+    filters: &[String],
+    markers: &Markers,
+) -> Result<Stored, Error> {
+    let mut stored = Stored::default();
+    for filter in filters {
+        let mut next = stream.first;
+        while let Some(last) = batch(client, stream, filter, next, markers, &mut stored)
             .await
-            .map_err(|e| text(&e))?;
-        let question = serde_json::json!({"seq": from, "batch": BATCH, "next_by_subj": filter});
-        let question = Bytes::from(question.to_string());
-        client
-            .publish_with_reply(stream.direct_get.clone(), inbox, question)
-            .await
-            .map_err(|e| text(&e))?;
-        let mut last = None;
-        loop {
-            let answer = tokio::time::timeout(PATIENCE, answers.next()).await;
-            let answer = answer.map_err(|_| "no answer".to_owned())?;
-            let answer = answer.ok_or("the connection ended")?;
-            match answer.status.map(|status| status.as_u16()) {
-                None | Some(200) => {}
-                Some(204 | 404) => return Ok(last),
-                Some(code) => {
-                    let why = answer.description.unwrap_or_default();
-                    return Err(format!("{code} {why}"));
-                }
-            }
-            let headers = answer.headers.unwrap_or_default();
-            let (sequence, at) = place(&headers).ok_or("an answer without sequence and time")?;
-            last = Some(sequence);
-            markers.find(&answer.payload, |mark| {
-                self.enter(mark.room, mark.sequence, at)
-            });
+            .map_err(|error| Error::of("cannot read when events were stored", error))?
+        {
+            next = last + 1;
         }
+    }
+    Ok(stored)
+}
+
+/// The sequence of the last message of a batch. `None`: there is no more.
+async fn batch(
+    client: &async_nats::Client,
+    stream: &Stream,
+    filter: &str,
+    from: u64,
+    markers: &Markers,
+    stored: &mut Stored,
+) -> Result<Option<u64>, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let inbox = client.new_inbox();
+    let mut answers = client
+        .subscribe(inbox.clone())
+        .await
+        .map_err(|e| text(&e))?;
+    let question = serde_json::json!({"seq": from, "batch": BATCH, "next_by_subj": filter});
+    let question = Bytes::from(question.to_string());
+    client
+        .publish_with_reply(stream.direct_get.clone(), inbox, question)
+        .await
+        .map_err(|e| text(&e))?;
+    let mut last = None;
+    loop {
+        let answer = tokio::time::timeout(PATIENCE, answers.next()).await;
+        let answer = answer.map_err(|_| "no answer".to_owned())?;
+        let answer = answer.ok_or("the connection ended")?;
+        match answer.status.map(|status| status.as_u16()) {
+            None | Some(200) => {}
+            Some(204 | 404) => return Ok(last),
+            Some(code) => {
+                let why = answer.description.unwrap_or_default();
+                return Err(format!("{code} {why}"));
+            }
+        }
+        let headers = answer.headers.unwrap_or_default();
+        let (sequence, at) = place(&headers).ok_or("an answer without sequence and time")?;
+        last = Some(sequence);
+        markers.find(&answer.payload, |mark| {
+            stored.insert(mark, at);
+        });
     }
 }
 

@@ -44,8 +44,13 @@ impl Name {
             None => (text, None),
         };
         let is_name = !folder.is_empty() && !folder.contains(['/', '.']);
+        // A report is shown to others, whom a path tells nothing.
+        let file = binary
+            .as_ref()
+            .and_then(|binary: &PathBuf| binary.file_name());
+        let file = file.map(|file| format!("={}", file.to_string_lossy()));
         is_name.then(|| Self {
-            label: text.to_owned(),
+            label: format!("{folder}{}", file.unwrap_or_default()),
             folder: folder.to_owned(),
             binary,
         })
@@ -93,6 +98,7 @@ pub struct Setting<'a> {
     pub nats_url: &'a str,
     pub nats_websocket_port: u16,
     pub nats: u32,
+    pub nats_server: &'a Path,
     pub scenario: &'a str,
 }
 
@@ -123,10 +129,8 @@ impl Target {
         let failed = |error: &dyn std::fmt::Display| Error::of(&name.label, error);
         let program = setting.peers.join(&name.folder).join("run");
         if !program.exists() {
-            return Ok(Started::Missing(format!(
-                "there is no {}",
-                program.display()
-            )));
+            let why = format!("there is no {}: see --peers", program.display());
+            return Ok(Started::Missing(why));
         }
         let program = program.canonicalize().map_err(|e| failed(&e))?;
         let folder = tempfile::Builder::new().prefix("herald-bench-").tempdir();
@@ -141,6 +145,7 @@ impl Target {
                 setting.nats_websocket_port.to_string(),
             )
             .env("BENCH_NATS_PID", setting.nats.to_string())
+            .env("BENCH_NATS_SERVER", setting.nats_server)
             .env("BENCH_PORT", crate::nats::free_port()?.to_string())
             .env("BENCH_SCENARIO", setting.scenario)
             .env("BENCH_DIR", folder.path())
@@ -184,6 +189,15 @@ impl Target {
         }
     }
 
+    /// # Errors
+    /// Where it has ended by itself; it has said why.
+    pub fn check(&mut self) -> Result<(), Error> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            _ => Err(Error::Failed("the target ended by itself".to_owned())),
+        }
+    }
+
     /// The processes of the server.
     pub fn server(&self) -> &[u32] {
         &self.ready.server
@@ -205,18 +219,7 @@ impl Target {
         measured: bool,
         manner: Manner,
     ) -> Result<Seat, Error> {
-        let needs_token = self.ready.url.contains("{token}")
-            || self.ready.hello.iter().any(|text| text.contains("{token}"))
-            || self
-                .ready
-                .headers
-                .values()
-                .any(|text| text.contains("{token}"));
-        let token = if needs_token {
-            signer.token(user, workspace)?
-        } else {
-            String::new()
-        };
+        let token = signer.token(user, workspace)?;
         let filled = |text: &str| {
             let text = text.replace("{workspace}", workspace);
             text.replace("{user}", user).replace("{token}", &token)
