@@ -15,7 +15,6 @@ pub use self::decode::{Event, PAYLOAD_MAX, Payload, Recipients, Severity, decode
 pub use self::slug::{SlugError, WorkspaceSlug};
 pub use self::stored::{Mark, StoredMessage};
 pub use self::subject::{Category, EventName, NAME_MAX, unroutable};
-pub(crate) use self::trace::key_value;
 pub use self::trace::{
     TRACESTATE_MAX, Traceparent, baggage, baggage_members, ce_traceparent, is_traceparent,
     traceparent, tracestate,

@@ -96,7 +96,7 @@ pub fn baggage_members(baggage: &str) -> Vec<(String, String)> {
 }
 
 /// One `key=value` of W3C Baggage (section 3.3.1), its value percent-decoded; `None` if it is none.
-pub(crate) fn key_value(text: &str) -> Option<(String, String)> {
+fn key_value(text: &str) -> Option<(String, String)> {
     let (key, value) = text.split_once('=')?;
     let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
     let key = key.trim();

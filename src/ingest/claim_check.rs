@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use tokio::sync::mpsc;
-use tracing::debug;
+use tracing::{Instrument, debug};
 
 use super::direct_get::{DirectGet, LastOf};
 use super::gather::{Ask, RETRY, gather};
@@ -17,6 +17,7 @@ use super::sessions::{self, ClaimWriter};
 use crate::auth::UserKey;
 use crate::event::WorkspaceSlug;
 use crate::room::{RoomHandle, SessionId, Standing};
+use crate::telemetry::{self, Failure};
 
 /// Claims asked about in one request: with the witness, the server's bound of 1024.
 const CLAIMS_AT_ONCE: usize = 1023;
@@ -93,7 +94,9 @@ impl ClaimChecker {
     async fn run(self, mut inbox: mpsc::UnboundedReceiver<ClaimAsk>) {
         let mut asking: Vec<ClaimAsk> = Vec::new();
         while gather(&mut inbox, &mut asking).await {
-            match self.check(&asking).await {
+            let claims = asking.iter().map(|ask| ask.held.len()).sum();
+            let checked = async { self.check(&asking).await.told() };
+            match checked.instrument(telemetry::check_claims(claims)).await {
                 Ok(answers) => {
                     let mut answers = answers.into_iter();
                     for ask in asking.drain(..) {

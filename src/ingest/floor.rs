@@ -29,7 +29,7 @@ impl FloorReader {
         // Unbounded, but whoever asks waits for the answer: joins that have their turn, barriers of open sockets,
         // rooms that begin, repairs, a drain. What gave up meanwhile leaves with the next answer.
         let (asks, inbox) = mpsc::unbounded_channel();
-        (Self { asks }, answer(leader, inbox))
+        (Self { asks }, answer(leader.for_many(), inbox))
     }
 
     /// The stream's end, from a read begun after this call.

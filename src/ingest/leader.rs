@@ -14,12 +14,13 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use super::connection::{connected, next_on};
 use super::raw::RawStored;
 use crate::config::Names;
 use crate::event::Mark;
-use crate::telemetry::Metrics;
+use crate::telemetry::{self, Failure, Metrics};
 
 /// How long an answer is waited for, and before that for a connection. A leader answers in well under a
 /// millisecond; during an election nobody does.
@@ -116,6 +117,8 @@ pub struct Leader {
     subjects: &'static str,
     /// Where the time of each read goes.
     metrics: Option<Arc<Metrics>>,
+    /// Nobody alone asks: a read is a trace of its own.
+    is_for_many: bool,
     /// Says that there was an election.
     elections: watch::Sender<()>,
     /// The subject of the newest message whose subject can be asked for. One lock for a moment: reads run
@@ -184,6 +187,7 @@ impl Leader {
             name: name.to_owned(),
             subjects,
             metrics: None,
+            is_for_many: false,
             elections: watch::Sender::new(()),
             askable: Arc::default(),
         }
@@ -193,6 +197,13 @@ impl Leader {
     #[must_use]
     pub fn observed(mut self, metrics: &Arc<Metrics>) -> Self {
         self.metrics = Some(Arc::clone(metrics));
+        self
+    }
+
+    /// The same, for reads whose answer is not for one that asks.
+    #[must_use]
+    pub fn for_many(mut self) -> Self {
+        self.is_for_many = true;
         self
     }
 
@@ -293,6 +304,24 @@ impl Leader {
     }
 
     async fn info(&self) -> Result<Info, ReadError> {
+        self.observe("INFO", self.read_info()).await
+    }
+
+    async fn get(&self, request: &serde_json::Value) -> Result<Option<Message>, ReadError> {
+        self.observe("MSG.GET", self.read_message(request)).await
+    }
+
+    /// Does `read` within a span.
+    async fn observe<T>(
+        &self,
+        api: &str,
+        read: impl Future<Output = Result<T, ReadError>>,
+    ) -> Result<T, ReadError> {
+        let span = telemetry::read_leader(&self.name, api, self.is_for_many);
+        async { read.await.told() }.instrument(span).await
+    }
+
+    async fn read_info(&self) -> Result<Info, ReadError> {
         self.connected().await?;
         let answer = self.ask("INFO", "{}".to_owned()).await?;
         match serde_json::from_slice(&answer).map_err(|error| self.error(error))? {
@@ -348,7 +377,10 @@ impl Leader {
         })
     }
 
-    async fn get(&self, request: &serde_json::Value) -> Result<Option<Message>, ReadError> {
+    async fn read_message(
+        &self,
+        request: &serde_json::Value,
+    ) -> Result<Option<Message>, ReadError> {
         self.connected().await?;
         let asked_at = Instant::now();
         let answer = self.ask("MSG.GET", request.to_string()).await?;

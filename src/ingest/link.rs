@@ -8,12 +8,12 @@ use async_nats::connection::State;
 use async_nats::{Client, ClientError, Event, Statistics};
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Span, info, warn};
 
 use super::connection::{connect_telling, connected, epoch};
 use super::{ConnectError, Denials, Disturbances};
 use crate::config::NatsConfig;
-use crate::telemetry::Metrics;
+use crate::telemetry::{self, Metrics};
 
 /// A cheap handle on the connection.
 #[derive(Debug, Clone)]
@@ -151,10 +151,16 @@ fn follow(
     away: Away,
 ) -> impl Fn(Event) + Send + Sync {
     let was_connected = AtomicBool::new(false);
+    // Open while there is no connection.
+    let away_for = Mutex::new(Span::none());
+    let reconnecting = move |span| {
+        *away_for.lock().unwrap_or_else(PoisonError::into_inner) = span;
+    };
     move |event| {
         let name = match &event {
             Event::Connected => {
                 metrics.nats_connected(true);
+                reconnecting(Span::none());
                 away.over();
                 if was_connected.swap(true, Ordering::Relaxed) {
                     metrics.nats_reconnected();
@@ -165,6 +171,7 @@ fn follow(
             }
             Event::Disconnected => {
                 metrics.nats_connected(false);
+                reconnecting(telemetry::reconnect());
                 warn!("disconnected from nats");
                 "disconnected"
             }

@@ -138,7 +138,7 @@ impl Looked {
     /// A stream that is read at its leader, and by direct gets.
     pub fn new(leader: &Leader, direct: &DirectGet) -> Self {
         Self {
-            leader: leader.clone(),
+            leader: leader.clone().for_many(),
             direct: direct.clone().with_timeout(DIRECT_TIMEOUT),
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tracing::warn;
+use tracing::{Instrument, warn};
 
 use super::direct_get::{DirectGet, DirectGetError};
 use super::floor::FloorReader;
@@ -16,6 +16,7 @@ use super::leader::{Leader, ReadError, Seen};
 use super::raw::RawStored;
 use crate::config::names;
 use crate::event::{Mark, StoredMessage, WorkspaceSlug};
+use crate::telemetry::{self, Failure};
 
 /// Repairs that read from NATS at the same time. A batched direct get costs the broker some 300 µs;
 /// after a leader change every busy room wants one.
@@ -127,16 +128,23 @@ impl Repairer {
     /// Begins to read all of `workspace` above the sequence `above`; the first batch comes without being asked for.
     /// It does not give up before the batch with the end, but where the stream turns out not to be the one
     /// that has `known`.
-    pub fn start(&self, workspace: WorkspaceSlug, above: u64, known: Mark) -> Repair {
+    pub fn start(
+        &self,
+        workspace: WorkspaceSlug,
+        (above, known): (u64, Mark),
+        reason: &'static str,
+    ) -> Repair {
         let (more, asked) = mpsc::channel(1);
         let (tell, told) = mpsc::channel(1);
         let this = self.clone();
-        tokio::spawn(async move {
+        let span = telemetry::repair(&workspace, reason);
+        let repair = async move {
             tokio::select! {
                 () = this.run(&workspace, (above, known), &tell, asked) => {}
                 () = tell.closed() => {}
             }
-        });
+        };
+        tokio::spawn(repair.instrument(span));
         Repair {
             more,
             told,
@@ -166,7 +174,9 @@ impl Repairer {
             let (Ok(permit), Ok(slot)) = (permit, slot) else {
                 return;
             };
-            let told = match self.step(workspace, &mut progress).await {
+            let batch = async { self.step(workspace, &mut progress).await.told() };
+            let batch = batch.instrument(telemetry::repair_batch());
+            let told = match batch.await {
                 Ok(told) => told,
                 Err(error) => {
                     warn!(%error, %workspace, "repair interrupted");
@@ -210,6 +220,7 @@ impl Repairer {
         if let Some(ended) = known.or(end_seen) {
             return Ok(ended);
         }
+        telemetry::repaired(messages.len());
         progress.known = None;
         progress.done = upto;
         let stored = |raw: RawStored| {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use tokio::sync::mpsc;
-use tracing::debug;
+use tracing::{Instrument, debug};
 
 use super::direct_get::{DirectGet, DirectGetError};
 use super::gather::{Ask, RETRY, gather};
@@ -15,6 +15,7 @@ use super::proven::{self, ProofError};
 use crate::config::names;
 use crate::event::{Mark, WorkspaceSlug};
 use crate::room::RoomHandle;
+use crate::telemetry::{self, Failure};
 
 /// Rooms asked about in one request. The answer brings the last message of each of their subjects
 /// whole, so this bounds its size; the server bounds it at 1024 subjects.
@@ -112,23 +113,29 @@ impl Sweeper {
     async fn run(self, mut inbox: mpsc::UnboundedReceiver<SweepAsk>) {
         let mut asking: Vec<SweepAsk> = Vec::new();
         while gather(&mut inbox, &mut asking).await {
-            match self.now(&asking).await {
-                Ok(now) => {
-                    // The busiest first: they have the most to lose.
-                    asking.sort_by_key(|ask| std::cmp::Reverse(ask.room.traffic()));
-                    let mut failed = Vec::new();
-                    while !asking.is_empty() {
-                        let rest = asking.split_off(asking.len().min(ROOMS_AT_ONCE));
-                        let chunk = std::mem::replace(&mut asking, rest);
-                        failed.extend(self.sweep(&now, chunk).await);
-                    }
-                    asking = failed;
-                }
-                Err(error) => debug!(%error, "sweep waits for the leader"),
-            }
+            let span = telemetry::sweep(asking.len());
+            self.round(&mut asking).instrument(span).await;
             if !asking.is_empty() {
                 self.events.pause(RETRY).await;
             }
+        }
+    }
+
+    /// Sweeps the rooms that ask; those that could not be ask on.
+    async fn round(&self, asking: &mut Vec<SweepAsk>) {
+        match self.now(asking).await.told() {
+            Ok(now) => {
+                // The busiest first: they have the most to lose.
+                asking.sort_by_key(|ask| std::cmp::Reverse(ask.room.traffic()));
+                let mut failed = Vec::new();
+                while !asking.is_empty() {
+                    let rest = asking.split_off(asking.len().min(ROOMS_AT_ONCE));
+                    let chunk = std::mem::replace(asking, rest);
+                    failed.extend(self.sweep(&now, chunk).await);
+                }
+                *asking = failed;
+            }
+            Err(error) => debug!(%error, "sweep waits for the leader"),
         }
     }
 

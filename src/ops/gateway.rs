@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::context::TokioContext;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument, debug, error, info, warn};
 
 use super::admin;
 use super::arrivals::Arrivals;
@@ -35,7 +35,7 @@ use crate::ingest::{
 use crate::migrate;
 use crate::room::{Damper, HoldBudget, Resync, RoomContext, RoomThreads, Rooms};
 use crate::socket::{Doorway, elsewhere, upgrade};
-use crate::telemetry::{Metrics, Telemetry, UNLIMITED};
+use crate::telemetry::{self, Failure, Metrics, Telemetry, UNLIMITED};
 
 /// So much later than what it takes along, the end of the NATS client may be known.
 const LOST: Duration = Duration::from_millis(200);
@@ -233,7 +233,8 @@ impl Gateway {
         };
         info!("ready");
         end_of_serving(stop, parts, &rooms, || {
-            end(&self.live, &rooms, &self.doorway, &self.health)
+            let span = telemetry::drain(self.doorway.sockets().len());
+            end(&self.live, &rooms, &self.doorway, &self.health).instrument(span)
         })
         .await
     }
@@ -377,7 +378,8 @@ async fn open(
 async fn migrated(link: &Link, config: &Config, waits: impl Fn(String)) -> Result<(), ServeError> {
     let mut said = String::new();
     loop {
-        match try_migrated(link, config).await {
+        let tried = async { try_migrated(link, config).await.told() };
+        match tried.instrument(telemetry::migrate()).await {
             Ok(None) => return Ok(()),
             Ok(Some(why)) if why == said => {}
             Ok(Some(why)) => {
@@ -526,7 +528,6 @@ fn context(
         link,
         readable,
         metrics,
-        tracing: telemetry.tracing().cloned(),
     }
 }
 

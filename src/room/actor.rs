@@ -9,7 +9,7 @@ use async_nats::Subscriber;
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{Instrument, debug};
 
 use super::affinity::{Affinity, Threads};
 use super::claiming::Checks;
@@ -25,7 +25,7 @@ use crate::config::names;
 use crate::event::{Mark, WorkspaceSlug};
 use crate::ingest::{Repair, Repaired};
 use crate::socket::CloseReason;
-use crate::telemetry::Traffic;
+use crate::telemetry::{self, Traffic};
 
 /// How long a room stays after its last socket: a reload or a reconnect finds it still there.
 const LINGER: Duration = Duration::from_secs(60);
@@ -89,7 +89,9 @@ pub(super) fn room(
         let workspace = handle.workspace().clone();
         let registered = Registered(rooms.clone(), workspace, Arc::clone(&shared));
         async move {
-            let room = Room::activate(handle, context, rooms, shared, commands, registered).await?;
+            let span = telemetry::activate_room(handle.workspace());
+            let activated = Room::activate(handle, context, rooms, shared, commands, registered);
+            let room = activated.instrument(span).await?;
             // Joins that wait hold the receiver; without any there is nobody to tell.
             activate.send_replace(true);
             debug!(workspace = %room.workspace, "room opened");

@@ -86,7 +86,8 @@ impl Room {
                 debug!(workspace = %self.workspace, reason, "repair begun");
                 self.context.metrics.repair(reason);
                 let workspace = self.workspace.clone();
-                self.repair = Some(self.context.repairer.start(workspace, above, known));
+                let repairer = &self.context.repairer;
+                self.repair = Some(repairer.start(workspace, (above, known), reason));
             }
             Effect::NextBatch => {
                 if let Some(repair) = &mut self.repair {

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
-use tracing::warn;
+use tracing::{Instrument, warn};
 
 use super::handle::{Attach, Command, RoomHandle};
 use super::{Rooms, SessionId};
@@ -106,7 +106,7 @@ impl Rooms {
             let last = claims.last(&request.workspace, request.user);
             tokio::join!(floor, room.is_active(), last)
         });
-        let Ok((floor, active, last)) = read.await else {
+        let Ok((floor, active, last)) = read.instrument(steps.step()).await else {
             return Err(JoinError::Unavailable(cause));
         };
         let (Some(floor), true) = (floor, active) else {
@@ -130,25 +130,15 @@ impl Rooms {
             session,
             answer,
         })
+        .instrument(steps.step())
         .await
         .ok_or(JoinError::Unavailable(None))?;
         let claim = claims
             // Without an answer it looks again.
             .claim(&request.workspace, request.user, session, last, deadline)
+            .instrument(steps.step())
             .await
-            .map_err(|error| match error {
-                ClaimError::Unacknowledged | ClaimError::Overtaken => JoinError::Unavailable(cause),
-                ClaimError::Full => {
-                    let stream = self.context().names.sessions();
-                    warn!(stream, "join refused, the stream of claims is full");
-                    JoinError::Full
-                }
-                ClaimError::AccountFull => {
-                    let stream = self.context().names.sessions();
-                    warn!(stream, "join refused, the nats account has no room");
-                    JoinError::AccountFull
-                }
-            })?;
+            .map_err(|error| self.not_claimed(error, cause))?;
         steps.begin(Step::Open);
         room.ask(|answer| Command::Attach {
             session,
@@ -163,9 +153,26 @@ impl Rooms {
             },
             answer,
         })
+        .instrument(steps.step())
         .await
         .ok_or(JoinError::Unavailable(None))?;
         Ok(membership)
+    }
+
+    /// What a claim that is not stored means to whoever joins.
+    fn not_claimed(&self, error: ClaimError, cause: Option<ReadError>) -> JoinError {
+        let stream = self.context().names.sessions();
+        match error {
+            ClaimError::Unacknowledged | ClaimError::Overtaken => JoinError::Unavailable(cause),
+            ClaimError::Full => {
+                warn!(stream, "join refused, the stream of claims is full");
+                JoinError::Full
+            }
+            ClaimError::AccountFull => {
+                warn!(stream, "join refused, the nats account has no room");
+                JoinError::AccountFull
+            }
+        }
     }
 
     /// The stream's end, asked for until the leader answers. `None` if the gateway is ending.

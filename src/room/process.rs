@@ -76,17 +76,14 @@ impl Room {
             Ok(event) => event,
             Err(bad) => return self.refuse(&arrival, &bad, identity, trace),
         };
+        let span = trace.as_ref().map(EventTrace::project);
         let projected = setup.projector.notification(message, event, identity);
-        let projected_at = Instant::now();
-        let metrics = &self.context.metrics;
-        metrics.stage(Stage::Project, projected_at - decoded_at);
-        let size = projected
-            .as_ref()
-            .ok()
-            .map(|notification| notification.encoded.len());
-        if let Some(trace) = &trace {
-            trace.projected(decoded_at, projected_at, size);
+        if let Some(span) = span {
+            let notification = projected.as_ref().ok();
+            span.end(notification.map(|notification| notification.encoded.len()));
         }
+        let metrics = &self.context.metrics;
+        metrics.stage(Stage::Project, decoded_at.elapsed());
         match projected {
             Ok(notification) => self.frame(&arrival, notification, trace),
             Err(bad) => self.refuse(&arrival, &bad, identity, trace),
@@ -110,16 +107,11 @@ impl Room {
         decoded: &Result<Event, BadEvent>,
         identity: Identity,
     ) -> Option<EventTrace> {
-        let tracing = self.context.tracing.as_ref()?;
-        let event = decoded.as_ref().ok();
-        tracing.event(&EventFacts {
+        EventTrace::begin(&EventFacts {
             message: arrival.message,
             stream: self.context.names.events(),
             identity,
-            extension: event.and_then(|event| {
-                let traceparent = event.traceparent.as_deref()?;
-                Some((traceparent, event.tracestate.as_deref()))
-            }),
+            event: decoded.as_ref().ok(),
             repair: arrival.repair,
             late: arrival.is_late,
             clock: arrival.clock,
@@ -163,7 +155,7 @@ impl Room {
         let began = Clock::now();
         let span = trace
             .as_ref()
-            .map(|trace| trace.fan_out(self.workspace.as_str(), began.at));
+            .map(|trace| trace.fan_out(self.workspace.as_str()));
         let sample = span.as_ref().map_or(0, |span| span.sample());
         let frame = Frame::new(
             &notification.encoded,
@@ -247,9 +239,8 @@ impl Room {
         self.traffic.add(batch.len() as u64, out.delivered);
         self.close_slow(&out.slow);
         drop(current);
-        if let Some((trace, span)) = trace {
+        if let Some((_, span)) = trace {
             span.end(out.delivered, out.slow.len(), ended);
-            trace.end(ended);
         }
         for answer in answers {
             // Who asked may have run out of time.

@@ -21,7 +21,7 @@ use crate::ingest::{
     SweepHandle,
 };
 use crate::ops::Live;
-use crate::telemetry::{Metrics, Tracing};
+use crate::telemetry::Metrics;
 
 /// Rooms that linger without sockets, at most: each has some 20 KiB, and a client that goes through
 /// workspace after workspace would else have the gateway keep a minute's worth of them.
@@ -46,8 +46,6 @@ pub struct RoomContext {
     pub live: Live,
     pub dead_letters: DeadLetters,
     pub metrics: Arc<Metrics>,
-    /// `None` where traces are not exported.
-    pub(crate) tracing: Option<Arc<Tracing>>,
 }
 
 /// A cheap handle on all rooms.

@@ -24,7 +24,7 @@ pub struct Frame {
     pub(crate) made: Clock,
     /// From the event's store time until then.
     pub(crate) age: Duration,
-    /// Makes `send` spans, where the event is recorded.
+    /// Opens `send` spans, where the event is recorded.
     pub(crate) trace: Option<SendTrace>,
     /// Counts it.
     depth: Arc<QueueDepth>,

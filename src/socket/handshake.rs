@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, warn};
 
 use super::close::Unsent;
 use super::pump::Pump;
@@ -35,7 +35,7 @@ use crate::config::Config;
 use crate::event::WorkspaceSlug;
 use crate::ops::{Arrival, Conn, Live, Setup};
 use crate::room::{Damper, JoinRequest, Membership, RoomHandle, Rooms};
-use crate::telemetry::{ConnectionTrace, Metrics, Outcome, Step, Steps, Telemetry, Tracing};
+use crate::telemetry::{ConnectionTrace, Metrics, Outcome, Step, Steps, Telemetry};
 
 /// Joins under way at a time. A storm of 10,000 at once lets the sockets that are there wait for 38 ms at
 /// the 99th percentile, instead of 200 ms without a bound, and takes a tenth longer. It is far more than
@@ -56,7 +56,6 @@ pub struct Doorway {
     /// Fair: who came first begins first.
     turns: Semaphore,
     metrics: Arc<Metrics>,
-    tracing: Option<Arc<Tracing>>,
     /// There once NATS is.
     rooms: OnceLock<Rooms>,
     sockets: TaskTracker,
@@ -73,7 +72,6 @@ impl Doorway {
             admission: Admission::up_to(most),
             turns: Semaphore::new(JOINS),
             metrics: Arc::clone(telemetry.metrics()),
-            tracing: telemetry.tracing().cloned(),
             rooms: OnceLock::new(),
             sockets: TaskTracker::new(),
             draining: AtomicBool::new(false),
@@ -109,10 +107,6 @@ impl Doorway {
 
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
-    }
-
-    pub(super) fn tracing(&self) -> Option<&Arc<Tracing>> {
-        self.tracing.as_ref()
     }
 
     /// Where replacements are counted, once there is NATS.
@@ -194,7 +188,7 @@ impl Doorway {
         }
         self.not_draining()?;
         self.admission.attempt(sockets, address)?;
-        let mut turn = self.turn().await?;
+        let mut turn = self.turn().instrument(steps.step()).await?;
         let (identity, workspace) = self.authorize(setup, request, address)?;
         steps.begin(Step::Activate);
         let rooms = self.rooms.get().ok_or(Refusal::NATS)?;
@@ -202,8 +196,9 @@ impl Doorway {
         if damper.is_blocked(&workspace, identity.user) {
             // Others are not to wait meanwhile.
             drop(turn);
-            damper.ask(&workspace, identity.user).await?;
-            turn = self.turn().await?;
+            let asked = damper.ask(&workspace, identity.user);
+            asked.instrument(steps.step()).await?;
+            turn = self.turn().instrument(steps.step()).await?;
         }
         let place = self.admission.place(sockets, address);
         let place = place.ok_or(Refusal::ADDRESS_CONNECTIONS)?;
@@ -250,17 +245,10 @@ impl Doorway {
         Ok(())
     }
 
-    /// The spans of a join that has ended, if it is recorded.
-    fn trace(&self, steps: &Steps, outcome: &Outcome<'_>) -> Option<Box<ConnectionTrace>> {
-        let tracing = self.tracing.as_ref()?;
-        let trace = tracing.connection(&self.path, steps, outcome);
-        trace.map(Box::new)
-    }
-
     /// Tells of a socket that is open.
     fn opened(
         &self,
-        steps: &Steps,
+        steps: &mut Steps,
         workspace: &WorkspaceSlug,
         membership: &Membership,
     ) -> Option<Box<ConnectionTrace>> {
@@ -268,14 +256,15 @@ impl Doorway {
             self.metrics.join_step(step, took);
         }
         let session = membership.session();
-        let open = Outcome::Open {
+        let connection = steps.connection();
+        connection.ended(&Outcome::Open {
             workspace: workspace.as_str(),
             session: session.to_string(),
-        };
-        let trace = self.trace(steps, &open);
-        let _current = trace.as_ref().map(|trace| trace.enter());
-        debug!(%session, %workspace, "socket opened");
-        trace
+        });
+        connection
+            .span()
+            .in_scope(|| debug!(%session, %workspace, "socket opened"));
+        connection.trace()
     }
 
     /// Looks at the token, unless it was expired each time of late.
@@ -364,6 +353,7 @@ pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> R
     };
     let arrival = request.extensions.remove::<Arrival>();
     let mut steps = Steps::new(
+        &doorway.path,
         &request.headers,
         arrival.as_ref().and_then(Arrival::accepted),
     );
@@ -372,10 +362,9 @@ pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> R
     let offer = request::offer(&request.headers);
     let client = |arrival: &Arrival| arrival.client(&setup.proxies, &request.headers);
     let address = Address::from(arrival.as_ref().map_or(NOBODY, client));
-    match doorway
-        .admit(&setup, &request, offer, address, &mut steps)
-        .await
-    {
+    let connection = steps.connection().span().clone();
+    let admitted = doorway.admit(&setup, &request, offer, address, &mut steps);
+    match admitted.instrument(connection).await {
         Ok(admitted) => {
             let sockets = doorway.sockets.clone();
             sockets.spawn(serve(
@@ -412,9 +401,11 @@ pub async fn upgrade(State(doorway): State<Arc<Doorway>>, request: Request) -> R
             let (status, reason) = (refusal.status.as_u16(), refusal.reason);
             doorway.metrics.join_refused(reason);
             steps.end();
-            let trace = doorway.trace(&steps, &Outcome::Refused { status, reason });
-            let _current = trace.as_ref().map(|trace| trace.enter());
-            debug!(status, reason, %address, "join refused");
+            let connection = steps.connection();
+            connection.ended(&Outcome::Refused { status, reason });
+            connection
+                .span()
+                .in_scope(|| debug!(status, reason, %address, "join refused"));
             refusal.into_response()
         }
     }
@@ -429,18 +420,16 @@ async fn refuse(
     mut steps: Steps,
 ) {
     steps.begin(Step::Open);
-    if let Some((conn, read)) = upgraded(upgrade).await {
+    if let Some((conn, read)) = upgraded(upgrade).instrument(steps.step()).await {
         // For its close frame alone.
         let writer = Writer::new(0, Arc::clone(doorway.metrics.depth()));
         let mut transport = Transport::new(conn, read, max_message_bytes, writer).await;
         let is_written = transport.close(reason).await;
         steps.end();
-        let closed = Outcome::Closed {
+        steps.connection().ended(&Outcome::Closed {
             code: reason.code(),
             reason: reason.text(),
-        };
-        // Nothing follows that would link to it.
-        drop(doorway.trace(&steps, &closed));
+        });
         drop((doorway, steps));
         if is_written {
             // Nothing but the close frame waits.
@@ -467,20 +456,27 @@ async fn serve(
         membership,
         permits,
     } = admitted;
-    let Some((conn, read)) = upgraded(upgrade).await else {
+    let step = opening.steps.step();
+    let Some((conn, read)) = upgraded(upgrade).instrument(step).await else {
         return;
     };
     opening.steps.end();
-    let trace = doorway.opened(&opening.steps, &workspace, &membership);
-    let bytes = opening.max_message_bytes;
-    let has_control = opening.offer == Offer::Ours(Subprotocol::V2);
+    let trace = doorway.opened(&mut opening.steps, &workspace, &membership);
+    let Opening {
+        offer,
+        steps,
+        limits,
+        max_message_bytes,
+    } = *opening;
+    // With them the connection's span: it is not to be open as long as the socket.
+    drop(steps);
+    let has_control = offer == Offer::Ours(Subprotocol::V2);
     if has_control {
         let session = membership.session().to_string();
         // Before the writer opens: a notification may wait already.
-        writer.hello(Control::hello(session, expires_at, &opening.limits).frame());
+        writer.hello(Control::hello(session, expires_at, &limits).frame());
     }
-    let transport = Transport::new(conn, read, bytes, writer.clone()).await;
-    let Opening { limits, .. } = *opening;
+    let transport = Transport::new(conn, read, max_message_bytes, writer.clone()).await;
     let session = Session::new(
         limits,
         expires_at,

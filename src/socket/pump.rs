@@ -22,7 +22,7 @@ use super::{CloseReason, Control, Writer, code_label};
 use crate::auth::UserKey;
 use crate::event::WorkspaceSlug;
 use crate::room::{Membership, SessionId};
-use crate::telemetry::{Clock, Closed, ConnectionTrace, Sent};
+use crate::telemetry::{ConnectionTrace, Sent};
 
 /// How long a close of Herald's own waits for what was stored before it. With NATS away it cannot be
 /// known what that is.
@@ -145,7 +145,6 @@ impl Pump {
         let successor = self.membership.successor();
         // Out of the room before anything slow.
         drop(self.membership);
-        let began = Clock::now();
         let Self {
             mut transport,
             writer,
@@ -161,6 +160,9 @@ impl Pump {
             let _current = trace.as_ref().map(|trace| trace.enter());
             debug!(%session, end = end.label(), "socket closed");
         }
+        let close = trace
+            .as_ref()
+            .map(|trace| trace.close(end.told(), &session.to_string(), opened.elapsed()));
         Box::pin(async move {
             let is_written = match end {
                 End::Ours(reason) => transport.close(reason).await,
@@ -168,22 +170,9 @@ impl Pump {
                 End::Gone | End::Dead => false,
             };
             report(&writer, &doorway, session, trace.as_deref());
-            if let (Some(trace), Some(tracing)) = (&trace, doorway.tracing()) {
-                let (code, reason) = end.told();
-                tracing.closed(
-                    trace,
-                    &Closed {
-                        code,
-                        reason,
-                        session: session.to_string(),
-                        opened,
-                        began,
-                    },
-                );
-            }
             // The peer may take its time, and what else the socket had is not to wait for it.
             let damper = doorway.damper();
-            drop((writer, trace, doorway));
+            drop((close, writer, trace, doorway));
             match end {
                 End::Ours(reason) if !is_written => transport.give_up(reason.unsent()).await,
                 _ if !is_written => transport.reset(),
@@ -399,20 +388,18 @@ fn report(writer: &Writer, doorway: &Doorway, session: SessionId, trace: Option<
     if let Some(oldest) = written.oldest {
         metrics.waited(now.saturating_duration_since(oldest));
     }
-    for frame in &written.traced {
-        if let Some(send) = &frame.trace {
-            let span = send.sent(Sent {
-                session: session.to_string(),
-                connection: trace.map(ConnectionTrace::span),
-                size: frame.size,
-                queued: frame.made,
-                taken: written.began.unwrap_or(now),
-                written: now,
-            });
-            metrics.exemplar(
-                frame.age + now.saturating_duration_since(frame.made.at),
-                &span,
-            );
-        }
+    for (frame, send) in written.traced {
+        let span = send.sent(Sent {
+            session: session.to_string(),
+            connection: trace.map(ConnectionTrace::span),
+            size: frame.size,
+            queued: frame.made,
+            taken: written.began.unwrap_or(now),
+            written: now,
+        });
+        metrics.exemplar(
+            frame.age + now.saturating_duration_since(frame.made.at),
+            &span,
+        );
     }
 }

@@ -1,180 +1,116 @@
-//! The exporters of one process, as the environment asks for them: each signal's provider, its queue
-//! and what is counted of it.
+//! The exporters of one process. The SDK and opentelemetry-otlp read their `OTEL_*` variables themselves:
+//! endpoint, protocol, headers, time limit, compression, queues and limits. Their batch processors have a
+//! bounded queue and a thread each, and what finds the queue full is dropped and counted: nothing on the way
+//! of an event waits for an export.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
+use opentelemetry_otlp::{
+    ExporterBuildError, LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig,
+    WithTonicConfig,
+};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::logs::{
-    BatchConfigBuilder as LogBatchConfig, BatchLogProcessor, SdkLoggerProvider,
-};
+use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::PeriodicReader;
-use opentelemetry_sdk::resource::TelemetryResourceDetector;
-use opentelemetry_sdk::trace::{
-    BatchConfigBuilder as SpanBatchConfig, BatchSpanProcessor, SdkTracerProvider,
-};
+use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::warn;
 use uuid::Uuid;
 
 use super::Metrics;
-use super::environment::{Batch, Environment};
-use super::metrics::{Parts, SelfObserved};
-use super::otlp::{
-    self, CountedLogs, CountedSpans, MetricsExporter, QueuedLogs, QueuedSpans, Runtime,
-};
-use super::spans::{Budget, Ids, Tracing};
+use super::environment::{Environment, Export, Signal, Transport};
+use super::metrics::Parts;
+use super::spans::Ids;
 
 /// What makes the exporters, where some are wanted.
 pub(super) struct Exports {
-    pub(super) environment: Environment,
+    environment: Environment,
     resource: Resource,
-    pub(super) runtime: Option<Runtime>,
-    pub(super) observed: SelfObserved,
+    /// One sentence for each variable that is wrong, and for what is not exported although it is asked for.
     pub(super) warnings: Vec<String>,
+}
+
+/// An exporter of `$kind` over this transport.
+macro_rules! exporter {
+    ($kind:ident, $export:expr) => {
+        match $export.transport {
+            Transport::HttpProtobuf => {
+                let http = $kind::builder().with_http();
+                http.with_protocol(Protocol::HttpBinary).build()
+            }
+            Transport::Grpc { is_tls: false } => $kind::builder().with_tonic().build(),
+            Transport::Grpc { is_tls: true } => {
+                let roots = ClientTlsConfig::new().with_enabled_roots();
+                $kind::builder().with_tonic().with_tls_config(roots).build()
+            }
+        }
+    };
 }
 
 impl Exports {
     pub(super) fn new(environment: Environment, service: &'static str, instance: Uuid) -> Self {
-        let resource = resource(&environment, service, instance);
-        let mut warnings = Vec::new();
-        let is_wanted = !environment.exported().is_empty();
-        let runtime = is_wanted.then(Runtime::start).transpose();
-        let runtime = runtime.unwrap_or_else(|error| {
-            warnings.push(format!("nothing is exported: {error}"));
-            None
-        });
         Self {
+            resource: resource(&environment, service, instance),
+            warnings: environment.warnings.clone(),
             environment,
-            resource,
-            runtime,
-            observed: SelfObserved::default(),
-            warnings,
         }
     }
 
+    pub(super) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Nothing is sampled by it: a span is opened only where [`super::sampler`] said that it is recorded.
     pub(super) fn tracer(&mut self) -> Option<SdkTracerProvider> {
-        let (export, runtime) = (self.environment.traces.as_ref()?, self.runtime.as_ref()?);
-        let exporter = otlp::spans(export, runtime)
-            .map_err(|error| {
-                self.warnings
-                    .push(format!("traces are not exported: {error}"))
-            })
-            .ok()?;
-        let Batch {
-            delay,
-            queue,
-            batch,
-        } = self.environment.span_batch;
-        let counts = &self.observed.spans;
-        let config = SpanBatchConfig::default()
-            .with_max_queue_size(queue)
-            .with_max_export_batch_size(batch)
-            .with_scheduled_delay(delay)
-            .build();
-        let exporter = CountedSpans {
-            exporter,
-            counts: Arc::clone(counts),
-        };
-        let mut provider = SdkTracerProvider::builder()
-            .with_span_processor(QueuedSpans {
-                batches: BatchSpanProcessor::new(exporter, config),
-                counts: Arc::clone(counts),
-                limit: queue as u64,
-            })
-            .with_sampler(self.environment.sampler)
+        let exporter = self.exporter(Signal::Traces, |export| exporter!(SpanExporter, export))?;
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_sampler(Sampler::AlwaysOn)
             .with_id_generator(Ids::default())
             .with_resource(self.resource.clone());
-        let limits = self.environment.span_limits;
-        if let Some(attributes) = limits.attributes {
-            provider = provider.with_max_attributes_per_span(attributes);
-        }
-        if let Some(events) = limits.events {
-            provider = provider.with_max_events_per_span(events);
-        }
-        if let Some(links) = limits.links {
-            provider = provider.with_max_links_per_span(links);
-        }
         Some(provider.build())
     }
 
-    /// What makes spans with the provider that [`Exports::tracer`] made.
-    pub(super) fn tracing(
-        &self,
-        provider: &SdkTracerProvider,
-        send_spans: usize,
-        baggage: Vec<String>,
-    ) -> Tracing {
-        Tracing {
-            tracer: provider.tracer("herald"),
-            sampler: self.environment.sampler,
-            propagation: self.environment.propagation,
-            send_spans,
-            baggage,
-            refusals: Budget::default(),
-        }
-    }
-
     pub(super) fn logger(&mut self) -> Option<SdkLoggerProvider> {
-        let (export, runtime) = (self.environment.logs.as_ref()?, self.runtime.as_ref()?);
-        let exporter = otlp::logs(export, runtime)
-            .map_err(|error| {
-                self.warnings
-                    .push(format!("logs are not exported: {error}"))
-            })
-            .ok()?;
-        let Batch {
-            delay,
-            queue,
-            batch,
-        } = self.environment.log_batch;
-        let counts = &self.observed.logs;
-        let config = LogBatchConfig::default()
-            .with_max_queue_size(queue)
-            .with_max_export_batch_size(batch)
-            .with_scheduled_delay(delay)
-            .build();
-        let exporter = CountedLogs {
-            exporter,
-            counts: Arc::clone(counts),
-        };
+        let exporter = self.exporter(Signal::Logs, |export| exporter!(LogExporter, export))?;
         let provider = SdkLoggerProvider::builder()
-            .with_log_processor(QueuedLogs {
-                batches: BatchLogProcessor::builder(exporter)
-                    .with_batch_config(config)
-                    .build(),
-                counts: Arc::clone(counts),
-                limit: queue as u64,
-            })
+            .with_batch_exporter(exporter)
             .with_resource(self.resource.clone());
         Some(provider.build())
     }
 
     pub(super) fn metrics(&mut self, workspaces: usize) -> Metrics {
-        let parts = Parts {
-            resource: self.resource.clone(),
-            workspaces,
-            exemplars: self.environment.exemplars,
-            observed: self.observed.clone(),
-        };
-        let environment = &self.environment;
-        let export = environment.metrics.clone().zip(self.runtime.as_ref());
-        let warnings = &mut self.warnings;
-        let counts = Arc::clone(&self.observed.metrics);
-        Metrics::new(parts, |exemplars| {
-            let (export, runtime) = export?;
-            let exemplars = Arc::clone(exemplars);
-            let temporality = environment.temporality;
-            let exporter = MetricsExporter::new(export, temporality, exemplars, counts, runtime)
-                .map_err(|error| warnings.push(format!("metrics are not exported: {error}")))
-                .ok()?;
-            let reader =
-                PeriodicReader::builder(exporter).with_interval(environment.metric_interval);
-            Some(reader.build())
-        })
+        let exporter = self.exporter(Signal::Metrics, |export| exporter!(MetricExporter, export));
+        Metrics::new(
+            Parts {
+                resource: self.resource.clone(),
+                workspaces,
+                exemplars: self.environment.exemplars,
+            },
+            exporter.map(|exporter| PeriodicReader::builder(exporter).build()),
+        )
+    }
+
+    fn exporter<E>(
+        &mut self,
+        signal: Signal,
+        build: impl FnOnce(Export) -> Result<E, ExporterBuildError>,
+    ) -> Option<E> {
+        let export = self.environment.export(signal)?;
+        build(export)
+            .map_err(|error| {
+                // Only the name of what is wrong: an endpoint may hold a password.
+                let told = error.to_string();
+                let parts: Vec<&str> = told.split(": ").take(2).collect();
+                let (signal, told) = (signal.name(), parts.join(": "));
+                self.warnings
+                    .push(format!("{signal} are not exported: {told}"));
+            })
+            .ok()
     }
 }
 
@@ -200,6 +136,7 @@ pub(super) async fn within<T: Send + 'static>(
 
 /// Who exports: `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` win.
 fn resource(environment: &Environment, service: &'static str, instance: Uuid) -> Resource {
+    let named = environment.service.clone();
     Resource::builder_empty()
         .with_detector(Box::new(TelemetryResourceDetector))
         .with_attributes([
@@ -207,6 +144,7 @@ fn resource(environment: &Environment, service: &'static str, instance: Uuid) ->
             KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
             KeyValue::new("service.instance.id", instance.to_string()),
         ])
-        .with_attributes(environment.resource.clone())
+        .with_detector(Box::new(EnvResourceDetector::new()))
+        .with_attributes(named.map(|name| KeyValue::new("service.name", name)))
         .build()
 }

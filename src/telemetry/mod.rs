@@ -1,18 +1,16 @@
 //! What an operator sees: traces ([`spans`]), metrics ([`metrics`]) and logs ([`logging`]), on
 //! standard error, at `/metrics` and, where `OTEL_*` variables say so ([`environment`]), over OTLP
-//! ([`otlp`]), which [`exports`] puts together.
+//! ([`exports`]).
 
 mod command;
 mod environment;
 mod exports;
 mod logging;
 mod metrics;
-mod otlp;
 mod sampler;
 mod spans;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use opentelemetry_sdk::error::OTelSdkError;
@@ -23,26 +21,26 @@ use uuid::Uuid;
 
 pub use self::command::CommandTraces;
 pub(crate) use self::command::trace_of;
-use self::environment::Environment;
+use self::environment::{Environment, Signal};
 use self::exports::Exports;
 pub(crate) use self::logging::UNLIMITED;
 pub use self::logging::{
     FILTER_BYTES_MAX, Filter, FilterError, FilterSettingError, LevelError, LogLevel,
 };
-use self::metrics::SelfObserved;
 pub use self::metrics::{Format, LiveDrop, Metrics};
 pub(crate) use self::metrics::{Stage, Traffic};
-use self::otlp::Runtime;
 pub(crate) use self::spans::{
-    Clock, Closed, ConnectionTrace, DeadLetterTrace, EventFacts, EventTrace, FanOutTrace, Outcome,
-    SendTrace, Sent, Step, Steps, Tracing,
+    Clock, ConnectionTrace, DeadLetterTrace, EventFacts, EventTrace, Failure, FanOutTrace, Outcome,
+    SendSpan, SendTrace, Sent, Step, Steps, activate_room, check_claims, drain, migrate,
+    read_leader, reconnect, repair, repair_batch, repaired, sweep,
 };
 use crate::config::{LogConfig, TelemetryConfig};
 
 /// What the `OTEL_*` variables of this process come to: a sentence, and one for each that is wrong.
 pub fn check_environment() -> (String, Vec<String>) {
     let environment = Environment::of_process();
-    let exported = environment.exported();
+    let exported = environment.exports.iter();
+    let exported: Vec<_> = exported.map(|export| export.signal.name()).collect();
     let sentence = if exported.is_empty() {
         "nothing is exported over OTLP".to_owned()
     } else {
@@ -55,16 +53,12 @@ pub fn check_environment() -> (String, Vec<String>) {
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     metrics: Arc<Metrics>,
-    tracing: Option<Arc<Tracing>>,
     tracer: Option<SdkTracerProvider>,
     logger: Option<SdkLoggerProvider>,
     level: LogLevel,
     /// This start of this process.
     instance: Uuid,
-    observed: SelfObserved,
     shutdown: Duration,
-    /// Where the exporters' I/O runs, as long as there are any.
-    _runtime: Option<Runtime>,
 }
 
 /// What cannot go on without telemetry.
@@ -87,52 +81,39 @@ impl Telemetry {
     pub fn start(log: &LogConfig, config: &TelemetryConfig) -> Result<Self, TelemetryError> {
         let instance = Uuid::new_v4();
         let mut exports = Exports::new(Environment::of_process(), "herald", instance);
-        let tracer = exports.tracer();
-        let logger = exports.logger();
+        // First, since the SDK's own counters of the others are made with it.
         let metrics = exports.metrics(config.workspaces);
-        let tracing = tracer.as_ref().map(|provider| {
-            let baggage = config.baggage.clone();
-            Arc::new(exports.tracing(provider, config.send_spans, baggage))
-        });
-        let Exports {
-            environment,
-            observed,
-            warnings,
-            runtime,
-            ..
-        } = exports;
-        let level = logging::init(log, Arc::clone(&observed.suppressed), logger.as_ref())?;
-        for warning in environment.warnings.iter().chain(&warnings) {
+        opentelemetry::global::set_meter_provider(metrics.provider().clone());
+        let (tracer, logger) = (exports.tracer(), exports.logger());
+        let suppressed = Arc::clone(metrics.suppressed());
+        let level = logging::init(log, suppressed, (logger.as_ref(), tracer.as_ref()))?;
+        if tracer.is_some() {
+            let sampler = exports.environment().sampler;
+            spans::begin(sampler, config.send_spans, config.baggage.clone());
+        }
+        for warning in &exports.warnings {
             warn!(target: logging::UNLIMITED, warning, "telemetry setting not taken");
         }
         info!(
-            traces = tracing.is_some(),
-            metrics = environment.metrics.is_some(),
+            traces = tracer.is_some(),
+            metrics = exports.environment().export(Signal::Metrics).is_some(),
             logs = logger.is_some(),
             instance = %instance,
             "telemetry started"
         );
         Ok(Self {
             metrics: Arc::new(metrics),
-            tracing,
             tracer,
             logger,
             level,
             instance,
-            observed,
             shutdown: config.shutdown,
-            _runtime: runtime,
         })
     }
 
     /// The instruments.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
-    }
-
-    /// What makes spans; `None` where traces are not exported.
-    pub(crate) fn tracing(&self) -> Option<&Arc<Tracing>> {
-        self.tracing.as_ref()
     }
 
     /// What is logged.
@@ -149,29 +130,26 @@ impl Telemetry {
     pub async fn end(&self) {
         let this = self.clone();
         let ended = exports::within(self.shutdown, move || this.flush()).await;
-        let left = self.observed.spans.queued.load(Ordering::Relaxed)
-            + self.observed.logs.queued.load(Ordering::Relaxed);
-        if ended.is_none() && left > 0 {
-            warn!(left, "telemetry not all exported at the end");
+        if ended != Some(true) {
+            warn!("telemetry not all exported at the end");
         }
     }
 
-    /// All signals at a time, so that one that hangs takes nothing from the others.
-    fn flush(&self) {
+    /// All signals at a time, so that one that hangs takes nothing from the others. Whether the collector took
+    /// all of them, as far as the SDK tells; what fails it has logged.
+    fn flush(&self) -> bool {
         let limit = self.shutdown;
         std::thread::scope(|scope| {
-            // What fails has been counted and, by the SDK, logged.
-            scope.spawn(|| {
-                self.tracer
-                    .as_ref()
-                    .map(|tracer| tracer.shutdown_with_timeout(limit).ok())
+            let traces = scope.spawn(|| {
+                let tracer = self.tracer.as_ref();
+                tracer.is_none_or(|tracer| tracer.shutdown_with_timeout(limit).is_ok())
             });
-            scope.spawn(|| {
-                self.logger
-                    .as_ref()
-                    .map(|logger| logger.shutdown_with_timeout(limit).ok())
+            let logs = scope.spawn(|| {
+                let logger = self.logger.as_ref();
+                logger.is_none_or(|logger| logger.shutdown_with_timeout(limit).is_ok())
             });
-            scope.spawn(|| self.metrics.provider().shutdown_with_timeout(limit).ok());
-        });
+            let metrics = self.metrics.provider().shutdown_with_timeout(limit).is_ok();
+            traces.join().unwrap_or(false) & logs.join().unwrap_or(false) & metrics
+        })
     }
 }

@@ -1,4 +1,5 @@
-//! Which traces are recorded: the standard samplers of `OTEL_TRACES_SAMPLER`. Pure.
+//! Which traces are recorded: the standard samplers of `OTEL_TRACES_SAMPLER`. Pure, and asked before a span
+//! is opened: what is not recorded costs this alone.
 //!
 //! The ratio sampler decides by the 56 least significant bits of the trace id, which W3C Trace
 //! Context level 2 (section 3.3.1) has be random, and by the threshold of OpenTelemetry's
@@ -6,9 +7,7 @@
 //! is a UUID (RFC 9562) the first two of those are always `10`, so that it would record no derived
 //! trace at all up to a ratio of one half.
 
-use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, TraceState};
-use opentelemetry::{Context, KeyValue};
-use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
+use opentelemetry::trace::TraceId;
 
 /// Bits of a trace id that are random.
 const RANDOM_BITS: u32 = 56;
@@ -48,34 +47,6 @@ impl Sampler {
             (_, _, Root::AlwaysOn) => true,
             (_, _, Root::AlwaysOff) => false,
             (_, _, Root::Ratio(ratio)) => randomness(trace) >= threshold(ratio),
-        }
-    }
-}
-
-impl ShouldSample for Sampler {
-    fn should_sample(
-        &self,
-        parent: Option<&Context>,
-        trace: TraceId,
-        _name: &str,
-        _kind: &SpanKind,
-        _attributes: &[KeyValue],
-        _links: &[Link],
-    ) -> SamplingResult {
-        let parent = parent
-            .map(TraceContextExt::span)
-            .filter(|span| span.span_context().is_valid());
-        let recorded = parent.as_ref().map(|span| span.span_context().is_sampled());
-        SamplingResult {
-            decision: if self.records(recorded, trace) {
-                SamplingDecision::RecordAndSample
-            } else {
-                SamplingDecision::Drop
-            },
-            attributes: Vec::new(),
-            trace_state: parent.map_or_else(TraceState::default, |span| {
-                span.span_context().trace_state().clone()
-            }),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! One letter: as it waits, small, and as it is sent.
 
-use std::time::Instant;
-
 use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -47,8 +45,6 @@ pub(super) struct Letter {
     /// Bytes of the event's payload.
     payload_bytes: usize,
     trace: Option<EventTrace>,
-    /// When it was reported.
-    at: Instant,
     is_found: bool,
 }
 
@@ -88,7 +84,6 @@ impl Letter {
             payload: Bytes::copy_from_slice(payload),
             payload_bytes: message.payload.len(),
             trace,
-            at: Instant::now(),
             is_found: false,
         }
     }
@@ -123,7 +118,7 @@ impl Letter {
     /// Ends its trace: it will not be sent.
     pub(super) fn dropped(self) {
         if let Some(trace) = self.trace {
-            trace.letter_dropped(self.at);
+            trace.letter_dropped();
         }
     }
 
@@ -147,7 +142,7 @@ impl Letter {
         insert(&mut headers, "Nats-Msg-Id", &subject);
         let trace = self
             .trace
-            .map(|trace| trace.dead_letter(self.at, &mut headers, &subject));
+            .map(|trace| trace.dead_letter(&mut headers, &subject));
         Message {
             subject,
             headers,

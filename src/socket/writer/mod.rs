@@ -122,8 +122,9 @@ impl Writer {
             }
         }
         for frame in rest {
+            let trace = frame.trace.as_ref().filter(|_| is_traced);
             let entry = Entry {
-                is_traced,
+                span: trace.map(|trace| Box::new(trace.queued())),
                 ..Entry::of(frame)
             };
             if !self.0.queue(&mut state, entry) {

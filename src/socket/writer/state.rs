@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::Bytes;
 
 use crate::socket::{CloseReason, Frame};
+use crate::telemetry::SendSpan;
 
 /// A socket of which the kernel takes nothing for so long is slow: once its queue is full, it is closed.
 pub const SLOW_AFTER: Duration = Duration::from_millis(250);
@@ -97,15 +98,15 @@ struct Control {
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) frame: Arc<Frame>,
-    /// Its delivery has a span.
-    pub(super) is_traced: bool,
+    /// The span of its delivery, if that has one. Boxed: most have none.
+    pub(super) span: Option<Box<SendSpan>>,
 }
 
 impl Entry {
     pub(super) fn of(frame: &Arc<Frame>) -> Self {
         Self {
             frame: Arc::clone(frame),
-            is_traced: false,
+            span: None,
         }
     }
 
@@ -158,7 +159,7 @@ pub(in crate::socket) struct Written {
     /// When the writing of what has a span began.
     pub(in crate::socket) began: Option<Instant>,
     /// Those whose delivery has a span.
-    pub(in crate::socket) traced: Vec<Arc<Frame>>,
+    pub(in crate::socket) traced: Vec<(Arc<Frame>, SendSpan)>,
 }
 
 impl State {
@@ -306,7 +307,7 @@ impl State {
 
     /// Something is about to be written. Only for a span is the clock looked at.
     pub(super) fn begins(&mut self) {
-        if self.queue.front().is_some_and(|entry| entry.is_traced) {
+        if self.queue.front().is_some_and(|entry| entry.span.is_some()) {
             let unreported = self.unreported.get_or_insert_default();
             unreported.began.get_or_insert_with(Instant::now);
         }
@@ -421,14 +422,14 @@ impl State {
     }
 
     fn delivered(&mut self, entry: Entry) {
-        let Entry { frame, is_traced } = entry;
+        let Entry { frame, span } = entry;
         self.note_written(&frame);
         let unreported = self.unreported.get_or_insert_default();
         unreported.notifications += 1;
         unreported.bytes += frame.size as u64;
         unreported.oldest.get_or_insert(frame.made.at);
-        if is_traced {
-            unreported.traced.push(frame);
+        if let Some(span) = span {
+            unreported.traced.push((frame, *span));
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Logs on standard error and, where it is asked for, over OTLP: never a dependency's frames, never
-//! a flood of one warning, at a level that can be changed while the gateway runs.
+//! a flood of one warning, at a level that can be changed while the gateway runs. Here the process' one
+//! subscriber is put together, also with what exports spans, which no log level has a say in.
 
 mod filter;
 mod format;
-mod ours;
+mod lines;
 mod repeats;
 
 use std::io::IsTerminal;
@@ -12,25 +13,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber, error, warn};
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::DefaultFields;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Registry, fmt, reload};
+use tracing_subscriber::{Layer, fmt};
 
 pub use self::filter::{FILTER_BYTES_MAX, Filter, FilterError, FilterSettingError};
 use self::format::Line;
-use self::ours::Ours;
+use self::lines::Lines;
 use self::repeats::Repeats;
 pub(crate) use self::repeats::UNLIMITED;
+use super::spans;
 use crate::config::{LogConfig, LogFormat};
 
 /// A handle on what is logged. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LogLevel {
     /// `None` where the process' subscriber is somebody else's.
-    handle: Option<reload::Handle<Targets, Registry>>,
+    lines: Option<Lines>,
     held: Arc<Mutex<Held>>,
 }
 
@@ -89,7 +92,7 @@ impl LogLevel {
     }
 
     fn change(&self, held: &mut Held, filter: &Filter) -> Result<(), LevelError> {
-        if self.handle.is_some() {
+        if self.lines.is_some() {
             // Before it holds: a filter such as `off` would leave it out.
             warn!(target: UNLIMITED, filter = filter.text(), "log level changed");
         }
@@ -97,10 +100,9 @@ impl LogLevel {
     }
 
     fn apply(&self, held: &mut Held, filter: &Filter) -> Result<(), LevelError> {
-        let handle = self.handle.as_ref().ok_or(LevelError::Fixed)?;
-        let reloaded = handle.reload(filter.targets().clone());
+        let lines = self.lines.as_ref().ok_or(LevelError::Fixed)?;
+        lines.set(filter.targets().clone());
         cap_the_log_crate();
-        reloaded.map_err(|_| LevelError::Fixed)?;
         filter.text().clone_into(&mut held.current);
         Ok(())
     }
@@ -117,15 +119,16 @@ impl LogLevel {
 pub(super) fn init(
     config: &LogConfig,
     suppressed: Arc<AtomicU64>,
-    otlp: Option<&SdkLoggerProvider>,
+    (logger, tracer): (Option<&SdkLoggerProvider>, Option<&SdkTracerProvider>),
 ) -> Result<LogLevel, FilterSettingError> {
     let configured = Filter::configured(config)?;
     let repeats = Repeats::new(suppressed);
-    let (subscriber, handle) = subscriber(&configured, config.format, repeats.clone(), otlp);
+    let lines = Lines::new(configured.targets().clone());
+    let subscriber = subscriber(&lines, config.format, repeats.clone(), (logger, tracer));
     // A second call in one process (tests) keeps the first subscriber.
-    let handle = subscriber.try_init().is_ok().then_some(handle);
+    let lines = subscriber.try_init().is_ok().then_some(lines);
     cap_the_log_crate();
-    if handle.is_some() && tokio::runtime::Handle::try_current().is_ok() {
+    if lines.is_some() && tokio::runtime::Handle::try_current().is_ok() {
         tokio::spawn(tell(repeats));
     }
     let current = configured.text().to_owned();
@@ -134,23 +137,19 @@ pub(super) fn init(
         current,
     };
     Ok(LogLevel {
-        handle,
+        lines,
         held: Arc::new(Mutex::new(held)),
     })
 }
 
-/// One filter for all that is written to, so that what it leaves out costs a look at a number: the most
-/// verbose level of a subscriber with filters for each layer is that of the most verbose of them.
+/// Each layer has a filter of its own: lines are printed and exported by one, spans by another. A layer that
+/// is not asked for is not there, so that a callsite that nobody wants is known as one.
 fn subscriber(
-    filter: &Filter,
+    lines: &Lines,
     format: LogFormat,
     repeats: Repeats,
-    otlp: Option<&SdkLoggerProvider>,
-) -> (
-    impl Subscriber + Send + Sync + use<>,
-    reload::Handle<Targets, Registry>,
-) {
-    let (filter, handle) = reload::Layer::new(filter.targets().clone());
+    (logger, tracer): (Option<&SdkLoggerProvider>, Option<&SdkTracerProvider>),
+) -> impl Subscriber + Send + Sync + use<> {
     let is_terminal = std::io::stderr().is_terminal();
     let line = match format {
         LogFormat::Json => Line::Json,
@@ -162,19 +161,25 @@ fn subscriber(
         .fmt_fields(DefaultFields::new())
         .event_format(line)
         .with_writer(std::io::stderr);
-    let exported = otlp.map(|provider| Ours(OpenTelemetryTracingBridge::new(provider)));
-    let subscriber = tracing_subscriber::registry()
-        .with(filter)
-        .with(repeats)
-        .with(printed)
-        .with(exported);
-    (subscriber, handle)
+    // The first says no to a line that repeats, for all of them.
+    let mut layers = vec![repeats.and_then(printed).with_filter(lines.clone()).boxed()];
+    layers.extend(logger.map(|provider| {
+        let exported = OpenTelemetryTracingBridge::new(provider);
+        exported.with_filter(lines.ours()).boxed()
+    }));
+    layers.extend(tracer.map(|provider| spans::layer(provider).boxed()));
+    tracing_subscriber::registry().with(layers)
 }
 
-/// Lowers the `log` crate's own level to that of dependencies. tracing-subscriber sets it to the most
-/// verbose of Herald's; then each frame that tungstenite would print at `trace` is asked about.
+/// Sets the `log` crate's own level: the most verbose of Herald's, but no more than a dependency may print.
+/// Else each frame that tungstenite would print at `trace` is asked about.
 fn cap_the_log_crate() {
-    log::set_max_level(log::max_level().min(log::LevelFilter::Warn));
+    let level = LevelFilter::current().min(filter::DEPENDENCIES);
+    log::set_max_level(match level.into_level() {
+        None => log::LevelFilter::Off,
+        Some(Level::ERROR) => log::LevelFilter::Error,
+        Some(_) => log::LevelFilter::Warn,
+    });
 }
 
 /// Tells of the lines that were left out, for ever.
@@ -194,14 +199,13 @@ async fn tell(repeats: Repeats) {
 
 #[cfg(test)]
 mod tests {
-    use tracing::level_filters::LevelFilter;
-
     use super::*;
 
-    /// Also where records are exported: their layer takes whatever comes.
+    /// Whatever is exported: spans are of the least verbose level, and records go by the filter's own.
     #[test]
     fn the_most_verbose_level_is_the_filter_s_own() {
-        let provider = SdkLoggerProvider::builder().build();
+        let logger = SdkLoggerProvider::builder().build();
+        let tracer = SdkTracerProvider::builder().build();
         for (text, level) in [
             ("off", LevelFilter::OFF),
             ("warn", LevelFilter::WARN),
@@ -209,13 +213,21 @@ mod tests {
             ("info,herald::room=debug", LevelFilter::DEBUG),
             ("info,tungstenite=trace", LevelFilter::INFO),
         ] {
-            for otlp in [None, Some(&provider)] {
-                let filter = Filter::parse(text).unwrap();
-                let (subscriber, handle) =
-                    subscriber(&filter, LogFormat::Json, Repeats::default(), otlp);
-                assert_eq!(subscriber.max_level_hint(), Some(level), "{text}");
-                let other = Filter::parse("error").unwrap();
-                handle.reload(other.targets().clone()).unwrap();
+            for exported in [
+                (None, None),
+                (Some(&logger), None),
+                (None, Some(&tracer)),
+                (Some(&logger), Some(&tracer)),
+            ] {
+                let least = exported.1.map_or(LevelFilter::OFF, |_| LevelFilter::ERROR);
+                let lines = Lines::new(Filter::parse(text).unwrap().targets().clone());
+                let subscriber = subscriber(&lines, LogFormat::Json, Repeats::default(), exported);
+                assert_eq!(
+                    subscriber.max_level_hint(),
+                    Some(level.max(least)),
+                    "{text}"
+                );
+                lines.set(Filter::parse("error").unwrap().targets().clone());
                 assert_eq!(subscriber.max_level_hint(), Some(LevelFilter::ERROR));
             }
         }
@@ -230,11 +242,8 @@ mod tests {
             level: verbose.to_owned(),
             format: LogFormat::Json,
         };
-        let level = init(&config, Arc::default(), None).unwrap();
-        assert_eq!(
-            tracing::level_filters::LevelFilter::current(),
-            LevelFilter::TRACE
-        );
+        let level = init(&config, Arc::default(), (None, None)).unwrap();
+        assert_eq!(LevelFilter::current(), LevelFilter::TRACE);
         assert_eq!(log::max_level(), log::LevelFilter::Warn);
         level.set("off").unwrap();
         assert_eq!(log::max_level(), log::LevelFilter::Off);

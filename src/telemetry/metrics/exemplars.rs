@@ -8,16 +8,16 @@ use opentelemetry::trace::{SpanId, TraceId};
 
 /// A measurement and the span it was made in.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::telemetry) struct Exemplar {
-    pub(in crate::telemetry) value: f64,
-    pub(in crate::telemetry) time: SystemTime,
-    pub(in crate::telemetry) trace: TraceId,
-    pub(in crate::telemetry) span: SpanId,
+pub(super) struct Exemplar {
+    pub(super) value: f64,
+    pub(super) time: SystemTime,
+    pub(super) trace: TraceId,
+    pub(super) span: SpanId,
 }
 
 /// One for each bucket of a histogram. Only recorded spans come here, so the lock is seldom taken.
 #[derive(Debug)]
-pub(in crate::telemetry) struct Exemplars {
+pub(super) struct Exemplars {
     bounds: &'static [f64],
     buckets: Mutex<Vec<Option<Exemplar>>>,
     enabled: bool,
@@ -46,7 +46,7 @@ impl Exemplars {
     }
 
     /// The exemplar of each bucket, in the order of their bounds.
-    pub(in crate::telemetry) fn all(&self) -> Vec<Option<Exemplar>> {
+    pub(super) fn all(&self) -> Vec<Option<Exemplar>> {
         let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         buckets.clone()
     }

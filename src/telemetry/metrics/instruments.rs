@@ -197,6 +197,7 @@ impl Metrics {
             .bind(&[]),
             depth: Arc::default(),
             nats: Arc::default(),
+            suppressed: Arc::default(),
             reader,
             provider,
             meter,

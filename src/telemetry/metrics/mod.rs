@@ -13,7 +13,6 @@ mod observed;
 #[cfg(target_os = "linux")]
 mod process;
 mod record;
-mod self_observed;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -22,6 +21,7 @@ use std::time::Duration;
 use opentelemetry::metrics::{
     BoundCounter, BoundHistogram, Counter, Histogram, Meter, MeterProvider, UpDownCounter,
 };
+use opentelemetry_otlp::MetricExporter;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::reader::MetricReader;
@@ -31,18 +31,16 @@ use opentelemetry_sdk::metrics::{
 
 use self::busiest::Busiest;
 pub(crate) use self::busiest::Traffic;
-pub(super) use self::exemplars::Exemplars;
+use self::exemplars::Exemplars;
 pub use self::exposition::Format;
 use self::instruments::LATENCY_BOUNDS;
 pub use self::labels::LiveDrop;
 pub(crate) use self::labels::Stage;
-pub(super) use self::self_observed::SelfObserved;
 use super::TelemetryError;
-use super::otlp::MetricsExporter;
 use crate::socket::QueueDepth;
 
 /// The histogram that has exemplars.
-pub(super) const LATENCY: &str = "herald.event.latency";
+const LATENCY: &str = "herald.event.latency";
 
 /// The instruments of one gateway and their reader.
 #[derive(Debug)]
@@ -54,6 +52,8 @@ pub struct Metrics {
     busiest: Arc<Busiest>,
     depth: Arc<QueueDepth>,
     nats: Arc<NatsState>,
+    /// Repeated log lines that were not printed.
+    suppressed: Arc<AtomicU64>,
     connections: UpDownCounter<i64>,
     connections_opened: Counter<u64>,
     connections_closed: Counter<u64>,
@@ -123,21 +123,17 @@ pub(super) struct Parts {
     /// `telemetry.workspaces`.
     pub(super) workspaces: usize,
     pub(super) exemplars: bool,
-    pub(super) observed: SelfObserved,
 }
 
 impl Metrics {
-    /// New instruments, read by `/metrics` and by what `periodic` makes.
-    pub(super) fn new(
-        parts: Parts,
-        periodic: impl FnOnce(&Arc<Exemplars>) -> Option<PeriodicReader<MetricsExporter>>,
-    ) -> Self {
+    /// New instruments, read by `/metrics` and by `periodic`.
+    pub(super) fn new(parts: Parts, periodic: Option<PeriodicReader<MetricExporter>>) -> Self {
         let exemplars = Arc::new(Exemplars::new(LATENCY_BOUNDS, parts.exemplars));
         let reader = SharedReader(Arc::new(ManualReader::builder().build()));
         let mut provider = SdkMeterProvider::builder()
             .with_resource(parts.resource)
             .with_reader(reader.clone());
-        if let Some(periodic) = periodic(&exemplars) {
+        if let Some(periodic) = periodic {
             provider = provider.with_reader(periodic);
         }
         let provider = provider.build();
@@ -155,7 +151,7 @@ impl Metrics {
         metrics.observe_nats();
         #[cfg(target_os = "linux")]
         process::observe(&metrics.meter);
-        parts.observed.observe(&metrics.meter);
+        metrics.observe_suppressed();
         metrics
     }
 
@@ -176,6 +172,11 @@ impl Metrics {
 
     pub(super) fn provider(&self) -> &SdkMeterProvider {
         &self.provider
+    }
+
+    /// Where repeated log lines are counted that are not printed.
+    pub(super) fn suppressed(&self) -> &Arc<AtomicU64> {
+        &self.suppressed
     }
 
     /// What the queues of sockets keep.

@@ -62,6 +62,19 @@ impl Metrics {
             .build();
     }
 
+    pub(super) fn observe_suppressed(&self) {
+        let suppressed = Arc::clone(&self.suppressed);
+        let _instrument = self
+            .meter
+            .u64_observable_counter("herald.log.suppressed")
+            .with_unit("{record}")
+            .with_description("Repeated warnings and errors that were counted and not printed")
+            .with_callback(move |observer| {
+                observer.observe(suppressed.load(Ordering::Relaxed), &[]);
+            })
+            .build();
+    }
+
     pub(super) fn observe_workspaces(&self) {
         type Pick = fn(&busiest::Counts) -> u64;
         let both: [(_, _, _, Pick); 2] = [

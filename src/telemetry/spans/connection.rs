@@ -4,13 +4,12 @@
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
-use opentelemetry::trace::{
-    Link, Span as _, SpanContext, SpanKind, Status, TraceContextExt, Tracer as _,
-};
-use opentelemetry::{Context, ContextGuard, KeyValue};
-use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
+use opentelemetry::trace::{SpanContext, Status, TraceContextExt};
+use opentelemetry::{Context, ContextGuard};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::{Clock, Tracing, builder, count, remote_span, seconds};
+use super::{Clock, context, count, go_on, of_our_own, past, remote_span, span, start, tracing};
 use crate::event::{TRACESTATE_MAX, Traceparent};
 
 /// The steps from the accepted connection to the open socket, in their order.
@@ -44,34 +43,52 @@ impl Step {
 /// What a join did so far, step by step. Kept whether or not it is recorded: metrics have it, too.
 #[derive(Debug)]
 pub(crate) struct Steps {
-    clock: Clock,
     begun: Vec<(Step, Instant)>,
     ended: Option<Instant>,
-    /// The span that a proxy or the client says its request is of.
-    client: Option<SpanContext>,
+    connection: Connection,
+    /// Of the step under way.
+    step: Span,
 }
 
 impl Steps {
-    /// The steps of a request with these headers, the first on a connection that was accepted then.
+    /// The steps of a request with these headers at `path`, the first on a connection that was accepted then.
     /// A later one on the same connection has no such time.
-    pub(crate) fn new(headers: &HeaderMap, accepted: Option<Clock>) -> Self {
+    pub(crate) fn new(path: &str, headers: &HeaderMap, accepted: Option<Clock>) -> Self {
         let begun = accepted.map(|clock| (Step::Accept, clock.at));
+        let connection = Connection::begin(path, headers, accepted);
+        if let Some(accepted) = accepted.filter(|_| !connection.span.is_disabled()) {
+            // Whether a connection asks for a socket is known when its request has come.
+            let times = (accepted.at, Instant::now());
+            past(&connection.step(Step::Accept), accepted, times);
+        }
         Self {
-            clock: accepted.unwrap_or_else(Clock::now),
             begun: begun.into_iter().collect(),
             ended: None,
-            client: client(headers),
+            connection,
+            step: Span::none(),
         }
     }
 
     /// The step before ends, and this one begins.
     pub(crate) fn begin(&mut self, step: Step) {
         self.begun.push((step, Instant::now()));
+        self.step = self.connection.step(step);
     }
 
     /// The last step ends.
     pub(crate) fn end(&mut self) {
         self.ended.get_or_insert_with(Instant::now);
+        self.step = Span::none();
+    }
+
+    /// The span of the step under way, for what is awaited in it.
+    pub(crate) fn step(&self) -> Span {
+        self.step.clone()
+    }
+
+    /// The connection's span, and how it ends.
+    pub(crate) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 
     /// Each step with its times.
@@ -115,7 +132,112 @@ pub(crate) enum Outcome<'a> {
     },
 }
 
-/// The trace of a connection that is recorded.
+/// The span of a connection, which is none where that is not recorded. A peer that leaves before it is told
+/// anything leaves it without a status.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    span: Span,
+    is_open: bool,
+}
+
+impl Connection {
+    /// Whether it is recorded is decided now, when nobody knows how it ends: so none is in a second in which
+    /// many were refused.
+    fn begin(path: &str, headers: &HeaderMap, accepted: Option<Clock>) -> Self {
+        let origin = tracing()
+            .filter(|tracing| tracing.refusals.is_left(Instant::now()))
+            .and_then(of_our_own);
+        let Some(origin) = origin else {
+            return Self {
+                span: Span::none(),
+                is_open: false,
+            };
+        };
+        let span = span!(
+            None,
+            "connection",
+            otel.kind = "server",
+            http.request.method = "GET",
+            http.route = path,
+            url.path = path,
+            network.protocol.name = "websocket",
+        );
+        // A link and not the parent: whoever connects would else decide what is recorded.
+        if let Some(client) = client(headers) {
+            span.add_link(client);
+        }
+        start(&span, origin, accepted.map(|clock| clock.wall));
+        Self {
+            span,
+            is_open: false,
+        }
+    }
+
+    fn step(&self, step: Step) -> Span {
+        let parent = &self.span;
+        if parent.is_disabled() {
+            return Span::none();
+        }
+        match step {
+            Step::Accept => span!(parent, "accept"),
+            Step::Authenticate => span!(parent, "authenticate"),
+            Step::Activate => span!(parent, "activate"),
+            Step::Claim => span!(parent, "claim"),
+            Step::Open => span!(parent, "open"),
+        }
+    }
+
+    /// The span, for what belongs to no step.
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// Notes how it ended.
+    pub(crate) fn ended(&mut self, outcome: &Outcome<'_>) {
+        let span = &self.span;
+        if span.is_disabled() {
+            return;
+        }
+        let status = match outcome {
+            Outcome::Open { workspace, session } => {
+                self.is_open = true;
+                span.set_attribute("herald.workspace", (*workspace).to_owned());
+                span.set_attribute("herald.session.id", session.clone());
+                101
+            }
+            Outcome::Closed { code, reason } => {
+                span.set_attribute("herald.close.code", count(*code));
+                span.set_attribute("herald.close.reason", *reason);
+                101
+            }
+            Outcome::Refused { status, reason } => {
+                span.set_attribute("herald.refused.reason", *reason);
+                span.set_attribute("error.type", *reason);
+                if *status >= 500 {
+                    span.set_status(Status::error(*reason));
+                }
+                *status
+            }
+        };
+        span.set_attribute("http.response.status_code", count(status));
+    }
+
+    /// What remains of it once it is open, if it is recorded.
+    pub(crate) fn trace(&self) -> Option<Box<ConnectionTrace>> {
+        let is_recorded = !self.span.is_disabled();
+        is_recorded.then(|| Box::new(ConnectionTrace(context(&self.span))))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let (false, false, Some(tracing)) = (self.is_open, self.span.is_disabled(), tracing()) {
+            tracing.refusals.take(Instant::now());
+        }
+    }
+}
+
+/// The trace of a connection that is recorded and open. Its span has ended: none is open for hours.
 #[derive(Debug)]
 pub(crate) struct ConnectionTrace(SpanContext);
 
@@ -127,82 +249,30 @@ impl ConnectionTrace {
 
     /// Makes the connection's span the current one: log lines written meanwhile carry its ids.
     pub(crate) fn enter(&self) -> ContextGuard {
-        self.context().attach()
+        Context::new()
+            .with_remote_span_context(self.0.clone())
+            .attach()
     }
 
-    fn context(&self) -> Context {
-        Context::new().with_remote_span_context(self.0.clone())
-    }
-}
-
-/// The end of a socket.
-#[derive(Debug)]
-pub(crate) struct Closed {
-    /// The close code of RFC 6455 section 7.4, 1006 where there was no close frame.
-    pub(crate) code: u16,
-    pub(crate) reason: &'static str,
-    pub(crate) session: String,
-    /// When the socket opened.
-    pub(crate) opened: Instant,
-    /// When the close began.
-    pub(crate) began: Clock,
-}
-
-impl Tracing {
-    /// Makes the spans of a join at `path` that has ended; `None` if it is not recorded.
-    pub(crate) fn connection(
+    /// Begins the end of its socket, which was open for so long. `code` is the close code of RFC 6455 section
+    /// 7.4, 1006 where there is no close frame.
+    pub(crate) fn close(
         &self,
-        path: &str,
-        steps: &Steps,
-        outcome: &Outcome<'_>,
-    ) -> Option<ConnectionTrace> {
-        let is_open = matches!(outcome, Outcome::Open { .. });
-        if !is_open && !self.refusals.take(Instant::now()) {
-            return None;
-        }
-        let trace = RandomIdGenerator::default().new_trace_id();
-        let origin = self.origin(None, || None, || trace)?;
-        let mut builder = builder("connection", SpanKind::Server, steps.clock.wall)
-            .with_attributes(attributes(path, outcome));
-        // A link and not the parent: whoever connects would else decide what is recorded.
-        if let Some(client) = &steps.client {
-            builder = builder.with_links(vec![Link::with_context(client.clone())]);
-        }
-        let mut span = self.start(origin, builder);
-        if let Outcome::Refused {
-            status: 500..,
-            reason,
-        } = outcome
-        {
-            span.set_status(Status::error(*reason));
-        }
-        let context = span.span_context().clone();
-        let below = Context::new().with_remote_span_context(context.clone());
-        let mut end = steps.clock.at;
-        for (step, from, to) in steps.times() {
-            self.past(&below, step.as_str(), steps.clock, (from, to), Vec::new());
-            end = to;
-        }
-        span.end_with_timestamp(steps.clock.wall(end));
-        Some(ConnectionTrace(context))
-    }
-
-    /// Makes the span of a socket's end, which is now.
-    pub(crate) fn closed(&self, connection: &ConnectionTrace, closed: &Closed) {
-        let open_for = closed.began.at.saturating_duration_since(closed.opened);
-        let attributes = [
-            count("herald.close.code", closed.code.into()),
-            KeyValue::new("herald.close.reason", closed.reason),
-            KeyValue::new("herald.session.id", closed.session.clone()),
-            seconds("herald.connection.duration", open_for),
-        ];
-        let builder = builder("close", SpanKind::Internal, closed.began.wall)
-            .with_attributes(attributes)
-            .with_links(vec![Link::with_context(connection.0.clone())]);
-        let mut span = self
-            .tracer
-            .build_with_context(builder, &connection.context());
-        span.end();
+        (code, reason): (u16, &'static str),
+        session: &str,
+        open_for: Duration,
+    ) -> Span {
+        let span = span!(
+            None,
+            "close",
+            herald.close.code = count(code),
+            herald.close.reason = reason,
+            herald.session.id = session,
+            herald.connection.duration = open_for.as_secs_f64(),
+        );
+        go_on(&span, &self.0);
+        span.add_link(self.0.clone());
+        span
     }
 }
 
@@ -219,34 +289,6 @@ fn client(headers: &HeaderMap) -> Option<SpanContext> {
     Some(remote_span(parent, state))
 }
 
-fn attributes(path: &str, outcome: &Outcome<'_>) -> Vec<KeyValue> {
-    let mut attributes = vec![
-        KeyValue::new("http.request.method", "GET"),
-        KeyValue::new("http.route", path.to_owned()),
-        KeyValue::new("url.path", path.to_owned()),
-        KeyValue::new("network.protocol.name", "websocket"),
-    ];
-    let status = match outcome {
-        Outcome::Open { workspace, session } => {
-            attributes.push(KeyValue::new("herald.workspace", (*workspace).to_owned()));
-            attributes.push(KeyValue::new("herald.session.id", session.clone()));
-            101
-        }
-        Outcome::Closed { code, reason } => {
-            attributes.push(count("herald.close.code", (*code).into()));
-            attributes.push(KeyValue::new("herald.close.reason", *reason));
-            101
-        }
-        Outcome::Refused { status, reason } => {
-            attributes.push(KeyValue::new("herald.refused.reason", *reason));
-            attributes.push(KeyValue::new("error.type", *reason));
-            *status
-        }
-    };
-    attributes.push(count("http.response.status_code", status.into()));
-    attributes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,7 +296,7 @@ mod tests {
     #[test]
     fn steps_follow_each_other_without_a_gap() {
         let start = Clock::now();
-        let mut steps = Steps::new(&HeaderMap::new(), Some(start));
+        let mut steps = Steps::new("/", &HeaderMap::new(), Some(start));
         steps.begin(Step::Authenticate);
         steps.begin(Step::Activate);
         steps.end();

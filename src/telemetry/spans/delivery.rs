@@ -1,20 +1,25 @@
 //! The `send` span of one notification to one socket: from the queue to the kernel.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use opentelemetry::trace::{Link, Span as _, SpanContext, SpanKind, TraceContextExt, Tracer as _};
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{SpanContext, TraceContextExt};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::{Clock, Tracing, builder, count, seconds};
+use super::{Clock, count, go_on, span};
 
-/// What a `send` span is made with, when the bytes are the kernel's. Shared by all sockets of a
-/// notification.
+/// Whom the `send` spans of a notification are below. Only its ids: the span itself, which some sockets may
+/// outlive for long, is to end with the fan-out.
 #[derive(Debug)]
 pub(crate) struct SendTrace {
-    tracing: Arc<Tracing>,
-    fan_out: Context,
+    pub(super) fan_out: SpanContext,
 }
+
+/// A notification that waits for one socket. Where that ends before it is written, the span says no
+/// `herald.send.write_time`.
+#[derive(Debug, Clone)]
+pub(crate) struct SendSpan(Span);
 
 /// One notification that was written.
 #[derive(Debug)]
@@ -34,33 +39,39 @@ pub(crate) struct Sent<'a> {
 }
 
 impl SendTrace {
-    pub(super) fn new(tracing: Arc<Tracing>, fan_out: &SpanContext) -> Self {
-        Self {
-            tracing,
-            fan_out: Context::new().with_remote_span_context(fan_out.clone()),
-        }
+    /// It comes into a socket's queue.
+    pub(crate) fn queued(&self) -> SendSpan {
+        let span = span!(
+            None,
+            "send",
+            otel.kind = "producer",
+            network.protocol.name = "websocket"
+        );
+        go_on(&span, &self.fan_out);
+        SendSpan(span)
     }
+}
 
-    /// Makes the span, and says which one it is.
-    pub(crate) fn sent(&self, sent: Sent<'_>) -> SpanContext {
-        let since = |later: Instant, earlier: Instant| later.saturating_duration_since(earlier);
-        let attributes = [
-            KeyValue::new("network.protocol.name", "websocket"),
+impl SendSpan {
+    /// Ends it, and says which one it is.
+    pub(crate) fn sent(self, sent: Sent<'_>) -> SpanContext {
+        let since = |later: Instant, earlier: Instant| {
+            later.saturating_duration_since(earlier).as_secs_f64()
+        };
+        let wait = since(sent.taken, sent.queued.at);
+        let write = since(sent.written, sent.taken);
+        // Looked up once: each look goes through all layers of the subscriber.
+        let context = self.0.context();
+        let span = context.span();
+        span.set_attributes([
             KeyValue::new("herald.session.id", sent.session),
-            count("herald.notification.size", sent.size as u64),
-            seconds("herald.send.queue_wait", since(sent.taken, sent.queued.at)),
-            seconds("herald.send.write_time", since(sent.written, sent.taken)),
-        ];
-        let mut builder =
-            builder("send", SpanKind::Producer, sent.queued.wall).with_attributes(attributes);
+            KeyValue::new("herald.notification.size", count(sent.size)),
+            KeyValue::new("herald.send.queue_wait", wait),
+            KeyValue::new("herald.send.write_time", write),
+        ]);
         if let Some(connection) = sent.connection {
-            builder = builder.with_links(vec![Link::with_context(connection.clone())]);
+            span.add_link(connection.clone(), Vec::new());
         }
-        let mut span = self
-            .tracing
-            .tracer
-            .build_with_context(builder, &self.fan_out);
-        span.end_with_timestamp(sent.queued.wall(sent.written));
         span.span_context().clone()
     }
 }

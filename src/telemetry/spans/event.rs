@@ -1,27 +1,27 @@
 //! The spans of one event: `process` (semantic conventions for messaging spans) with `decode`,
 //! `project` and `fan_out` below it, and for a bad one its dead letter.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
-use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt, TraceId, Tracer as _};
-use opentelemetry::{Context, ContextGuard, KeyValue, Value};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{SpanContext, Status, TraceContextExt, TraceId};
+use tracing::Span;
+use tracing::span::EnteredSpan;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::{Clock, SendTrace, Tracing, builder, count};
+use super::{Clock, SendTrace, Tracing, context, count, past, span, start, tracing};
 use crate::event::{
-    BadEvent, StoredMessage, Traceparent, baggage, baggage_members, ce_traceparent, traceparent,
-    tracestate,
+    BadEvent, Event, StoredMessage, Traceparent, baggage, baggage_members, ce_traceparent,
+    traceparent, tracestate,
 };
 use crate::projection::Identity;
 
 /// Every subject of an event, for who groups spans by destination.
-pub(in crate::telemetry) const TEMPLATE: &str = "ws.{workspace}.{category}.{name}";
-const NAME: &str = "process ws.{workspace}.{category}.{name}";
+pub(super) const TEMPLATE: &str = "ws.{workspace}.{category}.{name}";
 /// Characters of a publisher's text in an attribute.
 const CLIPPED: usize = 256;
 const DEAD_TEMPLATE: &str = "dead.{workspace}.{sequence}";
-const DEAD_NAME: &str = "publish dead.{workspace}.{sequence}";
 
 /// What is known of an event when it is decided whether its trace is recorded.
 #[derive(Debug)]
@@ -30,8 +30,8 @@ pub(crate) struct EventFacts<'a> {
     pub(crate) stream: &'a str,
     /// The notification's id, and the trace id where the publisher sent none.
     pub(crate) identity: Identity,
-    /// `traceparent` and `tracestate` of a CloudEvent's extension. A valid header comes before them.
-    pub(crate) extension: Option<(&'a str, Option<&'a str>)>,
+    /// What it was decoded to, unless it is bad.
+    pub(crate) event: Option<&'a Event>,
     /// Why a repair read it, if one did.
     pub(crate) repair: Option<&'static str>,
     pub(crate) late: bool,
@@ -41,44 +41,98 @@ pub(crate) struct EventFacts<'a> {
     pub(crate) delay: Duration,
 }
 
-/// The trace of an event that is recorded.
+/// The trace of an event that is recorded. Its `process` span ends as the event was last entered, also where
+/// its dead letter is still under way.
 #[derive(Debug)]
 pub(crate) struct EventTrace {
-    tracing: Arc<Tracing>,
-    /// With the `process` span, which ends with [`EventTrace::end`].
-    process: Context,
+    process: Span,
     clock: Clock,
 }
 
-impl Tracing {
+impl EventTrace {
     /// Begins the trace of an event; `None` if it is not recorded.
-    pub(crate) fn event(self: &Arc<Self>, facts: &EventFacts<'_>) -> Option<EventTrace> {
+    pub(crate) fn begin(facts: &EventFacts<'_>) -> Option<Self> {
+        let tracing = tracing()?;
         let headers = facts.message.headers.as_ref();
-        let header = headers.and_then(traceparent);
-        let (parent, extension_state) = match (header, facts.extension) {
-            (Some(header), _) => (Some(header), None),
-            (None, Some((traceparent, tracestate))) => (Some(traceparent), tracestate),
+        let parent = match facts.event {
+            Some(event) => event.traceparent.as_deref(),
             // Of a bad event only the headers tell.
-            (None, None) => (headers.and_then(ce_traceparent), None),
+            None => headers.and_then(|headers| traceparent(headers).or(ce_traceparent(headers))),
         };
-        // Looked at only where the trace is recorded.
-        let state = || match header.and(headers) {
+        // Looked at only where the trace is recorded. That of the headers belongs to their own parent.
+        let state = || match headers.filter(|headers| traceparent(headers).is_some()) {
             Some(headers) => tracestate(headers),
-            None => extension_state.map(str::to_owned),
+            None => facts.event?.tracestate.clone(),
         };
         let derived = || TraceId::from(facts.identity.trace());
-        let origin = self.origin(parent.and_then(Traceparent::parse), state, derived)?;
-        let builder = builder(NAME, SpanKind::Consumer, facts.clock.wall)
-            .with_attributes(self.event_attributes(facts));
-        let span = self.start(origin, builder);
-        Some(EventTrace {
-            tracing: Arc::clone(self),
-            process: Context::new().with_span(span),
+        let origin = tracing.origin(parent.and_then(Traceparent::parse), state, derived)?;
+        let process = tracing.process(facts);
+        start(&process, origin, Some(facts.clock.wall));
+        Some(Self {
+            process,
             clock: facts.clock,
         })
     }
 
-    fn event_attributes(&self, facts: &EventFacts<'_>) -> Vec<KeyValue> {
+    /// Makes the event's span the current one: log lines written meanwhile carry its ids.
+    pub(crate) fn enter(&self) -> EnteredSpan {
+        self.process.clone().entered()
+    }
+
+    /// Where the event's parent may stand in its payload, it is decoded before it is known whether it is recorded.
+    pub(crate) fn decoded(&self, from: Instant, to: Instant) {
+        past(&span!(&self.process, "decode"), self.clock, (from, to));
+    }
+
+    /// Begins to make the notification.
+    pub(crate) fn project(&self) -> ProjectTrace {
+        ProjectTrace(span!(&self.process, "project"))
+    }
+
+    /// Begins the fan-out.
+    pub(crate) fn fan_out(&self, workspace: &str) -> FanOutTrace {
+        FanOutTrace {
+            span: span!(&self.process, "fan_out", herald.workspace = workspace),
+            clock: self.clock,
+        }
+    }
+
+    /// Notes what is wrong with the event.
+    pub(crate) fn failed(&self, bad: &BadEvent) {
+        self.process
+            .set_attribute("error.type", bad.reason.as_str());
+        self.process.set_status(Status::error(bad.detail.clone()));
+    }
+
+    /// Begins to publish the event's dead letter; its span's context goes into `headers`.
+    pub(crate) fn dead_letter(self, headers: &mut HeaderMap, subject: &str) -> DeadLetterTrace {
+        let span = span!(
+            &self.process,
+            "publish dead.{workspace}.{sequence}",
+            otel.kind = "producer",
+            messaging.system = "nats",
+            messaging.operation.name = "publish",
+            messaging.operation.type = "send",
+            messaging.destination.name = subject,
+            messaging.destination.template = DEAD_TEMPLATE,
+            messaging.nats.stream.name = "DEAD",
+        );
+        inject(&context(&span), headers);
+        DeadLetterTrace {
+            process: self.process,
+            span,
+        }
+    }
+
+    /// Its dead letter is not sent.
+    pub(crate) fn letter_dropped(self) {
+        self.process
+            .set_attribute("herald.dead_letter.outcome", "dropped");
+    }
+}
+
+impl Tracing {
+    fn process(&self, facts: &EventFacts<'_>) -> Span {
         let EventFacts {
             message, stream, ..
         } = facts;
@@ -89,124 +143,35 @@ impl Tracing {
                 || format!("{stream}:{}", message.sequence),
                 |id| clipped(id.as_str()),
             );
-        let mut attributes = vec![
-            KeyValue::new("messaging.system", "nats"),
-            KeyValue::new("messaging.operation.name", "process"),
-            KeyValue::new("messaging.operation.type", "process"),
-            KeyValue::new("messaging.destination.name", message.subject.to_string()),
-            KeyValue::new("messaging.destination.template", TEMPLATE),
-            KeyValue::new("messaging.message.id", id),
-            count("messaging.message.body.size", message.payload.len() as u64),
-            KeyValue::new("messaging.nats.stream.name", (*stream).to_owned()),
-            count("messaging.nats.stream.sequence", message.sequence),
-            KeyValue::new("herald.workspace", message.workspace.to_string()),
-            KeyValue::new("herald.notification.id", facts.identity.notification_id()),
-            super::seconds("herald.event.delay", facts.delay),
-        ];
-        if let Some(reason) = facts.repair {
-            attributes.push(KeyValue::new("herald.event.repaired", true));
-            attributes.push(KeyValue::new("herald.event.repair_reason", reason));
-        }
-        if facts.late {
-            attributes.push(KeyValue::new("herald.event.late", true));
-        }
+        let span = span!(
+            None,
+            "process ws.{workspace}.{category}.{name}",
+            otel.kind = "consumer",
+            messaging.system = "nats",
+            messaging.operation.name = "process",
+            messaging.operation.type = "process",
+            messaging.destination.name = message.subject.as_str(),
+            messaging.destination.template = TEMPLATE,
+            messaging.message.id = id,
+            messaging.message.body.size = count(message.payload.len()),
+            messaging.nats.stream.name = stream,
+            messaging.nats.stream.sequence = count(message.sequence),
+            herald.workspace = message.workspace.as_str(),
+            herald.notification.id = facts.identity.notification_id(),
+            herald.event.delay = facts.delay.as_secs_f64(),
+            herald.event.repaired = facts.repair.map(|_| true),
+            herald.event.repair_reason = facts.repair,
+            herald.event.late = facts.late.then_some(true),
+        );
         let baggage = headers
-            .filter(|_| self.propagation.baggage && !self.baggage.is_empty())
+            .filter(|_| !self.baggage.is_empty())
             .and_then(baggage);
         for (key, value) in baggage.as_deref().map(baggage_members).unwrap_or_default() {
             if self.baggage.contains(&key) {
-                attributes.push(KeyValue::new(format!("baggage.{key}"), clipped(&value)));
+                span.set_attribute(format!("baggage.{key}"), clipped(&value));
             }
         }
-        attributes
-    }
-}
-
-impl EventTrace {
-    /// Makes the event's span the current one: log lines written meanwhile carry its ids.
-    pub(crate) fn enter(&self) -> ContextGuard {
-        self.process.clone().attach()
-    }
-
-    pub(crate) fn decoded(&self, from: Instant, to: Instant) {
-        self.tracing
-            .past(&self.process, "decode", self.clock, (from, to), Vec::new());
-    }
-
-    /// `size` is that of the encoded notification; there is none of a bad event.
-    pub(crate) fn projected(&self, from: Instant, to: Instant, size: Option<usize>) {
-        let size = size.map(|size| count("herald.notification.size", size as u64));
-        let times = (from, to);
-        self.tracing.past(
-            &self.process,
-            "project",
-            self.clock,
-            times,
-            size.into_iter().collect(),
-        );
-    }
-
-    /// Begins the fan-out.
-    pub(crate) fn fan_out(&self, workspace: &str, from: Instant) -> FanOutTrace {
-        let builder = builder("fan_out", SpanKind::Internal, self.clock.wall(from))
-            .with_attributes([KeyValue::new("herald.workspace", workspace.to_owned())]);
-        let span = self
-            .tracing
-            .tracer
-            .build_with_context(builder, &self.process);
-        FanOutTrace {
-            tracing: Arc::clone(&self.tracing),
-            span,
-            clock: self.clock,
-        }
-    }
-
-    /// Notes what is wrong with the event.
-    pub(crate) fn failed(&self, bad: &BadEvent) {
-        let span = self.process.span();
-        span.set_attribute(KeyValue::new("error.type", bad.reason.as_str()));
-        span.set_status(Status::error(bad.detail.clone()));
-    }
-
-    /// Begins to publish the event's dead letter; its span's context goes into `headers`.
-    pub(crate) fn dead_letter(
-        self,
-        at: Instant,
-        headers: &mut HeaderMap,
-        subject: &str,
-    ) -> DeadLetterTrace {
-        let attributes = [
-            KeyValue::new("messaging.system", "nats"),
-            KeyValue::new("messaging.operation.name", "publish"),
-            KeyValue::new("messaging.operation.type", "send"),
-            KeyValue::new("messaging.destination.name", subject.to_owned()),
-            KeyValue::new("messaging.destination.template", DEAD_TEMPLATE),
-            KeyValue::new("messaging.nats.stream.name", "DEAD"),
-        ];
-        let builder =
-            builder(DEAD_NAME, SpanKind::Producer, self.clock.wall(at)).with_attributes(attributes);
-        let span = self
-            .tracing
-            .tracer
-            .build_with_context(builder, &self.process);
-        inject(span.span_context(), headers);
-        DeadLetterTrace {
-            process: self,
-            processed: at,
-            span,
-        }
-    }
-
-    /// Ends the event's span where its dead letter is not sent.
-    pub(crate) fn letter_dropped(self, at: Instant) {
-        let process = self.process.span();
-        process.set_attribute(KeyValue::new("herald.dead_letter.outcome", "dropped"));
-        self.end(at);
-    }
-
-    /// Ends the event's span.
-    pub(crate) fn end(self, at: Instant) {
-        self.process.span().end_with_timestamp(self.clock.wall(at));
+        span
     }
 }
 
@@ -217,10 +182,7 @@ fn clipped(text: &str) -> String {
 }
 
 /// Writes a span's context as headers (W3C Trace Context).
-pub(in crate::telemetry) fn inject(
-    span: &opentelemetry::trace::SpanContext,
-    headers: &mut HeaderMap,
-) {
+pub(super) fn inject(span: &SpanContext, headers: &mut HeaderMap) {
     let traceparent = format!(
         "00-{}-{}-{:02x}",
         span.trace_id(),
@@ -236,65 +198,73 @@ pub(in crate::telemetry) fn inject(
     }
 }
 
+/// A notification that is being made.
+#[derive(Debug)]
+pub(crate) struct ProjectTrace(Span);
+
+impl ProjectTrace {
+    /// Ends it. `size` is that of the encoded notification; there is none of a bad event.
+    pub(crate) fn end(self, size: Option<usize>) {
+        if let Some(size) = size {
+            self.0
+                .set_attribute("herald.notification.size", count(size));
+        }
+    }
+}
+
 /// A fan-out under way.
 #[derive(Debug)]
 pub(crate) struct FanOutTrace {
-    tracing: Arc<Tracing>,
-    span: opentelemetry_sdk::trace::Span,
+    span: Span,
     clock: Clock,
 }
 
 impl FanOutTrace {
     /// How many of the event's sockets get a `send` span.
     pub(crate) fn sample(&self) -> usize {
-        self.tracing.send_spans
+        tracing().map_or(0, |tracing| tracing.send_spans)
     }
 
     /// What such a socket's span is made with.
     pub(crate) fn send(&self) -> SendTrace {
-        SendTrace::new(Arc::clone(&self.tracing), self.span.span_context())
+        SendTrace {
+            fan_out: context(&self.span),
+        }
     }
 
-    /// Ends it: so many sockets have it in their queue, and so many were too slow for it.
-    pub(crate) fn end(mut self, recipients: u64, slow: usize, at: Instant) {
-        self.span
-            .set_attribute(count("herald.fan_out.recipients", recipients));
-        self.span
-            .set_attribute(count("herald.fan_out.slow", slow as u64));
-        self.span.end_with_timestamp(self.clock.wall(at));
+    /// It ended then: so many sockets have it in their queue, and so many were too slow for it.
+    pub(crate) fn end(self, recipients: u64, slow: usize, at: Instant) {
+        let context = self.span.context();
+        let span = context.span();
+        span.set_attributes([
+            KeyValue::new("herald.fan_out.recipients", count(recipients)),
+            KeyValue::new("herald.fan_out.slow", count(slow)),
+        ]);
+        // The room's shards may have ended before its turn came to be told.
+        span.end_with_timestamp(self.clock.wall(at));
     }
 }
 
-/// A dead letter under way. The event's own span is kept until it is known what became of it, and
-/// ends with the time at which the event was done with.
+/// A dead letter under way. The event's own span is kept until it is known what became of it.
 #[derive(Debug)]
 pub(crate) struct DeadLetterTrace {
-    process: EventTrace,
-    processed: Instant,
-    span: opentelemetry_sdk::trace::Span,
+    process: Span,
+    span: Span,
 }
 
 impl DeadLetterTrace {
     /// `sequence` is where the letter stands in DEAD, if that is known.
-    pub(crate) fn end(mut self, outcome: &'static str, sequence: Option<u64>) {
-        let process = self.process.process.span();
-        process.set_attribute(KeyValue::new("herald.dead_letter.outcome", outcome));
-        if let Some(sequence) = sequence {
-            process.set_attribute(count("herald.dead_letter.sequence", sequence));
-            self.span
-                .set_attribute(count("messaging.nats.stream.sequence", sequence));
+    pub(crate) fn end(self, outcome: &'static str, sequence: Option<u64>) {
+        let Self { process, span } = self;
+        process.set_attribute("herald.dead_letter.outcome", outcome);
+        if let Some(sequence) = sequence.map(count) {
+            process.set_attribute("herald.dead_letter.sequence", sequence);
+            span.set_attribute("messaging.nats.stream.sequence", sequence);
         }
         if outcome == "dropped" {
-            self.span
-                .set_attribute(KeyValue::new("error.type", outcome));
-            self.span
-                .set_status(Status::error("the dead letter was not stored"));
+            span.set_attribute("error.type", outcome);
+            span.set_status(Status::error("the dead letter was not stored"));
         }
-        self.span.set_attribute(KeyValue::new(
-            "herald.dead_letter.outcome",
-            Value::from(outcome),
-        ));
-        self.span.end();
-        self.process.end(self.processed);
+        span.set_attribute("herald.dead_letter.outcome", outcome);
     }
 }

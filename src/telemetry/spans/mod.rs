@@ -1,45 +1,106 @@
-//! Traces: an event from the broker to the sockets, a connection from its accept to its close.
+//! Traces: an event from the broker to the sockets, a connection from its accept to its close, and the
+//! gateway's own work.
 //!
-//! A span is made when all that it says is known, with the times at which it began and ended: what is
-//! not recorded costs the decision alone, and no span is open for longer than what it times. Spans are
-//! made with OpenTelemetry's own API and not through `tracing`'s, which would collect the data of
-//! each before anybody decides whether it is recorded.
+//! Whether a trace is recorded is asked before its first span is opened ([`Tracing::origin`]); below what is
+//! not recorded nothing is opened. Spans are `tracing`'s, and `tracing-opentelemetry` makes OpenTelemetry's of
+//! them; the log never sees one. They are of the least verbose level, so that they have no line asked about
+//! that the log leaves out, and all have one target, which keeps those of dependencies out.
 
 mod connection;
 mod delivery;
 mod event;
+mod published;
+mod work;
 
 use std::cell::Cell;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use opentelemetry::Context;
 use opentelemetry::trace::{
-    Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId,
-    Tracer as _,
+    SpanBuilder, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, Tracer,
+    TracerProvider as _,
 };
-use opentelemetry::{Context, KeyValue};
-use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracer, Span};
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracer, SdkTracerProvider};
+use tracing::level_filters::LevelFilter;
+use tracing::{Metadata, Span, Subscriber};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::registry::LookupSpan;
 
-pub(crate) use self::connection::{Closed, ConnectionTrace, Outcome, Step, Steps};
-pub(crate) use self::delivery::{SendTrace, Sent};
+pub(crate) use self::connection::{ConnectionTrace, Outcome, Step, Steps};
+pub(crate) use self::delivery::{SendSpan, SendTrace, Sent};
 pub(crate) use self::event::{DeadLetterTrace, EventFacts, EventTrace, FanOutTrace};
-pub(super) use self::event::{TEMPLATE as EVENT_TEMPLATE, inject};
-use super::environment::Propagation;
+pub(super) use self::published::{Publication, receive};
+pub(crate) use self::work::{
+    Failure, activate_room, check_claims, drain, migrate, read_leader, reconnect, repair,
+    repair_batch, repaired, sweep,
+};
 use super::sampler::Sampler;
 use crate::event::Traceparent;
 
-/// Makes spans. There is none where traces are not exported.
+/// The target of all spans.
+const TARGET: &str = "herald::span";
+
+/// Opens a span below another one, or `None` for one that begins a trace or whose parent is set.
+macro_rules! span {
+    ($parent:expr, $name:expr $(, $($field:tt)+)?) => {
+        tracing::span!(
+            target: $crate::telemetry::spans::TARGET,
+            parent: $parent,
+            tracing::Level::ERROR,
+            $name
+            $(, $($field)+)?
+        )
+    };
+}
+use span;
+
+/// What decides on spans. There is none where traces are not exported.
 #[derive(Debug)]
-pub(crate) struct Tracing {
-    pub(super) tracer: SdkTracer,
-    pub(super) sampler: Sampler,
-    pub(super) propagation: Propagation,
+struct Tracing {
+    sampler: Sampler,
     /// `telemetry.send_spans`.
-    pub(super) send_spans: usize,
+    send_spans: usize,
     /// `telemetry.baggage`.
-    pub(super) baggage: Vec<String>,
+    baggage: Vec<String>,
     /// For the connections that are refused.
-    pub(super) refusals: Budget,
+    refusals: Budget,
+}
+
+/// One for the process, as the subscriber of its spans is.
+static TRACING: OnceLock<Tracing> = OnceLock::new();
+
+/// `None` where traces are not exported: then no span is opened.
+fn tracing() -> Option<&'static Tracing> {
+    TRACING.get()
+}
+
+/// Spans are opened from now on. To be called once their subscriber is there; a second call changes nothing.
+pub(super) fn begin(sampler: Sampler, send_spans: usize, baggage: Vec<String>) {
+    TRACING.get_or_init(|| Tracing {
+        sampler,
+        send_spans,
+        baggage,
+        refusals: Budget::default(),
+    });
+}
+
+/// The layer that makes OpenTelemetry's spans of ours.
+pub(super) fn layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + Send + Sync + use<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+{
+    let is_ours = |metadata: &Metadata<'_>| metadata.is_span() && metadata.target() == TARGET;
+    tracing_opentelemetry::layer()
+        .with_tracer(Starting(provider.tracer("herald")))
+        // What a span says is what `docs/observability.md` lists.
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_filter(FilterFn::new(is_ours).with_max_level_hint(LevelFilter::ERROR))
 }
 
 /// A moment by both clocks: spans have times of day, durations are by the clock that never jumps.
@@ -69,32 +130,37 @@ impl Clock {
 /// So many in a second: what anybody can bring about without a token is not to push what matters out
 /// of the queue.
 #[derive(Debug, Default)]
-pub(super) struct Budget(Mutex<Option<(Instant, u32)>>);
+struct Budget(Mutex<Option<(Instant, u32)>>);
 
 impl Budget {
     const A_SECOND: u32 = 10;
 
-    /// Whether one more is in it.
-    fn take(&self, now: Instant) -> bool {
+    /// How many of this second there were, after `more` of them.
+    fn count(&self, now: Instant, more: u32) -> u32 {
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let second = Duration::from_secs(1);
-        match &mut *window {
-            Some((since, used)) if now.saturating_duration_since(*since) < second => {
-                *used = used.saturating_add(1);
-                *used <= Self::A_SECOND
-            }
-            _ => {
-                *window = Some((now, 1));
-                true
-            }
+        let (since, used) = window.get_or_insert((now, 0));
+        if now.saturating_duration_since(*since) >= Duration::from_secs(1) {
+            (*since, *used) = (now, 0);
         }
+        *used = used.saturating_add(more);
+        *used
+    }
+
+    fn take(&self, now: Instant) {
+        self.count(now, 1);
+    }
+
+    fn is_left(&self, now: Instant) -> bool {
+        self.count(now, 0) < Self::A_SECOND
     }
 }
 
 thread_local! {
-    /// The trace id of the root that is made next on this thread: the SDK asks its generator for one,
+    /// The trace id of the root that is started next on this thread: the SDK asks its generator for one,
     /// and its builder takes none.
     static ROOT: Cell<Option<TraceId>> = const { Cell::new(None) };
+    /// When the span that is started next on this thread began: `tracing` has spans begin as they are opened.
+    static BEGAN: Cell<Option<SystemTime>> = const { Cell::new(None) };
 }
 
 /// Random ids, but for a root whose trace id is given.
@@ -111,21 +177,35 @@ impl IdGenerator for Ids {
     }
 }
 
+/// The SDK's tracer, but for a span whose beginning is given.
+struct Starting(SdkTracer);
+
+impl Tracer for Starting {
+    type Span = opentelemetry_sdk::trace::Span;
+
+    fn build_with_context(&self, mut builder: SpanBuilder, parent: &Context) -> Self::Span {
+        if let Some(began) = BEGAN.take() {
+            builder.start_time = Some(began);
+        }
+        self.0.build_with_context(builder, parent)
+    }
+}
+
 /// Whom a span continues: a remote parent, or a trace that begins with it.
-pub(super) enum Origin {
+enum Origin {
     Parent(Box<SpanContext>),
     Root(TraceId),
 }
 
 impl Tracing {
     /// The origin of what `parent` or, without one, `root` identifies; `None` if it is not recorded.
-    pub(super) fn origin(
+    fn origin(
         &self,
         parent: Option<Traceparent>,
         tracestate: impl FnOnce() -> Option<String>,
         root: impl FnOnce() -> TraceId,
     ) -> Option<Origin> {
-        let Some(parent) = parent.filter(|_| self.propagation.trace_context) else {
+        let Some(parent) = parent else {
             let trace = root();
             return self
                 .sampler
@@ -139,37 +219,45 @@ impl Tracing {
         let parent = remote_span(parent, tracestate().as_deref());
         Some(Origin::Parent(Box::new(parent)))
     }
+}
 
-    pub(super) fn start(&self, origin: Origin, builder: SpanBuilder) -> Span {
-        match origin {
-            Origin::Parent(parent) => {
-                let parent = Context::new().with_remote_span_context(*parent);
-                self.tracer.build_with_context(builder, &parent)
-            }
-            Origin::Root(trace) => {
-                ROOT.set(Some(trace));
-                let span = self.tracer.build_with_context(builder, &Context::new());
-                // The SDK has taken it, unless it is shut down.
-                ROOT.take();
-                span
-            }
-        }
-    }
+/// The origin of a trace of our own; `None` if it is not recorded.
+fn of_our_own(tracing: &Tracing) -> Option<Origin> {
+    let trace = || RandomIdGenerator::default().new_trace_id();
+    tracing.origin(None, || None, trace)
+}
 
-    /// A span that began and ended.
-    fn past(
-        &self,
-        parent: &Context,
-        name: &'static str,
-        clock: Clock,
-        (from, to): (Instant, Instant),
-        attributes: Vec<KeyValue>,
-    ) {
-        let builder =
-            builder(name, SpanKind::Internal, clock.wall(from)).with_attributes(attributes);
-        let mut span = self.tracer.build_with_context(builder, parent);
-        span.end_with_timestamp(clock.wall(to));
+/// Starts `span`, which has just been opened, as one that goes on from `origin` and began at `began`.
+fn start(span: &Span, origin: Origin, began: Option<SystemTime>) {
+    match origin {
+        Origin::Parent(parent) => go_on(span, &parent),
+        Origin::Root(trace) => ROOT.set(Some(trace)),
     }
+    BEGAN.set(began);
+    // It starts now, and takes both.
+    context(span);
+    // Unless there is no layer for it.
+    ROOT.take();
+    BEGAN.take();
+}
+
+/// `span` is below `parent`, which is another process', or has ended.
+fn go_on(span: &Span, parent: &SpanContext) {
+    // It fails only for a span that is started, or that nobody takes: then there is no trace to go on with.
+    let _ = span.set_parent(Context::new().with_remote_span_context(parent.clone()));
+}
+
+/// `span` is of what was over before it could be decided whether it is recorded.
+fn past(span: &Span, clock: Clock, (from, to): (Instant, Instant)) {
+    BEGAN.set(Some(clock.wall(from)));
+    let context = span.context();
+    BEGAN.take();
+    context.span().end_with_timestamp(clock.wall(to));
+}
+
+/// The ids of `span`.
+fn context(span: &Span) -> SpanContext {
+    span.context().span().span_context().clone()
 }
 
 /// Somebody else's span. A `tracestate` that is malformed is dropped alone (W3C Trace Context,
@@ -183,24 +271,9 @@ fn remote_span(parent: Traceparent, tracestate: Option<&str>) -> SpanContext {
     SpanContext::new(trace, span, flags, true, state)
 }
 
-pub(super) fn builder(
-    name: impl Into<std::borrow::Cow<'static, str>>,
-    kind: SpanKind,
-    start: SystemTime,
-) -> SpanBuilder {
-    SpanBuilder::from_name(name)
-        .with_kind(kind)
-        .with_start_time(start)
-}
-
-/// A duration as an attribute, in seconds.
-fn seconds(key: &'static str, duration: Duration) -> KeyValue {
-    KeyValue::new(key, duration.as_secs_f64())
-}
-
 /// A count as an attribute; OpenTelemetry's integers are signed.
-pub(super) fn count(key: &'static str, count: u64) -> KeyValue {
-    KeyValue::new(key, i64::try_from(count).unwrap_or(i64::MAX))
+fn count(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -211,7 +284,14 @@ mod tests {
     fn a_budget_is_for_a_second_and_then_new() {
         let budget = Budget::default();
         let start = Instant::now();
-        let taken = |at| (0..50).filter(|_| budget.take(at)).count();
+        let taken = |at| {
+            let left = (0..50).take_while(|_| {
+                let is_left = budget.is_left(at);
+                budget.take(at);
+                is_left
+            });
+            left.count()
+        };
         assert_eq!(taken(start), 10);
         assert_eq!(taken(start + Duration::from_millis(999)), 0);
         assert_eq!(taken(start + Duration::from_secs(1)), 10);

@@ -14,6 +14,7 @@ pub(crate) mod command;
 pub(crate) mod contract;
 pub(crate) mod example;
 pub(crate) mod gateway;
+pub(crate) mod jaeger;
 pub(crate) mod nats;
 pub(crate) mod otlp;
 pub(crate) mod production;
@@ -59,4 +60,17 @@ pub(crate) async fn eventually(
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     let result = tokio::time::timeout(PATIENCE, future).await;
     result.expect("it ends while anybody waits for it")
+}
+
+/// A program that is looked for on `PATH`: where `must` is set it must be there, else `None`, and a line that says
+/// so and how to have it.
+pub(crate) fn program(name: &str, must: &str, how: &str) -> Option<std::path::PathBuf> {
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    let mut found = std::env::split_paths(&search).map(|folder| folder.join(name));
+    let found = found.find(|path| path.is_file());
+    if found.is_none() {
+        assert!(std::env::var_os(must).is_none(), "no {name} on PATH");
+        eprintln!("SKIPPED: no {name} on PATH ({how})");
+    }
+    found
 }

@@ -8,18 +8,15 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use super::gateway::{self, Gateway};
+use super::program;
 
 /// `prometheus` or `promtool`; `None`, and a line that says so, where there is none to be had.
 pub(crate) fn command(name: &str) -> Option<PathBuf> {
-    let search = std::env::var_os("PATH").unwrap_or_default();
-    let mut found = std::env::split_paths(&search).map(|folder| folder.join(name));
-    let found = found.find(|path| path.is_file());
-    if found.is_none() {
-        let must = std::env::var_os("HERALD_TEST_PROMETHEUS").is_some();
-        assert!(!must, "no {name} on PATH");
-        eprintln!("SKIPPED: no {name} on PATH (Debian: apt install prometheus)");
-    }
-    found
+    program(
+        name,
+        "HERALD_TEST_PROMETHEUS",
+        "Debian: apt install prometheus",
+    )
 }
 
 /// A Prometheus that scrapes one gateway, and ends with the value.

@@ -5,11 +5,13 @@ mod bad_context;
 mod collector;
 mod connection;
 mod dead_collector;
+mod jaeger;
 mod logs;
 mod metrics;
 mod prometheus;
 mod sampling;
 mod trace;
+mod work;
 
 use std::collections::BTreeSet;
 

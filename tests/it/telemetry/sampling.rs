@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use async_nats::HeaderMap;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Scene;
 use crate::support::client::Client;
@@ -110,4 +110,48 @@ async fn a_publishers_decision_holds_both_ways() {
             .iter()
             .all(|line| line.contains("\"notification\":\"notif_"))
     );
+}
+
+/// Events that come together go out together, but each line has the trace of its own event, or none.
+#[tokio::test]
+async fn in_a_burst_each_line_has_the_trace_of_its_event() {
+    const BURST: usize = 200;
+    let Scene {
+        nats: _nats,
+        collector: _collector,
+        gateway,
+        publisher,
+        mut ann,
+    } = Scene::exporting("http/protobuf").await;
+    let mut acknowledged = Vec::new();
+    for number in 1..=BURST {
+        let mut headers = HeaderMap::new();
+        let flags = if number % 7 == 0 { "01" } else { "00" };
+        let traceparent = format!("00-{number:0>32x}-00f067aa0ba902b7-{flags}");
+        headers.insert("traceparent", traceparent);
+        let subject = "ws.acme.custom.x";
+        let publish = publisher
+            .context
+            .publish_with_headers(subject, headers, "{}".into());
+        acknowledged.push(publish.await.expect("it is sent"));
+    }
+    for one in acknowledged {
+        one.await.expect("it is stored");
+    }
+    ann.notifications(BURST).await;
+    let all = eventually(PATIENCE, async || {
+        gateway.log_lines("event fanned out") == BURST
+    });
+    assert!(all.await);
+    let output = gateway.output();
+    let lines = output
+        .lines()
+        .filter(|line| line.contains("event fanned out"));
+    for line in lines {
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        let number = line["sequence"].as_u64().expect("a number");
+        let trace = line["trace_id"].as_str().map(str::to_owned);
+        let own = number.is_multiple_of(7).then(|| format!("{number:0>32x}"));
+        assert_eq!(trace, own, "{line}");
+    }
 }

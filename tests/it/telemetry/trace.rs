@@ -20,12 +20,12 @@ use crate::support::{PATIENCE, token};
 
 const PROCESS: &str = "process ws.{workspace}.{category}.{name}";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trace_goes_from_a_python_publisher_to_the_socket_over_http() {
     Box::pin(from_a_python_publisher_to_the_socket("http/protobuf")).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trace_goes_from_a_python_publisher_to_the_socket_over_grpc() {
     Box::pin(from_a_python_publisher_to_the_socket("grpc")).await;
 }
