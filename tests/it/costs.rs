@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::support::gateway::{self, Gateway};
 use crate::support::nats::Nats;
+use crate::support::otlp::Collector;
 use crate::support::publisher::Publisher;
 use crate::support::raw::RawSocket;
 use crate::support::{PATIENCE, eventually};
@@ -86,7 +87,7 @@ struct Counted {
 }
 
 impl Counted {
-    async fn on(nats: &Nats) -> Self {
+    async fn on(nats: &Nats, variables: &[(&str, String)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let binary = std::env::var("HERALD_TEST_GATEWAY").unwrap_or(gateway::HERALD.into());
         // One thread, so that how work is handed over between threads does not depend on the machine.
@@ -102,6 +103,9 @@ impl Counted {
             .set("log.level", "info")
             .set("sockets.ping", "1h")
             .set("sockets.inactivity", "1h");
+        let gateway = variables.iter().fold(gateway, |gateway, (name, value)| {
+            gateway.variable(name, value)
+        });
         Self {
             gateway: gateway.ready().await,
             folder,
@@ -299,7 +303,7 @@ async fn deliver(publisher: &Publisher, sockets: &mut [RawSocket]) {
 async fn an_event_a_delivery_and_a_join_cost_what_the_baseline_says() {
     let nats = Nats::jetstream().await;
     let publisher = Publisher::on(&nats).await;
-    let mut counted = Counted::on(&nats).await;
+    let mut counted = Counted::on(&nats, &[]).await;
     let mut sockets = Vec::new();
     join(&counted.gateway, &mut sockets).await;
     for _ in 0..5 {
@@ -348,4 +352,67 @@ async fn an_event_a_delivery_and_a_join_cost_what_the_baseline_says() {
     drop((counted, nats));
     assert!(is_as_ever, "{table}\n{WHAT_NOW}");
     println!("{table}");
+}
+
+/// What an event and a delivery cost a gateway whose traces these variables are for.
+async fn traced(variables: &[(&str, String)]) -> [Counts; 2] {
+    let nats = Nats::jetstream().await;
+    let publisher = Publisher::on(&nats).await;
+    let mut counted = Counted::on(&nats, variables).await;
+    let mut sockets = Vec::new();
+    join(&counted.gateway, &mut sockets).await;
+    for _ in 0..5 {
+        deliver(&publisher, &mut sockets).await;
+    }
+    let mut at = vec![counted.least(async |_| {}).await];
+    for count in [1, SOCKETS[0], SOCKETS[1]] {
+        while sockets.len() < count {
+            join(&counted.gateway, &mut sockets).await;
+        }
+        at.push(
+            counted
+                .least(async |_| deliver(&publisher, &mut sockets).await)
+                .await,
+        );
+    }
+    [
+        slope(&at[0], &at[1], 1),
+        slope(&at[2], &at[3], SOCKETS[1] - SOCKETS[0]),
+    ]
+}
+
+/// With a sampler of 1 %, each event is one that is recorded or one that is not.
+#[tokio::test]
+#[ignore = "for `make costs`: takes valgrind and a release build"]
+async fn traces_of_one_percent_add_at_most_one_percent_to_a_delivery() {
+    let collector = Collector::start().await;
+    let endpoint = format!("{}/v1/traces", collector.http());
+    let sampled_by = |sampler: &str| {
+        [
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint.clone()),
+            ("OTEL_TRACES_SAMPLER", sampler.to_owned()),
+            // Only a full batch is exported, so seldom that it is in none of the least windows.
+            ("OTEL_BSP_SCHEDULE_DELAY", "3600000".to_owned()),
+        ]
+    };
+    let without = traced(&[]).await;
+    let not_recorded = traced(&sampled_by("always_off")).await;
+    let recorded = traced(&sampled_by("always_on")).await;
+    for (index, what) in ["event", "delivery"].into_iter().enumerate() {
+        let [without, not_recorded, recorded] =
+            [&without, &not_recorded, &recorded].map(|seen| &seen[index]);
+        println!("{}", most(what, &slope(without, recorded, 1)));
+        for name in [INSTRUCTIONS, "allocations", CLOCK_READS] {
+            let [without, not_recorded, recorded] =
+                [without, not_recorded, recorded].map(|seen| of(seen, name));
+            let sampled = 0.99 * not_recorded + 0.01 * recorded;
+            println!(
+                "{what} {name}: {without} without traces, {not_recorded} not recorded, {recorded} recorded; \
+                 of 1 % {sampled:.1}"
+            );
+            if name == INSTRUCTIONS || what == "delivery" {
+                assert!(sampled <= without * 1.01, "{what} {name}");
+            }
+        }
+    }
 }
