@@ -20,7 +20,12 @@
 
 //! NATS [Message][crate::Message] headers, modeled loosely after the `http::header` crate.
 
-use std::{collections::HashMap, fmt, slice::Iter, str::FromStr};
+use std::{
+    collections::{hash_map::Entry, HashMap},
+    fmt,
+    slice::Iter,
+    str::FromStr,
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -131,6 +136,13 @@ impl HeaderMap {
         HeaderMap::default()
     }
 
+    /// Room for so many names.
+    pub(crate) fn with_capacity(names: usize) -> Self {
+        HeaderMap {
+            inner: HashMap::with_capacity(names),
+        }
+    }
+
     /// Returns true if the map contains no elements.
     ///
     /// # Examples
@@ -196,14 +208,12 @@ impl HeaderMap {
     /// headers.append("Key", "Value");
     /// headers.append("Key", "Another");
     pub fn append<K: IntoHeaderName, V: IntoHeaderValue>(&mut self, name: K, value: V) {
-        let key = name.into_header_name();
-        let v = self.inner.get_mut(&key);
-        match v {
-            Some(v) => {
-                v.push(value.into_header_value());
+        match self.inner.entry(name.into_header_name()) {
+            Entry::Occupied(mut values) => {
+                values.get_mut().push(value.into_header_value());
             }
-            None => {
-                self.insert(key, value.into_header_value());
+            Entry::Vacant(values) => {
+                values.insert(vec![value.into_header_value()]);
             }
         }
     }
@@ -439,7 +449,7 @@ impl fmt::Display for ParseHeaderValueError {
 impl std::error::Error for ParseHeaderValueError {}
 
 fn validate_header_value(s: &str) -> Result<(), ParseHeaderValueError> {
-    if s.contains(['\r', '\n']) {
+    if memchr::memchr2(b'\r', b'\n', s.as_bytes()).is_some() {
         Err(ParseHeaderValueError)
     } else {
         Ok(())
@@ -745,14 +755,14 @@ impl FromStr for HeaderName {
     type Err = ParseHeaderNameError;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        validate_header_name(s)?;
-        Ok(match StandardHeader::from_bytes(s.as_bytes()) {
-            Some(v) => HeaderName {
+        if let Some(v) = StandardHeader::from_bytes(s.as_bytes()) {
+            return Ok(HeaderName {
                 inner: HeaderRepr::Standard(v),
-            },
-            None => HeaderName {
-                inner: HeaderRepr::Custom(CustomHeader::from(s)),
-            },
+            });
+        }
+        validate_header_name(s)?;
+        Ok(HeaderName {
+            inner: HeaderRepr::Custom(CustomHeader::from(s)),
         })
     }
 }
