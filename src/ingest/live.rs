@@ -3,6 +3,7 @@
 use async_nats::Message;
 
 use super::RawStored;
+use super::raw::ServerHeaders;
 use crate::config::{Names, names};
 use crate::event::{StoredMessage, WorkspaceSlug};
 
@@ -22,12 +23,13 @@ pub struct Live {
 /// (`republish.headers_only`), which it says with Nats-Msg-Size: it would be a bad event, where the stream has
 /// a good one.
 pub(super) fn republished(message: Message, names: &Names, stream: &str) -> Option<RawStored> {
-    let from = message.headers.as_ref()?.get_last("Nats-Stream")?;
-    if from.as_str() != stream {
+    let server = ServerHeaders::of(message.headers.as_ref()?);
+    if server.stream? != stream {
         return None;
     }
-    let size = message.headers.as_ref()?.get_last("Nats-Msg-Size");
-    if size.is_some_and(|size| size.as_str() != message.payload.len().to_string()) {
+    if let Some(size) = server.size
+        && size != message.payload.len().to_string()
+    {
         return None;
     }
     let heard = message.subject.clone();

@@ -4,10 +4,7 @@
 //! A publisher may send headers of the same names. The server appends its own behind them, so the
 //! last value of a name is the server's (measured on nats-server 2.15.1, `genHeader` in its source).
 
-use async_nats::header::{
-    HeaderName, NATS_LAST_SEQUENCE, NATS_SEQUENCE, NATS_SUBJECT, NATS_TIME_STAMP,
-};
-use async_nats::{HeaderMap, Message, Subject};
+use async_nats::{HeaderMap, HeaderValue, Message, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
@@ -45,19 +42,23 @@ impl RawStored {
     /// [`NotStored`] names the header that is missing or malformed.
     pub fn parse(message: Message) -> Result<Self, NotStored> {
         let headers = message.headers.as_ref();
-        let subject = last(headers, NATS_SUBJECT)
+        let server = headers.map(ServerHeaders::of).unwrap_or_default();
+        let subject = server
+            .subject
             .filter(|subject| !subject.is_empty())
             .map(Subject::from)
             .ok_or(NotStored("Nats-Subject"))?;
-        let sequence = last(headers, NATS_SEQUENCE)
+        let sequence = server
+            .sequence
             .and_then(|text| text.parse().ok())
             .filter(|sequence| *sequence > 0)
             .ok_or(NotStored("Nats-Sequence"))?;
-        let time = last(headers, NATS_TIME_STAMP)
+        let time = server
+            .time
             .and_then(|text| DateTime::parse_from_rfc3339(text).ok())
             .map(|time| time.with_timezone(&Utc))
             .ok_or(NotStored("Nats-Time-Stamp"))?;
-        let last_sequence = last(headers, NATS_LAST_SEQUENCE).and_then(|text| text.parse().ok());
+        let last_sequence = server.last_sequence.and_then(|text| text.parse().ok());
         Ok(Self {
             subject,
             sequence,
@@ -109,9 +110,36 @@ impl RawStored {
     }
 }
 
-/// The server's value of a header: the last one.
-fn last(headers: Option<&HeaderMap>, name: HeaderName) -> Option<&str> {
-    headers?.get_last(name).map(|value| value.as_str())
+/// The server's values of its headers: the last of each.
+#[derive(Debug, Default)]
+pub(super) struct ServerHeaders<'a> {
+    pub(super) stream: Option<&'a str>,
+    /// `Nats-Msg-Size`: that of a body which was left out.
+    pub(super) size: Option<&'a str>,
+    subject: Option<&'a str>,
+    sequence: Option<&'a str>,
+    time: Option<&'a str>,
+    last_sequence: Option<&'a str>,
+}
+
+impl<'a> ServerHeaders<'a> {
+    /// In one pass: there are few headers, and to look each of these up would take longer.
+    pub(super) fn of(headers: &'a HeaderMap) -> Self {
+        let mut server = Self::default();
+        for (name, values) in headers.iter() {
+            let value = match name.as_ref() {
+                "Nats-Stream" => &mut server.stream,
+                "Nats-Msg-Size" => &mut server.size,
+                "Nats-Subject" => &mut server.subject,
+                "Nats-Sequence" => &mut server.sequence,
+                "Nats-Time-Stamp" => &mut server.time,
+                "Nats-Last-Sequence" => &mut server.last_sequence,
+                _ => continue,
+            };
+            *value = values.last().map(HeaderValue::as_str);
+        }
+        server
+    }
 }
 
 #[cfg(test)]
