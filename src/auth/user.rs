@@ -4,6 +4,7 @@
 use std::fmt;
 
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 /// A user as Herald tells users apart: a fixed-length hash of the token's issuer and subject.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,7 +68,9 @@ fn hex_value(digit: u8) -> Option<u8> {
 
 impl fmt::Display for UserKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // Also 128 bits in lower-case hexadecimal, and quicker than `{:02x}` for each byte.
+        let digits = Uuid::from_bytes(self.0).simple();
+        f.write_str(digits.encode_lower(&mut Uuid::encode_buffer()))
     }
 }
 

@@ -36,7 +36,8 @@ impl Identity {
 
     /// `notif_<uuid>`.
     pub(crate) fn notification_id(&self) -> String {
-        format!("notif_{}", self.uuid.hyphenated())
+        let uuid = self.uuid.hyphenated();
+        ["notif_", uuid.encode_lower(&mut Uuid::encode_buffer())].concat()
     }
 
     /// The trace id of an event whose publisher sent no `traceparent`: the notification id's UUID.
