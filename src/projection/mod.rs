@@ -13,6 +13,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -152,22 +153,26 @@ impl Projector {
     ) -> Result<Notification, BadEvent> {
         let rule = self.rules.find(&event.name);
         let fields = Arc::new(rule.fields.filter(event.fields));
-        let mut context =
-            Context::new(&event.name, message.workspace.as_str(), Arc::clone(&fields));
-        if rule.payload != Payload::Herald {
-            context = context.with_payload();
-        }
+        // Only where a template asks for it: most publishers say all that is to be said.
+        let context = || {
+            let workspace = message.workspace.as_str();
+            let context = Context::new(&event.name, workspace, Arc::clone(&fields));
+            match rule.payload {
+                Payload::Herald => context,
+                Payload::Foreign { .. } => context.with_payload(),
+            }
+        };
         let severity = match event.severity {
             Some(severity) => severity,
-            None => self.severity(rule, &context)?,
+            None => self.severity(rule, context)?,
         };
         let title = match event.title {
-            Some(title) => title,
-            None => self.render(rule, "title", &rule.title, &context)?,
+            Some(title) => Cow::Owned(title),
+            None => self.render(rule, "title", &rule.title, context)?,
         };
         let text = match event.message {
-            Some(text) => text,
-            None => self.render(rule, "message", &rule.message, &context)?,
+            Some(text) => Cow::Owned(text),
+            None => self.render(rule, "message", &rule.message, context)?,
         };
         // The publisher's, else the derived one.
         let traceparent = self
@@ -200,7 +205,11 @@ impl Projector {
         })
     }
 
-    fn severity(&self, rule: &Rule, context: &Context) -> Result<Severity, BadEvent> {
+    fn severity(
+        &self,
+        rule: &Rule,
+        context: impl FnOnce() -> Context,
+    ) -> Result<Severity, BadEvent> {
         let template = match &rule.severity {
             SeverityRule::Fixed(severity) => return Ok(*severity),
             SeverityRule::Template(template) => template,
@@ -215,13 +224,13 @@ impl Projector {
         })
     }
 
-    fn render(
+    fn render<'a>(
         &self,
         rule: &Rule,
         key: &str,
-        template: &Template,
-        context: &Context,
-    ) -> Result<String, BadEvent> {
+        template: &'a Template,
+        context: impl FnOnce() -> Context,
+    ) -> Result<Cow<'a, str>, BadEvent> {
         self.rules
             .templates
             .render(template, context)
@@ -232,14 +241,14 @@ impl Projector {
     }
 
     /// The `type` that is written.
-    fn kind(&self, rule: &Rule, severity: Severity, event: &EventName) -> String {
+    fn kind<'a>(&self, rule: &'a Rule, severity: Severity, event: &EventName) -> Cow<'a, str> {
         match (self.type_mode, severity, &rule.event) {
             (TypeMode::Severity, _, _) | (TypeMode::Event, Severity::Alert, _) => {
-                severity.as_str().to_owned()
+                severity.as_str().into()
             }
-            (TypeMode::Event, _, Some(name)) => name.clone(),
+            (TypeMode::Event, _, Some(name)) => name.into(),
             (TypeMode::Event, _, None) => {
-                format!("{}_{}", event.category().as_str(), event.name())
+                format!("{}_{}", event.category().as_str(), event.name()).into()
             }
         }
     }

@@ -402,11 +402,14 @@ impl<'a> Reader<'a> {
             ));
         }
         let event = EventName::parse("custom.event").ok()?;
-        let mut context = Context::new(&event, "workspace", Arc::new(Map::new()));
-        if is_foreign {
-            context = context.with_payload();
-        }
-        if let Err(error) = self.templates.render(&template, &context)
+        let context = || {
+            let context = Context::new(&event, "workspace", Arc::new(Map::new()));
+            match is_foreign {
+                true => context.with_payload(),
+                false => context,
+            }
+        };
+        if let Err(error) = self.templates.render(&template, context)
             && reads_only_what_is_given
             && error.is_of_the_template()
         {

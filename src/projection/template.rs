@@ -1,5 +1,6 @@
 //! Templates of rules: compiled once, with limits, over the allowed fields and nothing else.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use minijinja::value::{Object, Value};
@@ -107,23 +108,23 @@ impl Templates {
         paths
     }
 
-    /// Renders a template.
+    /// Renders a template, which may ask for its `context`.
     ///
     /// # Errors
     /// [`RenderError`], which holds nothing of the payload.
-    pub(super) fn render(
+    pub(super) fn render<'a>(
         &self,
-        template: &Template,
-        context: &Context,
-    ) -> Result<String, RenderError> {
+        template: &'a Template,
+        context: impl FnOnce() -> Context,
+    ) -> Result<Cow<'a, str>, RenderError> {
         let name = match template {
-            Template::Text(text) => return Ok(text.clone()),
+            Template::Text(text) => return Ok(text.into()),
             Template::Compiled(name) => name,
         };
         let text = self
             .environment
             .get_template(name)
-            .and_then(|template| template.render(Value::from_object(context.0.clone())))
+            .and_then(|template| template.render(Value::from_object(context().0)))
             .map_err(|error| RenderError::Failed {
                 kind: error.kind(),
                 line: error.line(),
@@ -131,7 +132,7 @@ impl Templates {
         if text.len() > OUTPUT_MAX {
             return Err(RenderError::TooLong);
         }
-        Ok(text)
+        Ok(text.into())
     }
 }
 
@@ -184,7 +185,7 @@ impl Context {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Seen {
     event: EventName,
     workspace: String,
