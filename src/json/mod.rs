@@ -9,7 +9,7 @@ mod read;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 pub use self::read::{DEPTH_MAX, Error, Fault, parse};
 
@@ -92,59 +92,70 @@ impl From<Value> for serde_json::Value {
     }
 }
 
-/// Its JSON on one line, without blanks.
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Value {
+    /// Writes its JSON behind `out`, on one line and without blanks.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write(&self, out: &mut impl fmt::Write) -> fmt::Result {
         match self {
-            Self::Null => f.write_str("null"),
-            Self::Bool(value) => write!(f, "{value}"),
-            Self::Number(number) => f.write_str(number.as_str()),
-            Self::String(text) => write!(f, "{}", Quoted(text)),
+            Self::Null => out.write_str("null"),
+            Self::Bool(value) => out.write_str(if *value { "true" } else { "false" }),
+            Self::Number(number) => out.write_str(number.as_str()),
+            Self::String(text) => quote(text, out),
             Self::Array(list) => {
-                f.write_str("[")?;
+                out.write_str("[")?;
                 for (index, value) in list.iter().enumerate() {
-                    f.write_str(if index == 0 { "" } else { "," })?;
-                    write!(f, "{value}")?;
+                    out.write_str(if index == 0 { "" } else { "," })?;
+                    value.write(out)?;
                 }
-                f.write_str("]")
+                out.write_str("]")
             }
             Self::Object(map) => {
-                f.write_str("{")?;
+                out.write_str("{")?;
                 for (index, (name, value)) in map.iter().enumerate() {
-                    f.write_str(if index == 0 { "" } else { "," })?;
-                    write!(f, "{}:{value}", Quoted(name))?;
+                    out.write_str(if index == 0 { "" } else { "," })?;
+                    quote(name, out)?;
+                    out.write_str(":")?;
+                    value.write(out)?;
                 }
-                f.write_str("}")
+                out.write_str("}")
             }
         }
     }
 }
 
-/// A text as a JSON string.
-#[derive(Debug)]
-pub struct Quoted<'a>(pub &'a str);
-
-impl fmt::Display for Quoted<'_> {
+/// Its JSON on one line, without blanks.
+impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('"')?;
-        let mut rest = self.0;
-        while let Some((plain, from)) = split_plain(rest) {
-            f.write_str(plain)?;
-            let mut chars = from.chars();
-            match chars.next().unwrap_or_default() {
-                mark @ ('"' | '\\') => write!(f, "\\{mark}"),
-                '\u{8}' => f.write_str("\\b"),
-                '\t' => f.write_str("\\t"),
-                '\n' => f.write_str("\\n"),
-                '\u{c}' => f.write_str("\\f"),
-                '\r' => f.write_str("\\r"),
-                control => write!(f, "\\u{:04x}", u32::from(control)),
-            }?;
-            rest = chars.as_str();
-        }
-        f.write_str(rest)?;
-        f.write_char('"')
+        self.write(f)
     }
+}
+
+/// Writes `text` as a JSON string behind `out`.
+///
+/// # Errors
+/// Those of `out`.
+pub fn quote(text: &str, out: &mut impl fmt::Write) -> fmt::Result {
+    out.write_str("\"")?;
+    let mut rest = text;
+    while let Some((plain, from)) = split_plain(rest) {
+        out.write_str(plain)?;
+        let mut chars = from.chars();
+        match chars.next().unwrap_or_default() {
+            '"' => out.write_str("\\\""),
+            '\\' => out.write_str("\\\\"),
+            '\u{8}' => out.write_str("\\b"),
+            '\t' => out.write_str("\\t"),
+            '\n' => out.write_str("\\n"),
+            '\u{c}' => out.write_str("\\f"),
+            '\r' => out.write_str("\\r"),
+            control => write!(out, "\\u{:04x}", u32::from(control)),
+        }?;
+        rest = chars.as_str();
+    }
+    out.write_str(rest)?;
+    out.write_str("\"")
 }
 
 /// What stands in a string as it is (section 7), up to the first that does not; `None` if all does.

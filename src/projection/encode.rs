@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use crate::json::{Map, Quoted, Value};
+use crate::event::EventName;
+use crate::json::{Map, Value, quote};
 
 /// Largest encoded notification, in bytes. The contract's 64 KiB.
 pub const ENCODED_MAX: usize = 64 * 1024;
@@ -26,7 +27,7 @@ pub(super) struct Encoded<'a> {
 pub(super) enum Metadata<'a> {
     /// Herald's keys, then `rest` without keys of their names.
     Object {
-        event: &'a str,
+        event: &'a EventName,
         event_id: Option<&'a str>,
         traceparent: Option<&'a str>,
         rest: &'a Map,
@@ -35,32 +36,29 @@ pub(super) enum Metadata<'a> {
     Other(&'a Value),
 }
 
-impl fmt::Display for Encoded<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            id,
-            title,
-            message,
-            kind,
-            timestamp,
-            metadata,
-        } = self;
-        write!(
-            f,
-            r#"{{"id":{},"title":{},"message":{},"type":{},"read":false,"timestamp":{},"metadata":{metadata}}}"#,
-            Quoted(id),
-            Quoted(title),
-            Quoted(message),
-            Quoted(kind),
-            Quoted(timestamp),
-        )
+impl Encoded<'_> {
+    /// Writes it behind `out`. Without the machinery of `format!`, which would take longer than all the rest.
+    pub(super) fn write(&self, out: &mut impl fmt::Write) -> fmt::Result {
+        for (before, text) in [
+            (r#"{"id":"#, self.id),
+            (r#","title":"#, self.title),
+            (r#","message":"#, self.message),
+            (r#","type":"#, self.kind),
+            (r#","read":false,"timestamp":"#, self.timestamp),
+        ] {
+            out.write_str(before)?;
+            quote(text, out)?;
+        }
+        out.write_str(r#","metadata":"#)?;
+        self.metadata.write(out)?;
+        out.write_str("}")
     }
 }
 
-impl fmt::Display for Metadata<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Metadata<'_> {
+    fn write(&self, out: &mut impl fmt::Write) -> fmt::Result {
         let (event, event_id, traceparent, rest) = match self {
-            Self::Other(value) => return write!(f, "{value}"),
+            Self::Other(value) => return value.write(out),
             Self::Object {
                 event,
                 event_id,
@@ -68,18 +66,34 @@ impl fmt::Display for Metadata<'_> {
                 rest,
             } => (event, event_id, traceparent, rest),
         };
-        write!(f, r#"{{"event":{}"#, Quoted(event))?;
-        for (name, own) in [("eventId", event_id), ("traceparent", traceparent)] {
+        // Nothing in a name needs an escape.
+        for text in [
+            r#"{"event":""#,
+            event.category().as_str(),
+            ".",
+            event.name(),
+            r#"""#,
+        ] {
+            out.write_str(text)?;
+        }
+        for (before, own) in [
+            (r#","eventId":"#, event_id),
+            (r#","traceparent":"#, traceparent),
+        ] {
             if let Some(own) = own {
-                write!(f, ",{}:{}", Quoted(name), Quoted(own))?;
+                out.write_str(before)?;
+                quote(own, out)?;
             }
         }
         for (key, value) in *rest {
             // These are Herald's also where it has none: a publisher cannot pretend.
             if !matches!(key.as_str(), "event" | "eventId" | "traceparent") {
-                write!(f, ",{}:{value}", Quoted(key))?;
+                out.write_str(",")?;
+                quote(key, out)?;
+                out.write_str(":")?;
+                value.write(out)?;
             }
         }
-        f.write_str("}")
+        out.write_str("}")
     }
 }

@@ -14,7 +14,6 @@ mod template;
 mod tests;
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use chrono::SecondsFormat;
@@ -179,9 +178,8 @@ impl Projector {
             .traceparent
             .then(|| event.traceparent.unwrap_or_else(|| identity.traceparent()));
         let id = identity.notification_id();
-        let name = event.name.to_string();
         let own = |rest| Metadata::Object {
-            event: &name,
+            event: &event.name,
             event_id: event.event_id.as_deref(),
             traceparent: traceparent.as_deref(),
             rest,
@@ -259,7 +257,7 @@ fn encoded(notification: &Encoded<'_>) -> Result<String, BadEvent> {
     let around = 300;
     let length = notification.title.len() + notification.message.len() + around;
     let mut text = String::with_capacity(length);
-    if write!(text, "{notification}").is_ok() && text.len() <= ENCODED_MAX {
+    if notification.write(&mut text).is_ok() && text.len() <= ENCODED_MAX {
         return Ok(text);
     }
     let detail = format!("the encoded notification is over {ENCODED_MAX} bytes");
