@@ -160,14 +160,26 @@ pub fn quote(text: &str, out: &mut impl fmt::Write) -> fmt::Result {
 
 /// What stands in a string as it is (section 7), up to the first that does not; `None` if all does.
 fn split_plain(text: &str) -> Option<(&str, &str)> {
-    const BLOCK: usize = 32;
-    let is_special = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
     let bytes = text.as_bytes();
-    // Looked through whole, a block is a few vector instructions.
-    let is_plain = |block: &&[u8]| !block.iter().fold(false, |any, byte| any | is_special(byte));
-    let plain = BLOCK * bytes.chunks_exact(BLOCK).take_while(is_plain).count();
-    let at = bytes.get(plain..)?.iter().position(is_special)?;
-    text.split_at_checked(plain + at)
+    let rest = bytes.get(plain_blocks::<32>(bytes)..)?;
+    let rest = rest.get(plain_blocks::<8>(rest)..)?;
+    let at = rest.iter().position(|byte| is_special(*byte))?;
+    text.split_at_checked(text.len() - rest.len() + at)
+}
+
+fn is_special(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
+}
+
+/// Bytes of the blocks at the beginning that nothing special is in. Looked through whole, a block is a few
+/// vector instructions.
+fn plain_blocks<const BLOCK: usize>(bytes: &[u8]) -> usize {
+    let is_plain = |block: &&[u8; BLOCK]| {
+        let special = |any, byte: &u8| any | is_special(*byte);
+        !block.iter().fold(false, special)
+    };
+    let (blocks, _) = bytes.as_chunks::<BLOCK>();
+    BLOCK * blocks.iter().take_while(is_plain).count()
 }
 
 /// The bytes without the byte order mark that some editors and shells write before UTF-8.
