@@ -72,7 +72,13 @@ pub(super) fn text_frame(text: &str) -> Bytes {
 
 /// A frame of a server's, unmasked, with this first byte.
 pub(super) fn frame(first: u8, payload: &[u8]) -> Bytes {
-    let mut bytes = Vec::with_capacity(payload.len() + 10);
+    let header = match payload.len() {
+        0..126 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    };
+    // Exact: `Bytes` keeps what is larger behind an allocation more.
+    let mut bytes = Vec::with_capacity(header + payload.len());
     bytes.push(first);
     match u8::try_from(payload.len()) {
         Ok(short @ 0..126) => bytes.push(short),
