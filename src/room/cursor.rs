@@ -85,9 +85,10 @@ impl Cursor {
 
     /// Judges a live message by where it stands and the previous sequence of its subject (0: none).
     pub fn offer(&self, subject: &str, message: Mark, previous: u64) -> Offer {
-        if !self.is_new(subject, message) {
+        let seen = self.seen(subject);
+        if message.sequence <= seen {
             Offer::Duplicate
-        } else if previous > self.seen(subject) {
+        } else if previous > seen {
             Offer::Gap
         } else {
             Offer::Deliver
