@@ -168,7 +168,7 @@ impl Room {
     pub(super) async fn run(mut self) -> Option<Self> {
         loop {
             self.turn.pass().await;
-            let is_done = self.proceed(Until::TurnIsOver);
+            let is_done = self.proceed(Until::TurnIsOver, Instant::now());
             let goes_on = !is_done && self.turn.is_over();
             let pressed = self.pressed();
             let wake = if goes_on {
@@ -220,15 +220,16 @@ impl Room {
     }
 
     fn take(&mut self, input: Input) {
-        self.notice_reconnect();
+        let now = Instant::now();
+        self.notice_reconnect(now);
         match input {
             Input::Command(command) => self.command(command),
             Input::Claim(message) => self.heard(message),
             Input::Report(report) => self.reported(report),
             Input::Repaired(repaired) => self.repaired(repaired),
             Input::Event(message) => {
-                self.event(message);
-                self.take_waiting_events(BURST, Until::TurnIsOver);
+                self.event(message, now);
+                self.take_waiting_events(BURST, Until::TurnIsOver, now);
             }
             Input::Time => {}
         }
@@ -240,7 +241,7 @@ impl Room {
             // Nothing is delivered, and what waits is not to be counted against the sockets.
             return None;
         }
-        self.members.pressed(Instant::now())
+        self.members.pressed(Instant::now)
     }
 
     fn command(&mut self, command: Command) {

@@ -22,7 +22,7 @@ const BEFORE_JUDGING: usize = 2 * SUBSCRIPTION_CAPACITY;
 
 impl Room {
     /// A live message came.
-    pub(super) fn event(&mut self, message: Message) {
+    pub(super) fn event(&mut self, message: Message, now: Instant) {
         let Some(live) = live_event(message, &self.context.names, &self.workspace) else {
             debug!(workspace = %self.workspace, "live message dropped");
             self.context.metrics.live_dropped(LiveDrop::Forged);
@@ -30,23 +30,23 @@ impl Room {
         };
         self.affinity.took_event();
         let epoch = self.context.link.epoch();
-        self.follower.heard(live, epoch, Instant::now());
+        self.follower.heard(live, epoch, now);
     }
 
     /// Looks for a reconnect: each input does, since a message may come before anyone tells of it.
-    pub(super) fn notice_reconnect(&mut self) {
+    pub(super) fn notice_reconnect(&mut self, now: Instant) {
         let epoch = self.context.link.epoch();
-        self.follower.connection(epoch, Instant::now());
+        self.follower.connection(epoch, now);
     }
 
     /// Delivers what can be, until a socket is pressed, and does what the follower asks for. Whether nothing is left
-    /// that could be.
-    pub(super) fn proceed(&mut self, until: Until) -> bool {
+    /// that could be. `now` is when it begins, which is near enough for when to look again.
+    pub(super) fn proceed(&mut self, until: Until, now: Instant) -> bool {
         let before = self.follower.watermark();
         let mut is_done = false;
         while (until == Until::End || !self.turn.is_over()) && self.pressed().is_none() {
             let watched = !self.members.is_empty();
-            match self.follower.deliver(watched, Instant::now()) {
+            match self.follower.deliver(watched, now) {
                 Some(delivery) => self.deliver(&delivery),
                 None => {
                     is_done = true;
@@ -54,7 +54,10 @@ impl Room {
                 }
             }
         }
-        self.flush();
+        if let Some(last) = self.batch.last() {
+            let made_at = last.frame.made.at;
+            self.flush(made_at);
+        }
         if self.follower.watermark() != before {
             self.settle_barriers();
         }
@@ -125,7 +128,7 @@ impl Room {
 
     /// Takes up to `most` live messages that have already come, and delivers them together, as long as no socket is
     /// pressed.
-    pub(super) fn take_waiting_events(&mut self, most: usize, until: Until) {
+    pub(super) fn take_waiting_events(&mut self, most: usize, until: Until, now: Instant) {
         let mut is_empty = false;
         let mut bytes = 0;
         for _ in 0..most {
@@ -136,7 +139,7 @@ impl Room {
             match unconstrained(self.ears.events.next()).now_or_never() {
                 Some(Some(message)) => {
                     bytes += message.payload.len();
-                    self.event(message);
+                    self.event(message, now);
                 }
                 Some(None) | None => {
                     is_empty = true;
@@ -144,7 +147,7 @@ impl Room {
                 }
             }
         }
-        let is_done = self.proceed(until);
+        let is_done = self.proceed(until, now);
         if is_empty && is_done && self.follower.is_live() {
             self.members.caught_up();
         }
@@ -168,7 +171,7 @@ impl Room {
     pub(super) fn swept(&mut self, swept: &Swept) {
         self.context.metrics.swept(1);
         // What the sweep finds may have come since, and wait in front of us.
-        self.take_waiting_events(BEFORE_JUDGING, Until::End);
+        self.take_waiting_events(BEFORE_JUDGING, Until::End, Instant::now());
         let before = self.follower.watermark();
         self.follower.swept(
             &swept.stream,

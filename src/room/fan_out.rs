@@ -115,8 +115,12 @@ impl Round {
         Sample::new(first, reached, traced)
     }
 
-    pub(super) fn new(batch: Vec<Addressed>, trace: Option<(EventTrace, FanOutTrace)>) -> Self {
-        let began = Instant::now();
+    /// What goes out from `began` on.
+    pub(super) fn new(
+        batch: Vec<Addressed>,
+        trace: Option<(EventTrace, FanOutTrace)>,
+        began: Instant,
+    ) -> Self {
         Self {
             batch,
             trace,

@@ -58,7 +58,7 @@ impl Room {
         let trace = self.begin_trace(&arrival, &decoded, identity);
         if trace.is_some() {
             // What came before goes first, and is not told of in this trace.
-            self.flush();
+            self.flush(decoded_at);
         }
         let _current = trace.as_ref().map(EventTrace::enter);
         if let Some(trace) = &trace {
@@ -82,10 +82,11 @@ impl Room {
             let notification = projected.as_ref().ok();
             span.end(notification.map(|notification| notification.encoded.len()));
         }
+        let projected_at = Instant::now();
         let metrics = &self.context.metrics;
-        metrics.stage(Stage::Project, decoded_at.elapsed());
+        metrics.stage(Stage::Project, projected_at - decoded_at);
         match projected {
-            Ok(notification) => self.frame(&arrival, notification, trace),
+            Ok(notification) => self.frame(&arrival, notification, projected_at, trace),
             Err(bad) => self.refuse(&arrival, &bad, identity, trace),
         }
     }
@@ -144,15 +145,20 @@ impl Room {
             .report_traced(arrival.message, bad, trace);
     }
 
-    /// Makes the frame. It goes out with the next ones, unless its trace is recorded.
+    /// Makes the frame, at this moment. It goes out with the next ones, unless its trace is recorded.
     fn frame(
         &mut self,
         arrival: &Arrival<'_>,
         notification: Notification,
+        now: Instant,
         trace: Option<EventTrace>,
     ) {
         self.context.metrics.event_projected();
-        let began = Clock::now();
+        let since = now - arrival.clock.at;
+        let began = Clock {
+            at: now,
+            wall: arrival.clock.wall + since,
+        };
         let span = trace
             .as_ref()
             .map(|trace| trace.fan_out(self.workspace.as_str()));
@@ -160,7 +166,7 @@ impl Room {
         let frame = Frame::new(
             &notification.encoded,
             began,
-            arrival.delay + (began.at - arrival.clock.at),
+            arrival.delay + since,
             span.as_ref().filter(|_| sample > 0).map(|span| span.send()),
             self.context.metrics.depth(),
         );
@@ -171,7 +177,7 @@ impl Room {
             frame,
         };
         if let (Some(trace), Some(span)) = (trace, span) {
-            self.fan_out(Round::new(vec![addressed], Some((trace, span))));
+            self.fan_out(Round::new(vec![addressed], Some((trace, span)), now));
             return;
         }
         let is_for_all = addressed.is_for_all();
@@ -180,20 +186,20 @@ impl Room {
             .last()
             .is_some_and(|last| last.is_for_all() != is_for_all)
         {
-            self.flush();
+            self.flush(now);
         }
         self.batch.push(addressed);
         let bytes = self.batch.iter().map(|one| one.frame.len()).sum();
         if self.batch.len() >= BATCH || self.members.is_pressed_by(bytes) {
-            self.flush();
+            self.flush(now);
         }
     }
 
-    /// Sends what waits to be sent together.
-    pub(super) fn flush(&mut self) {
+    /// Sends what waits to be sent together, from `began` on.
+    pub(super) fn flush(&mut self, began: Instant) {
         if !self.batch.is_empty() {
             let batch = std::mem::take(&mut self.batch);
-            self.fan_out(Round::new(batch, None));
+            self.fan_out(Round::new(batch, None, began));
         }
     }
 

@@ -351,6 +351,7 @@ mod tests {
                 frame: Frame::of_length(length),
             }],
             None,
+            Instant::now(),
         );
         let seats = seats.iter().map(|(session, seat)| (*session, seat));
         let mut orders = shards.orders(seats);

@@ -256,14 +256,15 @@ impl Members {
     /// It may go on for a quarter of the limit without a look, so that no queue overflows between two
     /// looks for another reason than its socket's. In a large room what waits in the shards, which no look shows, is
     /// a part of that quarter; for these it waits at nobody's cost.
-    pub(super) fn pressed(&mut self, now: Instant) -> Option<Instant> {
+    pub(super) fn pressed(&mut self, now: impl Fn() -> Instant) -> Option<Instant> {
         let is_full = |shards: &Shards| shards.is_full(self.limit() / 4);
         if self.shards.as_ref().is_some_and(is_full) {
-            return Some(now + SHARDS_TELL);
+            return Some(now() + SHARDS_TELL);
         }
         if !self.is_pressed_by(0) {
             return None;
         }
+        let now = now();
         let loads = self.roster.seats().map(|(_, seat)| seat.writer.load(now));
         let until = self.pressure.judge(now, loads);
         if until.is_none() {

@@ -57,7 +57,7 @@ fn addressed(sequence: u64, recipients: Recipients, length: usize) -> Addressed 
 
 /// What comes of a batch that no shard has.
 fn fan_out(members: &mut Members, batch: Vec<Addressed>) -> FanOut {
-    let round = members.fan_out(Round::new(batch, None));
+    let round = members.fan_out(Round::new(batch, None, Instant::now()));
     round.expect("there are no shards").out
 }
 
@@ -95,13 +95,13 @@ fn a_burst_waits_for_a_queue_that_is_half_full_until_its_socket_has_had_its_turn
     let mut members = Members::default();
     let writer = join(&mut members, 1, "ann", 0);
     let mut now = Instant::now();
-    assert_eq!(members.pressed(now), None);
+    assert_eq!(members.pressed(|| now), None);
     fan_out(&mut members, vec![addressed(1, Recipients::Everyone, 600)]);
     for _ in 0..10_000 {
-        now = members.pressed(now).expect("a wait");
+        now = members.pressed(|| now).expect("a wait");
     }
     writer.end_after(CloseReason::Restart);
-    assert_eq!(members.pressed(now), None);
+    assert_eq!(members.pressed(|| now), None);
 }
 
 fn recipients(users: Option<&BTreeSet<usize>>) -> Recipients {
@@ -218,7 +218,7 @@ impl Model {
                     let length = usize::try_from(self.sequence).unwrap();
                     addressed(self.sequence, recipients(users.as_ref()), length)
                 });
-                let round = Round::new(batch.collect(), None);
+                let round = Round::new(batch.collect(), None, Instant::now());
                 if let Some(runtime) = runtime
                     && self.members.want_shards()
                 {
