@@ -309,11 +309,17 @@ impl Members {
 fn give_now(roster: &Roster, round: &mut Round) {
     let mut out = FanOut::default();
     if round.is_for_all() {
-        let batch = round.batch.iter();
-        let frames: Vec<_> = batch.clone().map(|one| Arc::clone(&one.frame)).collect();
-        let marks = batch.map(|one| one.mark);
+        let collected: Vec<_>;
+        let frames = match round.batch.as_slice() {
+            [one] => std::slice::from_ref(&one.frame),
+            batch => {
+                collected = batch.iter().map(|one| Arc::clone(&one.frame)).collect();
+                collected.as_slice()
+            }
+        };
+        let marks = round.batch.iter().map(|one| one.mark);
         let mut sample = round.sample(roster.len());
-        out.push_to_all(&frames, &marks, roster.seats(), &mut sample);
+        out.push_to_all(frames, &marks, roster.seats(), &mut sample);
     } else {
         roster.to_some(round, |session, seat, frames, sample| {
             out.push(session, &seat.writer, &frames, sample);
