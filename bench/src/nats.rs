@@ -1,6 +1,7 @@
 //! A nats-server of the benchmark's own, with the objects that `herald migrate` makes.
 
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -64,6 +65,8 @@ impl Nats {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
+            // Ctrl-C in a terminal is for the benchmark: this one ends after its clients.
+            .process_group(0)
             .spawn()
             .map_err(|error| {
                 Error::Failed(format!(

@@ -1,6 +1,7 @@
 //! Publishes events at the times of a plan, whatever comes of them: nobody is waited for, so that a server that is late
 //! is asked no less. (Waiting would leave out the worst of what a user sees: coordinated omission.)
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -10,6 +11,9 @@ use tokio::runtime::Handle;
 
 use crate::Error;
 use crate::marker::{Mark, Markers};
+
+/// An interrupt is heard so soon.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// An event to publish, so long after the begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +104,7 @@ impl Publisher {
             let now = start.elapsed();
             if let Some(wait) = next.after.checked_sub(now).filter(|wait| !wait.is_zero()) {
                 // In parts, so that an interrupt is heard.
-                std::thread::sleep(wait.min(Duration::from_millis(100)));
+                std::thread::sleep(wait.min(MOMENT));
                 continue;
             }
             published.late = published.late.max(now.saturating_sub(next.after));
@@ -109,9 +113,7 @@ impl Publisher {
                 .take_while(|planned| planned.after <= now)
                 .count();
             let (due, later) = rest.split_at_checked(due).unwrap_or((rest, &[]));
-            self.handle
-                .block_on(self.send(due))
-                .map_err(|error| Error::of("cannot publish", error))?;
+            self.wait(self.send(due))?;
             let due_us = |planned: &Planned| (epoch + planned.after).as_micros();
             let times = due.iter().map(|planned| u64::try_from(due_us(planned)));
             published
@@ -120,10 +122,25 @@ impl Publisher {
             published.count += due.len();
             rest = later;
         }
-        self.handle
-            .block_on(self.client.flush())
-            .map_err(|error| Error::of("cannot publish", error))?;
+        self.wait(self.client.flush())?;
         Ok(published)
+    }
+
+    /// Waits for `sending`, but after an interrupt a moment at most: a server that is gone takes nothing.
+    fn wait<E: std::fmt::Display>(
+        &self,
+        sending: impl Future<Output = Result<(), E>>,
+    ) -> Result<(), Error> {
+        self.handle.block_on(async {
+            let mut sending = pin!(sending);
+            loop {
+                match tokio::time::timeout(MOMENT, sending.as_mut()).await {
+                    Ok(sent) => return sent.map_err(|error| Error::of("cannot publish", error)),
+                    Err(_) if self.stop.load(Ordering::Relaxed) => return Ok(()),
+                    Err(_) => {}
+                }
+            }
+        })
     }
 
     async fn send(&self, due: &[Planned]) -> Result<(), async_nats::PublishError> {

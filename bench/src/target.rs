@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -152,7 +153,9 @@ impl Target {
             .env("BENCH_HERALD", herald)
             .env("HERALD_BIN", herald)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+            .stdout(Stdio::piped())
+            // Ctrl-C in a terminal is for the benchmark, which ends its targets itself.
+            .process_group(0);
         let key = folder.path().join("public.pem");
         if signer.write_public(&key)? {
             command.env("BENCH_PUBLIC_KEY", key);
