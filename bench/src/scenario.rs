@@ -128,7 +128,7 @@ fn row(name: &str, groups: &[Group]) -> Scenario {
         about: about.join(", "),
         groups: groups.to_vec(),
         beside: None,
-        time: Duration::from_secs(5),
+        time: Duration::from_secs(4),
         algorithm: Algorithm::HS256,
         connect: Connect::Calmly,
         only: None,
@@ -222,7 +222,7 @@ pub fn all() -> Vec<Scenario> {
         };
         // The first are closed after some 4 s: queue and kernel hold so much.
         let slow = Scenario {
-            time: Duration::from_secs(7),
+            time: Duration::from_secs(6),
             ..row(name, &to_one(10, 150.0)).beside(Beside::Sockets(sockets, manner))
         };
         let slow = slow.in_table(HERALD);

@@ -168,7 +168,7 @@ pub(crate) fn asks(payload: &[u8], question: &[u8]) -> bool {
 
 /// The example of RFC 6455 section 1.3, and the answer to it: a client that is no browser protects no cache.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// The head of an upgrade at a ws: or wss: URL.
 ///

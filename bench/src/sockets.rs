@@ -461,3 +461,55 @@ fn told(error: &io::Error) -> String {
         kind => kind.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::marker::Mark;
+    use crate::slot::{ACCEPT, Manner, request_at};
+    use crate::wire::Address;
+
+    #[test]
+    fn a_frame_as_long_as_nats_server_makes_them_is_taken() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("ws://{}/", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mark = Mark {
+                room: 0,
+                sequence: 0,
+            };
+            // Its max_pending of 64 MiB, and one event.
+            let payload = "-".repeat(64 << 20) + &Markers::new("r").event(mark, 1);
+            let answer = format!("HTTP/1.1 101 -\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n");
+            let length = (payload.len() as u64).to_be_bytes();
+            let frame = [&[0x82, 127], &length[..], payload.as_bytes()].concat();
+            stream.write_all(answer.as_bytes()).unwrap();
+            stream.write_all(&frame).unwrap();
+            // Until the client is gone.
+            stream.read_to_end(&mut Vec::new()).ok();
+        });
+        let seat = Seat {
+            address: Address::of(&url, None).unwrap(),
+            request: request_at(&url).unwrap(),
+            hello: Vec::new(),
+            pong: None,
+            room: 0,
+            measured: true,
+            manner: Manner::STEADY,
+        };
+        let mut sockets = Sockets::new("r").unwrap();
+        sockets.add(vec![seat], 1.0);
+        while sockets.counts.delivered == 0 {
+            let ends = (&sockets.counts.closed, &sockets.counts.refused);
+            assert!(ends.0.is_empty() && ends.1.is_empty(), "{ends:?}");
+            sockets
+                .step(Instant::now() + Duration::from_millis(20))
+                .unwrap();
+        }
+        sockets.end();
+        server.join().unwrap();
+    }
+}
