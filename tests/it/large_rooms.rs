@@ -142,7 +142,10 @@ async fn a_room_goes_to_other_threads_and_back_between_two_events() {
         let (publisher, stop) = (publisher.clone(), Arc::clone(&stop));
         tokio::spawn(async move {
             let mut number = 0;
+            // A room with much to do would stay where it is.
+            let mut pace = tokio::time::interval(Duration::from_millis(5));
             while !stop.load(Ordering::Relaxed) {
+                pace.tick().await;
                 publish(&publisher, number..number + 1).await;
                 number += 1;
             }
