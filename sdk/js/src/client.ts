@@ -302,6 +302,7 @@ export class HeraldClient {
   _leave(): void {
     this._tabs?._leave();
     this._tabs = undefined;
+    this._told = { e: this._told.e, n: 0 };
     this._do({ is: 'stop' });
   }
 

@@ -56,22 +56,52 @@ pub(crate) struct Browser {
     child: Child,
     /// Dropped before the browser is killed: a freed process id may be another's.
     guard: Option<Guard>,
-    _profile: TempDir,
+    profile: TempDir,
 }
 
 impl Browser {
+    /// A browser without a page, for [`super::devtools`].
+    pub(crate) fn driven(command: &Path) -> Self {
+        Self::start(
+            command,
+            &[
+                "--remote-debugging-port=0".to_owned(),
+                "about:blank".to_owned(),
+            ],
+        )
+    }
+
+    /// Where its DevTools listen, once they do.
+    pub(crate) fn devtools(&self) -> Option<String> {
+        let file = self.profile.path().join("DevToolsActivePort");
+        let text = std::fs::read_to_string(file).ok()?;
+        let (port, path) = text.trim().split_once('\n')?;
+        Some(format!("ws://127.0.0.1:{port}{path}"))
+    }
+
+    /// Sends a signal to all its processes.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let group = group.expect("a process id");
+        kill_process_group(group, signal).expect("it is our child");
+    }
+
     /// Opens `url`. It trusts the system's authorities, and the one certificate of `certificates`.
     pub(crate) fn open(command: &Path, url: &str, certificates: &Certificates) -> Self {
+        let hash = STANDARD.encode(Sha256::digest(certificates.public_key()));
+        let trust = format!("--ignore-certificate-errors-spki-list={hash}");
+        Self::start(command, &[trust, url.to_owned()])
+    }
+
+    fn start(command: &Path, arguments: &[String]) -> Self {
         let profile = tempfile::Builder::new()
             .prefix("herald-test-browser-")
             .tempdir()
             .expect("a temporary folder");
-        let hash = STANDARD.encode(Sha256::digest(certificates.public_key()));
         let child = Command::new(command)
             .args(FLAGS)
             .arg(format!("--user-data-dir={}", profile.path().display()))
-            .arg(format!("--ignore-certificate-errors-spki-list={hash}"))
-            .arg(url)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -87,7 +117,7 @@ impl Browser {
         Self {
             child,
             guard: Some(Guard::new(&clean)),
-            _profile: profile,
+            profile,
         }
     }
 }

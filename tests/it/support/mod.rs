@@ -12,6 +12,7 @@ pub(crate) mod client;
 pub(crate) mod clients;
 pub(crate) mod command;
 pub(crate) mod contract;
+pub(crate) mod devtools;
 pub(crate) mod example;
 pub(crate) mod gateway;
 pub(crate) mod jaeger;

@@ -49,6 +49,43 @@ pub(crate) fn sdk_go() -> Command {
     Command::new(PROGRAM.get_or_init(build_sdk_go))
 }
 
+/// The folder of `herald-client`, with its packages installed and its `dist/` built.
+pub(crate) fn sdk_js() -> &'static Path {
+    const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sdk/js");
+    static BUILT: OnceLock<()> = OnceLock::new();
+    let folder = Path::new(FOLDER);
+    BUILT.get_or_init(|| {
+        node_major();
+        let read = |name: &str| fs::read(folder.join(name)).expect("a file of the package");
+        let lock = read("package-lock.json");
+        install(&folder.join("node_modules"), &lock, || {
+            must(Command::new("npm").arg("ci").current_dir(folder));
+        });
+        let mut sources = lock;
+        for part in ["package.json", "tsconfig.json"] {
+            sources.extend(read(part));
+        }
+        for part in ["src", "scripts", "pages"] {
+            let files = fs::read_dir(folder.join(part)).expect("a folder of the package");
+            let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+            files.sort();
+            for file in files {
+                sources.extend(fs::read(file).expect("a file"));
+            }
+        }
+        install(&folder.join("dist"), &sources, || {
+            for script in ["build", "pages"] {
+                must(
+                    Command::new("npm")
+                        .args(["run", "--silent", script])
+                        .current_dir(folder),
+                );
+            }
+        });
+    });
+    folder
+}
+
 /// An empty folder in which a script finds the packages.
 pub(crate) fn folder_with_packages() -> tempfile::TempDir {
     let folder = tempfile::Builder::new()
@@ -131,6 +168,7 @@ fn build_sdk_go() -> PathBuf {
 fn install(folder: &Path, wanted: &[u8], make: impl FnOnce()) {
     let name = folder.file_name().expect("a name").to_string_lossy();
     fs::create_dir_all(TOOLS).expect("a folder for tools");
+    // Several folders are called `node_modules`: that they wait for each other does no harm.
     let lock = File::create(Path::new(TOOLS).join(format!("{name}.lock"))).expect("a lock file");
     lock.lock().expect("the lock");
     let stamp = folder.join(".herald-made-from");

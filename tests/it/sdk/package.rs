@@ -1,0 +1,151 @@
+//! The package by itself: its size, its own tests, and what `npm pack` gives to somebody who has nothing else.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::clients::script::Script;
+use crate::support::clients::{node, sdk_js};
+use crate::support::gateway::{Gateway, run};
+use crate::support::nats::Nats;
+use crate::support::publisher::Publisher;
+use crate::support::token::token;
+
+/// Runs a command in the package's folder; its output.
+fn npm(folder: &Path, arguments: &[&str]) -> String {
+    let mut npm = Command::new("npm");
+    npm.args(arguments).current_dir(folder);
+    let (code, out, err) = run(npm);
+    assert_eq!(code, Some(0), "npm {arguments:?}:\n{out}\n{err}");
+    out
+}
+
+#[test]
+fn it_is_small_and_its_machine_passes_its_tests() {
+    let folder = sdk_js();
+    npm(folder, &["run", "--silent", "size"]);
+    npm(folder, &["test", "--silent"]);
+}
+
+/// A script that knows nothing but the package, as ESM and as CommonJS.
+#[tokio::test]
+async fn what_npm_packs_works_in_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().display().to_string();
+    let file = npm(
+        sdk_js(),
+        &[
+            "pack",
+            "--silent",
+            "--ignore-scripts",
+            "--pack-destination",
+            &to,
+        ],
+    );
+    std::fs::write(folder.path().join("package.json"), "{}").unwrap();
+    let file = format!("./{}", file.trim());
+    npm(
+        folder.path(),
+        &["install", "--silent", "--no-audit", "--no-fund", &file],
+    );
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::on(&nats).await;
+    let publisher = Publisher::on(&nats).await;
+    let rest = format!(
+        "const client = new HeraldClient({{ url: '{}', workspace: 'acme', getToken: () => '{}' }});
+         client.on('status', ({{ state }}) => console.log(JSON.stringify({{ state }})));
+         client.connect();
+         (async () => {{
+           for await (const {{ title }} of client) {{
+             console.log(JSON.stringify({{ title }}));
+             if (title === 'last') client.close();
+           }}
+           console.log(JSON.stringify({{ over: true }}));
+         }})();",
+        gateway.url(),
+        token("ann", "acme")
+    );
+    for (name, import) in [
+        ("esm.mjs", "import { HeraldClient } from 'herald-client';"),
+        (
+            "cjs.cjs",
+            "const { HeraldClient } = require('herald-client');",
+        ),
+    ] {
+        std::fs::write(folder.path().join(name), format!("{import}\n{rest}")).unwrap();
+        let mut command = node();
+        command.arg(name).current_dir(folder.path());
+        let mut script = Script::start(command);
+        script.until("open", |line| line["state"] == "open").await;
+        for title in ["first", "last"] {
+            publisher
+                .event("acme.custom.x", &json!({ "title": title }))
+                .await;
+        }
+        for title in ["first", "last"] {
+            script.until(title, |line| line["title"] == title).await;
+        }
+        script.until("the end", |line| line["over"] == true).await;
+        // Nothing keeps it.
+        assert!(script.ended().await);
+    }
+}
+
+/// Wrong use of a message is a type error, and right use is none.
+#[test]
+fn the_types_say_what_a_message_has() {
+    let folder = sdk_js();
+    let tsc = folder.join("node_modules/typescript/bin/tsc");
+    let right = "
+        import { HeraldClient, type Notification } from './index.js';
+        import { useNotifications } from './react.js';
+        const client = new HeraldClient({ url: 'ws://x', workspace: 'acme', getToken: async () => 't' });
+        client.on('notification', ({ id, title, metadata }) => [id.length, title.trim(), metadata.anything]);
+        client.on('gap', ({ from, to }) => to.getTime() - from.getTime());
+        client.on('status', ({ state, retryAt }) => state === 'waiting' && retryAt);
+        const one: Notification = client.getSnapshot().notifications[0]!;
+        useNotifications('token', 'acme').notifications.map(({ id }) => id);
+        useNotifications(null, undefined).connected;
+        export { one };";
+    let wrong = [
+        "client.on('notification', ({ text }) => text);",
+        "client.on('notification', ({ title }) => title.foo);",
+        "client.on('message', () => {});",
+        "client.on('status', ({ state }) => state === 'closed');",
+        "client.getSnapshot().notifications.push(one);",
+        "new HeraldClient({ url: 'ws://x', getToken: () => 't' });",
+        "useNotifications(7, 'acme');",
+        "client._socket;",
+    ];
+    let check = tempfile::Builder::new()
+        .prefix("types-")
+        .tempdir_in(folder.join("dist"))
+        .unwrap();
+    let compile = |name: &str, text: &str| {
+        let file = check.path().join(name);
+        std::fs::write(&file, text.replace("'./", "'../")).unwrap();
+        let mut command = Command::new("node");
+        command
+            .arg(&tsc)
+            .args([
+                "--noEmit",
+                "--strict",
+                "--noUncheckedIndexedAccess",
+                "--target",
+                "es2022",
+            ])
+            .args(["--module", "nodenext", "--skipLibCheck", "false"])
+            .arg(&file);
+        run(command)
+    };
+    let (code, out, _) = compile("right.mts", right);
+    assert_eq!(code, Some(0), "{out}");
+    let all = format!("{right}\n{}", wrong.join("\n"));
+    let (_, out, _) = compile("wrong.mts", &all);
+    let first = right.lines().count() + 1;
+    for (index, line) in wrong.iter().enumerate() {
+        let at = format!("wrong.mts({},", first + index);
+        assert!(out.contains(&at), "no error: {line}\n{out}");
+    }
+}
