@@ -43,6 +43,8 @@ for (const [format, end] of [
 }
 
 execFileSync(process.execPath, ['node_modules/typescript/bin/tsc'], { stdio: 'inherit' });
+// What no application names.
+for (const name of ['machine', 'store', 'tabs', 'token']) rmSync(`dist/${name}.d.ts`);
 for (const name of ['index', 'react', 'client', 'types']) {
   // The same types, for those who `require`.
   const text = readFileSync(`dist/${name}.d.ts`, 'utf8');
