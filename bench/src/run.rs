@@ -264,7 +264,7 @@ impl<'a> Bench<'a> {
         let time = self.plan.time.unwrap_or(self.scenario.time);
         let mut phases = Vec::new();
         if let Some(beside) = self.scenario.beside {
-            let plan = self.planned(&self.scenario.groups, 0, time, false);
+            let plan = self.planned(&self.scenario.groups, 0, time / 2, false);
             self.cut_later();
             phases.push(("without_", self.run_phase(plan, "without")?));
             self.join_beside(beside)?;
