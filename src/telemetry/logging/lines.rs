@@ -48,7 +48,8 @@ impl Lines {
 
     fn takes(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
-        metadata.is_event()
+        // What only asks (`enabled!`) is neither.
+        !metadata.is_span()
             && (!self.ours_only || target.starts_with(OURS))
             && self.targets().would_enable(target, metadata.level())
     }
