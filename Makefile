@@ -52,7 +52,8 @@ fuzz: need-cargo ## Fuzz everything that reads bytes from outside: FUZZ_SECONDS=
 	@scripts/fuzz.sh "$(or $(FUZZ_SECONDS),300)" $(TARGETS)
 
 .PHONY: check-long
-check-long: ## What takes too long for every change: fuzz, faults, faults-more. Some two hours.
+check-long: ## What takes too long for every change: fuzz, faults, faults-more, how soon tabs come back. Some two hours.
+	@HERALD_TEST_TIMING=1 scripts/test.sh --test it -- sdk:: --test-threads 1
 	@$(MAKE) --no-print-directory fuzz
 	@$(MAKE) --no-print-directory faults
 	@$(MAKE) --no-print-directory faults-more

@@ -63,7 +63,7 @@ async fn without_a_network_it_comes_back_when_there_is_one() {
     tab.set_online(true).await;
     tab.becomes(OPEN).await;
     let took = tab.eval("openedAt").await.as_f64().unwrap() - since;
-    assert!(took < 5000.0, "{took} ms");
+    timely(took, 5000.0);
     comes_back(&scene, &tab, &lost).await;
 }
 
@@ -113,7 +113,7 @@ async fn after_a_sleep_it_is_open_within_five_seconds() {
     tab.becomes("states.filter(({ state }) => state === 'open').length > 1")
         .await;
     let took = tab.eval("openedAt").await.as_f64().unwrap() - since;
-    assert!(took < 5000.0, "{took} ms");
+    timely(took, 5000.0);
     comes_back(&scene, &tab, &lost).await;
 }
 
@@ -175,19 +175,19 @@ async fn a_thousand_notifications_a_second_leave_the_page_responsive() {
         return;
     };
     let tab = scene.tab("").await;
-    let mut rounds = Vec::new();
-    // A machine that is busy with other tests makes a task long now and then; a slow page makes some in each.
+    // A machine that is busy with other tests makes a task long now and then; a slow page makes some in each round.
+    let mut longest = f64::MAX;
     for round in 0..4 {
         tab.eval("longTasks.length = 0").await;
         flood(&scene, round * 2000..(round + 1) * 2000).await;
         has(&tab, &numbers(0..(round + 1) * 2000)).await;
-        let long = tab.eval("longTasks").await;
-        if long == json!([]) {
+        let long = tab.eval("Math.max(0, ...longTasks)").await;
+        longest = longest.min(long.as_f64().expect("milliseconds"));
+        if longest < 1.0 {
             return;
         }
-        rounds.push(long);
     }
-    panic!("tasks of over 50 ms in each round: {rounds:?}");
+    timely(longest, 50.0);
 }
 
 /// Publishes one number each millisecond.

@@ -132,6 +132,14 @@ async fn gap(tab: &Tab) -> (f64, f64) {
     gaps[0]
 }
 
+/// It took no longer than `limit`, both in milliseconds. Whether a loaded machine keeps to that says nothing of the client:
+/// there it is some times as long, and the limit itself holds with `HERALD_TEST_TIMING=1`, as `make check-long` has it.
+fn timely(took: f64, limit: f64) {
+    let is_strict = std::env::var_os("HERALD_TEST_TIMING").is_some();
+    let limit = if is_strict { limit } else { limit * 5.0 };
+    assert!(took < limit, "{took} ms, not {limit}");
+}
+
 /// The page had no error and no fault of its own.
 async fn is_clean(tab: &Tab) {
     let errors: Value = tab.eval("errors").await;

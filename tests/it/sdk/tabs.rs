@@ -97,7 +97,7 @@ async fn where_the_holding_tab_closes_or_crashes_another_holds_within_a_second()
             gone.close().await;
         }
         let took = taken_over(&tabs, since).await;
-        assert!(took < 1000.0, "{took} ms, crashes: {crashes}");
+        timely(took, 1000.0);
         let title = format!("after, crashes: {crashes}");
         scene.event(&title).await;
         for tab in &tabs {
@@ -125,7 +125,7 @@ async fn where_the_holding_tab_is_frozen_another_holds_within_three_seconds() {
     let since = now();
     frozen.set_frozen(true).await;
     let took = taken_over(&tabs, since).await;
-    assert!(took < 3000.0, "{took} ms");
+    timely(took, 3000.0);
     scene.event("meanwhile").await;
     tabs[0].becomes("titles.includes('meanwhile')").await;
     frozen.set_frozen(false).await;
@@ -156,7 +156,7 @@ async fn where_the_holding_tab_hangs_another_takes_the_lock() {
     let hangs = hung.eval("{ const end = Date.now() + 6000; while (Date.now() < end); } 1");
     let goes_on = async {
         let took = taken_over(&tabs, since).await;
-        assert!(took < 3000.0, "{took} ms");
+        timely(took, 3000.0);
         scene.events(0..20).await;
         has(&tabs[0], &numbers(0..20)).await;
     };
