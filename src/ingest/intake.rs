@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Busier than this it can hardly keep up.
 const BUSY_PERCENT: u32 = 60;
 
-/// A cheap handle on the thread.
+/// A cheap handle on the thread. Where the process has one worker alone, that is the thread.
 #[derive(Debug, Clone)]
 pub struct Intake {
     runtime: Handle,
@@ -27,24 +27,36 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Starts the thread, which goes on until `cancel`. What is returned beside it ends with the thread.
+    /// Starts the thread beside `workers`, until `cancel`. What is returned beside it ends with the thread.
     ///
     /// # Errors
     /// Where the operating system gives no thread.
-    pub fn start(cancel: CancellationToken) -> io::Result<(Self, impl Future<Output = ()>)> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+    pub fn start(
+        workers: &Handle,
+        cancel: CancellationToken,
+    ) -> io::Result<(Self, impl Future<Output = ()> + use<>)> {
+        let of_its_own = if workers.metrics().num_workers() > 1 {
+            Some(Builder::new_current_thread().enable_all().build()?)
+        } else {
+            // A second thread would have the same processor, and each wake the other.
+            None
+        };
         let intake = Self {
-            runtime: runtime.handle().clone(),
+            runtime: of_its_own.as_ref().map_or(workers, Runtime::handle).clone(),
             busy_percent: Arc::default(),
         };
         let (alive, gone) = oneshot::channel::<()>();
         let looked = intake.clone();
-        thread::Builder::new()
-            .name("intake".to_owned())
-            .spawn(move || {
-                let _alive = alive;
-                runtime.block_on(cancel.run_until_cancelled(looked.look()));
-            })?;
+        let looks = async move {
+            let _alive = alive;
+            cancel.run_until_cancelled(looked.look()).await;
+        };
+        if let Some(runtime) = of_its_own {
+            let thread = thread::Builder::new().name("intake".to_owned());
+            thread.spawn(move || runtime.block_on(looks))?;
+        } else {
+            workers.spawn(looks);
+        }
         let ended = async move {
             // Nothing is ever sent: an error is what the end looks like.
             let _ = gone.await;

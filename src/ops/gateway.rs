@@ -207,13 +207,15 @@ impl Gateway {
             ));
         }
         let _ending = cancel.clone().drop_guard();
-        let (intake, intake_ended) = Intake::start(cancel.clone()).map_err(ServeError::Thread)?;
+        let workers = Handle::current();
+        let intake = Intake::start(&workers, cancel.clone());
+        let (intake, intake_ended) = intake.map_err(ServeError::Thread)?;
         parts.spawn(intake_ended);
         metrics.observe_intake(intake.clone());
         let reader = intake.runtime().clone();
         let threads = RoomThreads {
             intake,
-            workers: Handle::current(),
+            workers,
             cancel,
         };
         let open = open(
