@@ -48,6 +48,8 @@ export class HeraldClient {
   /** @internal */ _stopped: Tabs | undefined;
   /** @internal */ _told: Told = { e: 0, n: 0 };
   /** @internal */ _counts = false;
+  /** When this tab began to hear the holder. */
+  /** @internal */ _since = 0;
   /** @internal */ _ids = new Set<string>();
   /** @internal */ _session = '';
   /** @internal */ _proven = 0;
@@ -302,7 +304,6 @@ export class HeraldClient {
   _leave(): void {
     this._tabs?._leave();
     this._tabs = undefined;
-    this._told = { e: this._told.e, n: 0 };
     this._do({ is: 'stop' });
   }
 
@@ -342,7 +343,11 @@ export class HeraldClient {
     if (tabs._leads()) return;
     tabs._heard();
     const same = message.e === told.e || (message.i && message.i === told.i);
-    if (this._counts && same && message.n !== told.n + (message.d ? 1 : 0)) this._gap(this._proven, Date.now());
+    // One who was away counts on from where it left.
+    if ((this._counts || this._session) && same && message.n !== told.n + (message.d ? 1 : 0)) {
+      this._gap(this._proven, Date.now());
+    }
+    if (!this._counts) this._since = Date.now();
     this._counts = true;
     this._told = { ...(message.e === told.e ? told : {}), ...message, d: undefined };
     if (message.d) this._deliver(message.d);
@@ -370,7 +375,7 @@ export class HeraldClient {
   /** @internal */
   _apply({ s, i, o = 0, p = 0 }: Told): void {
     if (i !== undefined && i !== '' && i !== this._session) {
-      if (this._session) this._gap(this._proven, o);
+      if (this._session) this._gap(this._proven, Math.max(o, this._since));
       this._session = i;
       this._proven = p;
     }
@@ -439,6 +444,7 @@ export class HeraldClient {
     };
     // A page that stands still neither reads a socket nor passes it on.
     const away = () => {
+      if (this._status.state === 'stopped') return;
       this._away = true;
       this._leave();
     };

@@ -126,11 +126,7 @@ async fn where_the_holding_tab_is_frozen_another_holds_within_three_seconds() {
     frozen.set_frozen(true).await;
     let took = taken_over(&tabs, since).await;
     timely(took, 3000.0);
-    scene.event("meanwhile").await;
-    tabs[0].becomes("titles.includes('meanwhile')").await;
-    frozen.set_frozen(false).await;
-    frozen.becomes(OPEN).await;
-    scene.event("after").await;
+    misses_and_is_told(&scene, &frozen, &tabs[0]).await;
     for tab in [&tabs[0], &frozen] {
         tab.becomes("titles.at(-1) === 'after'").await;
         assert_eq!(
@@ -138,9 +134,47 @@ async fn where_the_holding_tab_is_frozen_another_holds_within_three_seconds() {
             true
         );
     }
-    // It was told that it has missed something.
-    frozen.becomes("gaps.length > 0").await;
     scene.one_socket_is_open().await;
+}
+
+/// What comes while `frozen` stands still is in the gap that it is told of; it hears what comes after that.
+async fn misses_and_is_told(scene: &Scene, frozen: &Tab, other: &Tab) {
+    scene.event("meanwhile").await;
+    other.becomes("titles.includes('meanwhile')").await;
+    let received = now();
+    frozen.set_frozen(false).await;
+    let (from, to) = gap(frozen).await;
+    assert!(from < received && received <= to, "{from} {received} {to}");
+    frozen.becomes(OPEN).await;
+    scene.event("after").await;
+    frozen.becomes("titles.includes('after')").await;
+    is_clean(frozen).await;
+}
+
+#[tokio::test]
+async fn a_tab_that_was_frozen_while_another_held_is_told_what_it_missed() {
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    let mut tabs = vec![scene.tab("").await, scene.tab("").await];
+    scene.event("before").await;
+    for tab in &tabs {
+        has(tab, &["before".to_owned()]).await;
+    }
+    let holder = tabs.remove(holder(&tabs).await);
+    let frozen = &tabs[0];
+    // Nothing comes meanwhile: so nothing is missed.
+    frozen.set_frozen(true).await;
+    frozen.set_frozen(false).await;
+    frozen
+        .becomes("states.filter(({ state }) => state === 'open').length > 1")
+        .await;
+    scene.event("between").await;
+    frozen.becomes("titles.includes('between')").await;
+    assert_eq!(frozen.eval("gaps").await, json!([]));
+    frozen.set_frozen(true).await;
+    misses_and_is_told(&scene, frozen, &holder).await;
+    assert_eq!(scene.opened().await, 1.0);
 }
 
 /// Its script stands still, without a word before: as in a debugger, or where the browser stopped it.
