@@ -1,8 +1,9 @@
 //! Gap repair: what the live path lost is read from the stream, in order, up to a leader's last
 //! sequence.
 //!
-//! A room takes batch by batch, and asks for the next one when its sockets have room. Between two
-//! batches a repair holds nothing that another room's repair might wait for.
+//! A room takes batch by batch, and asks for the next one when its sockets have room. One batch is read ahead, so
+//! that neither waits for the other, as long as few rooms do so: beyond that a repair holds nothing between two batches
+//! that another room's repair might wait for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,10 +25,12 @@ const CONCURRENT: usize = 8;
 /// Messages asked for at once.
 const BATCH: usize = 256;
 /// Bytes asked for at once: the server adds one message more at most, of 128 KiB.
-const BATCH_BYTES: usize = 64 * 1024;
-/// Batches that rooms may have before their sockets have taken them: 64 of at most 192 KiB. The next
+const BATCH_BYTES: usize = 128 * 1024;
+/// Batches that rooms may have before their sockets have taken them, of at most 256 KiB each. The next
 /// one waits for the first of these that is taken.
-const BATCHES: usize = 64;
+const BATCHES: usize = 32;
+/// Beside those, batches that are read before a room has asked for them.
+const BATCHES_AHEAD: usize = 16;
 /// Pause before a read that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -76,6 +79,12 @@ pub struct Repair {
     taken: Option<OwnedSemaphorePermit>,
 }
 
+/// What is read goes to the room that is repaired, and who reads it hears there that it is taken.
+struct Room {
+    tell: mpsc::Sender<Told>,
+    asked: mpsc::Receiver<()>,
+}
+
 type Told = (Repaired, OwnedSemaphorePermit);
 
 /// What all repairs of a gateway share.
@@ -86,6 +95,7 @@ pub struct Repairer {
     floor: FloorReader,
     slots: Arc<Semaphore>,
     batches: Arc<Semaphore>,
+    ahead: Arc<Semaphore>,
 }
 
 /// A read that failed and is worth trying again.
@@ -98,8 +108,11 @@ enum RepairError {
 }
 
 impl Repair {
-    /// What comes next; `None` when the gateway is ending. Cancel safe.
+    /// What comes next, once the last batch is taken; `None` when the gateway is ending. Cancel safe.
     pub async fn next(&mut self) -> Option<Repaired> {
+        if self.taken.is_some() {
+            std::future::pending::<()>().await;
+        }
         let (told, permit) = self.told.recv().await?;
         self.taken = Some(permit);
         Some(told)
@@ -122,6 +135,7 @@ impl Repairer {
             floor,
             slots: Arc::new(Semaphore::new(CONCURRENT)),
             batches: Arc::new(Semaphore::new(BATCHES)),
+            ahead: Arc::new(Semaphore::new(BATCHES_AHEAD)),
         }
     }
 
@@ -139,9 +153,10 @@ impl Repairer {
         let this = self.clone();
         let span = telemetry::repair(&workspace, reason);
         let repair = async move {
+            let closed = tell.clone();
             tokio::select! {
-                () = this.run(&workspace, (above, known), &tell, asked) => {}
-                () = tell.closed() => {}
+                () = this.run(&workspace, (above, known), Room { tell, asked }) => {}
+                () = closed.closed() => {}
             }
         };
         tokio::spawn(repair.instrument(span));
@@ -152,13 +167,7 @@ impl Repairer {
         }
     }
 
-    async fn run(
-        &self,
-        workspace: &WorkspaceSlug,
-        (above, known): (u64, Mark),
-        tell: &mpsc::Sender<Told>,
-        mut asked: mpsc::Receiver<()>,
-    ) {
+    async fn run(&self, workspace: &WorkspaceSlug, (above, known): (u64, Mark), mut room: Room) {
         let Some(end) = self.floor.wait(&mut None).await else {
             return;
         };
@@ -167,11 +176,13 @@ impl Repairer {
             known: Some(known),
             end,
         };
+        // Whether the room has a batch that it has not taken yet.
+        let mut is_ahead = false;
         loop {
-            let permit = Arc::clone(&self.batches).acquire_owned().await;
-            let slot = self.slots.acquire().await;
-            // The semaphores are never closed.
-            let (Ok(permit), Ok(slot)) = (permit, slot) else {
+            let Some(permit) = self.permit(&mut room.asked, &mut is_ahead).await else {
+                return;
+            };
+            let Ok(slot) = self.slots.acquire().await else {
                 return;
             };
             let batch = async { self.step(workspace, &mut progress).await.told() };
@@ -188,13 +199,32 @@ impl Repairer {
             drop(slot);
             let goes_on = told.goes_on();
             // The room dropped its end: it is gone and wants nothing more.
-            if tell.send((told, permit)).await.is_err() || !goes_on {
+            if room.tell.send((told, permit)).await.is_err() || !goes_on {
                 return;
             }
-            if asked.recv().await.is_none() {
+            if is_ahead && room.asked.recv().await.is_none() {
                 return;
             }
+            is_ahead = true;
         }
+    }
+
+    /// Waits until a batch may be read: at once where few rooms have one ahead, else when this one has taken its last.
+    /// `None` if the room is gone.
+    async fn permit(
+        &self,
+        asked: &mut mpsc::Receiver<()>,
+        is_ahead: &mut bool,
+    ) -> Option<OwnedSemaphorePermit> {
+        if *is_ahead {
+            if let Ok(permit) = Arc::clone(&self.ahead).try_acquire_owned() {
+                return Some(permit);
+            }
+            asked.recv().await?;
+            *is_ahead = false;
+        }
+        // It is never closed.
+        Arc::clone(&self.batches).acquire_owned().await.ok()
     }
 
     /// Reads one batch, and looks then whether it is of the stream that the repair is for: that may have
