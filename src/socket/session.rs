@@ -77,8 +77,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that opens `now`. Its first ping comes after `first_ping`, so that sockets opened
-    /// together are not pinged together for ever.
+    /// A session that opens `now`. Its first ping comes after `first_ping`.
     pub fn new(
         limits: SessionLimits,
         expires_at: SystemTime,
@@ -210,7 +209,14 @@ impl Session {
                 return Action::Dead;
             }
             self.unanswered += 1;
-            self.ping_at = now + self.limits.ping;
+            // From when it was due, so that those that are due together stay so; but where the process stood still,
+            // there is one for all that were missed.
+            let next = self.ping_at + self.limits.ping;
+            self.ping_at = if next > now {
+                next
+            } else {
+                now + self.limits.ping
+            };
             return Action::Ping;
         }
         Action::Nothing
@@ -340,6 +346,19 @@ mod tests {
     fn two_unanswered_pings_mean_a_dead_peer() {
         let mut clock = Clock::new(LIMITS, 10_000);
         assert_eq!(clock.run(false), (75, Action::Dead));
+    }
+
+    #[test]
+    fn a_ping_that_is_late_delays_no_other_and_many_that_were_missed_are_one() {
+        let mut clock = Clock::new(LIMITS, 10_000);
+        let pings = |clock: &mut Clock, at| {
+            assert_eq!(clock.take(at, Input::Time), Action::Ping, "{at}");
+            clock.take(at, Input::Pong);
+            assert_eq!(clock.take(at, Input::Time), Action::Nothing, "{at}");
+        };
+        for at in [26, 50, 140, 165] {
+            pings(&mut clock, at);
+        }
     }
 
     #[test]
