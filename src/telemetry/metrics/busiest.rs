@@ -102,13 +102,8 @@ impl Busiest {
     pub(super) fn open(&self, workspace: &WorkspaceSlug) -> Arc<Traffic> {
         let traffic = Arc::new(Traffic::default());
         let mut state = self.lock();
-        let shown = (self.most
-            > state
-                .rooms
-                .values()
-                .filter(|room| room.shown.is_some())
-                .count())
-        .then(Counts::default);
+        // Where there may be others already, the next look finds a free name.
+        let shown = (state.rooms.len() < self.most).then(Counts::default);
         let room = Room {
             traffic: Arc::clone(&traffic),
             read: Counts::default(),
