@@ -1,5 +1,5 @@
 //! A stream that is there no more, or that cannot be read, while a gateway serves: it is noticed and said,
-//! nobody joins, and what Herald closes meanwhile is counted (promise 2).
+//! nobody joins, and what Herald closes meanwhile is counted.
 
 use std::time::Duration;
 
