@@ -114,7 +114,7 @@ pub(in crate::cli) async fn run_with(
             Err("the token command printed more than a token, which is one word".to_owned())
         }
         Ok(text) if !text.trim().is_empty() => Ok(Secret::from(text.trim())),
-        _ => Err("the token command printed none".to_owned()),
+        _ => Err("the token command printed no token".to_owned()),
     }
 }
 
