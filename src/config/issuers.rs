@@ -158,7 +158,7 @@ mod tests {
                 &[],
                 &[
                     "unknown key `auth.issuers[1].jwks_fil`: did you mean `jwks_file`?",
-                    "unknown key `auth.issuers[1].leeway`: `auth.leeway` holds for all issuers",
+                    "unknown key `auth.issuers[1].leeway`: `auth.leeway` is for all issuers",
                 ],
             ),
             (

@@ -455,8 +455,8 @@ async fn a_token_is_renewed_on_the_open_connection_before_it_expires() {
 async fn a_command_that_gives_no_better_token_leaves_the_connection_alone() {
     for (command, why) in [
         ("exit 3".to_owned(), "exit status: 3"),
-        ("echo".to_owned(), "printed none"),
-        ("echo '  '".to_owned(), "printed none"),
+        ("echo".to_owned(), "printed no token"),
+        ("echo '  '".to_owned(), "printed no token"),
         ("echo opaque".to_owned(), "without an expiry time"),
         (format!("echo {}", expiring(3)), "the same token"),
         (format!("echo {}", expiring(0)), "has expired"),
