@@ -134,7 +134,7 @@ const NO_USER: AuthError =
 const BAD_USER: AuthError =
     AuthError::Invalid("its claim with the user is neither text nor an integer of 64 bits");
 const REPLACED_USER: AuthError = AuthError::Invalid(
-    "its claim with the user has half of a surrogate pair or U+FFFD: two users could have one such name",
+    "its claim with the user has half of a surrogate pair or U+FFFD: two users could then have the same name",
 );
 const NO_WORKSPACES: &str =
     "it has no claim with the workspaces (workspaces_claim, by default workspaces)";
@@ -166,7 +166,7 @@ pub(super) fn issuer(claims: &Map) -> Result<Option<&str>, AuthError> {
         // A user is one of their issuer's: what is said of a user's name holds for its, too.
         Some(Value::String(issuer)) if issuer.contains(char::REPLACEMENT_CHARACTER) => {
             Err(AuthError::Invalid(
-                "its iss has half of a surrogate pair or U+FFFD: two issuers could have one such name",
+                "its iss has half of a surrogate pair or U+FFFD: two issuers could then have the same name",
             ))
         }
         Some(Value::String(issuer)) => Ok(Some(issuer.as_str())),

@@ -117,8 +117,8 @@ pub(crate) fn entry_for<'a>(
 fn known(place: &str, name: &str) -> Result<Algorithm, AuthConfigError> {
     algorithm(name).ok_or_else(|| {
         AuthConfigError(format!(
-            "{place}.algorithms: `{name}` is not taken: HS256, HS384, HS512, RS256, RS384, RS512, \
-             PS256, PS384, PS512, ES256, ES384 and EdDSA are, as the key allows"
+            "{place}.algorithms: `{name}` is not supported: HS256, HS384, HS512, RS256, RS384, RS512, PS256, \
+                PS384, PS512, ES256, ES384 and EdDSA are, as the key allows"
         ))
     })
 }

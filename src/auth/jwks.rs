@@ -24,7 +24,7 @@ struct NamedKey {
 }
 
 const UNKNOWN_KEY: AuthError = AuthError::Invalid("no key has its key id");
-const BAD_SIGNATURE: AuthError = AuthError::Invalid("its signature is not the key's");
+const BAD_SIGNATURE: AuthError = AuthError::Invalid("its signature does not match the key");
 
 impl KeySet {
     /// The set of the one key of a secret or a PEM file. It has no id, so that a token's `kid` does
@@ -97,7 +97,9 @@ pub(super) enum JwksError {
     #[error("is one JSON Web Key: write it as {{\"keys\":[…]}}")]
     OneKey,
     /// With what is wrong with the first keys.
-    #[error("holds no usable key: RSA, EC P-256, EC P-384 and Ed25519 keys for signatures are{0}")]
+    #[error(
+        "holds no usable key: only RSA, EC P-256, EC P-384 and Ed25519 keys for signatures can be used{0}"
+    )]
     NothingUsable(String),
 }
 
@@ -169,7 +171,7 @@ pub(super) fn parse(file: &[u8]) -> Result<(KeySet, Vec<Remark>), JwksError> {
 const MALFORMED: &str = "it is malformed";
 const MISSING: &str = "a parameter of its key type is missing or malformed";
 const OTHER_ALGORITHM: &str = "its algorithm is not one that its key type can verify";
-const OTHER_CURVE: &str = "its curve is not taken";
+const OTHER_CURVE: &str = "its curve is not supported";
 
 /// One JWK: the parameters of RFC 7517 section 4 and RFC 7518 section 6 that decide.
 #[derive(Deserialize)]
@@ -207,7 +209,7 @@ impl Entry {
             // A public file is no place for a secret, and a set that mixes both kinds is how an
             // HMAC token comes to pass as a signed one.
             "oct" => Err("it is a shared secret (`oct`): set hmac_secret_file instead"),
-            _ => Err("its key type is not taken"),
+            _ => Err("its key type is not supported"),
         }?;
         match &self.alg {
             None => Ok(key),

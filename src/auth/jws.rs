@@ -60,7 +60,7 @@ impl<'a> Jws<'a> {
 }
 
 pub(super) const WRONG_ALGORITHM: AuthError =
-    AuthError::Invalid("its algorithm is not one of the key's");
+    AuthError::Invalid("its algorithm does not fit the key");
 const NOT_THREE_PARTS: AuthError = AuthError::Invalid("it does not have three parts");
 const NO_ALGORITHM: AuthError = AuthError::Invalid("its header has no alg, or one that is no text");
 const EXTENSION: AuthError = AuthError::Invalid("it needs an extension");

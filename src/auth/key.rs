@@ -159,7 +159,7 @@ pub(super) enum PublicKeyError {
     #[error("holds an RSA key of {0} bits: 2048 to 8192 are wanted")]
     RsaBits(usize),
     #[error(
-        "holds a key of a kind that is not taken: RSA, EC P-256, EC P-384 (points uncompressed) \
+        "holds a key of a kind that is not supported: RSA, EC P-256, EC P-384 (points uncompressed) \
          and Ed25519 are"
     )]
     Unsupported,

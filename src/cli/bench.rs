@@ -57,7 +57,7 @@ pub(super) struct Args {
     /// For how long they are published.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_time)]
     duration: Duration,
-    /// So many events to each workspace, all at once, instead of --rate and --duration.
+    /// Number of events to each workspace, all at once, instead of --rate and --duration.
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["rate", "duration"], value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     burst: Option<u32>,
     /// Size of an event's payload.
@@ -114,7 +114,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     let Some(url) = &args.url else {
         return Err(CliError::Usage(
-            "no address, and it never guesses one: give your gateway's, for example `herald bench wss://notify.example.com/`"
+            "no address is given: name your gateway's, for example `herald bench wss://notify.example.com/`"
                 .to_owned(),
         ));
     };
@@ -193,7 +193,8 @@ fn target(url: &Secret, workspace: &WorkspaceSlug) -> Result<Target, CliError> {
     let plain = Target::parse(url.expose(), None).map_err(|error| usage(error.to_string()))?;
     // Either would be the same for all sockets.
     if plain.token().is_some() {
-        let text = "the address holds a token, which is of one user: give --token-command or --hmac-secret-file instead";
+        let text = "the address contains a token, which belongs to one user: give --token-command or \
+            --hmac-secret-file instead";
         return Err(usage(text.to_owned()));
     }
     if plain.url_with("").contains("workspaceSlug=") {

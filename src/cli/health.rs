@@ -30,7 +30,7 @@ const ANSWER_MAX: u64 = 8 * 1024;
 /// Arguments of `herald health`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit code: 0 where it is well, 1 where it is not or does not answer. The answer is one line on \
+    after_help = "Exit code: 0 if the gateway is well, 1 if it is not or does not answer. The answer is one line on \
     standard error.\n\n\
     Without --address it asks at server.listen, by TLS where server.tls_cert is set. The certificate is not \
     verified: it is this host's own gateway, and nothing secret is sent."

@@ -29,8 +29,8 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "The event is mapped here as a gateway would, with projection.rules and the other settings of \
-    [projection]: what a gateway would refuse is not published. A field of which its rule makes nothing is \
-    warned of.\n\n\
+    [projection]: what a gateway would refuse is not published. A warning names each field that the rule does \
+        not use.\n\n\
     Prints where the event was stored, `EVENTS 42`, and `EVENTS 42 duplicate` where the \
     stream had it already. Every event gets a new W3C traceparent, unless --header gives one.\n\n\
     Examples:\n  \
@@ -113,8 +113,8 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     }
     if args.dry_run {
         eprintln!(
-            "herald: nothing is published: id and timestamp are given when an event is stored, and are zeros and \
-             the time now here"
+            "herald: nothing is published: an event gets its id and timestamp when it is stored, so here they \
+                are zeros and the time now"
         );
         return output::line(&shown(&projector, &message, &notification)).map(drop);
     }
@@ -183,9 +183,9 @@ async fn store(
     // An account that imports the subject from Herald's need not have the same names.
     if stream != names.events() {
         eprintln!(
-            "herald: warning: the stream {stream} takes {subject}, and with these settings it would be {}. Only \
-            gateways that read {stream} see the event: see nats.stream and nats.prefix, unless this account \
-            imports the subject from theirs",
+            "herald: warning: the stream {stream} stores {subject}, and with these settings it would be {}. \
+                Only gateways that read {stream} see the event. Check nats.stream and nats.prefix, unless this \
+                account imports the subject from theirs",
             names.events()
         );
     }
@@ -292,7 +292,7 @@ fn warnings(projector: &Projector, message: &StoredMessage) -> Vec<String> {
                 None => "put it into `metadata`, or into the `fields` of the rule".to_owned(),
             };
             let path: String = field.path.escape_debug().take(100).collect();
-            format!("{} makes nothing of the field `{path}`: {way}", field.rule)
+            format!("{} does not use the field `{path}`: {way}", field.rule)
         })
         .collect();
     if more > 0 {

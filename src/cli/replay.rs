@@ -22,8 +22,8 @@ const RETRIES: u32 = 3;
 /// Arguments of `herald replay`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Prints the notifications, one JSON a line, as they would be with the rules and settings \
-    of now. Bad events are told on standard error, with their sequence and reason. Nothing is sent."
+    after_help = "Prints the notifications, one JSON a line, as they would be with the current rules and \
+        settings. Bad events go to standard error, with their sequence and reason. Nothing is sent."
 )]
 pub(super) struct Args {
     /// The workspace's slug.

@@ -13,7 +13,7 @@ use crate::telemetry::Telemetry;
 
 /// Hears signals of this kind from now on; unheard, most kinds end the process at once.
 pub(super) fn hear(kind: SignalKind) -> Result<Signal, CliError> {
-    signal(kind).map_err(|error| CliError::Failure(format!("cannot hear signals: {error}")))
+    signal(kind).map_err(|error| CliError::Failure(format!("cannot listen for signals: {error}")))
 }
 
 /// Signals that ask for nothing here and would end the process. Those that tell of a fault in the process (SEGV,

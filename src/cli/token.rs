@@ -14,17 +14,17 @@ pub(super) struct Args {
     /// The user: the token's `sub` (or the first of auth.user_claim), which an event's `recipients` name.
     #[arg(long, value_name = "USER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     user: String,
-    /// A workspace the token is good for; may be given several times. '*' is every workspace.
+    /// A workspace that the token grants; may be given several times. '*' is every workspace.
     #[arg(long = "workspace", value_name = "SLUG", required = true, value_parser = parse_workspace)]
     workspaces: Vec<Workspace>,
-    /// How long the token is good for.
+    /// How long the token is valid.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_expiry)]
     expires: Duration,
-    /// Shared secret to sign with, instead of the settings' (auth.hmac_secret, which can also come
-    /// from the environment and then stands in no list of processes, or auth.hmac_secret_file).
+    /// Shared secret to sign with, instead of the settings'. It shows in the list of processes: auth.hmac_secret
+    /// from the environment and auth.hmac_secret_file do not.
     #[arg(long, value_name = "SECRET")]
     secret: Option<Secret>,
-    /// The token's `iss`, instead of auth.issuer; of several issuers it is signed for the one that this names.
+    /// The token's `iss`, instead of auth.issuer. Of several issuers, this names the one to sign for.
     #[arg(long, value_name = "NAME")]
     issuer: Option<String>,
     /// The token's `aud`, instead of auth.audience.
@@ -50,7 +50,7 @@ fn parse_workspace(text: &str) -> Result<Workspace, String> {
 fn parse_expiry(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     if duration.is_zero() {
-        return Err("a token must be good for a while: write for example 30s or 1h".to_owned());
+        return Err("a token must be valid for some time: write for example 30s or 1h".to_owned());
     }
     Ok(duration)
 }
@@ -138,7 +138,7 @@ fn signer(args: &Args, auth: &AuthConfig) -> Result<(String, IssuerConfig), Stri
     match index {
         Some(index) => Ok(entries.swap_remove(index)),
         None => Err(format!(
-            "auth.issuers has several entries: say with --issuer whose token it is, one of {}",
+            "auth.issuers has several entries: name the token's issuer with --issuer, one of {}",
             issuers().flatten().collect::<Vec<_>>().join(", ")
         )),
     }
@@ -291,7 +291,7 @@ mod tests {
             (
                 vec![&a, &b],
                 vec![],
-                Err("say with --issuer whose token it is, one of https://a, https://b"),
+                Err("name the token's issuer with --issuer, one of https://a, https://b"),
             ),
             (
                 vec![&a, &b],
@@ -380,7 +380,7 @@ mod tests {
             ),
             (
                 vec!["--user", "ada", "--workspace", "a", "--expires", "0s"],
-                "good for a while",
+                "valid for some time",
             ),
             (
                 vec!["--user", "ada", "--workspace", "a", "--expires", "9000y"],

@@ -68,7 +68,7 @@ fn of_cookie(name: &str, allowed_origins: &[String]) -> Option<String> {
     }
     if allowed_origins.iter().any(|origin| origin == "null") {
         return Some(
-            "auth.cookie cannot stand beside `null` in server.allowed_origins: any page can make a frame of \
+            "auth.cookie cannot be used with `null` in server.allowed_origins: any page can make a frame of \
              that origin"
                 .to_owned(),
         );

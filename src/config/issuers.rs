@@ -73,7 +73,7 @@ fn readable_entry(index: usize, entry: Value, problems: &mut Vec<String>) -> Val
 fn told(place: &str, key: &str) -> String {
     let of_all = format!("auth.{key}");
     if KEYS.iter().any(|known| known.name == of_all) {
-        return format!("unknown key `{place}.{key}`: `{of_all}` holds for all issuers");
+        return format!("unknown key `{place}.{key}`: `{of_all}` is for all issuers");
     }
     match near(key, ISSUER_KEYS.iter().copied()) {
         Some(nearest) => format!("unknown key `{place}.{key}`: did you mean `{nearest}`?"),
@@ -158,7 +158,7 @@ mod tests {
                 &[],
                 &[
                     "unknown key `auth.issuers[1].jwks_fil`: did you mean `jwks_file`?",
-                    "unknown key `auth.issuers[1].leeway`: `auth.leeway` holds for all issuers",
+                    "unknown key `auth.issuers[1].leeway`: `auth.leeway` is for all issuers",
                 ],
             ),
             (

@@ -481,7 +481,7 @@ fn unknown_in_file(table: &toml::Table) -> Vec<String> {
 fn meant(unknown: &str) -> String {
     match nearest(unknown) {
         Some(known) => format!("did you mean `{known}`?"),
-        None => "docs/configuration.md has all there are".to_owned(),
+        None => "docs/configuration.md lists all of them".to_owned(),
     }
 }
 

@@ -40,7 +40,7 @@ fn parse(text: &str) -> Result<IpNet, String> {
     let network = unmapped(network).trunc();
     if network.prefix_len() == 0 {
         return Err(format!(
-            "`{text}` is every address there is: anybody could then choose the address it counts as"
+            "`{text}` is every address: any client could then choose the address that it counts as"
         ));
     }
     Ok(network)

@@ -270,7 +270,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "server",
         "nothing = 1",
-        "unknown key `server.nothing`: docs/configuration.md has all",
+        "unknown key `server.nothing`: docs/configuration.md lists all",
     ),
     (
         "server",
@@ -280,7 +280,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "server",
         "port = 1",
-        "unknown key `server.port`: docs/configuration.md has all",
+        "unknown key `server.port`: docs/configuration.md lists all",
     ),
 ];
 
@@ -296,7 +296,7 @@ const WRONG_FILES: &[(&str, &str)] = &[
     ),
     (
         "top = 5\n",
-        "herald.toml line 1: unknown key `top`: docs/configuration.md has",
+        "herald.toml line 1: unknown key `top`: docs/configuration.md lists",
     ),
     (
         "ping = \"5s\"\n",
@@ -344,7 +344,7 @@ fn a_wrong_value_is_told_with_its_place_and_in_no_words_of_code() {
     );
     let text = refused("", &[("HERALD_SERVER__NOTHING", "x")]);
     assert!(
-        text.contains("`HERALD_SERVER__NOTHING`: docs/configuration.md has"),
+        text.contains("`HERALD_SERVER__NOTHING`: docs/configuration.md lists"),
         "{text}"
     );
 }

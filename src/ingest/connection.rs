@@ -227,7 +227,7 @@ pub(super) async fn next_on(messages: &mut Subscriber, inbox: &str) -> Option<Me
         if message.subject.as_str() == inbox {
             return Some(message);
         }
-        warn!(subject = %message.subject, "an answer for another inbox is left out");
+        warn!(subject = %message.subject, "answer for another inbox ignored");
     }
 }
 

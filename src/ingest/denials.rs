@@ -137,7 +137,7 @@ impl Denials {
             if doubted.is_deaf
                 && let Err(error) = link.client().force_reconnect().await
             {
-                warn!(%error, "subscriptions not made anew");
+                warn!(%error, "subscriptions not restored");
             }
         }
     }

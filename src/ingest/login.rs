@@ -150,7 +150,7 @@ pub(super) fn ways(config: &NatsConfig) -> String {
     .flatten()
     .collect();
     match ways.as_slice() {
-        [] => "It asks who this is, and nothing says so: set a user in nats.url, or nats.credentials_file, \
+        [] => "It requires a login, and none is set: set a user in nats.url, or nats.credentials_file, \
             nats.token_file, nats.nkey_file or nats.client_cert"
             .to_owned(),
         ways => format!("Check {}", ways.join(" and ")),

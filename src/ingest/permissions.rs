@@ -225,10 +225,10 @@ fn explained(probe: &Probe, config: &NatsConfig) -> String {
             "NATS does not let this user receive answers on {inbox_prefix}.>: set nats.inbox_prefix to the one that this user has"
         ),
         Probe::Subscribe(subject) => format!(
-            "NATS does not allow this user to subscribe to {subject}: see what it is granted, or use another ({way})"
+            "NATS does not allow this user to subscribe to {subject}: grant it, or use another user ({way})"
         ),
         Probe::Publish(subject) => format!(
-            "NATS does not allow this user to publish to {subject}: see what it is granted, or use another ({way})"
+            "NATS does not allow this user to publish to {subject}: grant it, or use another user ({way})"
         ),
     }
 }

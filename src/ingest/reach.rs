@@ -62,7 +62,7 @@ const CAUSES: [(&str, &str); 13] = [
     ("timed out", "timed out"),
 ];
 
-const NOT_NATS: &str = "not a NATS server: what it says is another protocol";
+const NOT_NATS: &str = "not a NATS server: it speaks another protocol";
 
 /// `host:port` of a server. It names no user.
 pub(super) fn place(server: &ServerAddr) -> String {
@@ -172,11 +172,11 @@ async fn look(server: &ServerAddr, shows_certificate: bool) -> Option<String> {
              none is set"
         }
         Greeting::Tls => {
-            "it wants TLS before it says a word, which Herald does not do: turn handshake_first off there"
+            "it requires TLS before its greeting, which Herald does not support: turn handshake_first off there"
         }
         Greeting::Other => NOT_NATS,
         Greeting::Silent => {
-            "timed out: it takes connections, but does not greet as a NATS server does"
+            "timed out: it accepts connections, but sends no greeting as a NATS server does"
         }
     };
     Some(cause.to_owned())

@@ -193,10 +193,10 @@ impl Unroutable {
                 Err(error) => {
                     rest = rest.min(REST_FAILED);
                     if std::mem::replace(&mut failing, true) {
-                        debug!(%error, "subjects not looked at");
+                        debug!(%error, "subjects not listed");
                     } else {
                         let stream = self.events.stream();
-                        warn!(stream, %error, "subjects not looked at, events that no room can take are not seen");
+                        warn!(stream, %error, "subjects not listed, events that no room can take are not found");
                     }
                 }
             }

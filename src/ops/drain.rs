@@ -52,7 +52,7 @@ pub(super) async fn catch_up(rooms: &Rooms, doorway: &Doorway) {
         rooms.context().metrics.closed_behind(sockets as u64);
         warn!(
             sockets,
-            "draining without what was stored last, nats does not answer"
+            "draining without the last stored events, nats does not answer"
         );
     }
 }

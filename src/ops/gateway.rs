@@ -67,7 +67,7 @@ pub enum ServeError {
     #[error("{}", .0.join("\n"))]
     Denied(Vec<String>),
     /// A task without which nothing works ended by itself, which it never should.
-    #[error("a part of the gateway has failed, the log says how: start the gateway again")]
+    #[error("a part of the gateway has failed, see the log: start the gateway again")]
     Failed,
     /// The NATS client ended by itself, which it never should.
     #[error("the NATS client has failed and will not reconnect: start the gateway again")]
@@ -555,7 +555,7 @@ async fn hear_notices(rooms: Rooms) {
     use futures_util::StreamExt;
     let (link, names) = (&rooms.context().link, &rooms.context().names);
     let Some(mut heard) = notices::listen(link.client(), names).await else {
-        error!("notices of other gateways are not heard");
+        error!("notices of other gateways not subscribed to");
         return;
     };
     while let Some(message) = heard.next().await {
@@ -592,7 +592,10 @@ async fn elections(leader: Leader, rooms: Rooms) {
     let context = rooms.context();
     let subject = context.names.elected(leader.stream());
     let Ok(mut elections) = context.link.client().subscribe(subject.clone()).await else {
-        error!(stream = leader.stream(), "leader elections are not heard");
+        error!(
+            stream = leader.stream(),
+            "leader elections not subscribed to"
+        );
         return;
     };
     while let Some(advisory) = elections.next().await {

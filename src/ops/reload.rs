@@ -85,8 +85,8 @@ fn half_written(in_force: &[NamedFile], files: &[NamedFile]) -> Vec<String> {
     let suspect = whole.filter_map(|before| {
         match files.iter().find(|file| file.setting == before.setting) {
             Some(file) if file.is_blank => Some(format!(
-                "{file} is empty and was not, as one that is half written: send HUP again when it is whole (a comment \
-                 makes it deliberate)"
+                "{file} is empty now, and may be half written: send HUP again when it is complete (if it is \
+                    meant to be empty, put a comment into it)"
             )),
             // It was found where it is looked for without being named, and perhaps is just being replaced.
             None if before.setting == FILE => Some(format!(

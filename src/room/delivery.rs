@@ -116,7 +116,8 @@ impl Room {
             workspace = %self.workspace,
             created = %stream.created,
             last_sequence = stream.last_sequence,
-            "stream was made anew or restored, following it from its last message; events stored in it before may be missing"
+            "stream was re-created or restored, following it from its last message; events stored in it before \
+                may be missing"
         );
         self.members.forget_floors(Instant::now());
         // Theirs may be of the stream that is no more: what there is now will be delivered.

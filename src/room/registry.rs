@@ -206,7 +206,7 @@ impl Rooms {
 
     fn go_on(&self, room: Room) {
         let threads = room.threads();
-        debug!(workspace = %room.workspace, ?threads, "room goes on elsewhere");
+        debug!(workspace = %room.workspace, ?threads, "room moved to other threads");
         self.spawn(room.run(), threads);
     }
 

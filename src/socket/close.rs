@@ -310,19 +310,22 @@ mod tests {
         assert_eq!(code_label(4999), "other");
     }
 
-    /// The first cell has the codes, the last what the client does.
+    /// The first cell has the code, the next one each of its reasons, the last what the client does.
     #[test]
     fn the_docs_say_the_same() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+        let guide = std::fs::read_to_string(root.join("docs/troubleshooting.md")).unwrap();
         let metrics = std::fs::read_to_string(root.join("docs/observability.md")).unwrap();
         for reason in CloseReason::ALL {
             let code = close_code(reason.code()).unwrap();
             let number = code.label;
-            let row = readme.lines().find(|line| {
-                line.starts_with('|') && line.split('|').nth(1).unwrap().contains(number)
+            let row = guide.lines().find(|line| {
+                let is_of = |cell: &str| cell.contains(number);
+                line.starts_with('|')
+                    && line.split('|').nth(1).is_some_and(is_of)
+                    && line.contains(reason.text())
             });
-            let row = row.unwrap_or_else(|| panic!("README.md has no row for {number}"));
+            let row = row.unwrap_or_else(|| panic!("troubleshooting.md has no row for {reason:?}"));
             let client = row.split('|').rev().nth(1).unwrap().trim();
             let says = match code.client {
                 Advice::Stop => client.starts_with("stop"),
@@ -330,7 +333,7 @@ mod tests {
                 Advice::BackOff => client.starts_with("back off") || client.contains("jitter"),
                 Advice::Now => client.starts_with("reconnect"),
             };
-            assert!(says, "README.md, {number}: {client}");
+            assert!(says, "troubleshooting.md, {number}: {client}");
             assert!(metrics.contains(&format!("`{number}`")), "{number}");
         }
     }

@@ -370,7 +370,7 @@ impl Pump {
             if timeout(CATCH_UP, doorway.catch_up(&room)).await.is_err() {
                 doorway.metrics().closed_behind(1);
                 let (code, workspace) = (reason.code(), room.workspace());
-                warn!(code, %workspace, "socket closed without what was stored last, nats does not answer");
+                warn!(code, %workspace, "socket closed without the last stored events, nats does not answer");
             }
             reason
         })

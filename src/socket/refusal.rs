@@ -88,7 +88,7 @@ impl Refusal {
         status: StatusCode::SERVICE_UNAVAILABLE,
         reason: "sessions_full",
         text: Cow::Borrowed(
-            "the store of sessions is full: only users who were here of late can connect\n",
+            "the store of sessions is full: only users who connected recently can connect\n",
         ),
         retry_after: Some(RETRY_AFTER_FULL),
     });

@@ -316,7 +316,7 @@ impl Transport {
         };
         match timeout(LINGER, ending).await {
             Ok(Ok(())) | Err(_) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "peer did not end in good order"),
+            Ok(Err(error)) => tracing::debug!(%error, "peer did not close in good order"),
         }
     }
 }

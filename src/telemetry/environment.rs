@@ -123,7 +123,7 @@ impl Variables {
     /// Notes that the value of `name` is wrong, and what holds instead. The value is not quoted.
     fn wrong(&mut self, name: &str, what: &str, instead: &str) {
         self.warnings
-            .push(format!("{name} {what}; {instead} holds instead"));
+            .push(format!("{name} {what}; {instead} is used instead"));
     }
 
     /// Only `true`, in any case, is true.

@@ -100,7 +100,7 @@ async fn flap<T>(gateways: &[Gateway], last: impl AsyncFnOnce(&Gateway) -> T) ->
     let last = last(&gateways[FLAP % gateways.len()]).await;
     assert_eq!(standing.closed().await, 4009);
     // Each hears of it from the others.
-    let blocked = "connections of a user replace each other, newcomers are refused";
+    let blocked = "connections of a user replace each other, new ones are refused";
     for gateway in gateways {
         let knows = eventually(PATIENCE, async || gateway.log_line(blocked).is_some());
         assert!(knows.await);

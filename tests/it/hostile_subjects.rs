@@ -1,5 +1,5 @@
 //! A publisher chooses its subject, and nats-server lets almost any bytes through. Verifies that none
-//! of them reaches another workspace, another subscription or the connection: promises 1, 2 and 7.
+//! of them reaches another workspace, another subscription or the connection.
 
 use std::collections::BTreeSet;
 

@@ -187,7 +187,7 @@ async fn each_issuer_has_users_and_claims_of_its_own() {
 #[tokio::test]
 async fn a_token_passes_by_the_entry_of_its_issuer_or_not_at_all_and_the_log_says_why() {
     let scene = Scene::new().await;
-    let alg = "its algorithm is not one of the key's";
+    let alg = "its algorithm does not fit the key";
     let of = |with: Value| by_provider(&with);
     // The entry that refuses it, by its index, and what the log says.
     for (token, workspace, told) in [

@@ -160,7 +160,7 @@ async fn a_room_goes_to_other_threads_and_back_between_two_events() {
             let output = gateway.output();
             let mut moves = output
                 .lines()
-                .filter(|line| line.contains("room goes on elsewhere"));
+                .filter(|line| line.contains("room moved to other threads"));
             moves.any(|line| line.contains(to))
         });
         assert!(has_moved.await, "{to}");

@@ -57,6 +57,7 @@ mod open_files;
 mod order;
 mod overload;
 mod permissions;
+mod plain_english;
 mod prefix;
 mod publishing;
 mod recipes;

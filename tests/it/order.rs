@@ -1,5 +1,5 @@
 //! Promise 2 through faults of the connection: exactly once and in stream order, also while
-//! nats-server is restarted; and promise 5: nobody waits for a client that has stopped.
+//! nats-server is restarted; and nobody waits for a client that has stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};

@@ -64,7 +64,7 @@ async fn what_another_stream_takes_is_published_with_a_warning() {
     let output = run(&Gateway::builder(&nats), &["custom.x"]).await.ok();
     assert_eq!(output.stdout, "OTHER 1\n");
     assert!(
-        output.stderr.contains("the stream OTHER takes") && output.stderr.contains("be EVENTS"),
+        output.stderr.contains("the stream OTHER stores") && output.stderr.contains("be EVENTS"),
         "{output:?}"
     );
 }
@@ -93,7 +93,7 @@ async fn an_account_that_imports_its_subject_publishes_to_a_stream_of_another_na
     assert!(
         output
             .stderr
-            .contains("warning: the stream blue-EVENTS takes"),
+            .contains("warning: the stream blue-EVENTS stores"),
         "{output:?}"
     );
 }

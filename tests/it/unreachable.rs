@@ -117,7 +117,7 @@ async fn what_is_no_nats_server_is_told_as_such() {
     // The kernel takes connections for it, and nobody speaks.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = silent.local_addr().unwrap().to_string();
-    waited_for(&at(&place), &[&place, "timed out", "does not greet"]).await;
+    waited_for(&at(&place), &[&place, "timed out", "no greeting"]).await;
 
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = other.local_addr().unwrap().to_string();

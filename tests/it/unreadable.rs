@@ -1,5 +1,5 @@
 //! A stream that is there no more, or that cannot be read, while a gateway serves: it is noticed and said,
-//! nobody joins, and what Herald closes meanwhile is counted (promise 2).
+//! nobody joins, and what Herald closes meanwhile is counted.
 
 use std::time::Duration;
 
@@ -190,12 +190,12 @@ async fn a_close_while_nats_is_silent_is_counted_and_logged() {
         assert!(line.contains("\"WARN\""), "{line}");
         line
     };
-    let line = told("socket closed without what was stored last, nats does not answer");
+    let line = told("socket closed without the last stored events, nats does not answer");
     assert!(line.contains("4003") && line.contains("acme"), "{line}");
     gateway.terminate();
     assert_eq!(bob.closed().await.0, 1012);
     assert_eq!(cyd.closed().await.0, 1012);
-    let line = told("draining without what was stored last, nats does not answer");
+    let line = told("draining without the last stored events, nats does not answer");
     assert!(line.contains("\"sockets\":2"), "{line}");
     tokio::time::timeout(Duration::from_secs(40), gateway.ended())
         .await

@@ -311,8 +311,7 @@ async fn on_a_server_of_the_domain_permissions_are_those_without_it() {
             .set("nats.url", nats.url_for(user, "p"))
             .set("nats.domain", "hub")
     };
-    let denied =
-        "publish to $JS.API.STREAM.INFO.EVENTS: see what it is granted, or use another (nats.url)";
+    let denied = "publish to $JS.API.STREAM.INFO.EVENTS: grant it, or use another user (nats.url)";
     let output = run(&of("leaf"), &["check", "--nats"]).await;
     assert_eq!(output.code, Some(1), "{output:?}");
     assert!(output.stderr.contains(denied), "{output:?}");

@@ -32,7 +32,7 @@ fn check_strict(with: &Value) -> Result<Identity, AuthError> {
 fn wrong_claims_are_invalid() {
     const NO_DATE: &str = "its exp is not a date, which is a number of seconds since 1970";
     const REPLACED: &str = "its claim with the user has half of a surrogate pair or U+FFFD: \
-                            two users could have one such name";
+                            two users could then have the same name";
     const NO_USER: &str = "it has no claim with the user (user_claim, by default sub)";
     const NO_NAME: &str = "its claim with the user is neither text nor an integer of 64 bits";
     const NOT_YET: &str = "it is not yet valid";

@@ -167,9 +167,9 @@ fn a_claim_that_is_not_used_is_not_judged() {
     // A used one is judged: two names must not become one.
     const USER: &str = "its claim with the user is neither text nor an integer of 64 bits";
     const REPLACED: &str = "its claim with the user has half of a surrogate pair or U+FFFD: \
-                            two users could have one such name";
+                            two users could then have the same name";
     const ISSUER: &str = "its iss has half of a surrogate pair or U+FFFD: \
-                          two issuers could have one such name";
+                          two issuers could then have the same name";
     for (claims, expected) in [
         (r#""sub":"ann\ud83d""#, REPLACED),
         (r#""sub":"ann\ud83e""#, REPLACED),
@@ -214,7 +214,7 @@ fn alg_none_never_passes() {
                 let error = refusal(&config, &format!("{header}.{payload}.{signature}"));
                 assert_eq!(
                     error,
-                    AuthError::Invalid("its algorithm is not one of the key's")
+                    AuthError::Invalid("its algorithm does not fit the key")
                 );
             }
         }
@@ -242,7 +242,7 @@ fn a_changed_or_foreign_signature_is_invalid() {
         let error = refusal(&hmac_config(), &token);
         assert_eq!(
             error,
-            AuthError::Invalid("its signature is not the key's"),
+            AuthError::Invalid("its signature does not match the key"),
             "{token}"
         );
     }
@@ -278,7 +278,7 @@ fn a_long_token_is_judged_and_a_too_long_one_refused() {
             &hmac_config(),
             &format!("{}AAAA", eight.split_at(eight.len() - 4).0)
         ),
-        AuthError::Invalid("its signature is not the key's")
+        AuthError::Invalid("its signature does not match the key")
     );
     let longest = padded(TOKEN_BYTES_MAX, NOW + 60);
     assert!(verifier.verify(&longest, now()).is_ok());

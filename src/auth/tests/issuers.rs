@@ -41,7 +41,7 @@ fn refused(config: &AuthConfig, token: &str) -> &'static str {
 
 #[test]
 fn a_token_is_checked_by_the_entry_that_its_iss_names() {
-    const SIGNATURE: &str = "its signature is not the key's";
+    const SIGNATURE: &str = "its signature does not match the key";
     let closed = entries(vec![entry(Some(A), "a"), entry(Some(B), "b")]);
     let open = entries(vec![
         entry(Some(A), "a"),
@@ -173,7 +173,7 @@ fn an_entry_has_rules_of_its_own() {
     };
     assert_eq!(
         refused(&config, &by_b(Algorithm::HS256)),
-        "its algorithm is not one of the key's"
+        "its algorithm does not fit the key"
     );
     for algorithm in [Algorithm::HS384, Algorithm::HS512] {
         let identity = verifier(&config).verify(&by_b(algorithm), now()).unwrap();
@@ -292,8 +292,8 @@ fn algorithms_are_those_that_the_key_can_have() {
             &["RS256"],
             "holds no key for any of the algorithms [RS256]",
         ),
-        (secret(), &["none"], "`none` is not taken"),
-        (secret(), &["hs256"], "`hs256` is not taken"),
+        (secret(), &["none"], "`none` is not supported"),
+        (secret(), &["hs256"], "`hs256` is not supported"),
     ] {
         let error = with(source, names).unwrap_err();
         assert!(error.starts_with("auth.issuers[1]."), "{error}");

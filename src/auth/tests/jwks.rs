@@ -82,8 +82,8 @@ impl SetFile {
 }
 
 const UNKNOWN: AuthError = AuthError::Invalid("no key has its key id");
-const WRONG_ALGORITHM: AuthError = AuthError::Invalid("its algorithm is not one of the key's");
-const BAD_SIGNATURE: AuthError = AuthError::Invalid("its signature is not the key's");
+const WRONG_ALGORITHM: AuthError = AuthError::Invalid("its algorithm does not fit the key");
+const BAD_SIGNATURE: AuthError = AuthError::Invalid("its signature does not match the key");
 const ALL: [(&str, Algorithm); 6] = [
     ("rsa", Algorithm::RS256),
     ("rsa", Algorithm::RS384),

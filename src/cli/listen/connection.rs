@@ -195,8 +195,8 @@ fn taken(expires_at: u64) -> String {
         .ok()
         .and_then(DateTime::from_timestamp_millis);
     match until {
-        Some(until) => format!("the gateway takes it until {}", until.format("%FT%TZ")),
-        None => "the gateway takes it".to_owned(),
+        Some(until) => format!("the gateway accepts it until {}", until.format("%FT%TZ")),
+        None => "the gateway accepts it".to_owned(),
     }
 }
 

@@ -38,10 +38,10 @@ const RENEWAL: Duration = Duration::from_secs(12);
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Address of the gateway: ws://host:8080/ or wss://host/. May hold the query parameters
-    /// `token` and `workspaceSlug`, which then count.
+    /// `token` and `workspaceSlug`, which are then used.
     #[arg(long, value_name = "URL")]
     url: Secret,
-    /// The token. From the environment it stands in no list of processes.
+    /// The token. In the environment it does not show in the list of processes.
     #[arg(
         long,
         env = "HERALD_TOKEN",

@@ -69,7 +69,7 @@ impl<'a> Renewal<'a> {
         match token {
             Ok(token) => Ok(self.tokens.replace(token).to_owned()),
             Err(why) => Err(format!(
-                "the token is not renewed: {why}; asked again in {} s",
+                "the token was not renewed: {why}; next attempt in {} s",
                 self.every.as_secs()
             )),
         }
@@ -79,9 +79,7 @@ impl<'a> Renewal<'a> {
 /// Whether a token is worth sending instead of the `known` one. A bad one would end the connection.
 fn judge(known: Option<&str>, token: &str, now: SystemTime) -> Result<(), String> {
     let Some(new) = expiry(token) else {
-        return Err(
-            "the token command printed a token that names no time at which it expires".to_owned(),
-        );
+        return Err("the token command printed a token without an expiry time".to_owned());
     };
     if known == Some(token) {
         return Err("the token command printed the same token".to_owned());
@@ -153,7 +151,7 @@ mod tests {
             (token("2000.0"), Some("expires no later")),
             (token("1500"), Some("expires no later")),
             (token("999"), Some("has expired")),
-            ("opaque".to_owned(), Some("names no time")),
+            ("opaque".to_owned(), Some("without an expiry time")),
         ] {
             let judged = judge(Some(&known), &new, now);
             assert_eq!(judged.is_ok(), why.is_none(), "{new}: {judged:?}");

@@ -24,7 +24,7 @@ pub(in crate::cli) struct Target {
 
 /// The address cannot be connected to. The text holds no part of it, since it may hold a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the address must be an address such as ws://127.0.0.1:8080/ or wss://ws.example.com/")]
+#[error("the address must be a URL such as ws://127.0.0.1:8080/ or wss://ws.example.com/")]
 pub(in crate::cli) struct TargetError;
 
 impl Target {

@@ -395,7 +395,7 @@ async fn control_messages_are_used_and_not_printed() {
     );
     let said = run.status.join("\n");
     assert!(
-        said.contains("takes it until 2027-01-15T08:00:00Z"),
+        said.contains("accepts it until 2027-01-15T08:00:00Z"),
         "{said}"
     );
 }
@@ -455,9 +455,9 @@ async fn a_token_is_renewed_on_the_open_connection_before_it_expires() {
 async fn a_command_that_gives_no_better_token_leaves_the_connection_alone() {
     for (command, why) in [
         ("exit 3".to_owned(), "exit status: 3"),
-        ("echo".to_owned(), "printed none"),
-        ("echo '  '".to_owned(), "printed none"),
-        ("echo opaque".to_owned(), "names no time"),
+        ("echo".to_owned(), "printed no token"),
+        ("echo '  '".to_owned(), "printed no token"),
+        ("echo opaque".to_owned(), "without an expiry time"),
         (format!("echo {}", expiring(3)), "the same token"),
         (format!("echo {}", expiring(0)), "has expired"),
         (format!("echo {}", expiring(1)), "expires no later"),
@@ -469,7 +469,7 @@ async fn a_command_that_gives_no_better_token_leaves_the_connection_alone() {
         let is_told =
             said.contains(why) || said.contains("expires no later") || said.contains("has expired");
         assert!(is_told, "{command}: {said}");
-        assert!(said.contains("asked again in"), "{command}: {said}");
+        assert!(said.contains("next attempt in"), "{command}: {said}");
     }
 }
 

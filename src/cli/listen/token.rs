@@ -114,7 +114,7 @@ pub(in crate::cli) async fn run_with(
             Err("the token command printed more than a token, which is one word".to_owned())
         }
         Ok(text) if !text.trim().is_empty() => Ok(Secret::from(text.trim())),
-        _ => Err("the token command printed none".to_owned()),
+        _ => Err("the token command printed no token".to_owned()),
     }
 }
 
@@ -148,11 +148,11 @@ mod tests {
     async fn a_command_that_gives_no_token_is_told_without_its_output() {
         for (command, expected) in [
             ("echo secret; exit 3", "exit status: 3"),
-            ("true", "printed none"),
-            ("echo", "printed none"),
+            ("true", "printed no token"),
+            ("echo", "printed no token"),
             ("echo secret of two", "printed more than a token"),
             ("echo warning; echo secret", "printed more than a token"),
-            ("printf '\\377'", "printed none"),
+            ("printf '\\377'", "printed no token"),
             ("no-such-program-here 2>/dev/null", "exit status: 127"),
         ] {
             let error = from_command(command).current().await.unwrap_err();

@@ -51,7 +51,7 @@ pub(super) async fn at_each(
                 Ok(Ok(setup)) => reloader.apply(setup),
                 Ok(Err(problems)) => reloader.refuse(&problems),
                 Err(_) => reloader.refuse(&[format!(
-                    "the files cannot be read within {PATIENCE:?}: is one of them on a disk that is gone?"
+                    "the files cannot be read within {PATIENCE:?}: is one of them on a disk that does not answer?"
                 )]),
             }
         }

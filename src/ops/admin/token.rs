@@ -113,7 +113,7 @@ pub(super) async fn guard(State(live): State<Live>, request: Request, next: Next
         Some(_) => (
             StatusCode::UNAUTHORIZED,
             [(header::WWW_AUTHENTICATE, "Bearer realm=\"herald admin\"")],
-            "the token of server.admin_token_file is wanted: Authorization: Bearer <token>\n",
+            "this needs the token of server.admin_token_file: Authorization: Bearer <token>\n",
         )
             .into_response(),
         None => (

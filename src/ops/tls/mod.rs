@@ -42,7 +42,7 @@ pub enum TlsError {
     #[error("{0} is damaged: a PEM block in it is cut off or not base64")]
     Damaged(TlsFile),
     /// The key needs a password, which nobody could type.
-    #[error("{0} is encrypted: `openssl pkey -in FILE` takes the password off")]
+    #[error("{0} is encrypted: `openssl pkey -in FILE` removes the password")]
     Encrypted(TlsFile),
     /// The certificate is another key's.
     #[error("{cert} and {key} do not belong together: the certificate is not of this key")]
@@ -218,7 +218,7 @@ async fn watch_every(
                 let Some(tls) = current() else { return };
                 // Files block, and a new pair is checked with public-key arithmetic.
                 if tokio::task::spawn_blocking(move || tls.look_and_log()).await.is_err() {
-                    tracing::warn!("look at the certificate files did not end");
+                    tracing::warn!("check of the certificate files did not end");
                 }
             } => {}
         }

@@ -71,7 +71,7 @@ impl Damper {
         let workspace = who.0.clone();
         let now = Instant::now();
         if self.lock().flaps.replaced(who, session, by, now) {
-            debug!(%workspace, "connections of a user replace each other, newcomers are refused");
+            debug!(%workspace, "connections of a user replace each other, new ones are refused");
         }
     }
 
@@ -173,7 +173,7 @@ async fn answer(rooms: Rooms, who: Who) {
         return;
     };
     let is_alive = matches!(timeout_at(until, pong).await, Ok(Ok(())));
-    debug!(%workspace, is_alive, "a standing socket was pinged for a newcomer");
+    debug!(%workspace, is_alive, "existing socket pinged for a new one");
     damper.tell(&who, Notice::Probed(is_alive));
 }
 

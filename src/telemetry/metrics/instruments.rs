@@ -99,7 +99,7 @@ impl Metrics {
             token_checks: counter(
                 "herald.token.checks",
                 "{check}",
-                "Tokens looked at, by use and result",
+                "Tokens checked, by use and result",
             ),
             received_live: of("live"),
             received_repair: of("repair"),

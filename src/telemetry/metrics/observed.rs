@@ -81,13 +81,13 @@ impl Metrics {
             (
                 "herald.workspace.events",
                 "{event}",
-                "Events of the busiest workspaces",
+                "Events of the workspaces with the most events",
                 |counts| counts.events,
             ),
             (
                 "herald.workspace.deliveries",
                 "{notification}",
-                "Notifications queued in the busiest workspaces",
+                "Notifications queued in the workspaces with the most events",
                 |counts| counts.deliveries,
             ),
         ];
@@ -167,7 +167,7 @@ impl Metrics {
         let _instrument = self
             .meter
             .u64_observable_gauge("herald.stream.readable")
-            .with_description("Whether the last look at a stream got an answer: 1 or 0")
+            .with_description("Whether the last check of a stream got an answer: 1 or 0")
             .with_callback(move |observer| {
                 for (stream, way, works) in readable.all() {
                     let labels = [

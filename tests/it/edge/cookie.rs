@@ -170,7 +170,7 @@ fn a_cookie_that_any_page_could_use_is_a_configuration_error() {
             cookie
                 .clone()
                 .set("server.allowed_origins", "https://a.example, null"),
-            "auth.cookie cannot stand beside `null`",
+            "auth.cookie cannot be used with `null`",
         ),
         (
             cookie

@@ -92,7 +92,7 @@ impl Scene {
 
     /// Waits until the room has met `count` other streams. The events that it may notice by may be missing.
     async fn noticed(&self, count: u32) {
-        let line = "stream was made anew or restored, following it from its last message; events stored in it before may be missing";
+        let line = "stream was re-created or restored, following it from its last message; events stored in it before may be missing";
         let noticed = eventually(PATIENCE, async || {
             self.publish(&["missing"]).await;
             let label = "reason=\"anew\"";

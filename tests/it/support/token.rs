@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// The tests' HMAC secret.
 pub(crate) const SECRET: &str = "a secret of the tests that is long enough";
 
-/// A token's part that must not show, by length: promise 6 of the design.
+/// A token's part that must not show, by length.
 const PART: usize = 12;
 
 /// Every token that was made here, to be searched for.
