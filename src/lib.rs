@@ -13,7 +13,8 @@
 //! 6. [`socket`]: the handshake, the session machine, the pump that owns the connection.
 //!
 //! Beside the flow: `admission` (who may come in, how many and how fast), [`auth`] (tokens),
-//! [`json`] (how it is read), [`migrate`] (JetStream objects), [`telemetry`], [`ops`] (the running process) and [`cli`].
+//! [`json`] (how it is read), `schema` (the contract, for programs), [`migrate`] (JetStream objects), [`telemetry`],
+//! [`ops`] (the running process) and [`cli`].
 
 mod admission;
 pub mod auth;
@@ -29,5 +30,6 @@ pub mod migrate;
 pub mod ops;
 pub mod projection;
 pub mod room;
+mod schema;
 pub mod socket;
 pub mod telemetry;

@@ -18,6 +18,7 @@ mod nats;
 mod output;
 mod publish;
 mod replay;
+mod schema;
 mod serve;
 mod signals;
 mod token;
@@ -63,6 +64,8 @@ enum Command {
     DeadLetters(dead_letters::Args),
     /// Ask a gateway on this host whether it lives or, with --ready, is ready.
     Health(health::Args),
+    /// Print the contract: an AsyncAPI document, or the JSON Schema of one message.
+    Schema(schema::Args),
     /// Measure a gateway of yours: open sockets, publish events, and say how late they came.
     Bench(bench::Args),
     /// Start a local NATS and a gateway for development.
@@ -168,6 +171,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
             let config = read(args.tables())?;
             bench::run(args, config).await
         }
+        Command::Schema(args) => schema::run(&args),
         Command::Health(args) => health::run(args, path().as_deref()).await,
     }
 }

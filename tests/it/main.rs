@@ -63,6 +63,7 @@ mod publishing;
 mod recipes;
 mod reload;
 mod rules_guide;
+mod schemas;
 mod sdk;
 mod sdks;
 mod signals;

@@ -45,7 +45,7 @@ for (const [format, end] of [
 execFileSync(process.execPath, ['node_modules/typescript/bin/tsc'], { stdio: 'inherit' });
 // What no application names.
 for (const name of ['machine', 'store', 'tabs', 'token']) rmSync(`dist/${name}.d.ts`);
-for (const name of ['index', 'react', 'client', 'types']) {
+for (const name of ['index', 'react', 'client', 'types', 'wire']) {
   // The same types, for those who `require`.
   const text = readFileSync(`dist/${name}.d.ts`, 'utf8');
   writeFileSync(`dist/${name}.d.cts`, text.replace(/(from '\.\/\w+)\.js'/g, "$1.cjs'"));

@@ -1,2 +1,11 @@
 export { HeraldClient } from './client.js';
-export type { Events, Gap, Notification, Options, Snapshot, Status } from './types.js';
+export type {
+  ClientMessage,
+  ControlMessage,
+  Events,
+  Gap,
+  Notification,
+  Options,
+  Snapshot,
+  Status,
+} from './types.js';

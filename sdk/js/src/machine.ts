@@ -4,7 +4,7 @@
 // goes forward, and waits are measured by it; `wall` is the time of day, which sleeps and people move.
 
 import codes from './close-codes.json';
-import type { Status } from './types.js';
+import type { ClientMessage, ControlMessage, Status } from './types.js';
 import { claims, parse, redact } from './token.js';
 
 export interface Now {
@@ -244,7 +244,7 @@ export function machine(tokenTimeout: number, random: () => number): Machine {
     fresh = next;
     freshAt = now.at;
     renewAt = Infinity;
-    act({ do: 'send', text: JSON.stringify({ type: 'token', token: next }) });
+    act({ do: 'send', text: JSON.stringify({ type: 'token', token: next } satisfies ClientMessage) });
     if (!control) renewed(0);
   };
 
@@ -273,7 +273,7 @@ export function machine(tokenTimeout: number, random: () => number): Machine {
     doubted = false;
     if (asked) answerUntil = now.at + ANSWER;
     if (!text.startsWith('{"herald":')) return act({ do: 'notification', text });
-    const message = parse(text) || {};
+    const message: ControlMessage | { herald?: undefined } = parse(text) || {};
     if (message.herald === 'hello' && phase === 'connecting') {
       control = true;
       every = Math.min(Math.max(message.heartbeat || HEARTBEAT, 100), 120_000);

@@ -1,20 +1,8 @@
-// What an application sees. The wire's own types stand here by hand until they are made from `api/`.
+// What an application sees. What goes over the wire is made from the gateway's schemas.
 
-/** A notification, as the contract has it. */
-export interface Notification {
-  /** Unique, and the same on every gateway. */
-  id: string;
-  title: string;
-  message: string;
-  /** The severity; gateways with `projection.type = "event"` write the event's name. */
-  type: 'info' | 'success' | 'warning' | 'error' | 'alert' | (string & {});
-  read: boolean;
-  /** When its event was stored. */
-  timestamp?: string;
-  // The contract's own type.
-  // eslint-disable-next-line @typescript-eslint/no-explicit-any
-  metadata?: any;
-}
+import type { Notification } from './wire.js';
+
+export type * from './wire.js';
 
 /** How the connection stands. */
 export interface Status {

@@ -1,6 +1,7 @@
-//! What the admin listener serves beside health: `/metrics` and the log level. What changes something
-//! needs the [`token`].
+//! What the admin listener serves beside health: `/metrics`, the log level and the contract as schemas.
+//! What changes something needs the [`token`].
 
+mod schemas;
 mod token;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub(super) fn router(telemetry: &Telemetry, live: &Live, more: Router) -> Router
         .route("/log-level", level)
         .layer(DefaultBodyLimit::max(FILTER_BYTES_MAX))
         .with_state(telemetry.level().clone())
+        .merge(schemas::router())
         .merge(more)
         .layer(from_fn_with_state(live.clone(), token::guard))
 }

@@ -4,14 +4,14 @@ use async_nats::HeaderMap;
 use serde_json::{Value, json};
 
 /// Largest payload of an event, largest notification (the contract's 64 KiB).
-pub(super) const LARGEST: usize = 64 * 1024;
+pub(crate) const LARGEST: usize = 64 * 1024;
 /// The stream's `max_msg_size`, headers included.
-pub(super) const STREAM_LARGEST: usize = 128 * 1024;
+pub(crate) const STREAM_LARGEST: usize = 128 * 1024;
 /// The server takes no longer headers.
 const HEADERS_LARGEST: usize = 65_535;
 
 /// Rules whose templates fail on some events only.
-pub(super) const RULES: &str = r#"
+pub(crate) const RULES: &str = r#"
 [[rule]]
 match = "custom.divide"
 title = "{{ 100 // count }}"
@@ -34,11 +34,11 @@ fields = ["level"]
 "#;
 
 /// One event. `reason` is that of its dead letter; `None`: it is good.
-pub(super) struct Case {
-    pub(super) subject: String,
-    headers: Vec<(&'static str, String)>,
-    pub(super) payload: Vec<u8>,
-    pub(super) reason: Option<&'static str>,
+pub(crate) struct Case {
+    pub(crate) subject: String,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) reason: Option<&'static str>,
 }
 
 fn case(subject: &str, payload: impl Into<Vec<u8>>, reason: &'static str) -> Case {
@@ -66,7 +66,7 @@ impl Case {
         self
     }
 
-    pub(super) fn header_map(&self) -> HeaderMap {
+    pub(crate) fn header_map(&self) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in &self.headers {
             map.append(*name, value.as_str());
@@ -74,7 +74,7 @@ impl Case {
         map
     }
 
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let head: String = String::from_utf8_lossy(&self.payload)
             .chars()
             .take(60)
@@ -84,7 +84,7 @@ impl Case {
 }
 
 /// A payload of exactly `length` bytes, most of which no rule lets out.
-pub(super) fn payload_of(length: usize) -> Vec<u8> {
+pub(crate) fn payload_of(length: usize) -> Vec<u8> {
     let frame = json!({ "title": "large", "filler": "" }).to_string();
     let filler = "f".repeat(length - frame.len());
     json!({ "title": "large", "filler": filler })
@@ -288,7 +288,7 @@ fn cloud_events() -> Vec<Case> {
 }
 
 /// All of them.
-pub(super) fn all() -> Vec<Case> {
+pub(crate) fn all() -> Vec<Case> {
     [
         payloads(),
         fields(),

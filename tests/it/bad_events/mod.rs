@@ -1,7 +1,7 @@
 //! Promise 7: a bad event harms nothing, and is in DEAD once, with its reason, however many gateways
 //! read it. The good events around it arrive, in order.
 
-mod cases;
+pub(crate) mod cases;
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -98,7 +98,7 @@ fn the_types_say_what_a_message_has() {
     let folder = sdk_js();
     let tsc = folder.join("node_modules/typescript/bin/tsc");
     let right = "
-        import { HeraldClient, type Notification } from './index.js';
+        import { HeraldClient, type ClientMessage, type ControlMessage, type Notification } from './index.js';
         import { useNotifications } from './react.js';
         const client = new HeraldClient({ url: 'ws://x', workspace: 'acme', getToken: async () => 't' });
         client.on('notification', ({ id, title, metadata }) => [id.length, title.trim(), metadata.anything]);
@@ -107,7 +107,10 @@ fn the_types_say_what_a_message_has() {
         const one: Notification = client.getSnapshot().notifications[0]!;
         useNotifications('token', 'acme').notifications.map(({ id }) => id);
         useNotifications(null, undefined).connected;
-        export { one };";
+        const beat: ClientMessage = { type: 'heartbeat' };
+        const until = (told: ControlMessage) => (told.herald === 'heartbeat' ? 0 : told.expiresAt);
+        if (one.type === 'info' || one.type === 'record_created') one.timestamp?.trim();
+        export { beat, one, until };";
     let wrong = [
         "client.on('notification', ({ text }) => text);",
         "client.on('notification', ({ title }) => title.foo);",
@@ -117,6 +120,14 @@ fn the_types_say_what_a_message_has() {
         "new HeraldClient({ url: 'ws://x', getToken: () => 't' });",
         "useNotifications(7, 'acme');",
         "client._socket;",
+        "const read: Notification = { ...one, read: 'no' };",
+        "const short: Notification = { id: '1', title: 'a' };",
+        "const tick: ClientMessage = { type: 'heartbaet' };",
+        "const empty: ClientMessage = { type: 'token' };",
+        "const wordy: ClientMessage = { type: 'heartbeat', token: 't' };",
+        "const session = (told: ControlMessage) => told.session;",
+        "const later = (told: ControlMessage) => told.herald === 'later';",
+        "const at: ControlMessage = { herald: 'token', expiresAt: 'soon' };",
     ];
     let check = tempfile::Builder::new()
         .prefix("types-")
