@@ -1,12 +1,15 @@
 //! `herald migrate`: applies the migrations, or says how they stand.
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::CliError;
 use crate::config::Config;
 use crate::ingest::connect;
-use crate::migrate::{Difference, MigrateError, MigrationSet, Migrator, Report, Status};
+use crate::migrate::{
+    Difference, MigrateError, Migration, MigrationSet, Migrator, OperationKind, Report, State,
+    Status,
+};
 
 /// Arguments of `herald migrate`.
 #[derive(Debug, clap::Args)]
@@ -40,24 +43,8 @@ struct Done {
 /// What `herald migrate` would do.
 #[derive(Debug, Serialize)]
 struct Plan {
-    apply: Vec<PlannedMigration>,
+    apply: Vec<Migration>,
     reconcile: Vec<Difference>,
-}
-
-#[derive(Debug, Serialize)]
-struct PlannedMigration {
-    name: String,
-    description: String,
-    /// Whether older gateways refuse to start once it is applied.
-    breaks_older_gateways: bool,
-    operations: Vec<PlannedOperation>,
-}
-
-#[derive(Debug, Serialize)]
-struct PlannedOperation {
-    operation: &'static str,
-    stream: String,
-    config: Map<String, Value>,
 }
 
 pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
@@ -126,7 +113,12 @@ fn print_status(status: &Status) {
         println!(
             "{:width$}  {:<7}  {:<12}  {:.12}  {by:<7}  {at}",
             entry.name,
-            entry.state.as_str(),
+            match entry.state {
+                State::Applied => "applied",
+                State::Pending => "pending",
+                State::Changed => "changed",
+                State::Unknown => "unknown",
+            },
             if entry.breaks_older_gateways {
                 "yes"
             } else {
@@ -146,29 +138,9 @@ fn print_status(status: &Status) {
 fn plan(migrator: &Migrator<'_>, status: &Status) -> Plan {
     let pending: Vec<&str> = status.pending().collect();
     let migrations = migrator.migrations().iter();
-    let apply = migrations
-        .filter(|migration| pending.contains(&migration.name.as_str()))
-        .map(|migration| PlannedMigration {
-            name: migration.name.clone(),
-            description: migration.description.clone(),
-            breaks_older_gateways: migration.breaks_older_gateways,
-            operations: migration
-                .operations
-                .iter()
-                .map(|operation| PlannedOperation {
-                    operation: if operation.creates {
-                        "create"
-                    } else {
-                        "update"
-                    },
-                    stream: operation.stream.clone(),
-                    config: operation.config(),
-                })
-                .collect(),
-        })
-        .collect();
+    let is_pending = |migration: &&Migration| pending.contains(&migration.name.as_str());
     Plan {
-        apply,
+        apply: migrations.filter(is_pending).cloned().collect(),
         reconcile: status.differences.clone(),
     }
 }
@@ -185,11 +157,12 @@ fn print_plan(plan: &Plan) {
             migration.name, migration.description
         );
         for operation in &migration.operations {
+            let kind = match operation.kind {
+                OperationKind::Create => "create",
+                OperationKind::Update => "update",
+            };
             let config = Value::Object(operation.config.clone());
-            println!(
-                "  {} stream {}: {config}",
-                operation.operation, operation.stream
-            );
+            println!("  {kind} stream {}: {config}", operation.stream);
         }
     }
     for difference in &plan.reconcile {

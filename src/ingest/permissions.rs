@@ -83,22 +83,6 @@ pub async fn denied(
     name: &str,
     probes: Vec<Probe>,
 ) -> Result<Vec<String>, ProbeError> {
-    let denied = tried(config, name, probes).await?;
-    Ok(denied
-        .iter()
-        .map(|probe| explained(probe, config))
-        .collect())
-}
-
-/// The same, with what is denied in place of the sentences.
-///
-/// # Errors
-/// [`ProbeError`].
-pub async fn tried(
-    config: &NatsConfig,
-    name: &str,
-    probes: Vec<Probe>,
-) -> Result<Vec<Probe>, ProbeError> {
     let (happens, events) = event_channel();
     let names = config.names();
     let attempt = Attempt {
@@ -107,9 +91,11 @@ pub async fn tried(
         config,
         question: names.api("STREAM.INFO", names.events()),
     };
-    tokio::time::timeout(PATIENCE, attempt.try_all(probes))
+    let denied = tokio::time::timeout(PATIENCE, attempt.try_all(probes))
         .await
-        .unwrap_or_else(|_| Err(ProbeError::NoAnswer(format!(" within {PATIENCE:?}"))))
+        .unwrap_or_else(|_| Err(ProbeError::NoAnswer(format!(" within {PATIENCE:?}"))))?;
+    let denied = denied.iter().map(|probe| explained(probe, config));
+    Ok(denied.collect())
 }
 
 /// The connection of one attempt.

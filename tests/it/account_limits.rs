@@ -138,11 +138,11 @@ async fn what_an_account_takes_of_one_stream_is_said() {
     for (limits, words) in [
         (
             [40_000_000, 16_000_000, 16_000_000],
-            "Lower nats.max_bytes: the account takes at most 30000000 bytes",
+            "takes at most 30000000 bytes for one stream: lower nats.max_bytes,",
         ),
         (
             [0, 16_000_000, 16_000_000],
-            "nats.max_bytes = 0 is no limit, and the account requires one",
+            "nats.max_bytes to a number of bytes: 0 is no limit, and the account requires one",
         ),
     ] {
         let output = run(&with(&bare, limits), &["migrate"]).await;

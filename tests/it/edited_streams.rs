@@ -63,6 +63,10 @@ const EDITS: &[(&str, &str)] = &[
 /// What is said of them, with a word of what comes of it or what to do.
 const TOLD: &[(&str, &str)] = &[
     (
+        "KV_HERALD_MIGRATIONS: max_msgs is 1000, wanted no limit",
+        "takes no further migration",
+    ),
+    (
         "DEAD: duplicate_window is 1m, wanted 2m",
         "nats stream edit DEAD",
     ),
@@ -110,10 +114,6 @@ const TOLD: &[(&str, &str)] = &[
     (
         "SESSIONS: max_bytes is 50000000, wanted no limit",
         "nats.sessions_max_bytes",
-    ),
-    (
-        "KV_HERALD_MIGRATIONS: max_msgs is 1000, wanted no limit",
-        "takes no further migration",
     ),
 ];
 

@@ -34,13 +34,11 @@ async fn a_file_changed_after_it_was_applied_is_named() {
         panic!("{error:?}");
     };
     assert_eq!(name, "0002_sessions");
-    assert!(checksum.starts_with(applied));
-    assert!(ours.len() == 12 && applied.len() == 12 && ours != applied);
+    assert!(*applied == checksum && ours != applied);
     let text = error.to_string();
-    assert!(
-        text.contains(name) && text.contains(applied) && text.contains(ours),
-        "{text}"
-    );
+    for words in [name, applied, ours] {
+        assert!(text.contains(&format!("{words:.12}")), "{words}: {text}");
+    }
     // And nothing after it was applied.
     assert!(
         bucket(&client)
@@ -212,7 +210,7 @@ async fn a_stream_of_the_same_settings_is_taken_as_it_is() {
     let client = nats.connect().await;
     let config = config(&nats);
     let migrator = Migrator::new(&client, &config, &MigrationSet::embedded()).unwrap();
-    let mut wanted = migrator.migrations()[0].operations[0].config();
+    let mut wanted = migrator.migrations()[0].operations[0].config.clone();
     // A value of the settings may differ, as if a process had been cut short before they changed.
     wanted.insert("max_age".to_owned(), json!(7_200_000_000_000_u64));
     api(&client, "STREAM.CREATE.EVENTS", &json!(wanted)).await;
@@ -265,7 +263,7 @@ async fn an_account_without_jetstream_is_named() {
     let client = nats.connect().await;
     let error = migrate::status(&client, &config(&nats)).await.unwrap_err();
     assert!(
-        matches!(error, MigrateError::NoJetStreamForAccount),
+        matches!(&error, MigrateError::NoJetStream(text) if text.contains("for this NATS account")),
         "{error:?}"
     );
 }
@@ -325,7 +323,7 @@ async fn a_missing_permission_is_named_with_its_subject() {
             .await
             .unwrap_err();
         assert!(
-            matches!(&error, MigrateError::PublishDenied { subject: denied } if denied == subject),
+            matches!(&error, MigrateError::Denied(text) if text.contains(&format!("publish to {subject}:"))),
             "{error:?}"
         );
         assert!(!error.is_transient());

@@ -528,12 +528,8 @@ async fn differences_from_the_settings_are_reported_and_reconciled_by_the_comman
         expected,
         "and nothing else"
     );
-    assert!(
-        migrate::reconcile(&client, &changed)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    let migrator = Migrator::new(&client, &changed, &MigrationSet::embedded()).unwrap();
+    assert!(migrator.reconcile().await.unwrap().is_empty());
 }
 
 #[tokio::test]

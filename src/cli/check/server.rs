@@ -7,7 +7,7 @@ use super::super::nats::{Connection, VERSION_MIN, is_new_enough};
 use super::Finding;
 use crate::config::Config;
 use crate::ingest::permissions;
-use crate::migrate::{self, MigrateError, MigrationSet, Migrator, Status};
+use crate::migrate::{self, MigrateError, MigrationSet, Migrator, OperationKind, Status};
 
 const CONNECTION: &str = "nats connection";
 const PERMISSIONS: &str = "nats permissions";
@@ -38,8 +38,7 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     );
     match status {
         Ok(status) => findings.extend(migrations(&status, config.nats.migrate)),
-        Err(MigrateError::PublishDenied { .. } | MigrateError::SubscribeDenied { .. })
-            if already_told => {}
+        Err(MigrateError::Denied(_)) if already_told => {}
         Err(error) => findings.push(Finding::wrong(MIGRATIONS, &error)),
     }
     findings
@@ -78,7 +77,7 @@ fn streams_to_make(
         .iter()
         .filter(|migration| pending.contains(&migration.name.as_str()))
         .flat_map(|migration| &migration.operations)
-        .filter(|operation| operation.creates)
+        .filter(|operation| operation.kind == OperationKind::Create)
         .map(|operation| operation.stream.clone())
         .collect()
 }
