@@ -8,6 +8,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use serde_json::{Value, json};
 
 use super::Scene;
+use crate::migrations::edit;
 use crate::support::client::Client;
 use crate::support::clients::{CLIENTS, python};
 use crate::support::command::{Output, finish, herald};
@@ -306,6 +307,66 @@ async fn a_bad_events_span_has_an_error_and_where_its_dead_letter_stands() {
     assert_eq!(header("traceparent"), Some(context));
     assert_eq!(header("tracestate").as_deref(), Some("vendor=1"));
     assert_eq!(header("baggage").as_deref(), Some("tenant=t1"));
+}
+
+#[tokio::test]
+async fn the_span_of_a_dead_letter_says_where_it_was_sent_and_what_became_of_it() {
+    let Scene {
+        nats,
+        collector,
+        gateway,
+        publisher,
+        ann: _ann,
+    } = Scene::exporting("http/protobuf").await;
+    let _bob = Client::join(&gateway, "bob", "globex").await;
+    let bad = async |workspace: &str, outcome: &str| {
+        let subject = format!("{workspace}.custom.x");
+        let sequence = publisher.raw(&subject, HeaderMap::new(), "no json").await;
+        let letter = format!("dead.{workspace}.{sequence}");
+        let is_it = |seen: &Seen| seen.attribute("messaging.destination.name") == letter;
+        let publish = collector.span("publish", is_it).await;
+        let name = "publish dead.{workspace}.{sequence}";
+        assert_eq!(publish.span.name, name, "{outcome}");
+        assert_eq!(publish.span.kind, SpanKind::Producer as i32, "{outcome}");
+        let template = "dead.{workspace}.{sequence}";
+        for (key, want) in [
+            ("messaging.system", "nats"),
+            ("messaging.operation.name", "publish"),
+            ("messaging.operation.type", "send"),
+            ("messaging.destination.template", template),
+            ("messaging.nats.stream.name", "DEAD"),
+            ("herald.dead_letter.outcome", outcome),
+        ] {
+            assert_eq!(publish.attribute(key), want, "{outcome}: {key}");
+        }
+        // It is a child of the event's own, which is an error whatever becomes of the letter.
+        let is_parent = |seen: &Seen| seen.id() == publish.parent();
+        let process = collector.span("process", is_parent).await;
+        assert_eq!(process.attribute("error.type"), "json", "{outcome}");
+        assert_eq!(process.attribute("herald.dead_letter.outcome"), outcome);
+        (publish, sequence)
+    };
+    let is_error = |seen: &Seen| {
+        let status = seen.span.status.as_ref();
+        status.is_some_and(|status| status.code == StatusCode::Error as i32)
+    };
+    let (published, sequence) = bad("acme", "published").await;
+    assert_eq!(published.attribute("messaging.nats.stream.sequence"), "1");
+    assert!(!is_error(&published), "{published:?}");
+
+    // As if another gateway had been first.
+    let next = format!("dead.acme.{}", sequence + 1);
+    let ack = publisher.context.publish(next, "x".into()).await;
+    ack.expect("it is sent").await.expect("it is stored");
+    let (duplicate, _) = bad("acme", "duplicate").await;
+    assert!(!is_error(&duplicate), "{duplicate:?}");
+
+    let client = nats.connect().await;
+    edit(&client, "DEAD", json!({ "max_msgs": 2 })).await;
+    let (dropped, _) = bad("globex", "dropped").await;
+    assert_eq!(dropped.attribute("messaging.nats.stream.sequence"), "");
+    assert_eq!(dropped.attribute("error.type"), "dropped");
+    assert!(is_error(&dropped), "{dropped:?}");
 }
 
 #[tokio::test]
