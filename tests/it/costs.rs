@@ -41,6 +41,16 @@ const ALLOCATORS: [&str; 8] = [
     "realloc",
 ];
 
+/// What a span or a log record goes through that is made, whatever becomes of it, by the end of the function's name. A
+/// span of `tracing` comes to the subscriber, a log line too, and what is written with `log` to that crate first.
+const MADE: [(&str, &str); 3] = [
+    ("Subscriber>::new_span", SPANS),
+    ("Subscriber>::event", LOG_RECORDS),
+    ("log::__private_api::log", LOG_RECORDS),
+];
+const SPANS: &str = "spans";
+const LOG_RECORDS: &str = "log_records";
+
 /// What varies by itself, and is not compared: a timer, too, wakes a thread that waits, and the runtime reads the clock
 /// each time that it is about to wait.
 const UNSTEADY: [&str; 2] = ["epoll_wait", CLOCK_READS];
@@ -67,7 +77,8 @@ const KINDS: [(&str, &str); 4] = [
 const HEAD: &str = "\
 # What the gateway costs, as `make costs` counts it: a release build for x86-64 with one worker, under callgrind.
 # `make costs UPDATE=1` writes it. Instructions (of the program, not of the kernel) may differ
-# by a tenth. The rest is exact: allocations, and system calls by the function of the C library that makes them.
+# by a tenth. The rest is exact: allocations, spans and log records that are made, and system calls by the function of
+# the C library that makes them.
 ";
 /// Functions that are listed of each kind.
 const MOST: usize = 12;
@@ -189,9 +200,15 @@ fn counts(dump: &str) -> Counts {
                 }) = known;
             }
             Some(("calls", text)) => {
+                let count = text.split(' ').next().and_then(|count| count.parse().ok());
+                let count = count.expect("a count");
                 if ALLOCATORS.contains(&callee) {
-                    let count = text.split(' ').next().and_then(|count| count.parse().ok());
-                    add("allocations", count.expect("a count"));
+                    add("allocations", count);
+                }
+                let made = MADE.iter().find(|(part, _)| callee.ends_with(part));
+                // Once for each layer that it comes through: none is none.
+                if let Some((_, name)) = made {
+                    add(name, count);
                 }
                 // What the callee cost.
                 lines.next();
@@ -340,7 +357,9 @@ async fn an_event_a_delivery_and_a_join_cost_what_the_baseline_says() {
         .collect();
     for (kind, counts) in &mut seen {
         println!("{}", most(kind, counts));
-        counts.entry("allocations".to_owned()).or_default();
+        for name in ["allocations", SPANS, LOG_RECORDS] {
+            counts.entry(name.to_owned()).or_default();
+        }
         counts.retain(|name, _| !name.starts_with("fn ") && !UNSTEADY.contains(&name.as_str()));
     }
     if std::env::var_os("HERALD_COSTS_UPDATE").is_some() {
@@ -425,12 +444,16 @@ async fn traces_of_one_percent_add_at_most_one_percent_to_a_delivery() {
     for (index, (what, limit)) in limits.into_iter().enumerate() {
         let all = [&without, &not_recorded, &recorded].map(|seen| &seen[index]);
         println!("{}", most(what, &slope(all[0], all[2], 1)));
-        for name in [INSTRUCTIONS, "allocations", CLOCK_READS] {
+        for name in [INSTRUCTIONS, "allocations", CLOCK_READS, SPANS, LOG_RECORDS] {
             let [without, not_recorded, recorded] = all.map(|seen| of(seen, name));
             println!(
                 "{what} {name}: {without} without traces, {not_recorded} not recorded, {recorded} recorded"
             );
         }
+        let [none, not_made, made] = all.map(|seen| of(seen, SPANS));
+        assert!(none == 0.0 && not_made == 0.0, "{what}");
+        // They are seen where there are some: those of an event, which one more socket adds none to.
+        assert!(made > 0.0 || what == "delivery", "{what}");
         let [without, not_recorded, recorded] = all.map(of_traces);
         let more = 0.99 * not_recorded + 0.01 * recorded - without;
         println!("{what}: {more:.1} instructions more where 1 % is recorded");
