@@ -14,6 +14,7 @@ use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
 
 mod faults;
+mod firefox;
 mod package;
 mod react;
 mod site;
