@@ -118,7 +118,7 @@ fn dev(folder: &Path, path: &Path, arguments: &[&str]) -> Running {
 }
 
 /// The PATH on which `herald dev` finds the backend of this test run, and nothing else.
-fn path_of_backend() -> TempDir {
+pub(crate) fn path_of_backend() -> TempDir {
     match nats::choice() {
         Choice::Binary(file) => path_with(&[("nats-server", &file.canonicalize().unwrap())]),
         Choice::Docker => {
