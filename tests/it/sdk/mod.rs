@@ -17,6 +17,7 @@ use crate::support::publisher::Publisher;
 mod app_pages;
 mod faults;
 mod firefox;
+mod long;
 mod package;
 mod programs;
 mod react;
