@@ -52,8 +52,8 @@ fuzz: need-cargo ## Fuzz everything that reads bytes from outside: FUZZ_SECONDS=
 	@scripts/fuzz.sh "$(or $(FUZZ_SECONDS),300)" $(TARGETS)
 
 .PHONY: check-long
-check-long: ## What takes too long for every change: fuzz, faults, faults-more, how soon tabs come back. Some two hours.
-	@HERALD_TEST_TIMING=1 scripts/test.sh --test it -- sdk:: --test-threads 1
+check-long: ## What takes too long for every change: fuzz, faults, faults-more, clients at length. Some two hours and a half.
+	@HERALD_TEST_TIMING=1 scripts/test.sh --test it -- sdk:: --include-ignored --test-threads 1
 	@$(MAKE) --no-print-directory fuzz
 	@$(MAKE) --no-print-directory faults
 	@$(MAKE) --no-print-directory faults-more

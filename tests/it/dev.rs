@@ -6,14 +6,16 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 
+use futures_util::StreamExt;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::gateway::{HERALD, signal};
+use crate::support::gateway::{HERALD, get, signal};
 use crate::support::nats::{self, Choice};
+use crate::support::publisher::Publisher;
 use crate::support::token::{assert_no_part_of_a_token, remember};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, eventually, soon};
 
 /// A command in a folder, whose output goes to files there. Its process group goes with the value.
 struct Running {
@@ -116,7 +118,7 @@ fn dev(folder: &Path, path: &Path, arguments: &[&str]) -> Running {
 }
 
 /// The PATH on which `herald dev` finds the backend of this test run, and nothing else.
-fn path_of_backend() -> TempDir {
+pub(crate) fn path_of_backend() -> TempDir {
     match nats::choice() {
         Choice::Binary(file) => path_with(&[("nats-server", &file.canonicalize().unwrap())]),
         Choice::Docker => {
@@ -221,6 +223,57 @@ async fn the_printed_url_has_the_configured_path() {
     assert!(url.contains("/live?token="), "{url}");
     tokio_tungstenite::connect_async(url).await.unwrap();
     assert_no_token_in_the_log(&printed, &dev.err());
+}
+
+/// For the tests of an application: all that they need, and nothing else on standard output.
+#[tokio::test]
+async fn with_json_a_program_gets_its_addresses_and_a_token_in_one_line() {
+    taken_ports();
+    let (folder, path) = (tempfile::tempdir().unwrap(), path_of_backend());
+    let settings = "[server]\npath = \"/live\"\n";
+    std::fs::write(folder.path().join("herald.toml"), settings).unwrap();
+    let mut dev = dev(folder.path(), path.path(), &["--json"]);
+    let printed = eventually(PATIENCE, async || dev.out().ends_with('\n'));
+    assert!(printed.await, "{}", dev.err());
+    let told: Value = serde_json::from_str(&dev.out()).unwrap();
+    let text = |name: &str| told[name].as_str().unwrap_or_default().to_owned();
+
+    // All of it is there, at once.
+    let url = text("url");
+    assert!(url.starts_with("ws://127.0.0.1:"), "{told}");
+    assert!(url.ends_with("/live"), "{told}");
+    let (token, workspace) = (text("token"), text("workspace"));
+    let url = format!("{url}?token={token}&workspaceSlug={workspace}");
+    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    let admin = text("admin");
+    let (status, metrics) = get(admin.strip_prefix("http://").unwrap(), "/metrics").await;
+    assert_eq!(status, 200, "{admin}");
+    assert!(metrics.contains("herald_connections"), "{metrics}");
+    let nats = async_nats::connect(text("nats")).await.unwrap();
+    let event = serde_json::json!({ "title": "Seen", "recipients": [text("user")] });
+    let subject = format!("ws.{workspace}.custom.hello");
+    Publisher::over(nats)
+        .event(subject.trim_start_matches("ws."), &event)
+        .await;
+    let notification = soon(socket.next()).await.unwrap().unwrap();
+    let notification: Value = serde_json::from_str(notification.to_text().unwrap()).unwrap();
+    assert_eq!(notification["title"], "Seen");
+    // A token for somebody else is made with its key.
+    let line = format!(
+        "{HERALD} token --user grace --workspace {workspace} --secret {}",
+        text("secret")
+    );
+    let mut grace = shell(&line, folder.path(), "token");
+    assert_eq!(grace.ended().await, Some(0), "{}", grace.err());
+
+    // It stays until it is told otherwise, and prints nothing more.
+    assert!(dev.child.try_wait().unwrap().is_none());
+    signal(dev.child.id(), "-TERM");
+    assert_eq!(dev.ended().await, Some(0), "{}", dev.err());
+    assert_eq!(dev.out().lines().count(), 1, "{}", dev.out());
+    assert!(!dev.err().contains(&text("secret")), "{}", dev.err());
+    remember(token);
+    assert_no_part_of_a_token(&dev.err());
 }
 
 /// What is printed for the user stands nowhere in the log.

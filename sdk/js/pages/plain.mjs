@@ -13,8 +13,14 @@ Object.assign(window, {
   openedAt: 0,
   holds: false,
   connects: [],
+  sockets: [],
   asked: 0,
 });
+// As where a browser lacks what tabs share a socket by.
+if (ask.has('bare')) {
+  Object.defineProperty(navigator, 'locks', { value: undefined });
+  window.BroadcastChannel = undefined;
+}
 
 addEventListener('error', (event) => window.errors.push(String(event.message)));
 addEventListener('unhandledrejection', (event) => window.errors.push(String(event.reason)));
@@ -26,6 +32,13 @@ const cached = ask.get('cached');
 const client = (window.client = new HeraldClient({
   url: ask.get('url'),
   workspace: ask.get('workspace') ?? 'acme',
+  tokenIn: ask.get('tokenIn') ?? undefined,
+  WebSocket: class extends WebSocket {
+    constructor(url, protocols) {
+      super(url, protocols);
+      window.sockets.push([url, protocols]);
+    }
+  },
   getToken: async () => {
     window.asked += 1;
     if (cached) return cached;

@@ -5,7 +5,7 @@ import { buildSync } from 'esbuild';
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
 buildSync({
-  entryPoints: ['pages/plain.mjs', 'pages/react.jsx'],
+  entryPoints: ['plain.mjs', 'react.jsx', 'service.mjs', 'worker.mjs'].map((name) => `pages/${name}`),
   outdir: 'dist/pages',
   outExtension: { '.js': '.mjs' },
   format: 'esm',

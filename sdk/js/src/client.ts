@@ -80,7 +80,7 @@ export class HeraldClient {
     this._off?.();
     this._off = undefined;
     this._leave();
-    this._session = '';
+    this._forget();
     this._setStatus({ state: 'idle' });
     for (const end of [...this._ends]) end();
   }
@@ -213,7 +213,7 @@ export class HeraldClient {
           this._debug('another user');
           this._leave();
           this._user = undefined;
-          this._session = '';
+          this._forget();
           this._store._set({ notifications: [], gap: null });
           this._do({ is: 'start' });
         } else answer({ is: 'token', token });
@@ -305,6 +305,13 @@ export class HeraldClient {
     this._tabs?._leave();
     this._tabs = undefined;
     this._do({ is: 'stop' });
+  }
+
+  /** What comes next follows on nothing. */
+  /** @internal */
+  _forget(): void {
+    this._session = '';
+    this._told = { e: this._told.e, n: 0 };
   }
 
   /** The state of the one that holds the socket, which is this tab. */

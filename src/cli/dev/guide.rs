@@ -1,5 +1,5 @@
-//! What a newcomer is told when all is ready: commands that can be copied and run as they are. Pure, but
-//! for [`program`], which looks where this one is.
+//! What a newcomer, or a program, is told when all is ready: commands that can be copied and run as they
+//! are, or one line of JSON. Pure, but for [`program`], which looks where this one is.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -82,6 +82,22 @@ impl fmt::Display for Guide<'_> {
             "    {herald} token --user grace --workspace {workspace} --secret {secret}\n"
         )?;
         write!(f, "Ctrl-C ends all of this, and nothing of it stays.")
+    }
+}
+
+impl Guide<'_> {
+    /// The same for a program, in one line.
+    pub(super) fn json(&self) -> String {
+        serde_json::json!({
+            "url": format!("ws://{}{}", reachable(self.listen), self.path),
+            "admin": format!("http://{}", reachable(self.admin)),
+            "nats": self.nats_url,
+            "workspace": self.workspace,
+            "user": self.user,
+            "token": self.token,
+            "secret": self.secret,
+        })
+        .to_string()
     }
 }
 

@@ -36,7 +36,8 @@ const TOKEN_EXPIRES: Duration = Duration::from_secs(30 * 24 * 3600);
     after_help = "The nats-server is looked for on PATH, in .tools/ and .tools/bin/ of the current folder; without \
     one that is new enough, Docker runs nats:2.15-alpine. Ports that are taken (4222, 8080, 9090) are replaced by \
     free ones, unless they were asked for. All settings hold but for those of the NATS connection, the keys, and TLS, \
-    which are its own. Logs go to standard error, the commands to standard output."
+    which are its own. Logs go to standard error, the commands to standard output. With --json standard output gets one line \
+    instead, for a program: url, admin, nats, workspace, user, token, and secret, which signs tokens for others."
 )]
 pub(super) struct Args {
     /// The nats-server to start.
@@ -48,6 +49,9 @@ pub(super) struct Args {
     /// Port of the nats-server, on 127.0.0.1.
     #[arg(long)]
     nats_port: Option<u16>,
+    /// Print one line of JSON for a program, once all is ready, instead of the commands.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) async fn run(args: Args, file: Option<PathBuf>) -> Result<(), CliError> {
@@ -118,7 +122,7 @@ async fn serve(
     let (listen, admin, program) =
         addresses.map_err(|error| CliError::Failure(format!("cannot tell the way: {error}")))?;
     let nats_url = server.url();
-    let text = Guide {
+    let guide = Guide {
         program: &program,
         config: file.filter(|path| *path != Path::new(super::CONFIG_FILE)),
         settings: &for_publishers(config, &nats_url),
@@ -131,8 +135,12 @@ async fn serve(
         workspace: WORKSPACE,
         token: &token,
         secret: &secret,
-    }
-    .to_string();
+    };
+    let text = if args.json {
+        guide.json()
+    } else {
+        guide.to_string()
+    };
     let ready = gateway.ready();
     let running = gateway.run(|| stops.clone().next());
     tokio::pin!(running, ready);
@@ -344,6 +352,7 @@ mod tests {
             nats_server: None,
             port: None,
             nats_port: None,
+            json: false,
         };
         let secret = "0123456789abcdef0123456789abcdef";
         let settings = settings(&args, &config, "nats://127.0.0.1:4222", secret);

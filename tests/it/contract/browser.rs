@@ -10,6 +10,7 @@ use crate::support::browser::{self, Browser};
 use crate::support::client::Client;
 use crate::support::clients::script::Script;
 use crate::support::contract::{Snippet, Text};
+use crate::support::gateway::Builder;
 use crate::support::stage::Stage;
 use crate::support::token::{expiring, token};
 
@@ -113,6 +114,8 @@ async fn a_browser_sees_notifications_codes_and_reasons() {
         let line = page.tells(0, "a notification", received).await;
         assert_notification(&line["args"][1], expected);
     }
+    // And nothing else.
+    assert_eq!(page.count(0, "Received notification:"), NOTIFICATIONS.len());
     // It expires while connected.
     page.closes(3, 4003, "token expired").await;
     // Ann connects from elsewhere.
@@ -122,6 +125,32 @@ async fn a_browser_sees_notifications_codes_and_reasons() {
     stage.gateway.terminate();
     for frame in [1, 2] {
         page.closes(frame, 1012, "gateway restarting").await;
+    }
+}
+
+/// What docs/clients.md says of quiet: the snippets send nothing, and a browser answers pings by itself.
+#[tokio::test]
+async fn a_quiet_snippet_stays_open_where_pongs_are_activity() {
+    for stays in [true, false] {
+        let quick = |gateway: Builder| {
+            gateway
+                .set("sockets.inactivity", "2s")
+                .set("sockets.ping", "500ms")
+                .set("sockets.pong_is_activity", stays)
+        };
+        let stage = Stage::with(quick).await;
+        let native = Snippet::Native.for_gateway(stage.gateway.port(), &token("ann", WORKSPACE));
+        let Some(mut page) = Page::open(&stage, &[native], &[]).await else {
+            return;
+        };
+        page.shows(0, OPEN).await;
+        if stays {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            stage.publish(&one_of_each_category()).await;
+            page.shows(0, "Received notification:").await;
+        } else {
+            page.closes(0, 4008, "inactive").await;
+        }
     }
 }
 

@@ -26,6 +26,8 @@ async fn the_manager_receives_every_category() {
         let printed = client.console("Notification received:").await;
         assert_notification(&printed[1], expected);
     }
+    // And nothing else.
+    assert_eq!(client.count("Notification received:"), NOTIFICATIONS.len());
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ async fn the_native_websocket_snippet_receives_every_category() {
         let printed = client.console("Received notification:").await;
         assert_notification(&printed[1], expected);
     }
+    // And nothing else.
+    assert_eq!(client.count("Received notification:"), NOTIFICATIONS.len());
 }
 
 #[tokio::test]
@@ -58,6 +60,8 @@ async fn the_ws_library_snippet_receives_every_category() {
         };
         assert_eq!(client.console(prefix).await[1], message);
     }
+    // And nothing else: each was printed, and again by its handler but for the alert.
+    assert_eq!(client.count("Notification:"), 2 * NOTIFICATIONS.len() - 1);
 }
 
 #[tokio::test]

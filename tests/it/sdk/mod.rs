@@ -7,20 +7,25 @@ use serde_json::{Value, json};
 
 use crate::support::cable::Cable;
 use crate::support::client::Client;
+use crate::support::clients::apps;
 use crate::support::devtools::{Devtools, Tab};
 use crate::support::eventually;
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
 
+mod app_pages;
 mod faults;
+mod firefox;
+mod long;
 mod package;
+mod programs;
 mod react;
 mod site;
 mod tabs;
 mod tokens;
 
-use self::site::Site;
+use self::site::{Apps, Site};
 
 /// The way an application notices: a tenth of what the issue allows is enough for a test to wait in between.
 const LOOK: Duration = Duration::from_millis(50);
@@ -63,6 +68,17 @@ impl Scene {
         let url = format!("ws%3A%2F%2F{}%2F", self.cable.address());
         let page = format!("{}/{name}.html?url={url}{query}", self.site.origin());
         self.devtools.open(&page).await
+    }
+
+    /// Has the site show the applications; whether there are any.
+    async fn apps(&self) -> bool {
+        let built = tokio::task::spawn_blocking(apps::built).await;
+        let Some(folder) = built.expect("they are built") else {
+            return false;
+        };
+        let url = format!("ws://{}/", self.cable.address());
+        self.site.show(Apps { folder, url });
+        true
     }
 
     /// Opens the plain page and waits until notifications come.

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::json;
 
+use crate::support::clients::apps::pack;
 use crate::support::clients::script::Script;
 use crate::support::clients::{node, sdk_js};
 use crate::support::gateway::{Gateway, run};
@@ -32,19 +33,8 @@ fn it_is_small_and_its_machine_passes_its_tests() {
 #[tokio::test]
 async fn what_npm_packs_works_in_node() {
     let folder = tempfile::tempdir().unwrap();
-    let to = folder.path().display().to_string();
-    let file = npm(
-        sdk_js(),
-        &[
-            "pack",
-            "--silent",
-            "--ignore-scripts",
-            "--pack-destination",
-            &to,
-        ],
-    );
+    let file = pack(folder.path()).display().to_string();
     std::fs::write(folder.path().join("package.json"), "{}").unwrap();
-    let file = format!("./{}", file.trim());
     npm(
         folder.path(),
         &["install", "--silent", "--no-audit", "--no-fund", &file],

@@ -1,7 +1,8 @@
 //! The application's own server: its pages, and tokens for its users.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::Request;
@@ -17,7 +18,18 @@ use crate::support::token::expiring;
 pub(super) struct Site {
     address: SocketAddr,
     task: JoinHandle<()>,
+    apps: Arc<OnceLock<Apps>>,
 }
+
+/// What Vite has built, and the gateway of which its pages are to get notifications.
+#[derive(Debug)]
+pub(super) struct Apps {
+    pub(super) folder: PathBuf,
+    pub(super) url: String,
+}
+
+/// The gateway of the examples.
+const URL: &str = "wss://ws.example.com/";
 
 impl Site {
     pub(super) async fn start() -> Self {
@@ -25,11 +37,23 @@ impl Site {
         let pages = pages.await.expect("it is built");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
-        let router = Router::new().fallback(async move |request| answer(&pages, &request));
+        let apps = Arc::new(OnceLock::new());
+        let shown = Arc::clone(&apps);
+        let router =
+            Router::new().fallback(async move |request| answer(&pages, shown.get(), &request));
         let task = tokio::spawn(async move {
             axum::serve(listener, router).await.expect("it serves");
         });
-        Self { address, task }
+        Self {
+            address,
+            task,
+            apps,
+        }
+    }
+
+    /// Shows these, too.
+    pub(super) fn show(&self, apps: Apps) {
+        self.apps.set(apps).expect("once");
     }
 
     /// As a browser sees it: of this machine, and so as trusted as https.
@@ -44,8 +68,8 @@ impl Drop for Site {
     }
 }
 
-/// `/token?user=…&lives=…`, `/NAME.html`, which loads `/NAME.mjs`.
-fn answer(pages: &Path, request: &Request) -> Response {
+/// `/token?user=…&lives=…`, a file of the applications, or `/NAME.html`, which loads `/NAME.mjs`.
+fn answer(pages: &Path, apps: Option<&Apps>, request: &Request) -> Response {
     let uri = request.uri();
     let parameter = |name: &str| {
         let query = uri.query().unwrap_or_default().as_bytes();
@@ -54,12 +78,23 @@ fn answer(pages: &Path, request: &Request) -> Response {
     };
     let name = uri.path().trim_start_matches('/');
     if name == "token" {
-        let user = parameter("user").expect("a user");
-        let lives = parameter("lives")
-            .expect("a time")
-            .parse()
-            .expect("seconds");
+        let user = parameter("user").unwrap_or_else(|| "ann".to_owned());
+        let lives = parameter("lives").map_or(3600, |lives| lives.parse().expect("seconds"));
         return expiring(&user, "acme", lives).into_response();
+    }
+    let app = apps.and_then(|apps| {
+        Some((
+            std::fs::read_to_string(apps.folder.join(name)).ok()?,
+            &apps.url,
+        ))
+    });
+    if let Some((text, url)) = app {
+        let kind = match name.rsplit_once('.') {
+            Some((_, "html")) => "text/html; charset=utf-8",
+            Some((_, "css")) => "text/css",
+            _ => "text/javascript",
+        };
+        return ([(CONTENT_TYPE, kind)], text.replace(URL, url)).into_response();
     }
     if let Some(name) = name.strip_suffix(".html") {
         let page = format!(

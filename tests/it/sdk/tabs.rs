@@ -230,3 +230,53 @@ async fn tabs_that_are_replaced_stop_with_a_reason() {
     tabs[0].eval("client.connect()").await;
     tabs[0].becomes(OPEN).await;
 }
+
+/// As in a page that came by plain http: each tab is for itself.
+#[tokio::test]
+async fn where_the_browser_shares_nothing_the_newest_tab_connects_and_the_other_says_why_it_does_not()
+ {
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    let first = scene.tab("&bare").await;
+    scene.event("one").await;
+    has(&first, &["one".to_owned()]).await;
+    let second = scene.tab("&bare").await;
+    first
+        .becomes("client.getSnapshot().status.state === 'stopped'")
+        .await;
+    let status = first.eval("client.getSnapshot().status").await;
+    assert_eq!(status["code"], 4009, "{status}");
+    assert_eq!(status["reason"], "replaced by a newer connection");
+    scene.event("two").await;
+    has(&second, &["two".to_owned()]).await;
+    assert_eq!(scene.opened().await, 2.0);
+    // And back, where its user wants that.
+    first.eval("client.connect()").await;
+    first.becomes(OPEN).await;
+    second
+        .becomes("client.getSnapshot().status.code === 4009")
+        .await;
+    is_clean(&first).await;
+}
+
+/// Its application closed it, and knows what it has missed.
+#[tokio::test]
+async fn a_client_that_was_closed_begins_without_a_gap() {
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    let tab = scene.tab("").await;
+    scene.event("before").await;
+    has(&tab, &["before".to_owned()]).await;
+    tab.eval("client.close()").await;
+    scene
+        .gateway
+        .metric_becomes("herald_connections", "", 0.0)
+        .await;
+    tab.eval("client.connect()").await;
+    tab.becomes(OPEN).await;
+    scene.event("after").await;
+    has(&tab, &["before".to_owned(), "after".to_owned()]).await;
+    assert_eq!(tab.eval("gaps").await, json!([]));
+}

@@ -23,6 +23,31 @@ async fn tokens_of_five_seconds_lose_no_event_and_no_socket() {
 }
 
 #[tokio::test]
+async fn the_token_is_in_the_url_where_that_is_asked_for_and_nowhere_else() {
+    let Some(scene) = Scene::new().await else {
+        return;
+    };
+    for (user, query, in_url, protocols) in [
+        ("ann", "", false, 3),
+        ("bob", "&tokenIn=subprotocol", false, 3),
+        ("cid", "&tokenIn=query", true, 2),
+    ] {
+        let tab = scene.tab(&format!("&user={user}{query}")).await;
+        let socket = tab.eval("window.sockets[0]").await;
+        let url = socket[0].as_str().unwrap_or_default();
+        assert_eq!(url.contains("token=ey"), in_url, "{user}");
+        assert_eq!(
+            socket[1].as_array().map(Vec::len),
+            Some(protocols),
+            "{user}"
+        );
+        assert_eq!(socket[1][0], "herald.v2");
+        scene.event(user).await;
+        has(&tab, &[user.to_owned()]).await;
+    }
+}
+
+#[tokio::test]
 async fn an_expired_token_from_a_cache_says_so_and_waits_longer_each_time() {
     let Some(scene) = Scene::new().await else {
         return;

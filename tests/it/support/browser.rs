@@ -1,6 +1,7 @@
-//! A browser (Chromium, without a window) that belongs to one test.
+//! A browser (Chromium or Firefox, without a window) that belongs to one test.
 //!
-//! It is the command that `HERALD_TEST_BROWSER` names, or the first of [`COMMANDS`] on `PATH`.
+//! It is the command that `HERALD_TEST_BROWSER` or `HERALD_TEST_FIREFOX` names, or the first of [`COMMANDS`] or
+//! [`FIREFOX`] on `PATH`.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,9 @@ use super::tls::Certificates;
 
 /// What Chromium is called.
 const COMMANDS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+
+/// What Firefox is called.
+const FIREFOX: [&str; 2] = ["firefox-esr", "firefox"];
 
 /// Nothing but the page: no window, no sandbox (which needs rights that containers lack), and none of
 /// what a browser otherwise fetches by itself.
@@ -37,15 +41,24 @@ const FLAGS: [&str; 12] = [
 
 /// The browser's command; `None`, and a line that says so, where there is none to be had.
 pub(crate) fn command() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("HERALD_TEST_BROWSER") {
+    found("Chromium", "HERALD_TEST_BROWSER", &COMMANDS)
+}
+
+/// The same for Firefox.
+pub(crate) fn firefox() -> Option<PathBuf> {
+    found("Firefox", "HERALD_TEST_FIREFOX", &FIREFOX)
+}
+
+fn found(what: &str, variable: &str, commands: &[&str]) -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os(variable) {
         return Some(PathBuf::from(named));
     }
     let search = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&search)
-        .flat_map(|folder| COMMANDS.map(|command| folder.join(command)))
+        .flat_map(|folder| commands.iter().map(move |command| folder.join(command)))
         .find(|path| path.is_file());
     if found.is_none() {
-        eprintln!("SKIPPED: no Chromium on PATH, and HERALD_TEST_BROWSER is not set");
+        eprintln!("SKIPPED: no {what} on PATH, and {variable} is not set");
     }
     found
 }
@@ -71,10 +84,27 @@ impl Browser {
         )
     }
 
-    /// Where its DevTools listen, once they do.
+    /// A Firefox without a page.
+    pub(crate) fn driven_firefox(command: &Path) -> Self {
+        Self::run(command, |profile| {
+            let mut arguments: Vec<String> =
+                ["--headless", "--no-remote", "--remote-debugging-port", "0"]
+                    .map(str::to_owned)
+                    .to_vec();
+            arguments.extend(["--profile".to_owned(), profile, "about:blank".to_owned()]);
+            arguments
+        })
+    }
+
+    /// Where it listens for its test, once it does.
     pub(crate) fn devtools(&self) -> Option<String> {
-        let file = self.profile.path().join("DevToolsActivePort");
-        let text = std::fs::read_to_string(file).ok()?;
+        let read = |name: &str| std::fs::read_to_string(self.profile.path().join(name)).ok();
+        if let Some(text) = read("WebDriverBiDiServer.json") {
+            let server: serde_json::Value = serde_json::from_str(&text).ok()?;
+            let port = server["ws_port"].as_u64()?;
+            return Some(format!("ws://127.0.0.1:{port}/session"));
+        }
+        let text = read("DevToolsActivePort")?;
         let (port, path) = text.trim().split_once('\n')?;
         Some(format!("ws://127.0.0.1:{port}{path}"))
     }
@@ -94,14 +124,21 @@ impl Browser {
     }
 
     fn start(command: &Path, arguments: &[String]) -> Self {
+        Self::run(command, |profile| {
+            let mut all: Vec<String> = FLAGS.map(str::to_owned).to_vec();
+            all.push(format!("--user-data-dir={profile}"));
+            all.extend_from_slice(arguments);
+            all
+        })
+    }
+
+    fn run(command: &Path, arguments: impl FnOnce(String) -> Vec<String>) -> Self {
         let profile = tempfile::Builder::new()
             .prefix("herald-test-browser-")
             .tempdir()
             .expect("a temporary folder");
         let child = Command::new(command)
-            .args(FLAGS)
-            .arg(format!("--user-data-dir={}", profile.path().display()))
-            .args(arguments)
+            .args(arguments(profile.path().display().to_string()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -34,7 +34,7 @@ pub(crate) struct Devtools {
 
 /// What its tabs share.
 #[derive(Debug)]
-struct Line {
+pub(super) struct Line {
     out: tokio::sync::Mutex<SplitSink<Stream, Message>>,
     waiting: Waiting,
     next: AtomicU64,
@@ -44,23 +44,7 @@ impl Devtools {
     /// A browser without a page; `None`, and a line that says so, where there is none to be had.
     pub(crate) async fn start() -> Option<Self> {
         let browser = Browser::driven(&browser::command()?);
-        let mut url = None;
-        let up = eventually(BROWSER_PATIENCE, async || {
-            url = browser.devtools();
-            url.is_some()
-        });
-        assert!(up.await, "the browser does not start");
-        let (stream, _) = connect_async(url.expect("just seen"))
-            .await
-            .expect("it listens");
-        let (out, read) = stream.split();
-        let waiting = Waiting::default();
-        let reader = tokio::spawn(listen(read, Arc::clone(&waiting)));
-        let line = Arc::new(Line {
-            out: tokio::sync::Mutex::new(out),
-            waiting,
-            next: AtomicU64::new(1),
-        });
+        let (line, reader) = Line::to(&browser).await;
         Some(Self {
             browser,
             line,
@@ -91,6 +75,28 @@ impl Drop for Devtools {
 }
 
 impl Line {
+    /// To a browser that has just been started; and the task that reads.
+    pub(super) async fn to(browser: &Browser) -> (Arc<Self>, JoinHandle<()>) {
+        let mut url = None;
+        let up = eventually(BROWSER_PATIENCE, async || {
+            url = browser.devtools();
+            url.is_some()
+        });
+        assert!(up.await, "the browser does not start");
+        let (stream, _) = connect_async(url.expect("just seen"))
+            .await
+            .expect("it listens");
+        let (out, read) = stream.split();
+        let waiting = Waiting::default();
+        let reader = tokio::spawn(listen(read, Arc::clone(&waiting)));
+        let line = Self {
+            out: tokio::sync::Mutex::new(out),
+            waiting,
+            next: AtomicU64::new(1),
+        };
+        (Arc::new(line), reader)
+    }
+
     /// Sends a command; what it comes to.
     async fn send(
         &self,
@@ -110,7 +116,7 @@ impl Line {
         answered
     }
 
-    async fn call(&self, session: Option<&str>, method: &str, params: Value) -> Value {
+    pub(super) async fn call(&self, session: Option<&str>, method: &str, params: Value) -> Value {
         let answered = self.send(session, method, params).await;
         let answer = timeout(BROWSER_PATIENCE, answered).await;
         let answer = answer.expect("an answer in time").expect("it lives");
@@ -170,6 +176,22 @@ impl Tab {
                 .await;
             panic!("{script} does not become true: {told}");
         }
+    }
+
+    /// Presses a key: its name, and the number and text that go with it.
+    pub(crate) async fn press(&self, (key, code, text): (&str, u32, &str)) {
+        // Also in a window that is behind another.
+        self.call(
+            "Emulation.setFocusEmulationEnabled",
+            json!({ "enabled": true }),
+        )
+        .await;
+        let down = json!({
+            "type": "keyDown", "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text
+        });
+        self.call("Input.dispatchKeyEvent", down).await;
+        let up = json!({ "type": "keyUp", "key": key, "code": key, "windowsVirtualKeyCode": code });
+        self.call("Input.dispatchKeyEvent", up).await;
     }
 
     /// Closes it as its user would.

@@ -14,6 +14,7 @@ pub(crate) mod command;
 pub(crate) mod contract;
 pub(crate) mod devtools;
 pub(crate) mod example;
+pub(crate) mod firefox;
 pub(crate) mod gateway;
 pub(crate) mod jaeger;
 pub(crate) mod nats;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+pub(crate) mod apps;
 pub(crate) mod script;
 
 /// The folder of the clients.
@@ -26,7 +27,7 @@ const NODE_WITH_WEBSOCKET: u32 = 22;
 pub(crate) fn node() -> Command {
     static MAJOR: OnceLock<u32> = OnceLock::new();
     let major = *MAJOR.get_or_init(|| {
-        let major = node_major();
+        let (major, _) = node_version();
         install_packages();
         major
     });
@@ -55,7 +56,7 @@ pub(crate) fn sdk_js() -> &'static Path {
     static BUILT: OnceLock<()> = OnceLock::new();
     let folder = Path::new(FOLDER);
     BUILT.get_or_init(|| {
-        node_major();
+        node_version();
         let read = |name: &str| fs::read(folder.join(name)).expect("a file of the package");
         let lock = read("package-lock.json");
         install(&folder.join("node_modules"), &lock, || {
@@ -66,12 +67,7 @@ pub(crate) fn sdk_js() -> &'static Path {
             sources.extend(read(part));
         }
         for part in ["src", "scripts", "pages"] {
-            let files = fs::read_dir(folder.join(part)).expect("a folder of the package");
-            let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
-            files.sort();
-            for file in files {
-                sources.extend(fs::read(file).expect("a file"));
-            }
+            sources.extend(content(&folder.join(part)));
         }
         install(&folder.join("dist"), &sources, || {
             for script in ["build", "pages"] {
@@ -86,6 +82,17 @@ pub(crate) fn sdk_js() -> &'static Path {
     folder
 }
 
+/// All files of a folder, one after the other.
+fn content(folder: &Path) -> Vec<u8> {
+    let files = fs::read_dir(folder).expect("a folder");
+    let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    files.sort();
+    let files = files.into_iter().filter(|file| file.is_file());
+    files
+        .flat_map(|file| fs::read(file).expect("a file"))
+        .collect()
+}
+
 /// An empty folder in which a script finds the packages.
 pub(crate) fn folder_with_packages() -> tempfile::TempDir {
     let folder = tempfile::Builder::new()
@@ -98,8 +105,8 @@ pub(crate) fn folder_with_packages() -> tempfile::TempDir {
     folder
 }
 
-/// Node's major version, if it is new enough.
-fn node_major() -> u32 {
+/// Node's major and minor version, if it is new enough.
+fn node_version() -> (u32, u32) {
     let needed = format!(
         "the tests with real clients need Node {}.{} or newer",
         NODE_MIN.0, NODE_MIN.1
@@ -111,7 +118,7 @@ fn node_major() -> u32 {
     let mut parts = output.trim_start_matches('v').split('.');
     let mut part = || parts.next()?.parse::<u32>().ok();
     match (part(), part()) {
-        (Some(major), Some(minor)) if (major, minor) >= NODE_MIN => major,
+        (Some(major), Some(minor)) if (major, minor) >= NODE_MIN => (major, minor),
         _ => panic!("{needed}; `node` on PATH is {output:?}"),
     }
 }
@@ -151,14 +158,25 @@ fn install_python() -> PathBuf {
 /// Builds the Go program unless it is there; returns it.
 fn build_sdk_go() -> PathBuf {
     let source = Path::new(CLIENTS).join("sdk-go");
-    let folder = Path::new(TOOLS).join("sdk-go");
-    let program = folder.join("sdk");
-    let read = |name: &str| fs::read(source.join(name)).expect("a file of the program");
-    let wanted = [read("main.go"), read("go.sum")].concat();
-    install(&folder, &wanted, || {
+    let main = fs::read_to_string(source.join("main.go")).expect("a program");
+    go_program("sdk-go", &main)
+}
+
+/// The program `main` of Go, built with the modules of the folder `name` of the clients.
+pub(crate) fn go_program(name: &str, main: &str) -> PathBuf {
+    let source = Path::new(CLIENTS).join(name);
+    let folder = Path::new(TOOLS).join(name);
+    let program = folder.join("program");
+    let sums = fs::read_to_string(source.join("go.sum")).expect("go.sum");
+    install(&folder, format!("{main}{sums}").as_bytes(), || {
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join("main.go"), main).expect("a file");
+        for file in ["go.mod", "go.sum"] {
+            fs::copy(source.join(file), folder.join(file)).expect("a copy");
+        }
         let mut go = Command::new("go");
         // With the Go that is there: another would have to be fetched.
-        go.env("GOTOOLCHAIN", "local").current_dir(&source);
+        go.env("GOTOOLCHAIN", "local").current_dir(&folder);
         must(go.args(["build", "-o"]).arg(&program).arg("."));
     });
     program

@@ -1,0 +1,4 @@
+import { mount } from 'svelte';
+import Notifications from './Notifications.svelte';
+
+mount(Notifications, { target: document.querySelector('#app') });

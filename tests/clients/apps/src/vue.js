@@ -1,0 +1,4 @@
+import { createApp } from 'vue';
+import Notifications from './Notifications.vue';
+
+createApp(Notifications).mount('#app');
