@@ -22,6 +22,17 @@ case $backend in
 esac
 export HERALD_TEST_NATS="$backend"
 
+# Each test that is skipped adds a line here.
+HERALD_TEST_SKIPPED=$(mktemp)
+export HERALD_TEST_SKIPPED
+# Also where a test fails.
+count_skipped() {
+    sort -u "$HERALD_TEST_SKIPPED"
+    echo "Skipped: $(sort -u "$HERALD_TEST_SKIPPED" | wc -l) tests. CONTRIBUTING.md says what they need."
+    rm -f "$HERALD_TEST_SKIPPED"
+}
+trap count_skipped EXIT
+
 # The tests themselves install what their JavaScript and Python clients need.
 cargo test --locked --workspace "$@"
 

@@ -131,7 +131,7 @@ async fn each_socket_gets_its_own_in_order_while_its_room_grows_and_shrinks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_room_goes_to_other_threads_and_back_between_two_events() {
-    const MANY: usize = 60;
+    const MANY: usize = 150;
     const FEW: usize = 10;
     let nats = Nats::jetstream().await;
     let gateway = Gateway::builder(&nats).set("log.level", "info,herald::room::registry=debug");

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -370,19 +372,31 @@ async fn at_the_ceiling_of_memory_stopped_clients_are_closed_and_the_others_get_
     let publisher = Publisher::on(&nats).await;
     let mut silent = Vec::new();
     let mut reading = Vec::new();
+    let mut has_read = Vec::new();
     for number in 0..WORKSPACES {
         let workspace = format!("w{number}");
         silent.push(stopped(&gateway, &workspace).await);
         let mut client = Client::join(&gateway, "ann", &workspace).await;
+        let read = Arc::new(AtomicUsize::new(0));
+        has_read.push(Arc::clone(&read));
         reading.push(tokio::spawn(async move {
-            let all = client.notifications(EVENTS).await;
-            let titles = all.iter().map(|one| one["title"].clone());
-            (client, titles.collect::<Vec<_>>())
+            let mut titles = Vec::new();
+            while titles.len() < EVENTS {
+                titles.push(client.notification().await["title"].clone());
+                read.store(titles.len(), Ordering::Relaxed);
+            }
+            (client, titles)
         }));
     }
     let message = "x".repeat(32 * 1024);
     let mut highest: f64 = 0.0;
     for number in 0..EVENTS {
+        // On a busy machine these would not keep up either.
+        let keep_up = eventually(PATIENCE, async || {
+            let mut all = has_read.iter();
+            all.all(|read| read.load(Ordering::Relaxed) + 5 > number)
+        });
+        assert!(keep_up.await, "a client that reads gets nothing");
         for workspace in 0..WORKSPACES {
             let event = json!({ "title": number.to_string(), "message": message });
             publisher

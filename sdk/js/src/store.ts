@@ -48,8 +48,10 @@ export class Store {
     this._set({ notifications: [notification, ...this._next.notifications].slice(0, this._limit) });
   }
 
+  /** At once: whether it is connected is not to be old. */
   _status(status: Status): void {
-    this._set({ status, connected: status.state === 'open' });
+    this._next = { ...this._next, status, connected: status.state === 'open' };
+    this._tell();
   }
 
   _gap(gap: Gap | null): void {

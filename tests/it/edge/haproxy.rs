@@ -16,17 +16,15 @@ use crate::support::gateway::{Gateway, file};
 use crate::support::nats::Nats;
 use crate::support::raw::handshake;
 use crate::support::tls::{self, Certificates};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, eventually, program};
 
 fn is_there() -> bool {
-    let search = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = std::env::split_paths(&search).any(|folder| folder.join("haproxy").is_file());
-    if !is_there {
-        let must = std::env::var_os("HERALD_TEST_HAPROXY").is_some();
-        assert!(!must, "no haproxy on PATH");
-        eprintln!("SKIPPED: no haproxy on PATH (Debian: apt install haproxy)");
-    }
-    is_there
+    program(
+        "haproxy",
+        "HERALD_TEST_HAPROXY",
+        "Debian: apt install haproxy",
+    )
+    .is_some()
 }
 
 fn free_port() -> u16 {

@@ -66,7 +66,7 @@ fn faketime() -> Option<PathBuf> {
             std::env::var_os("HERALD_TEST_FAKETIME").is_none(),
             "no libfaketime"
         );
-        eprintln!("SKIPPED: no libfaketime (Debian: apt install faketime)");
+        crate::support::skipped("no libfaketime (Debian: apt install faketime)");
     }
     found
 }

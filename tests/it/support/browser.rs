@@ -58,7 +58,7 @@ fn found(what: &str, variable: &str, commands: &[&str]) -> Option<PathBuf> {
         .flat_map(|folder| commands.iter().map(move |command| folder.join(command)))
         .find(|path| path.is_file());
     if found.is_none() {
-        eprintln!("SKIPPED: no {what} on PATH, and {variable} is not set");
+        super::skipped(&format!("no {what} on PATH, and {variable} is not set"));
     }
     found
 }

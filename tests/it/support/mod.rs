@@ -72,7 +72,21 @@ pub(crate) fn program(name: &str, must: &str, how: &str) -> Option<std::path::Pa
     let found = found.find(|path| path.is_file());
     if found.is_none() {
         assert!(std::env::var_os(must).is_none(), "no {name} on PATH");
-        eprintln!("SKIPPED: no {name} on PATH ({how})");
+        skipped(&format!("no {name} on PATH ({how})"));
     }
     found
+}
+
+/// Says that the test which calls this was skipped, and why: where it runs, and to `scripts/test.sh`, which counts them
+/// by the file that `HERALD_TEST_SKIPPED` names.
+pub(crate) fn skipped(why: &str) {
+    let thread = std::thread::current();
+    let line = format!("SKIPPED {}: {why}\n", thread.name().unwrap_or("a test"));
+    eprint!("{line}");
+    if let Some(file) = std::env::var_os("HERALD_TEST_SKIPPED") {
+        let file = std::fs::OpenOptions::new().append(true).open(file);
+        let written =
+            file.and_then(|mut file| std::io::Write::write_all(&mut file, line.as_bytes()));
+        written.expect("the file that HERALD_TEST_SKIPPED names is there");
+    }
 }

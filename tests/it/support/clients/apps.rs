@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use super::super::example::{Example, examples};
+use super::super::skipped;
 use super::{CLIENTS, TOOLS, content, install, must, node_version, sdk_js};
 
 /// The guide with the pages.
@@ -27,15 +28,12 @@ const PARTS: [(&str, &str); 5] = [
 /// The folder of the applications, with their packages and the package: ready for `vite`. `None`, and a line that
 /// says so, where Node is too old for that.
 pub(crate) fn source() -> Option<&'static Path> {
-    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    MADE.get_or_init(|| {
-        if node_version() < NODE_WITH_VITE {
-            eprintln!("SKIPPED: Vite needs Node 20.19");
-            return None;
-        }
-        Some(make())
-    })
-    .as_deref()
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    if node_version() < NODE_WITH_VITE {
+        skipped("Vite needs Node 20.19");
+        return None;
+    }
+    Some(MADE.get_or_init(make))
 }
 
 /// The pages as a browser gets them.
