@@ -79,12 +79,6 @@ pub struct Repair {
     taken: Option<OwnedSemaphorePermit>,
 }
 
-/// What is read goes to the room that is repaired, and who reads it hears there that it is taken.
-struct Room {
-    tell: mpsc::Sender<Told>,
-    asked: mpsc::Receiver<()>,
-}
-
 type Told = (Repaired, OwnedSemaphorePermit);
 
 /// What all repairs of a gateway share.
@@ -153,10 +147,9 @@ impl Repairer {
         let this = self.clone();
         let span = telemetry::repair(&workspace, reason);
         let repair = async move {
-            let closed = tell.clone();
             tokio::select! {
-                () = this.run(&workspace, (above, known), Room { tell, asked }) => {}
-                () = closed.closed() => {}
+                () = this.run(&workspace, (above, known), &tell, asked) => {}
+                () = tell.closed() => {}
             }
         };
         tokio::spawn(repair.instrument(span));
@@ -167,7 +160,13 @@ impl Repairer {
         }
     }
 
-    async fn run(&self, workspace: &WorkspaceSlug, (above, known): (u64, Mark), mut room: Room) {
+    async fn run(
+        &self,
+        workspace: &WorkspaceSlug,
+        (above, known): (u64, Mark),
+        tell: &mpsc::Sender<Told>,
+        mut asked: mpsc::Receiver<()>,
+    ) {
         let Some(end) = self.floor.wait(&mut None).await else {
             return;
         };
@@ -179,9 +178,10 @@ impl Repairer {
         // Whether the room has a batch that it has not taken yet.
         let mut is_ahead = false;
         loop {
-            let Some(permit) = self.permit(&mut room.asked, &mut is_ahead).await else {
+            let Some(permit) = self.permit(&mut asked, &mut is_ahead).await else {
                 return;
             };
+            // It is never closed.
             let Ok(slot) = self.slots.acquire().await else {
                 return;
             };
@@ -199,10 +199,10 @@ impl Repairer {
             drop(slot);
             let goes_on = told.goes_on();
             // The room dropped its end: it is gone and wants nothing more.
-            if room.tell.send((told, permit)).await.is_err() || !goes_on {
+            if tell.send((told, permit)).await.is_err() || !goes_on {
                 return;
             }
-            if is_ahead && room.asked.recv().await.is_none() {
+            if is_ahead && asked.recv().await.is_none() {
                 return;
             }
             is_ahead = true;
