@@ -73,11 +73,14 @@ async fn shows(scene: &Scene, page: &str) {
     assert_eq!(scene.opened().await, 1.0);
 }
 
-/// The guide's component, for this gateway.
+/// The guide's component, for this gateway, with the type that TypeScript asks for.
 fn component(scene: &Scene) -> String {
     let url = format!("ws://{}/", scene.cable.address());
     let text = Example::named(GUIDE, "Notifications.jsx").text;
-    text.replace("wss://ws.example.com/", &url)
+    text.replace("wss://ws.example.com/", &url).replace(
+        "async ({ signal })",
+        "async ({ signal }: { signal: AbortSignal })",
+    )
 }
 
 #[tokio::test]
@@ -111,14 +114,7 @@ async fn a_fresh_vite_application_needs_no_configuration() {
             must(&app, &["npm", "install", "--silent", &package]);
             let write =
                 |name: &str, text: &str| std::fs::write(app.join(name), text).expect("a file");
-            // Types and all.
-            write(
-                "src/Notifications.tsx",
-                &component.replace(
-                    "async ({ signal })",
-                    "async ({ signal }: { signal: AbortSignal })",
-                ),
-            );
+            write("src/Notifications.tsx", &component);
             write(
                 "src/App.tsx",
                 "import { Notifications } from './Notifications';\nexport default Notifications;\n",
@@ -186,11 +182,10 @@ fn make_next(folder: &Path, app: &Path, component: &str) {
     let package = apps::pack(folder).display().to_string();
     must(app, &["npm", "install", "--silent", &package]);
     let write = |name: &str, text: &str| std::fs::write(app.join(name), text).expect("a file");
-    let typed = component.replace(
-        "async ({ signal })",
-        "async ({ signal }: { signal: AbortSignal })",
+    write(
+        "app/Notifications.tsx",
+        &format!("'use client';\n{component}"),
     );
-    write("app/Notifications.tsx", &format!("'use client';\n{typed}"));
     write(
         "app/page.tsx",
         "import { Notifications } from './Notifications';\nexport default function Page() { return <Notifications />; }\n",
