@@ -2,34 +2,38 @@
 //!
 //! # Layout
 //!
-//! The modules stand in the order in which an event meets them:
+//! The modules stand so that each uses only those before it:
 //!
-//! 1. [`config`]: what can be set.
-//! 2. [`ingest`]: the NATS edge. Live messages come in by interest; what the live path lost is
-//!    found by the sweep and fetched by the repair; bad events go out as dead letters.
-//! 3. [`event`]: bytes and headers become an [`event::Event`]. Pure.
-//! 4. [`projection`]: an event becomes a notification, encoded once. Pure.
-//! 5. [`room`]: who gets it: members, order, cursor, claims.
-//! 6. [`socket`]: the handshake, the session machine, the pump that owns the connection.
-//!
-//! Beside the flow: `admission` (who may come in, how many and how fast), [`auth`] (tokens),
-//! [`json`] (how it is read), `schema` (the contract, for programs), [`migrate`] (JetStream objects), [`telemetry`],
-//! [`ops`] (the running process) and [`cli`].
+//! 1. [`config`]: what can be set. [`json`]: how foreign JSON is read.
+//! 2. [`event`]: bytes and headers become an [`event::Event`]. [`projection`]: an event becomes a notification, encoded
+//!    once. Both are pure.
+//! 3. [`auth`] (tokens), `admission` (how many may come in, and how fast), `conn` (an accepted connection), [`telemetry`].
+//! 4. [`nats`]: the NATS edge. Live messages come in by interest; what the live path lost is found by the sweep and
+//!    fetched by the repair; bad events go out as dead letters.
+//! 5. [`setup`]: all that a reload replaces.
+//! 6. [`socket`]: how a socket is written and read, and what its messages mean.
+//! 7. [`room`]: who gets an event: members, order, cursor, claims.
+//! 8. `server`: the listener, the handshake, the task of each socket.
+//! 9. [`migrate`] (JetStream objects), `schema` (the contract, for programs), [`ops`] (the running process), [`cli`].
 
-mod admission;
-pub mod auth;
-pub mod cli;
 pub mod config;
+pub mod json;
 pub mod event;
+pub mod projection;
+pub mod auth;
+mod admission;
+mod conn;
+pub mod telemetry;
+pub mod nats;
+pub mod setup;
+pub mod socket;
+pub mod room;
+mod server;
+pub mod migrate;
+mod schema;
+pub mod ops;
+pub mod cli;
+
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod ingest;
-pub mod json;
-pub mod migrate;
-pub mod ops;
-pub mod projection;
-pub mod room;
-mod schema;
-pub mod socket;
-pub mod telemetry;

@@ -8,7 +8,7 @@ use async_nats::wire::header_block;
 use bytes::Bytes;
 use herald::config::NatsConfig;
 use herald::event::WorkspaceSlug;
-use herald::ingest::{RawStored, live_event};
+use herald::nats::{RawStored, live_event};
 use libfuzzer_sys::fuzz_target;
 
 const SERVERS: &str = "Nats-Stream: EVENTS\r\nNats-Subject: ws.acme.custom.x\r\nNats-Sequence: 7\r\n\

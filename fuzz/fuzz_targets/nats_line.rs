@@ -8,7 +8,7 @@ use async_nats::wire::{Line, header_block, line, text};
 use bytes::Bytes;
 use herald::config::NatsConfig;
 use herald::event::WorkspaceSlug;
-use herald::ingest::live_event;
+use herald::nats::live_event;
 use libfuzzer_sys::fuzz_target;
 
 /// Whatever the line is: what is read of it stands in it, in its place.

@@ -22,7 +22,7 @@ use super::nats::{Connection, no_stream};
 use super::{CliError, listen, output, token};
 use crate::config::{AuthConfig, Config, Secret, names, parse_duration};
 use crate::event::WorkspaceSlug;
-use crate::ingest::{PublishError, publish};
+use crate::nats::{PublishError, publish};
 
 /// How long the stream may take for the event that shows where the others begin.
 const TIMEOUT: Duration = Duration::from_secs(10);

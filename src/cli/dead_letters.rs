@@ -6,7 +6,7 @@ use super::nats::{Connection, no_stream};
 use super::{CliError, output};
 use crate::config::{Config, NatsConfig, names};
 use crate::event::WorkspaceSlug;
-use crate::ingest::{DirectGet, DirectGetError, RawStored};
+use crate::nats::{DirectGet, DirectGetError, RawStored};
 
 /// Letters of one read, and about how many bytes: their payloads come along.
 const BATCH: usize = 512;

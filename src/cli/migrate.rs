@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use super::CliError;
 use crate::config::Config;
-use crate::ingest::connect;
 use crate::migrate::{
     Difference, MigrateError, Migration, MigrationSet, Migrator, OperationKind, Report, State,
     Status,
 };
+use crate::nats::connect;
 
 /// Arguments of `herald migrate`.
 #[derive(Debug, clap::Args)]

@@ -89,9 +89,9 @@ impl From<ConfigError> for CliError {
     }
 }
 
-impl From<crate::ingest::ConnectError> for CliError {
-    fn from(error: crate::ingest::ConnectError) -> Self {
-        use crate::ingest::ConnectError;
+impl From<crate::nats::ConnectError> for CliError {
+    fn from(error: crate::nats::ConnectError) -> Self {
+        use crate::nats::ConnectError;
         match error {
             ConnectError::File { .. }
             | ConnectError::Url

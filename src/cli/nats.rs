@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::CliError;
 use crate::config::{Config, NatsConfig};
-use crate::ingest::{connect, event_channel, permissions};
+use crate::nats::{connect, event_channel, permissions};
 
 /// The oldest nats-server that will do: batched direct get came with it.
 pub(super) const VERSION_MIN: &str = "2.11";

@@ -14,7 +14,7 @@ use super::nats::{Connection, no_stream};
 use super::{CliError, output};
 use crate::config::{Config, names};
 use crate::event::{EventName, PAYLOAD_MAX, StoredMessage, WorkspaceSlug};
-use crate::ingest::{PubAck, PublishError, publish, stream_of};
+use crate::nats::{PubAck, PublishError, publish, stream_of};
 use crate::projection::{Notification, Projector};
 use crate::telemetry::{CommandTraces, trace_of};
 

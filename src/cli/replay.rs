@@ -9,7 +9,7 @@ use super::nats::{Connection, no_stream};
 use super::{CliError, output};
 use crate::config::{Config, names};
 use crate::event::WorkspaceSlug;
-use crate::ingest::{Batch, DirectGet, DirectGetError, RawStored};
+use crate::nats::{Batch, DirectGet, DirectGetError, RawStored};
 use crate::projection::{Notification, Projector, Recipients};
 
 /// Messages of one read, and about how many bytes: some hundredths of a second of a broker.

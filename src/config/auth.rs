@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use super::keys::{ISSUER_KEYS, KEYS};
-use super::{Config, Secret, duration, load};
+use super::{Config, Secret, duration, list};
 
 /// Who may connect: `issuers`, or the same keys for one issuer.
 #[derive(Debug, Clone, Deserialize)]
@@ -25,7 +25,7 @@ pub struct AuthConfig {
     pub audience: Option<String>,
     #[serde(deserialize_with = "some_list")]
     pub audiences: Option<Vec<String>>,
-    #[serde(deserialize_with = "load::string_or_list")]
+    #[serde(deserialize_with = "list::string_or_list")]
     pub user_claim: Vec<String>,
     pub workspaces_claim: String,
     pub workspaces_prefix: Option<String>,
@@ -61,7 +61,7 @@ pub struct IssuerConfig {
     #[serde(deserialize_with = "some_list")]
     pub audiences: Option<Vec<String>>,
     /// Claims with the user, the first that a token has.
-    #[serde(deserialize_with = "load::string_or_list")]
+    #[serde(deserialize_with = "list::string_or_list")]
     pub user_claim: Vec<String>,
     /// Claim with the workspaces a token is good for: its name, or the path to it.
     pub workspaces_claim: String,
@@ -221,5 +221,5 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
 
 /// A list that is set, or one string with commas.
 fn some_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
-    load::string_or_list(deserializer).map(Some)
+    list::string_or_list(deserializer).map(Some)
 }

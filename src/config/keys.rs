@@ -70,6 +70,9 @@ macro_rules! key {
     };
 }
 
+/// What every environment variable of a setting begins with.
+pub(super) const PREFIX: &str = "HERALD_";
+
 /// All settings, in the order of the documentation.
 pub const KEYS: &[Key] = &[
     key!(server.listen, "127.0.0.1:8080", Restart),

@@ -1,17 +1,14 @@
 //! File and environment into a [`Config`], with every problem named.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
-use serde::Deserializer;
-use serde::de::{SeqAccess, Visitor};
 
 use super::Config;
 use super::file::{NamedFile, read_once, text};
-use super::keys::{KEYS, nearest};
+use super::keys::{KEYS, PREFIX, nearest};
 use super::told::{Places, Problem, line, tables, wrong_value};
 use super::{NatsConfig, auth, edge, issuers, names};
 
@@ -355,9 +352,6 @@ const SESSIONS_BYTES_MIN: u64 = 4 * 1024;
 /// Less of DEAD has no room for a letter of a large event: whole ones take half of it at most.
 const DEAD_BYTES_MIN: u64 = 128 * 1024;
 
-/// What every environment variable of a setting begins with.
-pub(super) const PREFIX: &str = "HERALD_";
-
 /// Whether a variable of this name is meant as a setting. Only names with `__` are: Kubernetes adds
 /// HERALD_PORT and the like to every pod beside a service of that name.
 fn is_setting(variable: &str) -> bool {
@@ -514,38 +508,4 @@ fn unknown_in_environment<'a>(names: impl Iterator<Item = &'a String>) -> Vec<St
 
 fn is_known(name: &str) -> bool {
     KEYS.iter().any(|key| key.name == name)
-}
-
-/// A list, or one string with commas (the environment has only strings).
-pub(super) fn string_or_list<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<String>, D::Error> {
-    struct OneOrMany;
-
-    impl<'de> Visitor<'de> for OneOrMany {
-        type Value = Vec<String>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("text in quotes, or a list of such texts")
-        }
-
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            Ok(text.split(',').map(str::to_owned).collect())
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-            let mut parts = Vec::new();
-            while let Some(part) = list.next_element()? {
-                parts.push(part);
-            }
-            Ok(parts)
-        }
-    }
-
-    let parts = deserializer.deserialize_any(OneOrMany)?;
-    Ok(parts
-        .into_iter()
-        .map(|part| part.trim().to_owned())
-        .filter(|part| !part.is_empty())
-        .collect())
 }

@@ -12,6 +12,7 @@ mod file;
 pub mod fuzzing;
 mod issuers;
 mod keys;
+mod list;
 mod load;
 pub mod names;
 mod near;
@@ -77,7 +78,7 @@ pub struct ServerConfig {
     /// Origins (`https://app.example.com`, `https://*.example.com`) whose pages may connect. Empty: any. A
     /// request without an `Origin` header does not come from a browser and is taken, unless its token is
     /// in a cookie.
-    #[serde(deserialize_with = "load::string_or_list")]
+    #[serde(deserialize_with = "list::string_or_list")]
     pub allowed_origins: Vec<String>,
     /// Proxies whose word on a client's address is taken (`Forwarded`, `X-Forwarded-For`). Empty:
     /// nobody's, and a client's address is that of its connection.
@@ -340,7 +341,7 @@ pub struct TelemetryConfig {
     /// The busiest workspaces, so many, have metrics of their own. 0: none has.
     pub workspaces: usize,
     /// Keys of a publisher's baggage that become attributes of its events' spans.
-    #[serde(deserialize_with = "load::string_or_list")]
+    #[serde(deserialize_with = "list::string_or_list")]
     pub baggage: Vec<String>,
     /// How long the end of the process may take to export what waits. 0: not at all.
     #[serde(with = "duration")]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<IpNet>, D::Error> {
-    let networks = super::load::string_or_list(deserializer)?;
+    let networks = super::list::string_or_list(deserializer)?;
     let parsed = networks.iter().map(|text| parse(text));
     parsed.collect::<Result<_, _>>().map_err(D::Error::custom)
 }

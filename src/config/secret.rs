@@ -49,5 +49,5 @@ impl<'de> Deserialize<'de> for Secret {
 pub(super) fn secret_or_list<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Secret, D::Error> {
-    super::load::string_or_list(deserializer).map(|urls| Secret(urls.join(",")))
+    super::list::string_or_list(deserializer).map(|urls| Secret(urls.join(",")))
 }

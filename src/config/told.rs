@@ -6,8 +6,7 @@ use std::path::Path;
 
 use config::ConfigError;
 
-use super::keys::KEYS;
-use super::load::PREFIX;
+use super::keys::{KEYS, PREFIX};
 
 /// One thing that is wrong. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]

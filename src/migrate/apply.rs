@@ -14,15 +14,14 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::RawMessage;
 use async_nats::{Client, HeaderMap, Request, RequestErrorKind, header};
-use chrono::{SecondsFormat, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::report::{Difference, Status};
-use super::{MigrateError, Migration, MigrationSet, OperationKind, Role, bucket, fold};
+use super::{Applied, MigrateError, Migration, MigrationSet, OperationKind, Role, bucket, fold};
 use crate::config::NatsConfig;
-use crate::ingest::permissions::{self, Probe};
+use crate::nats::permissions::{self, Probe};
 
 /// How long a step is repeated. The election of a stream's leader takes a few seconds, and what was
 /// sent meanwhile is answered by nobody.
@@ -55,47 +54,6 @@ pub struct Report {
     pub differences: Vec<Difference>,
     /// Values that somebody changed by hand, left as they are.
     pub edits: Vec<Difference>,
-}
-
-/// An entry of the ledger.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Applied {
-    pub name: String,
-    /// SHA-256 of the file that was applied, in hexadecimal.
-    pub checksum: String,
-    pub breaks_older_gateways: bool,
-    /// The version of Herald that applied it.
-    #[serde(default)]
-    pub applied_by: String,
-    /// When, in RFC 3339. For people: nothing is decided by it.
-    #[serde(default)]
-    pub applied_at: String,
-    /// The fields it set, by stream: what a Herald that does not know the migration must not judge.
-    #[serde(default)]
-    pub changes: BTreeMap<String, Vec<String>>,
-    /// The message's id, which tells this entry from the same one of another process.
-    #[serde(skip)]
-    id: String,
-}
-
-impl Applied {
-    /// The entry of `migration`, applied by this version.
-    pub(super) fn now(migration: &Migration) -> Self {
-        let mut changes: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for operation in &migration.operations {
-            let fields = changes.entry(operation.stream.clone()).or_default();
-            fields.extend(operation.named.clone());
-        }
-        Self {
-            name: migration.name.clone(),
-            checksum: migration.checksum.clone(),
-            breaks_older_gateways: migration.breaks_older_gateways,
-            applied_by: env!("CARGO_PKG_VERSION").to_owned(),
-            applied_at: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
-            changes,
-            id: uuid::Uuid::new_v4().to_string(),
-        }
-    }
 }
 
 /// What the ledger's bucket holds.

@@ -35,15 +35,57 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::jetstream::{self, ErrorCode};
+use chrono::{SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::config::{NatsConfig, parse_duration};
 
-pub use self::apply::{Applied, Migrator, Report};
+pub use self::apply::{Migrator, Report};
 pub use self::report::{Difference, Entry, State, Status};
 use self::report::{list, ways_back};
+
+/// An entry of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    pub name: String,
+    /// SHA-256 of the file that was applied, in hexadecimal.
+    pub checksum: String,
+    pub breaks_older_gateways: bool,
+    /// The version of Herald that applied it.
+    #[serde(default)]
+    pub applied_by: String,
+    /// When, in RFC 3339. For people: nothing is decided by it.
+    #[serde(default)]
+    pub applied_at: String,
+    /// The fields it set, by stream: what a Herald that does not know the migration must not judge.
+    #[serde(default)]
+    pub changes: BTreeMap<String, Vec<String>>,
+    /// The message's id, which tells this entry from the same one of another process.
+    #[serde(skip)]
+    id: String,
+}
+
+impl Applied {
+    /// The entry of `migration`, applied by this version.
+    fn now(migration: &Migration) -> Self {
+        let mut changes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for operation in &migration.operations {
+            let fields = changes.entry(operation.stream.clone()).or_default();
+            fields.extend(operation.named.clone());
+        }
+        Self {
+            name: migration.name.clone(),
+            checksum: migration.checksum.clone(),
+            breaks_older_gateways: migration.breaks_older_gateways,
+            applied_by: env!("CARGO_PKG_VERSION").to_owned(),
+            applied_at: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
+            changes,
+            id: uuid::Uuid::new_v4().to_string(),
+        }
+    }
+}
 
 /// Applies the migrations that the ledger does not have, in their order. It does not change values
 /// that merely differ from the settings: [`Report::differences`] has them.

@@ -9,7 +9,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::room::Rooms;
-use crate::socket::{CloseReason, Doorway, Writer};
+use crate::server::Acceptor;
+use crate::socket::{CloseReason, Writer};
 
 /// How long joins under way may take: they give up after 3 s.
 const JOINS: Duration = Duration::from_secs(4);
@@ -21,12 +22,12 @@ const LAST_SOCKETS: Duration = Duration::from_secs(12);
 /// How long the end may take to send the dead letters that wait. Whatever ends the gateway, telemetry ends
 /// later, so that it tells what became of them.
 pub(super) const DEAD_LETTERS: Duration = Duration::from_secs(2);
-/// How often it is looked for joins that were under way when the doorway closed.
+/// How often it is looked for joins that were under way when the acceptor closed.
 const LATECOMERS: Duration = Duration::from_millis(250);
 
 /// Waits until joins under way are done, then until everything stored before now waits at its sockets.
-pub(super) async fn catch_up(rooms: &Rooms, doorway: &Doorway) {
-    if timeout(JOINS, doorway.settled()).await.is_err() {
+pub(super) async fn catch_up(rooms: &Rooms, acceptor: &Acceptor) {
+    if timeout(JOINS, acceptor.settled()).await.is_err() {
         warn!("draining with joins under way");
     }
     let deadline = Instant::now() + CATCH_UP;

@@ -20,21 +20,21 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error, info, warn};
 
 use super::admin;
-use super::arrivals::Arrivals;
-use super::files::OpenFiles;
 use super::health::{self, Health};
-use super::live::{Live, Setup};
 use super::reload::Reloader;
-use super::{drain, listener, tls};
+use super::{drain, observed};
 use crate::config::{Config, names};
-use crate::ingest::{
+use crate::conn;
+use crate::migrate;
+use crate::nats::{
     ClaimChecker, ClaimWriter, ConnectError, DeadLetters, Denials, DirectGet, Disturbances,
     FloorReader, Happened, Intake, Leader, Link, Looked, Notices, Readable, Repairer, Sweeper,
     Unroutable, notices, permissions,
 };
-use crate::migrate;
 use crate::room::{Damper, HoldBudget, Resync, RoomContext, RoomThreads, Rooms};
-use crate::socket::{Doorway, elsewhere, upgrade};
+use crate::server::{self, Acceptor, Arrivals, OpenFiles, elsewhere, upgrade};
+use crate::setup::{Live, Setup};
+use crate::socket::QueueDepth;
 use crate::telemetry::{self, Failure, Metrics, Telemetry, UNLIMITED};
 
 /// So much later than what it takes along, the end of the NATS client may be known.
@@ -81,7 +81,7 @@ pub struct Gateway {
     started: Arc<Setup>,
     live: Live,
     telemetry: Telemetry,
-    doorway: Arc<Doorway>,
+    acceptor: Arc<Acceptor>,
     health: Arc<Health>,
     files: OpenFiles,
     public: tokio::net::TcpListener,
@@ -118,7 +118,10 @@ impl Gateway {
         let config = &started.config;
         let files = OpenFiles::of_process();
         files.tell(&config.sockets);
-        let doorway = Arc::new(Doorway::new(live.clone(), files.sockets, &telemetry));
+        let queues = Arc::default();
+        observed::queues(telemetry.metrics().meter(), &queues);
+        let acceptor = Acceptor::new(live.clone(), files.sockets, queues, &telemetry);
+        let acceptor = Arc::new(acceptor);
         let public = bind(
             "server.listen",
             config.server.listen,
@@ -130,7 +133,7 @@ impl Gateway {
             started,
             live,
             telemetry,
-            doorway,
+            acceptor,
             files,
             public,
             admin,
@@ -183,13 +186,16 @@ impl Gateway {
         info!(
             listen = %local(&self.public),
             admin_listen = %local(&self.admin),
-            path = self.doorway.path(),
+            path = self.acceptor.path(),
             tls = self.started.tls.is_some(),
             "listening"
         );
         let mut parts = JoinSet::new();
         let live = self.live.clone();
-        parts.spawn(tls::watch(move || live.now().tls.clone(), cancel.clone()));
+        parts.spawn(conn::tls::watch(
+            move || live.now().tls.clone(),
+            cancel.clone(),
+        ));
         let metrics = self.telemetry.metrics();
         let arrivals = Arrivals::public(self.live.clone(), self.files, Arc::clone(metrics));
         let admin_arrivals = Arrivals::admin(self.files, Arc::clone(metrics));
@@ -197,7 +203,7 @@ impl Gateway {
             (self.public, Some(self.live.clone()), public, arrivals),
             (self.admin, None, admin, admin_arrivals),
         ] {
-            parts.spawn(listener::accept(
+            parts.spawn(server::accept(
                 listener,
                 tls,
                 router,
@@ -211,7 +217,7 @@ impl Gateway {
         let intake = Intake::start(&workers, cancel.clone());
         let (intake, intake_ended) = intake.map_err(ServeError::Thread)?;
         parts.spawn(intake_ended);
-        metrics.observe_intake(intake.clone());
+        observed::intake(metrics.meter(), intake.clone());
         let reader = intake.runtime().clone();
         let threads = RoomThreads {
             intake,
@@ -222,7 +228,7 @@ impl Gateway {
             &self.started.config,
             &self.live,
             &self.telemetry,
-            &self.doorway,
+            &self.acceptor,
             &self.health,
             threads,
             &mut parts,
@@ -235,17 +241,17 @@ impl Gateway {
         };
         info!("ready");
         end_of_serving(stop, parts, &rooms, || {
-            let span = telemetry::drain(self.doorway.sockets().len());
-            end(&self.live, &rooms, &self.doorway, &self.health).instrument(span)
+            let span = telemetry::drain(self.acceptor.sockets().len());
+            end(&self.live, &rooms, &self.acceptor, &self.health).instrument(span)
         })
         .await
     }
 
     fn public_router(&self) -> Router {
         Router::new()
-            .route(self.doorway.path(), any(upgrade))
+            .route(self.acceptor.path(), any(upgrade))
             .fallback(elsewhere)
-            .with_state(Arc::clone(&self.doorway))
+            .with_state(Arc::clone(&self.acceptor))
             .merge(health::router(&self.health))
             .layer(map_response(last_of_its_connection))
     }
@@ -318,19 +324,19 @@ fn bind(
     address: SocketAddr,
     send_buffer: usize,
 ) -> Result<tokio::net::TcpListener, ServeError> {
-    listener::bind(address, send_buffer).map_err(|source| ServeError::Bind {
+    server::bind(address, send_buffer).map_err(|source| ServeError::Bind {
         setting,
         address,
         source,
     })
 }
 
-/// Connects, waits for the migrations, and opens the doorway.
+/// Connects, waits for the migrations, and opens the acceptor.
 async fn open(
     config: &Config,
     live: &Live,
     telemetry: &Telemetry,
-    doorway: &Doorway,
+    acceptor: &Acceptor,
     health: &Health,
     threads: RoomThreads,
     parts: &mut JoinSet<()>,
@@ -356,7 +362,7 @@ async fn open(
         leaders.clone(),
         live,
         telemetry,
-        denials,
+        (denials, Arc::clone(acceptor.queues())),
         parts,
     );
     let rooms = Rooms::new(Arc::new(context), threads);
@@ -370,7 +376,7 @@ async fn open(
         rooms.clone(),
         Arc::clone(telemetry.metrics()),
     ));
-    doorway.open(rooms.clone());
+    acceptor.open(rooms.clone());
     let context = rooms.context();
     health.opened(context.readable.clone(), context.link.clone());
     Ok(rooms)
@@ -459,7 +465,7 @@ fn context(
     leaders: Leaders,
     live: &Live,
     telemetry: &Telemetry,
-    denials: Denials,
+    (denials, queues): (Denials, Arc<QueueDepth>),
     parts: &mut JoinSet<()>,
 ) -> RoomContext {
     let metrics = Arc::clone(telemetry.metrics());
@@ -491,11 +497,11 @@ fn context(
     parts.spawn(
         denials
             .clone()
-            .watch(config.nats.clone(), link.clone(), unready_after.clone()),
+            .watch(config.nats.clone(), client.clone(), unready_after.clone()),
     );
     let (readable, look) = Readable::start(looked, denials, unready_after);
     parts.spawn(look);
-    metrics.observe_readable(readable.clone());
+    observed::readable(metrics.meter(), readable.clone());
     let checker = ClaimChecker {
         direct: sessions_direct,
         leader: sessions,
@@ -507,7 +513,7 @@ fn context(
     parts.spawn(sender);
     let (dead_letters, publisher) = DeadLetters::start(client.clone(), names.clone());
     parts.spawn(publisher);
-    metrics.observe_dead_letters(dead_letters.counters());
+    observed::dead_letters(metrics.meter(), dead_letters.counters());
     let unroutable = Unroutable {
         client,
         names: names.clone(),
@@ -515,7 +521,7 @@ fn context(
         direct: events_direct.clone(),
         letters: dead_letters.clone(),
     };
-    parts.spawn(unroutable.start(&metrics));
+    parts.spawn(observed::started(metrics.meter(), unroutable));
     RoomContext {
         repairer: Repairer::new(events_direct, events, floor.clone()),
         holds: HoldBudget::default(),
@@ -523,6 +529,7 @@ fn context(
         claim_checks,
         damper: Damper::new(notices),
         dead_letters,
+        queues,
         floor,
         claims,
         live: live.clone(),
@@ -609,14 +616,14 @@ async fn elections(leader: Leader, rooms: Rooms) {
 }
 
 /// The drain, in its order.
-async fn end(live: &Live, rooms: &Rooms, doorway: &Doorway, health: &Health) {
+async fn end(live: &Live, rooms: &Rooms, acceptor: &Acceptor, health: &Health) {
     info!("draining");
     health.drain();
     let setup = live.now();
     let server = &setup.config.server;
     tokio::time::sleep(server.drain_delay).await;
-    doorway.drain();
-    drain::catch_up(rooms, doorway).await;
+    acceptor.drain();
+    drain::catch_up(rooms, acceptor).await;
     drain::close_all(rooms, server.drain).await;
-    drain::ended(rooms, doorway.sockets()).await;
+    drain::ended(rooms, acceptor.sockets()).await;
 }

@@ -9,8 +9,8 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::sync::SetOnce;
 
-use super::Live;
-use crate::ingest::{Link, Readable};
+use crate::nats::{Link, Readable};
+use crate::setup::Live;
 
 /// What `/readyz` looks at.
 #[derive(Debug)]

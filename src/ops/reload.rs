@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tracing::{Level, enabled, error, info};
 
-use super::files::OpenFiles;
 use super::health::Health;
-use super::live::{Building, Live, Setup};
 use crate::config::{Config, FILE, KEYS, NamedFile, Reload};
+use crate::server::OpenFiles;
+use crate::setup::{Building, Live, Setup};
 use crate::telemetry::{LogLevel, Metrics, UNLIMITED};
 
 /// A handle on what a running gateway can take anew.

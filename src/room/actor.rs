@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tracing::{Instrument, debug};
 
 use super::affinity::{Affinity, Threads};
-use super::claiming::Checks;
+use super::checks::Checks;
 use super::claims::Claims;
 use super::fan_out::{Addressed, Turn};
 use super::follower::Follower;
@@ -23,7 +23,7 @@ use super::schedule::Schedule;
 use super::shards::Report;
 use crate::config::names;
 use crate::event::{Mark, WorkspaceSlug};
-use crate::ingest::{Repair, Repaired};
+use crate::nats::{CheckedClaim, Repair, Repaired, Swept};
 use crate::socket::CloseReason;
 use crate::telemetry::{self, Traffic};
 
@@ -46,6 +46,8 @@ pub(super) struct Room {
     pub(super) shared: Arc<Shared>,
     pub(super) handle: RoomHandle,
     commands: mpsc::UnboundedReceiver<Command>,
+    pub(super) swept: Answers<Swept>,
+    pub(super) checked: Answers<Vec<CheckedClaim>>,
     pub(super) ears: Ears,
     pub(super) follower: Follower,
     /// The repair under way.
@@ -72,6 +74,19 @@ pub(super) struct Room {
 pub(super) struct Ears {
     pub(super) events: Subscriber,
     claims: Subscriber,
+}
+
+/// What NATS answers to what the room asks it: each ask takes one end along.
+pub(super) struct Answers<T> {
+    pub(super) asks: mpsc::UnboundedSender<T>,
+    all: mpsc::UnboundedReceiver<T>,
+}
+
+impl<T> Default for Answers<T> {
+    fn default() -> Self {
+        let (asks, all) = mpsc::unbounded_channel();
+        Self { asks, all }
+    }
 }
 
 /// A room of `workspace` and the task that has to be run for it, which gives it back to go on elsewhere.
@@ -150,6 +165,8 @@ impl Room {
                         shared,
                         handle,
                         commands,
+                        swept: Answers::default(),
+                        checked: Answers::default(),
                         ears,
                     });
                 }
@@ -211,6 +228,8 @@ impl Room {
             // for the same reason. Then what is done, and a repair, which live messages wait for anyway.
             biased;
             command = self.commands.recv() => command.map(Input::Command),
+            swept = self.swept.all.recv() => swept.map(Input::Swept),
+            checked = self.checked.all.recv() => checked.map(Input::Checked),
             claim = self.ears.claims.next() => claim.map(Input::Claim),
             report = self.members.told() => report.map(Input::Report),
             repaired = repaired(&mut self.repair) => Some(Input::Repaired(repaired)),
@@ -224,6 +243,8 @@ impl Room {
         self.notice_reconnect(now);
         match input {
             Input::Command(command) => self.command(command),
+            Input::Swept(swept) => self.swept(&swept),
+            Input::Checked(claims) => self.checked(claims),
             Input::Claim(message) => self.heard(message),
             Input::Report(report) => self.reported(report),
             Input::Repaired(repaired) => self.repaired(repaired),
@@ -265,8 +286,6 @@ impl Room {
             } => self.reclaimed(user, session, result),
             Command::Barrier { sequence, answer } => self.barrier(sequence, answer),
             Command::Resync => self.resync(),
-            Command::Swept(swept) => self.swept(&swept),
-            Command::Checked(claims) => self.checked(claims),
             Command::EndIfEmpty => {
                 self.is_lingering = false;
                 if self.members.is_empty() {
@@ -349,6 +368,8 @@ pub(super) enum Until {
 /// One thing that happens to a room.
 enum Input {
     Command(Command),
+    Swept(Swept),
+    Checked(Vec<CheckedClaim>),
     Claim(async_nats::Message),
     Report(Report),
     Repaired(Option<Repaired>),

@@ -5,42 +5,19 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
-use super::SessionId;
 use super::actor::Room;
 use super::claims::Verdict;
 use super::fan_out::Seat;
 use super::handle::{Attach, Command};
 use super::members::Member;
-use super::schedule::Schedule;
+use super::session_id::SessionId;
 use crate::auth::UserKey;
-use crate::ingest::{CheckedClaim, ClaimAsk, ClaimError};
+use crate::nats::{CheckedClaim, ClaimAsk, ClaimError};
 use crate::socket::CloseReason;
 use crate::telemetry::LiveDrop;
 
 /// How long making a claim again may take before SESSIONS is looked into once more.
 const RECLAIM_DEADLINE: Duration = Duration::from_secs(5);
-
-/// When the room's claims are checked.
-#[derive(Debug)]
-pub(super) struct Checks {
-    schedule: Schedule,
-    /// One is under way.
-    is_asked: bool,
-}
-
-impl Checks {
-    pub(super) fn new(schedule: Schedule) -> Self {
-        Self {
-            schedule,
-            is_asked: false,
-        }
-    }
-
-    /// When the next one is due.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        (!self.is_asked).then(|| self.schedule.next())
-    }
-}
 
 impl Room {
     pub(super) fn pending(
@@ -110,7 +87,7 @@ impl Room {
     pub(super) fn heard(&mut self, message: async_nats::Message) {
         match self.context.claims.parse_live(message, &self.workspace) {
             Some((user, claim)) => {
-                let verdicts = self.claims.heard(user, claim, Instant::now());
+                let verdicts = self.claims.heard(user, claim.into(), Instant::now());
                 self.follow(user, verdicts);
             }
             None => {
@@ -140,13 +117,17 @@ impl Room {
             return;
         }
         self.checks.schedule.asked(now);
-        let held: Vec<_> = self.claims.held().collect();
+        let held = self.claims.held();
+        let held: Vec<_> = held
+            .map(|(user, session, claim)| (user, session.uuid(), claim))
+            .collect();
         if held.is_empty() {
             return;
         }
         self.checks.is_asked = true;
         self.context.claim_checks.ask(ClaimAsk {
-            room: self.handle.clone(),
+            workspace: self.workspace.clone(),
+            answer: self.checked.asks.clone(),
             held,
             urgent,
         });
@@ -156,10 +137,16 @@ impl Room {
         self.checks.is_asked = false;
         let now = Instant::now();
         for answer in answers {
-            let verdicts =
-                self.claims
-                    .checked(answer.user, answer.session, answer.asked, answer.last, now);
-            self.follow(answer.user, verdicts);
+            let CheckedClaim {
+                user,
+                session,
+                asked,
+                last,
+            } = answer;
+            let verdicts = self
+                .claims
+                .checked(user, session.into(), asked, last.into(), now);
+            self.follow(user, verdicts);
         }
         if self.checks.schedule.take_again() {
             self.check_claims(true, now);
@@ -214,7 +201,7 @@ impl Room {
         tokio::spawn(async move {
             let deadline = tokio::time::Instant::now() + RECLAIM_DEADLINE;
             let result = writer
-                .claim_again(room.workspace(), user, session, last, deadline)
+                .claim_again(room.workspace(), user, session.uuid(), last, deadline)
                 .await;
             room.tell(Command::Reclaimed {
                 user,

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use super::actor::{Room, Until};
 use super::follower::Effect;
 use super::shards::Report;
-use crate::ingest::{Repaired, SUBSCRIPTION_CAPACITY, StreamState, SweepAsk, Swept, live_event};
+use crate::nats::{Repaired, SUBSCRIPTION_CAPACITY, StreamState, SweepAsk, Swept, live_event};
 use crate::telemetry::LiveDrop;
 
 /// Live messages taken before a sweep's answer is judged: they may be what it finds missing. A subscription
@@ -74,7 +74,9 @@ impl Room {
         match *effect {
             Effect::Sweep { urgent, known } => {
                 self.context.sweeps.ask(SweepAsk {
-                    room: self.handle.clone(),
+                    workspace: self.workspace.clone(),
+                    answer: self.swept.asks.clone(),
+                    traffic: self.handle.traffic(),
                     urgent,
                     known,
                 });

@@ -1,17 +1,16 @@
 //! A room as the rest of the gateway sees it, and everything it can be told.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::SessionId;
-use super::join::Successor;
+use super::session_id::SessionId;
 use crate::auth::UserKey;
 use crate::event::{Mark, WorkspaceSlug};
-use crate::ingest::{CheckedClaim, ClaimError, Swept};
+use crate::nats::ClaimError;
 use crate::socket::Writer;
 
 /// A cheap handle on a room's task.
@@ -20,8 +19,7 @@ pub struct RoomHandle {
     workspace: WorkspaceSlug,
     /// The other end is the room's task. Unbounded, but each session has at most a few commands under way
     /// (`Pending`, `Attach`, `Barrier`, `Reclaimed`, `Left`), and sessions are bounded by
-    /// `sockets.max_connections`; each user has one `Probe`; a room has at most one `Resync`, one `Swept` and one
-    /// `Checked` coming; a drain asks once, and an `EndIfEmpty` comes once for each time that a room lingers.
+    /// `sockets.max_connections`; each user has one `Probe`; a room has at most one `Resync` coming; a drain asks once, and an `EndIfEmpty` comes once for each time that a room lingers.
     commands: mpsc::UnboundedSender<Command>,
     /// Whether the room hears its workspace. Set by the room's task.
     active: watch::Receiver<bool>,
@@ -105,15 +103,14 @@ pub(super) enum Command {
     },
     /// Look whether something is missing. One at a time: see [`Shared::take_resync`].
     Resync,
-    /// A sweep's answer.
-    Swept(Swept),
-    /// A claim check's answer.
-    Checked(Vec<CheckedClaim>),
     /// Too many rooms linger: end now, if there are no sockets.
     EndIfEmpty,
     /// All queues, for a drain.
     Writers(oneshot::Sender<Vec<Writer>>),
 }
+
+/// The newer session for which one is closed, once there is one. The room tells the socket's task.
+pub(super) type Successor = Arc<OnceLock<SessionId>>;
 
 /// A socket that becomes a member.
 #[derive(Debug)]
@@ -156,16 +153,6 @@ impl RoomHandle {
     /// The stream's sequence up to which nothing is missing; `None` where nobody would miss it.
     pub fn watermark(&self) -> Option<u64> {
         Some(self.shared.watermark.load(Ordering::Relaxed)).filter(|watermark| *watermark > 0)
-    }
-
-    /// Gives the room a sweep's answer.
-    pub fn swept(&self, swept: Swept) {
-        self.tell(Command::Swept(swept));
-    }
-
-    /// Gives the room a claim check's answer.
-    pub fn checked(&self, claims: Vec<CheckedClaim>) {
-        self.tell(Command::Checked(claims));
     }
 
     /// Asks the room to look whether it missed something. Asked again before it does, it looks once.

@@ -1,16 +1,19 @@
 //! A join: everything that stands between an accepted token and the 101, in its order.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, warn};
 
-use super::handle::{Attach, Command, RoomHandle};
-use super::{Rooms, SessionId};
+use super::flaps::Flapping;
+use super::handle::{Attach, Command, RoomHandle, Successor};
+use super::opening;
+use super::registry::Rooms;
+use super::session_id::SessionId;
 use crate::auth::UserKey;
 use crate::event::{Mark, WorkspaceSlug};
-use crate::ingest::{ClaimError, ReadError};
+use crate::nats::{ClaimError, ReadError};
 use crate::socket::Writer;
 use crate::telemetry::{Step, Steps};
 
@@ -40,9 +43,8 @@ pub enum JoinError {
     /// There is no room for anything in the NATS account.
     #[error("the NATS account has no room")]
     AccountFull,
-    /// The user's connections replace each other too fast.
-    #[error("connections of this user replace each other")]
-    Flapping { retry_after: Duration },
+    #[error(transparent)]
+    Flapping(#[from] Flapping),
 }
 
 /// A session's place in its room; dropping it leaves.
@@ -53,9 +55,6 @@ pub struct Membership {
     session: SessionId,
     successor: Successor,
 }
-
-/// The newer session for which one is closed, once there is one. The room tells the socket's task.
-pub(super) type Successor = Arc<OnceLock<SessionId>>;
 
 impl Membership {
     /// The session's id.
@@ -97,7 +96,7 @@ impl Rooms {
         steps: &mut Steps,
     ) -> Result<Membership, JoinError> {
         let deadline = Instant::now() + DEADLINE;
-        let entrance = self.enter(&request.workspace);
+        let entrance = opening::enter(self, &request.workspace);
         let room = entrance.room();
         let claims = &self.context().claims;
         let mut cause = None;
@@ -135,7 +134,13 @@ impl Rooms {
         .ok_or(JoinError::Unavailable(None))?;
         let claim = claims
             // Without an answer it looks again.
-            .claim(&request.workspace, request.user, session, last, deadline)
+            .claim(
+                &request.workspace,
+                request.user,
+                session.uuid(),
+                last,
+                deadline,
+            )
             .instrument(steps.step())
             .await
             .map_err(|error| self.not_claimed(error, cause))?;

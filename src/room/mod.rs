@@ -5,6 +5,7 @@
 
 mod actor;
 mod affinity;
+mod checks;
 mod claiming;
 mod claims;
 mod cursor;
@@ -18,6 +19,7 @@ mod join;
 #[cfg(test)]
 mod laws;
 mod members;
+mod opening;
 mod pressure;
 mod process;
 mod registry;
@@ -25,9 +27,8 @@ mod schedule;
 mod session_id;
 mod shards;
 
-pub use self::claims::{Claim, Standing};
 pub use self::cursor::{Cursor, Offer};
-pub use self::flaps::Damper;
+pub use self::flaps::{Damper, Flapping};
 pub use self::handle::{Resync, RoomHandle};
 pub use self::hold::HoldBudget;
 pub use self::join::{JoinError, JoinRequest, Membership};

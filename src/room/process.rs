@@ -168,7 +168,7 @@ impl Room {
             began,
             arrival.delay + since,
             span.as_ref().filter(|_| sample > 0).map(|span| span.send()),
-            self.context.metrics.depth(),
+            &self.context.queues,
         );
         let addressed = Addressed {
             mark: arrival.message.mark(),

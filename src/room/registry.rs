@@ -7,20 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::debug;
 
-use super::actor::{self, Room};
 use super::affinity::Threads;
 use super::flaps::Damper;
 use super::handle::{Command, Resync, RoomHandle, Shared};
 use super::hold::HoldBudget;
+use crate::auth::UserKey;
 use crate::config::Names;
 use crate::event::WorkspaceSlug;
-use crate::ingest::{
-    ClaimCheckHandle, ClaimWriter, DeadLetters, FloorReader, Intake, Link, Readable, Repairer,
-    SweepHandle,
+use crate::nats::{
+    ClaimCheckHandle, ClaimWriter, DeadLetters, FloorReader, Intake, Link, Notice, Readable,
+    Repairer, SweepHandle,
 };
-use crate::ops::Live;
+use crate::setup::Live;
+use crate::socket::QueueDepth;
 use crate::telemetry::Metrics;
 
 /// Rooms that linger without sockets, at most: each has some 20 KiB, and a client that goes through
@@ -45,6 +45,8 @@ pub struct RoomContext {
     /// The rules in force.
     pub live: Live,
     pub dead_letters: DeadLetters,
+    /// What waits for all sockets.
+    pub queues: Arc<QueueDepth>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -117,23 +119,44 @@ impl Rooms {
     }
 
     /// What the rooms work with.
-    pub fn context(&self) -> &RoomContext {
+    pub fn context(&self) -> &Arc<RoomContext> {
         &self.0.context
     }
 
     /// The room of `workspace`, if there is one.
-    pub(super) fn get(&self, workspace: &WorkspaceSlug) -> Option<RoomHandle> {
+    fn get(&self, workspace: &WorkspaceSlug) -> Option<RoomHandle> {
         self.lock().get(workspace).cloned()
     }
 
-    /// The room of `workspace`, opened if there is none.
-    pub(super) fn enter(&self, workspace: &WorkspaceSlug) -> Entrance {
+    /// The room of `workspace`; if there is none, that which `open` makes.
+    pub(super) fn enter(
+        &self,
+        workspace: &WorkspaceSlug,
+        open: impl FnOnce() -> RoomHandle,
+    ) -> Entrance {
         let mut rooms = self.lock();
-        let room = rooms
-            .entry(workspace.clone())
-            .or_insert_with(|| self.open(workspace.clone()));
+        let room = rooms.entry(workspace.clone()).or_insert_with(open);
         room.shared().entrants.fetch_add(1, Ordering::Relaxed);
         Entrance(room.clone())
+    }
+
+    /// Takes what a gateway, maybe this one, tells all of them.
+    pub fn noticed(&self, workspace: WorkspaceSlug, user: UserKey, notice: Notice) {
+        let room = self.get(&workspace);
+        self.context().damper.noticed(workspace, user, notice, room);
+    }
+
+    /// Runs `task` on `threads`, until it or the gateway ends.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static, threads: Threads) {
+        let cancel = self.0.threads.cancel.clone();
+        let task = async move {
+            cancel.run_until_cancelled(task).await;
+        };
+        let threads = match threads {
+            Threads::Intake => self.0.threads.intake.runtime(),
+            Threads::Workers => &self.0.threads.workers,
+        };
+        self.0.tasks.spawn_on(task, threads);
     }
 
     /// Removes the room that `shared` belongs to, unless somebody is entering. `true` if it may end.
@@ -180,34 +203,6 @@ impl Rooms {
         {
             longest.tell(Command::EndIfEmpty);
         }
-    }
-
-    fn open(&self, workspace: WorkspaceSlug) -> RoomHandle {
-        let (handle, task) = actor::room(workspace, Arc::clone(&self.0.context), self.clone());
-        self.spawn(task, Threads::Intake);
-        handle
-    }
-
-    /// Runs a room on `threads`, until it is to go on elsewhere.
-    fn spawn(&self, task: impl Future<Output = Option<Room>> + Send + 'static, threads: Threads) {
-        let cancel = self.0.threads.cancel.clone();
-        let rooms = self.clone();
-        let task = async move {
-            if let Some(Some(room)) = cancel.run_until_cancelled(task).await {
-                rooms.go_on(room);
-            }
-        };
-        let threads = match threads {
-            Threads::Intake => self.0.threads.intake.runtime(),
-            Threads::Workers => &self.0.threads.workers,
-        };
-        self.0.tasks.spawn_on(task, threads);
-    }
-
-    fn go_on(&self, room: Room) {
-        let threads = room.threads();
-        debug!(workspace = %room.workspace, ?threads, "room moved to other threads");
-        self.spawn(room.run(), threads);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<WorkspaceSlug, RoomHandle>> {

@@ -19,14 +19,20 @@ impl SessionId {
         (self.0.as_u128() & 0xff) as u8
     }
 
-    /// Reads what `Display` writes.
-    pub fn parse(text: &str) -> Option<Self> {
-        Uuid::try_parse(text).ok().map(Self)
+    /// As it goes over the wire.
+    pub(crate) fn uuid(self) -> Uuid {
+        self.0
     }
 
     #[cfg(test)]
     pub(crate) fn from_u128(number: u128) -> Self {
         Self(Uuid::from_u128(number))
+    }
+}
+
+impl From<Uuid> for SessionId {
+    fn from(uuid: Uuid) -> Self {
+        Self(uuid)
     }
 }
 

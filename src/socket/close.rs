@@ -116,7 +116,7 @@ impl CloseReason {
     }
 
     /// What to do with what the kernel has still to send to a peer that answers no close frame.
-    pub(super) const fn unsent(self) -> Unsent {
+    pub(crate) const fn unsent(self) -> Unsent {
         match self {
             // All that was stored before is for the peer.
             Self::TokenExpired => Unsent::Awaited,
@@ -146,7 +146,7 @@ impl CloseReason {
 
 /// What becomes of what the kernel has still to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unsent {
+pub(crate) enum Unsent {
     /// The connection is reset.
     Dropped,
     /// The kernel sends it, with nobody here who reads: it gives up if the peer says anything more.

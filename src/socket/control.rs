@@ -35,7 +35,7 @@ pub enum Control {
 
 impl Control {
     /// The first message of a session.
-    pub(super) fn hello(session: String, expires_at: SystemTime, limits: &SessionLimits) -> Self {
+    pub(crate) fn hello(session: String, expires_at: SystemTime, limits: &SessionLimits) -> Self {
         Self::Hello {
             session,
             expires_at: since_1970(expires_at),
@@ -44,7 +44,7 @@ impl Control {
     }
 
     /// The answer to a token.
-    pub(super) fn token(expires_at: SystemTime) -> Self {
+    pub(crate) fn token(expires_at: SystemTime) -> Self {
         Self::Token {
             expires_at: since_1970(expires_at),
         }
@@ -61,7 +61,7 @@ impl Control {
     }
 
     /// As a frame.
-    pub(super) fn frame(&self) -> Bytes {
+    pub(crate) fn frame(&self) -> Bytes {
         // Texts and integers always make JSON.
         let text = serde_json::to_string(self).unwrap_or_default();
         text_frame(&text)

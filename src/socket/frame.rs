@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::Bytes;
 
-use super::QueueDepth;
+use super::depth::QueueDepth;
 use crate::telemetry::{Clock, SendTrace};
 
 /// FIN and the opcode of a text, in a frame's first byte.
@@ -17,9 +17,9 @@ const TEXT: u8 = 0x81;
 #[derive(Debug)]
 pub struct Frame {
     /// Header and text.
-    pub(super) bytes: Bytes,
+    pub(crate) bytes: Bytes,
     /// The text's.
-    pub(super) size: usize,
+    pub(crate) size: usize,
     /// When it was made.
     pub(crate) made: Clock,
     /// From the event's store time until then.
@@ -66,12 +66,12 @@ impl Drop for Frame {
 }
 
 /// A text that only one socket gets, as a frame.
-pub(super) fn text_frame(text: &str) -> Bytes {
+pub(crate) fn text_frame(text: &str) -> Bytes {
     frame(TEXT, text.as_bytes())
 }
 
 /// A frame of a server's, unmasked, with this first byte.
-pub(super) fn frame(first: u8, payload: &[u8]) -> Bytes {
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Bytes {
     let header = match payload.len() {
         0..126 => 2,
         126..=0xffff => 4,

@@ -7,25 +7,21 @@
 mod allowance;
 mod close;
 mod control;
+mod depth;
 mod frame;
-#[cfg(feature = "fuzzing")]
-pub mod fuzzing;
-mod handshake;
 mod metered;
-mod pump;
-mod refusal;
-mod request;
 mod session;
 mod tail;
 mod transport;
-mod upgrade;
 mod wire;
 mod writer;
 
+pub(crate) use self::close::Unsent;
 pub use self::close::{Advice, CloseReason, close_code, code_label};
 pub use self::control::Control;
+pub use self::depth::QueueDepth;
 pub use self::frame::Frame;
-pub use self::handshake::{Doorway, upgrade};
 pub use self::session::{Action, Input, Session, SessionLimits};
-pub use self::upgrade::elsewhere;
-pub use self::writer::{Load, Pushed, QueueDepth, QueueLimits, SLOW_AFTER, Standing, Writer};
+pub(crate) use self::transport::{Incoming, Transport, probe_payload};
+pub(crate) use self::writer::Turn;
+pub use self::writer::{Load, Pushed, QueueLimits, SLOW_AFTER, Standing, Writer};

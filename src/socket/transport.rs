@@ -20,13 +20,14 @@ use uuid::Uuid;
 
 use super::allowance::{Allowance, Excess};
 use super::close::Unsent;
+use super::depth::Undelivered;
 use super::frame::frame;
 use super::metered::Metered;
 use super::tail::Tail;
 use super::wire::Wire;
-use super::writer::{Turn, Undelivered};
+use super::writer::Turn;
 use super::{CloseReason, Writer};
-use crate::ops::{Conn, TooMuchOverhead};
+use crate::conn::{Conn, TooMuchOverhead};
 
 /// The read buffer, allocated for each socket and kept while it is idle. Clients send heartbeats and
 /// tokens; a longer message grows it for as long as it takes.
@@ -58,7 +59,7 @@ const FRAME_BYTES: usize = 6;
 
 /// A WebSocket connection of the server's side.
 #[derive(Debug)]
-pub(super) struct Transport {
+pub(crate) struct Transport {
     /// Boxed: the socket's future holds it several times.
     stream: WebSocketStream<Box<Metered>>,
     writer: Writer,
@@ -74,7 +75,7 @@ pub(super) struct Transport {
 
 /// What comes in.
 #[derive(Debug)]
-pub(super) enum Incoming {
+pub(crate) enum Incoming {
     Text(Utf8Bytes),
     Binary,
     /// With what its pong has to hold.
@@ -91,7 +92,7 @@ pub(super) enum Incoming {
 
 impl Transport {
     /// Frames `conn`, of which `read` has been read already. What waits in `writer` may be written now.
-    pub(super) async fn new(
+    pub(crate) async fn new(
         conn: Conn,
         read: Bytes,
         max_message_bytes: usize,
@@ -125,7 +126,7 @@ impl Transport {
     }
 
     /// The next message.
-    pub(super) fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
+    pub(crate) fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
         let incoming = match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
             Some(Ok(Message::Text(text))) => Incoming::Text(text),
             Some(Ok(Message::Binary(_) | Message::Frame(_))) => Incoming::Binary,
@@ -155,24 +156,24 @@ impl Transport {
     }
 
     /// Answers a ping. Only the newest of those that wait is (RFC 6455 5.5.3).
-    pub(super) fn pong(&mut self, payload: &[u8]) {
+    pub(crate) fn pong(&mut self, payload: &[u8]) {
         self.writer.pong(frame(PONG, payload));
     }
 
     /// Sends a ping with the next write. The pong brings `payload` back.
-    pub(super) fn ping(&mut self, payload: &[u8]) {
+    pub(crate) fn ping(&mut self, payload: &[u8]) {
         self.writer.ping(frame(PING, payload));
     }
 
     /// Writes what there is. [`Turn::Done`] once the kernel has all of it.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, Gone>> {
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, Gone>> {
         let wire = self.stream.get_mut().wire();
         wire.poll_write_out(cx).map_err(|_| Gone)
     }
 
     /// Writes a close frame behind what is begun; whether the kernel has all of it. To be followed
     /// by [`Transport::finish`] or [`Transport::give_up`].
-    pub(super) async fn close(&mut self, reason: CloseReason) -> bool {
+    pub(crate) async fn close(&mut self, reason: CloseReason) -> bool {
         if reason == CloseReason::Replaced {
             // Who answers this has read the close frame behind it, too: its own is no page's end that
             // crossed ours.
@@ -193,7 +194,7 @@ impl Transport {
     }
 
     /// Answers the peer's close frame; whether the kernel has the answer and all before it.
-    pub(super) async fn answer_close(&mut self) -> bool {
+    pub(crate) async fn answer_close(&mut self) -> bool {
         let payload = self.peer_close.take().unwrap_or_default();
         self.close_with(&payload, Undelivered::Closed, CLOSE_FRAME)
             .await
@@ -213,7 +214,7 @@ impl Transport {
     }
 
     /// Ends the connection of a peer that has not taken our close frame, or has not answered it.
-    pub(super) async fn give_up(self, unsent: Unsent) {
+    pub(crate) async fn give_up(self, unsent: Unsent) {
         match unsent {
             Unsent::Dropped => self.reset(),
             Unsent::Left | Unsent::Awaited => {
@@ -226,7 +227,7 @@ impl Transport {
     }
 
     /// Ends the connection at once, with what the kernel has still to send dropped.
-    pub(super) fn reset(self) {
+    pub(crate) fn reset(self) {
         if let Err(error) = self.stream.get_ref().wire_ref().reset_on_drop() {
             tracing::debug!(%error, "connection not reset");
         }
@@ -235,7 +236,7 @@ impl Transport {
     /// After our close frame: waits for the peer's, [`CLOSE_PEER`] at most. Only then may the connection
     /// end, by [`Transport::end_after`] (RFC 6455 5.5.1 and 7.1.1): a client that reads on takes our end of
     /// it, seen before its answer is out, for one without a closing handshake.
-    pub(super) async fn finish(&mut self, unsent: Unsent) -> Answer {
+    pub(crate) async fn finish(&mut self, unsent: Unsent) -> Answer {
         let patience = match unsent {
             Unsent::Awaited => CLOSE_PEER_AWAITED,
             Unsent::Left | Unsent::Dropped => CLOSE_PEER,
@@ -245,7 +246,7 @@ impl Transport {
     }
 
     /// Ends the connection as the peer's answer asks for.
-    pub(super) async fn end_after(self, answer: Answer, unsent: Unsent) {
+    pub(crate) async fn end_after(self, answer: Answer, unsent: Unsent) {
         match answer {
             Answer::Closed { .. } | Answer::Left => self.end().await,
             Answer::Silent if self.is_flooded => self.reset(),
@@ -300,7 +301,7 @@ impl Transport {
     /// After both close frames: ends the connection, as the server does first, and reads until the peer
     /// does too, for [`LINGER`]. Closing with unread data would make the kernel send a reset, which can
     /// overtake the close frame.
-    pub(super) async fn end(mut self) {
+    pub(crate) async fn end(mut self) {
         let conn = self.stream.get_mut().wire();
         let ending = async {
             conn.shutdown().await?;
@@ -327,7 +328,7 @@ fn close_payload(code: u16, reason: &str) -> Vec<u8> {
 
 /// What the peer did about our close frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// It sent a close frame, too, with this code (1005: none). It may be one that crossed ours, unless it
     /// `has_read` the ping that went out with that.
     Closed { code: u16, has_read: bool },
@@ -340,7 +341,7 @@ pub(super) enum Answer {
 impl Answer {
     /// Whether the peer lived to read a close frame with `code`: its own is the answer to that. A page that
     /// goes away (1001) takes its socket along, whatever it has read.
-    pub(super) fn is_to(self, code: u16) -> bool {
+    pub(crate) fn is_to(self, code: u16) -> bool {
         match self {
             Self::Closed { code: 1001, .. } => false,
             Self::Closed {
@@ -353,13 +354,13 @@ impl Answer {
 }
 
 /// What a ping holds whose pong is to be told from others: nobody can know it before.
-pub(super) fn probe_payload() -> Bytes {
+pub(crate) fn probe_payload() -> Bytes {
     Bytes::copy_from_slice(Uuid::new_v4().as_bytes())
 }
 
 /// The connection cannot be written to any more.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Gone;
+pub(crate) struct Gone;
 
 fn broken(error: &Error) -> Incoming {
     match error {

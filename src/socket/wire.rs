@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::Writer;
 use super::writer::Turn;
-use crate::ops::{Conn, conn};
+use crate::conn::{self, Conn};
 
 /// What is encrypted at once, about: one record of TLS (RFC 8446 section 5.1).
 const RECORD: usize = 16 * 1024;

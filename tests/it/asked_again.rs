@@ -10,7 +10,7 @@ use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Subject, Subscriber};
 use futures_util::StreamExt;
 use herald::config::NatsConfig;
-use herald::ingest::{DirectGet, DirectGetError, Leader};
+use herald::nats::{DirectGet, DirectGetError, Leader};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 

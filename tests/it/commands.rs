@@ -7,7 +7,7 @@ use std::process::{Output, Stdio};
 use async_nats::HeaderMap;
 use herald::config::NatsConfig;
 use herald::event::{BadEvent, Reason, StoredMessage, WorkspaceSlug};
-use herald::ingest::DeadLetters;
+use herald::nats::DeadLetters;
 use serde_json::{Value, json};
 
 use crate::support::gateway::{Builder, Gateway};

@@ -9,7 +9,7 @@ use async_nats::jetstream::{self, stream};
 use futures_util::future::join_all;
 use herald::config::NatsConfig;
 use herald::event::{BadEvent, Reason, StoredMessage, WorkspaceSlug};
-use herald::ingest::{DeadLetters, DropReason};
+use herald::nats::{DeadLetters, DropReason};
 
 use crate::support::client::Client;
 use crate::support::command::herald;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, Context, stream};
 use herald::config::NatsConfig;
-use herald::ingest::{Batch, DirectGet, DirectGetError, End, RawStored};
+use herald::nats::{Batch, DirectGet, DirectGetError, End, RawStored};
 
 use crate::support::nats::{JETSTREAM, Nats};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use herald::config::{NatsConfig, Secret};
-use herald::ingest::{ConnectError, connect};
+use herald::nats::{ConnectError, connect};
 
 use crate::support::nats::Nats;
 use crate::support::{PATIENCE, eventually};

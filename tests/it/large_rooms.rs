@@ -134,7 +134,7 @@ async fn a_room_goes_to_other_threads_and_back_between_two_events() {
     const MANY: usize = 150;
     const FEW: usize = 10;
     let nats = Nats::jetstream().await;
-    let gateway = Gateway::builder(&nats).set("log.level", "info,herald::room::registry=debug");
+    let gateway = Gateway::builder(&nats).set("log.level", "info,herald::room::opening=debug");
     let gateway = gateway.ready().await;
     let publisher = Publisher::on(&nats).await;
     let stop = Arc::new(AtomicBool::new(false));

@@ -48,6 +48,7 @@ mod issuers;
 mod large_rooms;
 mod limits;
 mod migration_faults;
+mod module_order;
 mod migrations;
 mod nats_away;
 mod nats_unfit;

@@ -12,8 +12,8 @@ use serde_json::json;
 
 use super::{CliError, output};
 use crate::config::Reading;
-use crate::ops::Building;
 use crate::projection::DEFAULT_RULES;
+use crate::setup::Building;
 
 /// Arguments of `herald check`.
 #[derive(Debug, clap::Args)]

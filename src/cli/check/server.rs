@@ -6,8 +6,8 @@ use async_nats::Client;
 use super::super::nats::{Connection, VERSION_MIN, is_new_enough};
 use super::Finding;
 use crate::config::Config;
-use crate::ingest::permissions;
 use crate::migrate::{self, MigrateError, MigrationSet, Migrator, OperationKind, Status};
+use crate::nats::permissions;
 
 const CONNECTION: &str = "nats connection";
 const PERMISSIONS: &str = "nats permissions";

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::Finding;
 use crate::config::Config;
-use crate::ingest;
-use crate::ops::Building;
+use crate::nats;
+use crate::setup::Building;
 use crate::telemetry;
 
 /// The part without which no connection can be tried.
@@ -75,7 +75,7 @@ async fn nats(config: &Config, files: &Result<(), String>) -> Finding {
     if let Err(error) = files {
         return Finding::wrong(NATS, error);
     }
-    match ingest::check_settings(&config.nats).await {
+    match nats::check_settings(&config.nats).await {
         Ok(()) => Finding::ok(NATS, "complete"),
         Err(error) => Finding::wrong(NATS, &error),
     }

@@ -19,7 +19,8 @@ use super::{CliError, blocking, config_file, output};
 use crate::auth::{HmacSecret, NewToken, Workspaces, sign};
 use crate::config::{AuthConfig, Config, NatsConfig, ProjectionConfig, Secret, ServerConfig};
 use crate::event::WorkspaceSlug;
-use crate::ops::{Building, Gateway, ServeError};
+use crate::ops::{Gateway, ServeError};
+use crate::setup::Building;
 use crate::telemetry::Telemetry;
 
 /// The port that NATS has everywhere.

@@ -13,7 +13,8 @@ use tracing::info;
 
 use super::super::{CliError, blocking, check, config_file};
 use crate::config::{Config, Reading, must_be_regular};
-use crate::ops::{Building, Reloader, Setup};
+use crate::ops::Reloader;
+use crate::setup::{Building, Setup};
 use crate::telemetry::UNLIMITED;
 
 /// After a reload, the next one waits so long. All signals that come meanwhile are one.

@@ -1,8 +1,8 @@
 //! What the admin listener serves beside health: `/metrics`, the log level and the contract as schemas.
-//! What changes something needs the [`token`].
+//! What changes something needs the [`guard`].
 
+mod guard;
 mod schemas;
-mod token;
 
 use std::sync::Arc;
 
@@ -16,8 +16,7 @@ use axum::routing::get;
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
-pub(crate) use self::token::{AdminToken, AdminTokenError};
-use super::Live;
+use crate::setup::Live;
 use crate::telemetry::{FILTER_BYTES_MAX, Format, LevelError, LogLevel, Metrics, Telemetry};
 
 /// The routes, and `more` that change nothing.
@@ -31,7 +30,7 @@ pub(super) fn router(telemetry: &Telemetry, live: &Live, more: Router) -> Router
         .with_state(telemetry.level().clone())
         .merge(schemas::router())
         .merge(more)
-        .layer(from_fn_with_state(live.clone(), token::guard))
+        .layer(from_fn_with_state(live.clone(), guard::guard))
 }
 
 /// One renderer for all scrapes: those that wait share what is rendered next, so that a storm of them

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use crate::auth::UserKey;
+use crate::nats::{LastClaim, StoredClaim};
 use crate::room::SessionId;
 
 /// How long the last claim of a user is remembered of whom no session is held: another's may be heard, or an
@@ -31,7 +32,7 @@ const PRUNE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A claim as SESSIONS holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Claim {
+pub(super) struct Claim {
     pub session: SessionId,
     /// Its sequence in SESSIONS.
     pub sequence: u64,
@@ -43,11 +44,32 @@ pub struct Claim {
 
 /// What SESSIONS holds last for a user's subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub(super) enum Standing {
     Nothing,
     /// A message that is no claim, with its sequence: written by hand, or by something else than Herald.
     NoClaim(u64),
     Claim(Claim),
+}
+
+impl From<StoredClaim> for Claim {
+    fn from(stored: StoredClaim) -> Self {
+        Self {
+            session: stored.session.into(),
+            sequence: stored.sequence,
+            time: Some(stored.time),
+            own: stored.own,
+        }
+    }
+}
+
+impl From<LastClaim> for Standing {
+    fn from(last: LastClaim) -> Self {
+        match last {
+            LastClaim::Nothing => Self::Nothing,
+            LastClaim::NoClaim(sequence) => Self::NoClaim(sequence),
+            LastClaim::Claim(stored) => Self::Claim(stored.into()),
+        }
+    }
 }
 
 /// What follows from what the machine was told.

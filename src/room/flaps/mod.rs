@@ -15,11 +15,11 @@ use tokio::time::timeout_at;
 use tracing::debug;
 
 use self::machine::{ANSWER, Flaps, Newcomer, Who};
-use super::handle::Command;
-use super::{JoinError, Rooms, SessionId};
+use super::handle::{Command, RoomHandle};
+use super::session_id::SessionId;
 use crate::auth::UserKey;
 use crate::event::WorkspaceSlug;
-use crate::ingest::{Notice, Notices};
+use crate::nats::{Notice, Notices};
 
 /// How long a socket may take to answer a ping; less than [`ANSWER`], so that its gateway can still say
 /// that it did not.
@@ -36,6 +36,13 @@ struct Inner {
     /// A lock, held for a look-up: joins, sockets and the listener come from many tasks.
     state: Mutex<State>,
     notices: Notices,
+}
+
+/// The user's connections replace each other too fast: not before so long.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("connections of this user replace each other")]
+pub struct Flapping {
+    pub retry_after: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +70,13 @@ impl Damper {
         by: SessionId,
     ) {
         let who = (workspace.clone(), user);
-        self.tell(&who, Notice::Replaced { session, by });
+        self.tell(
+            &who,
+            Notice::Replaced {
+                session: session.uuid(),
+                by: by.uuid(),
+            },
+        );
         self.count(who, session, by);
     }
 
@@ -85,12 +98,12 @@ impl Damper {
     /// take [`ANSWER`].
     ///
     /// # Errors
-    /// [`JoinError::Flapping`] if it does.
+    /// [`Flapping`] if it does.
     pub(crate) async fn ask(
         &self,
         workspace: &WorkspaceSlug,
         user: UserKey,
-    ) -> Result<(), JoinError> {
+    ) -> Result<(), Flapping> {
         let who = (workspace.clone(), user);
         loop {
             let now = Instant::now();
@@ -104,7 +117,7 @@ impl Damper {
                         return Ok(());
                     }
                     Newcomer::Refused(retry_after) => {
-                        return Err(JoinError::Flapping { retry_after });
+                        return Err(Flapping { retry_after });
                     }
                     Newcomer::Ask => {
                         self.tell(&who, Notice::Probe);
@@ -123,8 +136,38 @@ impl Damper {
     pub(super) fn left(&self, workspace: &WorkspaceSlug, user: UserKey, session: SessionId) {
         if self.is_blocked(workspace, user) {
             let who = (workspace.clone(), user);
-            self.tell(&who, Notice::Left(session));
+            self.tell(&who, Notice::Left(session.uuid()));
             self.lock().flaps.left(&who, session);
+        }
+    }
+
+    /// Takes what a gateway, maybe this one, tells all of them; `room` is that of `workspace`, if there is one here.
+    pub(super) fn noticed(
+        &self,
+        workspace: WorkspaceSlug,
+        user: UserKey,
+        notice: Notice,
+        room: Option<RoomHandle>,
+    ) {
+        let who = (workspace, user);
+        let now = Instant::now();
+        match notice {
+            Notice::Replaced { session, by } => self.count(who, session.into(), by.into()),
+            Notice::Left(session) => self.lock().flaps.left(&who, session.into()),
+            Notice::Probed(is_alive) => self.lock().flaps.answered(&who, is_alive, now),
+            Notice::Probe => {
+                let mut state = self.lock();
+                state.flaps.asked(&who, now);
+                let Some(room) = room else {
+                    return;
+                };
+                let may_ping = state.pinged.len() < PINGS_MAX && state.pinged.insert(who.clone());
+                drop(state);
+                if may_ping {
+                    // Nobody looks how it ends: without an answer the newcomers wait for its time.
+                    tokio::spawn(answer(self.clone(), room, who));
+                }
+            }
         }
     }
 
@@ -138,37 +181,12 @@ impl Damper {
     }
 }
 
-impl Rooms {
-    /// Takes what a gateway, maybe this one, tells all of them.
-    pub fn noticed(&self, workspace: WorkspaceSlug, user: UserKey, notice: Notice) {
-        let damper = &self.context().damper;
-        let who = (workspace, user);
-        let now = Instant::now();
-        match notice {
-            Notice::Replaced { session, by } => damper.count(who, session, by),
-            Notice::Left(session) => damper.lock().flaps.left(&who, session),
-            Notice::Probed(is_alive) => damper.lock().flaps.answered(&who, is_alive, now),
-            Notice::Probe => {
-                let mut state = damper.lock();
-                state.flaps.asked(&who, now);
-                let may_ping = state.pinged.len() < PINGS_MAX && state.pinged.insert(who.clone());
-                drop(state);
-                if may_ping {
-                    // Nobody looks how it ends: without an answer the newcomers wait for its time.
-                    tokio::spawn(answer(self.clone(), who));
-                }
-            }
-        }
-    }
-}
-
-/// Tells whether the user's standing socket lives. Says nothing where none is here.
-async fn answer(rooms: Rooms, who: Who) {
-    let damper = rooms.context().damper.clone();
+/// Tells whether the user's standing socket in `room` lives. Says nothing where none is here.
+async fn answer(damper: Damper, room: RoomHandle, who: Who) {
     let _pinged = Pinged(&damper, &who);
     let (workspace, user) = &who;
     let until = tokio::time::Instant::now() + PONG;
-    let asked = timeout_at(until, pong(&rooms, workspace, *user)).await;
+    let asked = timeout_at(until, pong(&room, *user)).await;
     let Ok(Some(pong)) = asked else {
         return;
     };
@@ -178,12 +196,7 @@ async fn answer(rooms: Rooms, who: Who) {
 }
 
 /// Has the user's standing socket pinged; the pong is told by the answer, and its end by the answer's.
-async fn pong(
-    rooms: &Rooms,
-    workspace: &WorkspaceSlug,
-    user: UserKey,
-) -> Option<oneshot::Receiver<()>> {
-    let room = rooms.get(workspace)?;
+async fn pong(room: &RoomHandle, user: UserKey) -> Option<oneshot::Receiver<()>> {
     let asked = room.ask(|answer| Command::Probe { user, answer });
     asked.await?
 }

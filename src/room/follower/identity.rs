@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Asked, Cursor, Effect, Follower};
 use crate::event::Mark;
-use crate::ingest::{Known, Last, Seen, StreamState};
+use crate::nats::{Known, Last, Seen, StreamState};
 
 /// What a sweep's answer says of the stream's identity.
 pub(super) enum Identity {

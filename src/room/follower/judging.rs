@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::identity::Identity;
 use super::{Effect, Follower, LOOK_AGAIN, Phase};
-use crate::ingest::{Last, Seen, StreamState};
+use crate::nats::{Last, Seen, StreamState};
 
 /// Something found missing that is younger than this may still be on its way.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);

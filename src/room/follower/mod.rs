@@ -16,7 +16,7 @@ use super::cursor::{Cursor, Offer};
 use super::hold::{Hold, HoldBudget};
 use super::schedule::Schedule;
 use crate::event::{Mark, StoredMessage};
-use crate::ingest::{Known, Live, Repaired, StreamState};
+use crate::nats::{Known, Live, Repaired, StreamState};
 
 /// How often it is looked again, by all rooms, at a leader that cannot be right or is none any more.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::Draw;
 use crate::event::{Mark, StoredMessage, WorkspaceSlug};
-use crate::ingest::{Known, Last, Live, Repaired, RepairedBatch, Seen, StreamState};
+use crate::nats::{Known, Last, Live, Repaired, RepairedBatch, Seen, StreamState};
 use crate::room::follower::{Effect, Follower};
 use crate::room::hold::HoldBudget;
 

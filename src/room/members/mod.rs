@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::SessionId;
 use super::fan_out::{Addressed, FanOut, Round, Sample, Seat, WRITES_A_TURN};
-use super::join::Successor;
+use super::handle::Successor;
 use super::pressure::Pressure;
 use super::shards::{LARGE, Orders, Report, SMALL, Shards};
 use crate::auth::UserKey;

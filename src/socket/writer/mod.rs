@@ -7,7 +7,6 @@
 //! wait for one socket (the dynamic thresholds of switches with shared memory, Choudhury and Hahne 1998): the
 //! fullest queues end first, and give back what they held, while a socket that keeps up never notices.
 
-mod depth;
 mod limits;
 mod state;
 #[cfg(test)]
@@ -24,12 +23,11 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::Bytes;
 
-pub use self::depth::QueueDepth;
-pub(crate) use self::depth::Undelivered;
 pub use self::limits::QueueLimits;
-pub(super) use self::state::Written;
+pub(crate) use self::state::Written;
 use self::state::{Dropped, Entry, FRAMES_AT_ONCE, Phase, State};
 pub use self::state::{Load, SLOW_AFTER, Standing};
+use super::depth::{QueueDepth, Undelivered};
 use super::{CloseReason, Frame};
 
 /// What the socket's task writes before it looks at what came in, in system calls.
@@ -65,7 +63,7 @@ pub struct Pushed {
 
 /// How far a turn of the socket's task came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(crate) enum Turn {
     /// The kernel has all there was.
     Done,
     /// There may be more.
@@ -86,7 +84,7 @@ impl Writer {
     }
 
     /// The 101 is out. Over `tcp`, if there is no TLS.
-    pub(super) fn open(&self, tcp: Option<TcpStream>) {
+    pub(crate) fn open(&self, tcp: Option<TcpStream>) {
         if let Some(tcp) = tcp {
             // It is opened once, so there is none yet.
             let _ = self.0.tcp.set(tcp);
@@ -98,7 +96,7 @@ impl Writer {
     }
 
     /// The connection, where there is no TLS.
-    pub(super) fn tcp(&self) -> Option<&TcpStream> {
+    pub(crate) fn tcp(&self) -> Option<&TcpStream> {
         self.0.tcp.get()
     }
 
@@ -153,7 +151,7 @@ impl Writer {
     }
 
     /// A ping that is to be sent, with whom to tell of the pong.
-    pub(super) fn take_probe(&self) -> Option<oneshot::Sender<()>> {
+    pub(crate) fn take_probe(&self) -> Option<oneshot::Sender<()>> {
         self.lock().probe.take()
     }
 
@@ -168,43 +166,43 @@ impl Writer {
     }
 
     /// Bytes that the kernel took, and when the last notification that was written was made.
-    pub(super) fn progress(&self) -> (u64, Option<Instant>) {
+    pub(crate) fn progress(&self) -> (u64, Option<Instant>) {
         let state = self.lock();
         (state.taken, state.active_at)
     }
 
     /// Wakes `cx` at the next change. To be called before looking, so that no change is missed.
-    pub(super) fn watch(&self, cx: &Context<'_>) {
+    pub(crate) fn watch(&self, cx: &Context<'_>) {
         self.0.task.register(cx.waker());
     }
 
     /// Why nothing more is taken, or will be once what waits is written. Once it overflowed
     /// ([`CloseReason::TooSlow`]) nothing waits.
-    pub(super) fn ending(&self) -> Option<CloseReason> {
+    pub(crate) fn ending(&self) -> Option<CloseReason> {
         self.lock().end
     }
 
     /// The newest pong; one that waits is dropped.
-    pub(super) fn pong(&self, frame: Bytes) {
+    pub(crate) fn pong(&self, frame: Bytes) {
         self.lock().pong(frame);
     }
 
-    pub(super) fn ping(&self, frame: Bytes) {
+    pub(crate) fn ping(&self, frame: Bytes) {
         self.lock().ping(frame);
     }
 
     /// What is written before any notification. To be called before [`Writer::open`].
-    pub(super) fn hello(&self, frame: Bytes) {
+    pub(crate) fn hello(&self, frame: Bytes) {
         self.lock().hello(frame);
     }
 
     /// An answer to the client, behind what waits; one is enough, but for one that `says_more`.
-    pub(super) fn answer(&self, frame: Bytes, says_more: bool) {
+    pub(crate) fn answer(&self, frame: Bytes, says_more: bool) {
         self.lock().answer(frame, says_more);
     }
 
     /// `frame` is the last thing that is written, after what is begun and pings; what waits is dropped.
-    pub(super) fn close(&self, frame: Bytes, why: Undelivered) {
+    pub(crate) fn close(&self, frame: Bytes, why: Undelivered) {
         let mut state = self.lock();
         // Whoever is behind with taking it out of a list must not queue more.
         state.end.get_or_insert(CloseReason::Internal);
@@ -213,7 +211,7 @@ impl Writer {
     }
 
     /// Nothing more is written.
-    pub(super) fn over(&self, why: Undelivered) {
+    pub(crate) fn over(&self, why: Undelivered) {
         let mut state = self.lock();
         state.end.get_or_insert(CloseReason::Internal);
         let dropped = state.clear();
@@ -221,7 +219,7 @@ impl Writer {
     }
 
     /// What was written from the queue since this was asked last.
-    pub(super) fn take_written(&self) -> Option<Box<Written>> {
+    pub(crate) fn take_written(&self) -> Option<Box<Written>> {
         self.lock().take_written()
     }
 
@@ -229,7 +227,7 @@ impl Writer {
     ///
     /// # Errors
     /// The connection is gone.
-    pub(super) fn poll_write(&self, cx: &mut Context<'_>) -> Poll<io::Result<Turn>> {
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>) -> Poll<io::Result<Turn>> {
         let Some(tcp) = self.0.tcp.get() else {
             return Poll::Ready(Ok(Turn::Done));
         };
@@ -258,7 +256,7 @@ impl Writer {
     }
 
     /// Puts what is to be written next behind `into`, up to `most` bytes in all, for who writes it by another way.
-    pub(super) fn take_bytes(&self, most: usize, into: &mut Vec<u8>) {
+    pub(crate) fn take_bytes(&self, most: usize, into: &mut Vec<u8>) {
         let mut state = self.lock();
         if !state.has_output() {
             return;
@@ -275,7 +273,7 @@ impl Writer {
     }
 
     /// The kernel takes nothing of what was taken from here.
-    pub(super) fn refused(&self) {
+    pub(crate) fn refused(&self) {
         self.lock().refused(Instant::now());
     }
 

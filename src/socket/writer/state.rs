@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::Bytes;
 
+use crate::socket::depth::ENTRY_BYTES;
 use crate::socket::{CloseReason, Frame};
 use crate::telemetry::SendSpan;
 
@@ -24,8 +25,6 @@ const MOVES_BY: usize = 16;
 
 /// Frames that are written with one system call, at most.
 pub(super) const FRAMES_AT_ONCE: usize = 64;
-/// What an entry of a queue costs beyond its frame: its slot.
-pub(super) const ENTRY_BYTES: usize = 32;
 
 /// Where the socket stands on its way.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -150,16 +149,16 @@ pub(super) struct Dropped {
 
 /// Notifications that waited, and that the kernel has now.
 #[derive(Debug, Default)]
-pub(in crate::socket) struct Written {
-    pub(in crate::socket) notifications: u64,
+pub(crate) struct Written {
+    pub(crate) notifications: u64,
     /// Of their texts.
-    pub(in crate::socket) bytes: u64,
+    pub(crate) bytes: u64,
     /// When the one was made that waited the longest.
-    pub(in crate::socket) oldest: Option<Instant>,
+    pub(crate) oldest: Option<Instant>,
     /// When the writing of what has a span began.
-    pub(in crate::socket) began: Option<Instant>,
+    pub(crate) began: Option<Instant>,
     /// Those whose delivery has a span.
-    pub(in crate::socket) traced: Vec<(Arc<Frame>, SendSpan)>,
+    pub(crate) traced: Vec<(Arc<Frame>, SendSpan)>,
 }
 
 impl State {

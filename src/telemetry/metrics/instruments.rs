@@ -195,7 +195,6 @@ impl Metrics {
                 JOIN_BOUNDS,
             )
             .bind(&[]),
-            depth: Arc::default(),
             nats: Arc::default(),
             suppressed: Arc::default(),
             reader,

@@ -37,7 +37,6 @@ use self::instruments::LATENCY_BOUNDS;
 pub use self::labels::LiveDrop;
 pub(crate) use self::labels::Stage;
 use super::TelemetryError;
-use crate::socket::QueueDepth;
 
 /// The histogram that has exemplars.
 const LATENCY: &str = "herald.event.latency";
@@ -50,7 +49,6 @@ pub struct Metrics {
     meter: Meter,
     exemplars: Arc<Exemplars>,
     busiest: Arc<Busiest>,
-    depth: Arc<QueueDepth>,
     nats: Arc<NatsState>,
     /// Repeated log lines that were not printed.
     suppressed: Arc<AtomicU64>,
@@ -146,7 +144,6 @@ impl Metrics {
             Arc::new(Busiest::new(parts.workspaces)),
         );
         metrics.begin_at_zero();
-        metrics.observe_queues();
         metrics.observe_workspaces();
         metrics.observe_nats();
         #[cfg(target_os = "linux")]
@@ -179,8 +176,8 @@ impl Metrics {
         &self.suppressed
     }
 
-    /// What the queues of sockets keep.
-    pub(crate) fn depth(&self) -> &Arc<QueueDepth> {
-        &self.depth
+    /// For instruments of what other parts count.
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
     }
 }

@@ -1,0 +1,170 @@
+//! The claim check: what SESSIONS holds for the sessions that a room has. It finds the claims whose republish
+//! was lost, and those that SESSIONS lost.
+//!
+//! One task, beside the sweep's: SESSIONS may have no leader while EVENTS has one. Rooms ask; those that ask
+//! about the same time share one read of the leader and few batched direct gets.
+
+use std::collections::HashMap;
+
+use tokio::sync::mpsc;
+use tracing::{Instrument, debug};
+use uuid::Uuid;
+
+use super::direct_get::{DirectGet, LastOf};
+use super::gather::{Ask, RETRY, gather};
+use super::leader::{Leader, ReadError};
+use super::proven::{ProofError, lasts};
+use super::sessions::{self, ClaimWriter, StoredClaim};
+use crate::auth::UserKey;
+use crate::event::WorkspaceSlug;
+use crate::telemetry::{self, Failure};
+
+/// Claims asked about in one request: with the witness, the server's bound of 1024.
+const CLAIMS_AT_ONCE: usize = 1023;
+
+/// A room's wish to have its claims checked.
+#[derive(Debug)]
+pub struct ClaimAsk {
+    pub workspace: WorkspaceSlug,
+    /// Where the answer goes: for each session, in their order. Unbounded, but a room has one ask under way.
+    pub answer: mpsc::UnboundedSender<Vec<CheckedClaim>>,
+    /// Its acknowledged sessions, as they stand when it asks.
+    pub held: Vec<(UserKey, Uuid, u64)>,
+    /// Somebody waits for it.
+    pub urgent: bool,
+}
+
+impl Ask for ClaimAsk {
+    fn is_over(&self) -> bool {
+        self.answer.is_closed()
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+}
+
+/// What SESSIONS holds for a session's user.
+#[derive(Debug)]
+pub struct CheckedClaim {
+    pub user: UserKey,
+    pub session: Uuid,
+    /// The sequence the session's claim had when it was asked about.
+    pub asked: u64,
+    pub last: LastClaim,
+}
+
+/// What SESSIONS holds last for a user's subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastClaim {
+    Nothing,
+    /// A message that is no claim, with its sequence: written by hand, or by something else than Herald.
+    NoClaim(u64),
+    Claim(StoredClaim),
+}
+
+/// What the check reads from.
+#[derive(Debug)]
+pub struct ClaimChecker {
+    pub leader: Leader,
+    pub direct: DirectGet,
+    pub claims: ClaimWriter,
+}
+
+/// A cheap handle for asking.
+#[derive(Debug, Clone)]
+pub struct ClaimCheckHandle {
+    /// The other end is the task of [`ClaimChecker::start`]. Unbounded, but a room has one ask under way.
+    asks: mpsc::UnboundedSender<ClaimAsk>,
+}
+
+impl ClaimCheckHandle {
+    /// Asks for a check. A room asks again only after its answer, so the queue holds at most one
+    /// entry a room.
+    pub fn ask(&self, ask: ClaimAsk) {
+        // The task is gone only when the gateway is ending.
+        let _ = self.asks.send(ask);
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CheckError {
+    #[error(transparent)]
+    Leader(#[from] ReadError),
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+}
+
+impl ClaimChecker {
+    /// A handle, and the task that has to be run for it.
+    pub fn start(self) -> (ClaimCheckHandle, impl Future<Output = ()> + Send) {
+        let (asks, inbox) = mpsc::unbounded_channel();
+        (ClaimCheckHandle { asks }, self.run(inbox))
+    }
+
+    async fn run(self, mut inbox: mpsc::UnboundedReceiver<ClaimAsk>) {
+        let mut asking: Vec<ClaimAsk> = Vec::new();
+        while gather(&mut inbox, &mut asking).await {
+            let claims = asking.iter().map(|ask| ask.held.len()).sum();
+            let checked = async { self.check(&asking).await.told() };
+            match checked.instrument(telemetry::check_claims(claims)).await {
+                Ok(answers) => {
+                    let mut answers = answers.into_iter();
+                    for ask in asking.drain(..) {
+                        let its = answers.by_ref().take(ask.held.len()).collect();
+                        // A room that has ended has no sessions.
+                        let _ = ask.answer.send(its);
+                    }
+                }
+                Err(error) => {
+                    debug!(%error, "claims not checked");
+                    self.leader.pause(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// What SESSIONS holds for all sessions asked about, in their order.
+    async fn check(&self, asking: &[ClaimAsk]) -> Result<Vec<CheckedClaim>, CheckError> {
+        let held: Vec<_> = asking
+            .iter()
+            .flat_map(|ask| ask.held.iter().map(|held| (&ask.workspace, held)))
+            .collect();
+        let tail = self.leader.tail().await?;
+        let mut answers = Vec::with_capacity(held.len());
+        for chunk in held.chunks(CLAIMS_AT_ONCE) {
+            let subjects: Vec<String> = chunk
+                .iter()
+                .map(|(workspace, (user, ..))| sessions::subject(workspace, *user))
+                .collect();
+            let found: HashMap<String, LastOf> =
+                lasts(&self.direct, &self.leader, &subjects, &tail)
+                    .await?
+                    .into_iter()
+                    .map(|entry| (entry.subject.to_string(), entry))
+                    .collect();
+            for (subject, (workspace, (user, session, asked))) in subjects.iter().zip(chunk) {
+                let last = found
+                    .get(subject)
+                    .map_or(LastClaim::Nothing, |entry| self.standing(entry, workspace));
+                answers.push(CheckedClaim {
+                    user: *user,
+                    session: *session,
+                    asked: *asked,
+                    last,
+                });
+            }
+        }
+        Ok(answers)
+    }
+
+    fn standing(&self, entry: &LastOf, workspace: &WorkspaceSlug) -> LastClaim {
+        let stored = (entry.sequence, entry.time);
+        let parsed = self
+            .claims
+            .parse(&entry.subject, workspace, stored, &entry.payload);
+        parsed.map_or(LastClaim::NoClaim(entry.sequence), |(_, claim)| {
+            LastClaim::Claim(claim)
+        })
+    }
+}

@@ -1,0 +1,351 @@
+//! The task that sends the letters: in turn by workspace, at its own pace, a few at a time.
+//!
+//! No letter is in its hand while it waits for something, so that none is forgotten when it is stopped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, Request};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::drops::DropReason;
+use super::letter::{Letter, Message};
+use super::share::{Amount, Holding, Shares, Verdict};
+use super::{Outcome, Shared};
+use crate::config::{Names, names};
+use crate::event::WorkspaceSlug;
+use crate::nats::connection::{connected, epoch};
+use crate::nats::publish::{PubAck, PublishError, publish};
+
+/// At most so many letters in each time of [`PACE`]: 1,000 a second. A broker stores some 10,000 a second
+/// and more, so that a flood of bad events, from every gateway at once, leaves it to the good ones.
+const PACE_LETTERS: u32 = 10;
+const PACE: Duration = Duration::from_millis(10);
+
+/// Letters that wait for their acknowledgement at the same time: enough for the pace where one takes 16 ms.
+const IN_FLIGHT: usize = 16;
+
+/// The same at the end, when all that waits goes as fast as it can.
+const IN_FLIGHT_AT_THE_END: usize = 256;
+
+/// How long after the first, second and third failure a letter is tried again. With [`ACK_TIMEOUT`]
+/// that bridges some 12 s without an answer. Without a connection letters wait and are not tried.
+const RETRIES: [Duration; 3] = [
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
+
+/// How long to wait for an acknowledgement, or for what the stream says of itself.
+const ACK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A place that no list of subjects reaches: the answer to a question has their number and none of them.
+const BEHIND_ALL: u64 = 1 << 40;
+
+/// The task behind [`super::DeadLetters`].
+pub(super) struct Publisher {
+    client: Client,
+    names: Names,
+    shared: Arc<Shared>,
+    shares: Shares,
+    /// The connection that the shares were asked on.
+    epoch: u64,
+    pace: Interval,
+    /// Letters that may go before the next tick.
+    allowed: u32,
+    slots: Arc<Semaphore>,
+    is_ending: bool,
+    /// Questions that were not answered, one after the other.
+    unanswered: usize,
+}
+
+/// What is to be done next.
+enum Next {
+    Send(WorkspaceSlug, Letter, Verdict),
+    Ask(WorkspaceSlug),
+    Nothing,
+}
+
+/// The stream did not say how much it holds.
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error("no answer: {0}")]
+    Request(#[from] async_nats::RequestError),
+    #[error("the answer is not one of JetStream: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What the answer to `STREAM.INFO` with a filter has of interest.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Refused {
+        error: ApiError,
+    },
+    Said {
+        config: Config,
+        state: State,
+        /// How many subjects pass the filter: letters, since each has its own.
+        total: u64,
+    },
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    #[serde(default)]
+    description: String,
+}
+
+#[derive(Deserialize)]
+struct Config {
+    /// Below 0 where there is no limit, as the next one.
+    max_msgs: i64,
+    max_bytes: i64,
+}
+
+#[derive(Deserialize)]
+struct State {
+    messages: u64,
+    bytes: u64,
+}
+
+impl Publisher {
+    pub(super) fn new(client: Client, names: Names, shared: Arc<Shared>) -> Self {
+        let mut pace = tokio::time::interval(PACE);
+        // After a quiet time there is no burst to catch up.
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            epoch: epoch(&client.statistics()),
+            client,
+            names,
+            shared,
+            shares: Shares::default(),
+            pace,
+            allowed: 0,
+            slots: Arc::new(Semaphore::new(IN_FLIGHT)),
+            is_ending: false,
+            unanswered: 0,
+        }
+    }
+
+    /// Sends until the end: then what waits, as fast as it goes, until that takes too long.
+    pub(super) async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let flights = TaskTracker::new();
+        shared
+            .over
+            .run_until_cancelled(self.send_all(&flights))
+            .await;
+        flights.close();
+        flights.wait().await;
+    }
+
+    async fn send_all(&mut self, flights: &TaskTracker) {
+        while let Some(slot) = self.ready().await {
+            match self.next() {
+                Next::Send(workspace, letter, verdict) => {
+                    self.unanswered = 0;
+                    self.allowed = self.allowed.saturating_sub(1);
+                    self.take_off(flights, slot, workspace, letter, verdict);
+                }
+                Next::Ask(workspace) => self.ask(&workspace).await,
+                Next::Nothing => {}
+            }
+        }
+    }
+
+    /// Waits until a letter may go; `None` at the end, when there is none left.
+    async fn ready(&mut self) -> Option<OwnedSemaphorePermit> {
+        let shared = Arc::clone(&self.shared);
+        while shared.is_empty() {
+            if self.is_ending {
+                return None;
+            }
+            tokio::select! {
+                () = shared.some.notified() => {}
+                () = shared.ending.cancelled() => self.hurry(),
+            }
+        }
+        while !self.is_ending && self.allowed == 0 {
+            tokio::select! {
+                _ = self.pace.tick() => self.allowed = PACE_LETTERS,
+                () = shared.ending.cancelled() => self.hurry(),
+            }
+        }
+        connected(&self.client).await;
+        if !self.is_ending {
+            let slots = Arc::clone(&self.slots);
+            tokio::select! {
+                slot = slots.acquire_owned() => return slot.ok(),
+                () = shared.ending.cancelled() => self.hurry(),
+            }
+        }
+        Arc::clone(&self.slots).acquire_owned().await.ok()
+    }
+
+    /// No pace any more, and more at a time.
+    fn hurry(&mut self) {
+        self.is_ending = true;
+        self.slots.add_permits(IN_FLIGHT_AT_THE_END - IN_FLIGHT);
+    }
+
+    fn next(&mut self) -> Next {
+        let epoch = epoch(&self.client.statistics());
+        if std::mem::replace(&mut self.epoch, epoch) != epoch {
+            self.shares.doubt();
+        }
+        let mut state = self.shared.lock();
+        let Some((workspace, letter)) = state.queue.peek() else {
+            return Next::Nothing;
+        };
+        let (whole, cut) = letter.stored_bytes();
+        match self.shares.judge(workspace, whole, cut, Instant::now()) {
+            None => Next::Ask(workspace.clone()),
+            Some(verdict) => match state.queue.pop() {
+                Some((workspace, letter)) => Next::Send(workspace, letter, verdict),
+                None => Next::Nothing,
+            },
+        }
+    }
+
+    /// Asks the stream how much it holds, and of this workspace. Where it does not say, a letter is given up
+    /// after as many tries as one has that is not acknowledged; the others wait meanwhile.
+    async fn ask(&mut self, workspace: &WorkspaceSlug) {
+        match self.holding(workspace).await {
+            Ok(holding) => {
+                self.unanswered = 0;
+                self.shares.learn(workspace, holding, Instant::now());
+            }
+            Err(error) => {
+                debug!(%workspace, %error, "dead letters not counted");
+                match RETRIES.get(self.unanswered) {
+                    Some(pause) => {
+                        self.unanswered += 1;
+                        tokio::time::sleep(*pause).await;
+                    }
+                    None => {
+                        self.unanswered = 0;
+                        let given_up = self.shared.lock().queue.pop();
+                        if let Some((workspace, letter)) = given_up {
+                            letter.dropped();
+                            self.shared.count_dropped(&workspace, DropReason::Nats);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn holding(&self, workspace: &WorkspaceSlug) -> Result<Holding, AskError> {
+        let filter = self.names.subject(&names::letter(workspace, ">"));
+        let question = json!({ "subjects_filter": filter, "offset": BEHIND_ALL });
+        let request = Request::new()
+            .payload(Bytes::from(question.to_string()))
+            .timeout(Some(ACK_TIMEOUT));
+        let subject = self.names.api("STREAM.INFO", self.names.dead());
+        let answer = self.client.send_request(subject, request).await?;
+        match serde_json::from_slice(&answer.payload)? {
+            Answer::Said {
+                config,
+                state,
+                total,
+            } => Ok(Holding {
+                max_letters: u64::try_from(config.max_msgs).ok(),
+                max_bytes: u64::try_from(config.max_bytes).ok(),
+                all: Amount {
+                    letters: state.messages,
+                    bytes: state.bytes,
+                },
+                letters: total,
+            }),
+            Answer::Refused { error } => Err(AskError::Refused(error.description)),
+        }
+    }
+
+    /// Sends a letter on a task of its own.
+    fn take_off(
+        &self,
+        flights: &TaskTracker,
+        slot: OwnedSemaphorePermit,
+        workspace: WorkspaceSlug,
+        letter: Letter,
+        verdict: Verdict,
+    ) {
+        if verdict == Verdict::UsedUp {
+            letter.dropped();
+            self.shared
+                .count_dropped(&workspace, DropReason::ShareUsedUp);
+            return;
+        }
+        let mut message = letter.message(&workspace);
+        if verdict == Verdict::Cut {
+            message.cut();
+        }
+        let client = self.client.clone();
+        let subject = self.names.subject(&message.subject);
+        let shared = Arc::clone(&self.shared);
+        flights.spawn(async move {
+            let sent = shared
+                .over
+                .run_until_cancelled(send(&client, &subject, &mut message));
+            let outcome = sent.await;
+            let outcome = outcome.unwrap_or(Outcome::Dropped(DropReason::Shutdown));
+            shared.settle(&workspace, message.is_found, message.trace, outcome);
+            drop(slot);
+        });
+    }
+}
+
+/// Tries one letter until it is stored or given up.
+async fn send(client: &Client, subject: &str, message: &mut Message) -> Outcome {
+    let mut retries = RETRIES.into_iter();
+    loop {
+        connected(client).await;
+        let result = publish(
+            client,
+            subject.to_owned(),
+            message.headers.clone(),
+            message.payload.clone(),
+            ACK_TIMEOUT,
+        );
+        let error = match result.await {
+            // Another gateway's, or an attempt of ours whose acknowledgement was lost.
+            Ok(PubAck {
+                duplicate: true,
+                sequence,
+                ..
+            }) => return Outcome::Duplicate(Some(sequence)),
+            Ok(ack) => return Outcome::Published(ack.sequence),
+            Err(error) => error,
+        };
+        match error {
+            PublishError::SubjectTaken => return Outcome::Duplicate(None),
+            // A shorter one may be taken.
+            PublishError::Full(_) | PublishError::Refused(_) | PublishError::MaxPayload
+                if message.cut() =>
+            {
+                continue;
+            }
+            PublishError::Full(_) => return Outcome::Dropped(DropReason::StreamFull),
+            // There will be no connection any more.
+            PublishError::Closed => return Outcome::Dropped(DropReason::Nats),
+            PublishError::Timeout(_)
+            | PublishError::NoStream
+            | PublishError::MaxPayload
+            | PublishError::Refused(_)
+            | PublishError::NotJetStream => {}
+        }
+        match retries.next() {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return Outcome::Dropped(DropReason::Nats),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The instruments of what other parts count: they are read there, when somebody looks.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Meter;
+
+use crate::nats::{DeadLetterCounters, DropReason, Intake, Readable, Unroutable};
+use crate::socket::QueueDepth;
+
+/// Shows what waits for all sockets.
+pub(super) fn queues(meter: &Meter, depth: &Arc<QueueDepth>) {
+    // The instruments live in the provider; their handles are not needed again, here and below.
+    type Look = fn(&QueueDepth) -> i64;
+    let all: [(_, _, _, Look); 3] = [
+        (
+            "herald.queue.notifications",
+            "{notification}",
+            "Notifications waiting for all sockets",
+            |depth| depth.now().0,
+        ),
+        (
+            "herald.queue.bytes",
+            "By",
+            "Bytes waiting for all sockets, as sockets.queue_bytes counts them",
+            |depth| depth.now().1,
+        ),
+        (
+            "herald.queue.memory",
+            "By",
+            "Memory of what waits for all sockets, as sockets.queue_bytes_total counts it",
+            |depth| i64::try_from(depth.memory()).unwrap_or(i64::MAX),
+        ),
+    ];
+    for (name, unit, about, look) in all {
+        let depth = Arc::clone(depth);
+        let _instrument = meter
+            .i64_observable_gauge(name)
+            .with_unit(unit)
+            .with_description(about)
+            .with_callback(move |observer| observer.observe(look(&depth), &[]))
+            .build();
+    }
+    let depth = Arc::clone(depth);
+    let _instrument = meter
+        .u64_observable_counter("herald.deliveries.dropped")
+        .with_unit("{notification}")
+        .with_description("Notifications queued and not written, by reason")
+        .with_callback(move |observer| {
+            let (slow, closed) = depth.not_written();
+            for (reason, value) in [("slow", slow), ("closed", closed)] {
+                observer.observe(value, &[KeyValue::new("reason", reason)]);
+            }
+        })
+        .build();
+}
+
+/// Shows how busy the thread is that reads from NATS.
+pub(super) fn intake(meter: &Meter, intake: Intake) {
+    let _instrument = meter
+        .f64_observable_gauge("herald.intake.utilization")
+        .with_unit("1")
+        .with_description("How busy the thread is that reads from NATS: 0 to 1")
+        .with_callback(move |observer| {
+            observer.observe(f64::from(intake.busy_percent()) / 100.0, &[]);
+        })
+        .build();
+}
+
+/// Shows which streams can be read, and how much is denied.
+pub(super) fn readable(meter: &Meter, readable: Readable) {
+    let denials = readable.clone();
+    let _instrument = meter
+        .u64_observable_gauge("herald.nats.denied")
+        .with_description("Subjects that NATS denies this gateway")
+        .with_callback(move |observer| observer.observe(denials.denied() as u64, &[]))
+        .build();
+    let _instrument = meter
+        .u64_observable_gauge("herald.stream.readable")
+        .with_description("Whether the last check of a stream got an answer: 1 or 0")
+        .with_callback(move |observer| {
+            for (stream, way, works) in readable.all() {
+                let labels = [
+                    KeyValue::new("stream", stream.to_owned()),
+                    KeyValue::new("read", way.as_str()),
+                ];
+                observer.observe(works.into(), &labels);
+            }
+        })
+        .build();
+}
+
+/// Starts to look for what the stream holds that no room can take, and shows it. The task that has to be run for it.
+pub(super) fn started(
+    meter: &Meter,
+    unroutable: Unroutable,
+) -> impl Future<Output = ()> + Send + use<> {
+    let (counts, look) = unroutable.start();
+    let _instrument = meter
+        .u64_observable_gauge("herald.events.unroutable")
+        .with_unit("{event}")
+        .with_description("Events in the stream whose subject no room can take, by reason")
+        .with_callback(move |observer| {
+            for (reason, events) in counts.all() {
+                observer.observe(events, &[KeyValue::new("reason", reason.as_str())]);
+            }
+        })
+        .build();
+    look
+}
+
+/// Shows the dead letters' own counters.
+pub(super) fn dead_letters(meter: &Meter, counters: Arc<DeadLetterCounters>) {
+    let _instrument = meter
+        .u64_observable_counter("herald.dead_letters")
+        .with_unit("{event}")
+        .with_description("Dead letters, by outcome")
+        .with_callback(move |observer| {
+            for (outcome, counter) in [
+                ("published", &counters.published),
+                ("duplicate", &counters.duplicate),
+            ] {
+                let value = counter.load(Ordering::Relaxed);
+                observer.observe(value, &[KeyValue::new("outcome", outcome)]);
+            }
+            for reason in DropReason::ALL {
+                let labels = [
+                    KeyValue::new("outcome", "dropped"),
+                    KeyValue::new("reason", reason.as_str()),
+                ];
+                observer.observe(counters.dropped(reason), &labels);
+            }
+        })
+        .build();
+}

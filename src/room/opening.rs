@@ -1,0 +1,35 @@
+//! A room is opened by who comes first, and goes on elsewhere when it wants to.
+
+use std::sync::Arc;
+
+use tracing::debug;
+
+use super::actor::{self, Room};
+use super::affinity::Threads;
+use super::handle::RoomHandle;
+use super::registry::{Entrance, Rooms};
+use crate::event::WorkspaceSlug;
+
+/// The room of `workspace`, opened if there is none.
+pub(super) fn enter(rooms: &Rooms, workspace: &WorkspaceSlug) -> Entrance {
+    rooms.enter(workspace, || open(rooms, workspace.clone()))
+}
+
+fn open(rooms: &Rooms, workspace: WorkspaceSlug) -> RoomHandle {
+    let (handle, task) = actor::room(workspace, Arc::clone(rooms.context()), rooms.clone());
+    run(rooms, task, Threads::Intake);
+    handle
+}
+
+/// Runs a room on `threads`, and wherever it wants to go on.
+fn run(rooms: &Rooms, task: impl Future<Output = Option<Room>> + Send + 'static, threads: Threads) {
+    let all = rooms.clone();
+    let task = async move {
+        if let Some(room) = task.await {
+            let threads = room.threads();
+            debug!(workspace = %room.workspace, ?threads, "room moved to other threads");
+            run(&all, room.run(), threads);
+        }
+    };
+    rooms.spawn(task, threads);
+}

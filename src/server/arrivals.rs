@@ -1,0 +1,216 @@
+//! Connections that are accepted and are no sockets yet: TLS, the request's head, the join, or the end of
+//! one that is refused. Their number is bounded, so that clients that say nothing cannot take all files
+//! and memory.
+//!
+//! Over the bound nothing is accepted: a new connection waits in the kernel's queue, where it costs the
+//! gateway nothing. Closing it would be worse for those that mean well: a handshake takes milliseconds,
+//! so a storm of them is through in seconds, but a closed one backs off and comes again. Clients that say
+//! nothing would keep that queue waiting for all of [`super::listener`]'s patience; so once all places
+//! are taken, who has not asked for anything by then is closed after [`PATIENCE`].
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::files::OpenFiles;
+use crate::admission::{Address, PerAddress, Place, Source, TrustedProxies};
+use crate::setup::Live;
+use crate::telemetry::{Clock, Metrics};
+
+/// Arrivals at the sockets' listener, where there are files for them. A head that is as long as it may be and
+/// TLS take some 60 KiB of each, at most 240 MiB of all.
+const PLACES: usize = 4096;
+/// Arrivals of one address, at least: where it may have few sockets, those that are refused or about to
+/// become sockets must not keep out the one after them.
+const PLACES_OF_ADDRESS: usize = 16;
+/// How long a connection without a request is kept while others wait: three round trips over a bad
+/// mobile network.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a refused one may take for its closing handshake while others wait: a flood of bad tokens
+/// must not hold places for as long as a client that means well may take.
+const PATIENCE_REFUSED: Duration = Duration::from_millis(500);
+
+/// The arrivals at one listener.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrivals {
+    places: Arc<Semaphore>,
+    /// Their limits, and those of one address; unset for the listener that is not public.
+    public: Option<(Live, Arc<PerAddress>)>,
+    metrics: Arc<Metrics>,
+}
+
+/// An address has as many connections as it may.
+#[derive(Debug)]
+pub(crate) struct Full;
+
+/// One connection that has arrived; it holds its place until the last clone is gone.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    /// Who connected to us.
+    peer: IpAddr,
+    /// Whom a PROXY header named.
+    named: OnceLock<Named>,
+    accepted: Clock,
+    has_asked: AtomicBool,
+    /// A request is being answered.
+    is_busy: AtomicBool,
+    place: OwnedSemaphorePermit,
+    _of_address: Option<Place>,
+}
+
+/// Whom a proxy has connected to us.
+#[derive(Debug)]
+struct Named {
+    /// `None`: somebody whose address is not known.
+    client: Option<IpAddr>,
+    _of_address: Option<Place>,
+}
+
+impl Arrivals {
+    /// Those of the sockets' listener.
+    pub(crate) fn public(live: Live, files: OpenFiles, metrics: Arc<Metrics>) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(files.arrivals.min(PLACES))),
+            public: Some((live, Arc::default())),
+            metrics,
+        }
+    }
+
+    /// Those of the admin listener, which a flood at the public one does not reach.
+    pub(crate) fn admin(files: OpenFiles, metrics: Arc<Metrics>) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(files.admin)),
+            public: None,
+            metrics,
+        }
+    }
+
+    /// A place for the next connection, once there is one.
+    pub(crate) async fn place(&self) -> OwnedSemaphorePermit {
+        match Arc::clone(&self.places).acquire_owned().await {
+            Ok(place) => place,
+            // Nobody closes the semaphore.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// The connection from `peer`; `None` where its address has as many as it may.
+    pub(crate) fn take(&self, place: OwnedSemaphorePermit, peer: SocketAddr) -> Option<Arrival> {
+        let peer = peer.ip();
+        let of_address = self.of_address(peer).ok()?;
+        Some(Arrival(Arc::new(Held {
+            peer,
+            named: OnceLock::new(),
+            accepted: Clock::now(),
+            has_asked: AtomicBool::new(false),
+            is_busy: AtomicBool::new(false),
+            place,
+            _of_address: of_address,
+        })))
+    }
+
+    /// A PROXY header told, before anything else, whose connection it is.
+    ///
+    /// # Errors
+    /// The address has as many as it may.
+    pub(crate) fn name(&self, arrival: &Arrival, source: Source) -> Result<(), Full> {
+        let named = match source {
+            Source::Peer => return Ok(()),
+            Source::Unknown => Named {
+                client: None,
+                _of_address: None,
+            },
+            Source::Client(ip) => Named {
+                client: Some(ip),
+                _of_address: self.of_address(ip)?,
+            },
+        };
+        arrival.0.named.get_or_init(|| named);
+        Ok(())
+    }
+
+    /// The connection ends before it could ask for anything.
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.metrics.join_refused(reason);
+    }
+
+    /// The place of one more connection of this address, where these are counted.
+    fn of_address(&self, peer: IpAddr) -> Result<Option<Place>, Full> {
+        let Some((live, all)) = &self.public else {
+            return Ok(None);
+        };
+        let setup = live.now();
+        // What comes through a proxy is counted when its request says whose it is.
+        if setup.proxies.trust(peer) {
+            return Ok(None);
+        }
+        let limit = match setup.config.sockets.max_connections_per_address {
+            0 => 0,
+            limit => limit.max(PLACES_OF_ADDRESS),
+        };
+        let place = all.take(Address::from(peer), limit);
+        place.map(Some).ok_or_else(|| {
+            self.refused("address_connections");
+            Full
+        })
+    }
+
+    /// Ends when the connection has asked for nothing while others wait for its place.
+    pub(crate) async fn outstayed(&self, arrival: &Arrival) {
+        loop {
+            tokio::time::sleep(PATIENCE).await;
+            let others_wait = self.places.available_permits() == 0;
+            if others_wait && !arrival.0.is_busy.load(Ordering::Relaxed) {
+                self.metrics.join_refused("silent");
+                return;
+            }
+        }
+    }
+}
+
+impl Arrival {
+    /// Who connected to us: the client, or a proxy.
+    pub(crate) fn peer(&self) -> IpAddr {
+        self.0.peer
+    }
+
+    /// The client whose request, with these headers, came on this connection.
+    pub(crate) fn client(&self, proxies: &TrustedProxies, headers: &HeaderMap) -> IpAddr {
+        match self.0.named.get() {
+            None => proxies.client(self.0.peer, headers),
+            Some(Named {
+                client: Some(ip), ..
+            }) => proxies.client(*ip, headers),
+            // The proxy passes on what somebody wrote, and does not say who: it counts for itself.
+            Some(Named { client: None, .. }) => self.0.peer,
+        }
+    }
+
+    /// When the connection was accepted, for its first request.
+    pub(crate) fn accepted(&self) -> Option<Clock> {
+        let is_first = !self.0.has_asked.swap(true, Ordering::Relaxed);
+        is_first.then_some(self.0.accepted)
+    }
+
+    /// Ends when others wait for the place of this one, which is refused.
+    pub(crate) async fn is_wanted(&self) {
+        loop {
+            tokio::time::sleep(PATIENCE_REFUSED).await;
+            if self.0.place.semaphore().available_permits() == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Whether a request of this connection is being answered.
+    pub(crate) fn set_busy(&self, is_busy: bool) {
+        self.0.is_busy.store(is_busy, Ordering::Relaxed);
+    }
+}

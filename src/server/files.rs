@@ -1,0 +1,103 @@
+//! Open files: the limit is raised as far as the system allows, and shared out, so that clients never take
+//! those that the gateway needs for itself. Without that a flood of connections would be the end of the admin
+//! listener and of NATS: neither could be reached while it lasts.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
+
+use crate::config::SocketsConfig;
+
+/// For the gateway itself: standard streams, listeners, NATS, telemetry, what is read anew (some 20 while all is
+/// well) and as many again while connections are made anew.
+const OWN: usize = 40;
+/// Connections at the admin listener: one part of all files in so many, within bounds that leave room for
+/// probes and scrapes, and are not worth more memory.
+const ADMIN_PART: usize = 8;
+const ADMIN: (usize, usize) = (8, 512);
+/// Connections that are no sockets yet take one part in so many of what clients may have: there is always one
+/// that can be told that the gateway is full.
+const ARRIVALS_PART: usize = 4;
+
+/// How many files each side may have open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OpenFiles {
+    limit: usize,
+    /// Connections at the admin listener.
+    pub(crate) admin: usize,
+    /// Connections that are no sockets yet.
+    pub(crate) arrivals: usize,
+    pub(crate) sockets: usize,
+}
+
+impl OpenFiles {
+    /// Raises the limit of the process, and shares out what it is now.
+    pub(crate) fn of_process() -> Self {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit {
+            current: limit.maximum,
+            ..limit
+        };
+        // Some systems have a ceiling of their own below an unlimited maximum.
+        if limit.current != limit.maximum
+            && let Err(error) = setrlimit(Resource::Nofile, raised)
+        {
+            warn!(%error, "limit of open files not raised");
+        }
+        let now = getrlimit(Resource::Nofile).current;
+        Self::share(now.map_or(usize::MAX, |now| usize::try_from(now).unwrap_or(usize::MAX)))
+    }
+
+    fn share(limit: usize) -> Self {
+        let (least, most) = ADMIN;
+        let admin = (limit / ADMIN_PART).clamp(least, most);
+        let clients = limit.saturating_sub(OWN + admin);
+        let arrivals = (clients / ARRIVALS_PART).max(1);
+        Self {
+            limit,
+            admin,
+            arrivals,
+            sockets: clients.saturating_sub(arrivals).max(1),
+        }
+    }
+
+    /// Says so where the files allow fewer sockets than the settings.
+    pub(crate) fn tell(&self, config: &SocketsConfig) {
+        if config.max_connections > self.sockets {
+            warn!(
+                max_connections = config.max_connections,
+                sockets = self.sockets,
+                open_files = self.limit,
+                "fewer sockets than sockets.max_connections, raise the limit of open files"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_large_limit_caps_nobody_and_a_small_one_keeps_a_reserve() {
+        let files = OpenFiles::share(1 << 20);
+        assert!(
+            files.sockets > 500_000 && files.arrivals > 4096,
+            "{files:?}"
+        );
+        assert_eq!(files.admin, 512);
+        let files = OpenFiles::share(256);
+        assert_eq!((files.admin, files.arrivals, files.sockets), (32, 46, 138));
+    }
+
+    proptest! {
+        #[test]
+        fn all_together_are_within_the_limit(limit in 60usize..10_000_000) {
+            let files = OpenFiles::share(limit);
+            let all = OWN + files.admin + files.arrivals + files.sockets;
+            prop_assert!(all <= limit, "{:?}", files);
+            prop_assert!(files.sockets >= files.arrivals);
+        }
+    }
+}

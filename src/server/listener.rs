@@ -1,0 +1,224 @@
+//! Accepting connections and speaking HTTP/1.1 on them.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+use tracing::{debug, warn};
+
+use super::arrivals::{Arrival, Arrivals};
+use super::proxied::{self, NoSource};
+use crate::admission::Source;
+use crate::conn::{Conn, Counted};
+use crate::setup::{Live, Setup};
+
+/// How long a client may take for a TLS handshake, and again for its request's head; before both, a proxy for its
+/// header.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest request head. A token of 16 KiB in the URL fits.
+const HEAD_BYTES: usize = 32 * 1024;
+/// Connections that the kernel keeps for us while a storm of them comes.
+const BACKLOG: i32 = 4096;
+/// Pause after an accept that failed for want of files or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds `address`; `send_buffer` is the kernel's share of each accepted socket (0: its default).
+///
+/// # Errors
+/// Where the address is taken or not ours.
+pub(crate) fn bind(address: SocketAddr, send_buffer: usize) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    if send_buffer > 0 {
+        // Accepted sockets inherit it. Linux doubles the value for its own bookkeeping.
+        socket.set_send_buffer_size(send_buffer / 2)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until `cancel`, as long as there is a place, and serves `router` on each connection. Upgraded
+/// connections leave the tracker when their handler has taken them. `live` knows the certificate of the
+/// moment, and whether proxies send headers; a listener without it speaks plainly, and with anybody.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    live: Option<Live>,
+    router: Router,
+    arrivals: Arrivals,
+    connections: TaskTracker,
+    cancel: CancellationToken,
+) {
+    loop {
+        // The place first: what is accepted without one would be nobody's to bound.
+        let next = async {
+            let place = arrivals.place().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            next = next => next,
+        };
+        match accepted {
+            Ok((tcp, peer)) => {
+                let Some(arrival) = arrivals.take(place, peer) else {
+                    debug!(peer = %peer.ip(), "too many connections of one address");
+                    continue;
+                };
+                let arrivals = arrivals.clone();
+                let router = router.clone();
+                let setup = live.as_ref().map(Live::now);
+                let cancel = cancel.clone();
+                connections.spawn(async move {
+                    tokio::select! {
+                        () = connection(tcp, setup, router, &arrivals, &arrival) => {}
+                        // Requests that wait at the end of a drain get no answer any more.
+                        () = cancel.cancelled() => {}
+                        () = arrivals.outstayed(&arrival) => debug!("silent connection closed"),
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of files is the usual cause; the next connection may do.
+                warn!(%error, "connection not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    mut tcp: TcpStream,
+    setup: Option<Arc<Setup>>,
+    router: Router,
+    arrivals: &Arrivals,
+    arrival: &Arrival,
+) {
+    if let Err(error) = SockRef::from(&tcp).set_tcp_nodelay(true) {
+        debug!(%error, "no TCP_NODELAY");
+    }
+    if let Some(setup) = setup
+        .as_deref()
+        .filter(|it| it.config.server.proxy_protocol)
+        && named(&mut tcp, setup, arrivals, arrival).await.is_none()
+    {
+        return;
+    }
+    let tls = setup.as_ref().and_then(|setup| setup.tls.clone());
+    // It may be of old settings before long, with all that they name.
+    drop(setup);
+    let conn = match tls {
+        None => Conn::Plain(tcp),
+        Some(tls) => match timeout(HEAD_TIMEOUT, tls.acceptor().accept(Counted::new(tcp))).await {
+            Ok(Ok(stream)) => Conn::Tls(Box::new(stream)),
+            Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
+            Err(_) => return debug!("TLS handshake timed out"),
+        },
+    };
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES);
+    let service = TowerToHyperService::new(WithArrival {
+        router,
+        arrival: arrival.clone(),
+    });
+    let serve = http
+        .serve_connection(TokioIo::new(conn), service)
+        .with_upgrades();
+    if let Err(error) = serve.await {
+        debug!(%error, "connection ended");
+    }
+}
+
+/// Has a trusted proxy, and nobody else, say whose connection it is. `None`: it is to be closed.
+async fn named(
+    tcp: &mut TcpStream,
+    setup: &Setup,
+    arrivals: &Arrivals,
+    arrival: &Arrival,
+) -> Option<()> {
+    let peer = arrival.peer();
+    let is_trusted = setup.proxies.trust(peer);
+    let told = timeout(HEAD_TIMEOUT, async {
+        if is_trusted {
+            return proxied::header(tcp).await;
+        }
+        proxied::no_header(tcp).await.map(|()| Source::Peer)
+    });
+    let why = match told.await {
+        Ok(Ok(source)) => {
+            let Err(full) = arrivals.name(arrival, source) else {
+                return Some(());
+            };
+            debug!(?full, "too many connections of one address");
+            return None;
+        }
+        Ok(Err(NoSource::Left)) => return None,
+        // As any client that says nothing, whatever the setting.
+        Err(_) if !is_trusted => return None,
+        Ok(Err(why)) => why.to_string(),
+        Err(_) => "it sent no whole PROXY header in time".to_owned(),
+    };
+    arrivals.refused("proxy_protocol");
+    if is_trusted {
+        warn!(%peer, why, "connection of a proxy refused");
+    } else {
+        debug!(%peer, why, "connection refused");
+    }
+    None
+}
+
+/// Gives axum's router the body type that it expects, and each request the connection that it came on.
+#[derive(Clone)]
+struct WithArrival {
+    router: Router,
+    arrival: Arrival,
+}
+
+impl Service<hyper::Request<Incoming>> for WithArrival {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Self::Error>> {
+        <Router as Service<Request>>::poll_ready(&mut self.router, cx)
+    }
+
+    fn call(&mut self, mut request: hyper::Request<Incoming>) -> Self::Future {
+        let arrival = self.arrival.clone();
+        arrival.set_busy(true);
+        request.extensions_mut().insert(arrival.clone());
+        let answer = self.router.call(request.map(axum::body::Body::new));
+        Box::pin(async move {
+            let answer = answer.await;
+            arrival.set_busy(false);
+            answer
+        })
+    }
+}

@@ -1,0 +1,21 @@
+//! The sockets' listener: accepts connections, answers handshakes, and runs each socket until its end.
+
+mod acceptor;
+mod arrivals;
+mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+mod handshake;
+mod listener;
+mod proxied;
+mod pump;
+mod refusal;
+mod request;
+mod upgrade;
+
+pub(crate) use self::acceptor::Acceptor;
+pub(crate) use self::arrivals::Arrivals;
+pub(crate) use self::files::OpenFiles;
+pub(crate) use self::handshake::elsewhere;
+pub(crate) use self::handshake::upgrade;
+pub(crate) use self::listener::{accept, bind};

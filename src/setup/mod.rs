@@ -1,0 +1,170 @@
+//! What a gateway is made of that can change while it serves: the settings and what was read from the
+//! files that they name. All of it is one value, which a reload replaces at once; who serves a request
+//! or an event looks at it once, and so sees no half of another.
+
+mod admin_token;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+pub(crate) use self::admin_token::{AdminToken, AdminTokenError};
+use crate::admission::TrustedProxies;
+use crate::auth::{AuthConfigError, Verifier};
+use crate::config::{Config, NamedFile, NatsConfig, Reading, read_bounded};
+use crate::conn::tls::{Tls, TlsError};
+use crate::projection::{Projector, RulesError};
+use crate::telemetry::{Filter, FilterSettingError};
+
+/// The [`Setup`] in force. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Live(Arc<RwLock<Arc<Setup>>>);
+
+/// Settings, and everything that is built of them and their files before the network is touched.
+#[derive(Debug)]
+pub struct Setup {
+    pub(crate) config: Config,
+    pub(crate) verifier: Verifier,
+    pub(crate) projector: Projector,
+    pub(crate) proxies: TrustedProxies,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) admin_token: Option<AdminToken>,
+    pub(crate) filter: Filter,
+    /// The configuration file and those that it names, as they were just before all this was built of them.
+    pub(crate) files: Vec<NamedFile>,
+}
+
+/// A [`Setup`] of which a part may be wrong. Each is looked at, whatever is wrong with the others.
+#[derive(Debug)]
+pub struct Building {
+    pub(crate) config: Config,
+    /// What is wrong with the settings, one sentence each.
+    pub(crate) problems: Vec<String>,
+    pub(crate) keys: Result<Verifier, AuthConfigError>,
+    pub(crate) rules: Result<Projector, RulesError>,
+    pub(crate) tls: Result<Option<Tls>, TlsError>,
+    pub(crate) admin_token: Result<Option<AdminToken>, AdminTokenError>,
+    pub(crate) filter: Result<Filter, FilterSettingError>,
+    /// Whether the files that the NATS client will want can be read.
+    pub(crate) nats: Result<(), String>,
+    pub(crate) files: Vec<NamedFile>,
+}
+
+impl Live {
+    pub(crate) fn new(setup: Setup) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(setup))))
+    }
+
+    /// What holds now. For one request or one event, not to be kept.
+    pub(crate) fn now(&self) -> Arc<Setup> {
+        // Held for the copy of an `Arc` only, here and below.
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn replace(&self, setup: Setup) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(setup);
+    }
+}
+
+impl Building {
+    /// Reads files, and so may block.
+    pub fn of(reading: Reading) -> Self {
+        let Reading {
+            config,
+            problems,
+            file,
+        } = reading;
+        // Before anything is built of them: what is written meanwhile shows as another content afterwards.
+        let files = file.into_iter().chain(files(&config)).collect();
+        let server = &config.server;
+        let tls = match (&server.tls_cert, &server.tls_key) {
+            (Some(cert), Some(key)) => Tls::load(cert, key).map(Some),
+            // One without the other is a problem of the settings'.
+            _ => Ok(None),
+        };
+        let admin_token = server.admin_token_file.as_deref().map(AdminToken::load);
+        Self {
+            keys: Verifier::from_config(&config.auth),
+            rules: Projector::from_config(&config.projection, &config.nats.stream),
+            tls,
+            admin_token: admin_token.transpose(),
+            filter: Filter::configured(&config.log),
+            nats: readable(&config.nats),
+            files,
+            problems: problems.iter().map(ToString::to_string).collect(),
+            config,
+        }
+    }
+
+    /// The whole, if no part is wrong.
+    ///
+    /// # Errors
+    /// The first part that is.
+    pub fn finish(self) -> Result<Setup, String> {
+        fn wrong(error: impl std::fmt::Display) -> String {
+            error.to_string()
+        }
+        if !self.problems.is_empty() {
+            return Err(self.problems.join("\n"));
+        }
+        self.nats?;
+        Ok(Setup {
+            verifier: self.keys.map_err(wrong)?,
+            projector: self.rules.map_err(wrong)?,
+            proxies: TrustedProxies::new(self.config.server.trusted_proxies.clone()),
+            tls: self.tls.map_err(wrong)?,
+            admin_token: self.admin_token.map_err(wrong)?,
+            filter: self.filter.map_err(wrong)?,
+            files: self.files,
+            config: self.config,
+        })
+    }
+}
+
+impl Setup {
+    /// The files that are others now than what this was built of, or may be. Reads them, and so may block.
+    pub fn changed_files(&self) -> Vec<String> {
+        let changed = self.files.iter().filter(|file| file.has_changed());
+        changed.map(ToString::to_string).collect()
+    }
+}
+
+/// The files that the settings name, as they are now.
+fn files(config: &Config) -> impl Iterator<Item = NamedFile> {
+    let Config {
+        server,
+        nats,
+        auth,
+        projection,
+        ..
+    } = config;
+    let flat: [(&str, &Option<_>); 4] = [
+        ("server.tls_cert", &server.tls_cert),
+        ("server.tls_key", &server.tls_key),
+        ("server.admin_token_file", &server.admin_token_file),
+        ("projection.rules", &projection.rules),
+    ];
+    let flat = flat.into_iter().chain(nats.files());
+    let flat = flat.map(|(setting, path)| (setting.to_owned(), path.clone()));
+    let keys = auth.entries().into_iter().flat_map(|(place, issuer)| {
+        [
+            ("hmac_secret_file", issuer.hmac_secret_file),
+            ("public_key_file", issuer.public_key_file),
+            ("jwks_file", issuer.jwks_file),
+        ]
+        .map(|(key, path)| (format!("{place}.{key}"), path))
+    });
+    flat.chain(keys)
+        .filter_map(|(setting, path)| Some(NamedFile::read(setting, &path?)))
+}
+
+/// The NATS client reads them when it connects, and would wait for ever for who writes into a FIFO.
+fn readable(config: &NatsConfig) -> Result<(), String> {
+    for (setting, path) in config.files() {
+        if let Some(path) = path
+            && let Err(error) = read_bounded(path)
+        {
+            let (path, error) = (path.display(), std::io::Error::from(error));
+            return Err(format!("cannot read {setting} {path}: {error}"));
+        }
+    }
+    Ok(())
+}
