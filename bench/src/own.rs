@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::measure::{Phase, Processes, phase};
 use crate::publish::{Pace, Publisher, plan};
 use crate::round::{FAULTS, Round, SHARES, short};
-use crate::slot::Seat;
+use crate::slot::SocketPlan;
 use crate::sockets::Sockets;
 use crate::stored::{self, Stream};
 use crate::{Error, say};
@@ -24,7 +24,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 
 /// What to do.
 pub struct Load {
-    pub seats: Vec<Seat>,
+    pub plans: Vec<SocketPlan>,
     pub rooms: u32,
     pub publisher: Publisher,
     pub pace: Pace,
@@ -53,13 +53,13 @@ impl Load {
         let mut outcome = Outcome {
             round: Round::default(),
             refused: Vec::new(),
-            sockets: self.seats.len(),
+            sockets: self.plans.len(),
             interrupted: false,
             warnings: Vec::new(),
         };
         let mut members = vec![0_u64; self.rooms as usize];
-        for seat in &self.seats {
-            if let Some(members) = members.get_mut(seat.room as usize) {
+        for plan in &self.plans {
+            if let Some(members) = members.get_mut(plan.room as usize) {
                 *members += 1;
             }
         }
@@ -93,8 +93,8 @@ impl Load {
 
     /// How long it took until all were open.
     fn open(&mut self, sockets: &mut Sockets) -> Result<Duration, Error> {
-        let (start, all) = (Instant::now(), self.seats.len() as u64);
-        let last = sockets.add(std::mem::take(&mut self.seats), JOINS_PER_S);
+        let (start, all) = (Instant::now(), self.plans.len() as u64);
+        let last = sockets.add(std::mem::take(&mut self.plans), JOINS_PER_S);
         let mut said = start;
         let is_over = |sockets: &Sockets| {
             let refused: u64 = sockets.counts.refused.values().sum();

@@ -17,7 +17,7 @@ use crate::publish::{Pace, Planned, Publisher, plan};
 use crate::report::Report;
 use crate::round::Round;
 use crate::scenario::{Beside, Connect, Group, Hardship, Scenario};
-use crate::slot::{Manner, Seat};
+use crate::slot::{Manner, SocketPlan};
 use crate::sockets::Sockets;
 use crate::stored::{self, Stored, Stream};
 use crate::target::{Name, Setting, Started, Target};
@@ -232,11 +232,11 @@ impl<'a> Bench<'a> {
 
     fn measure(mut self) -> Result<Round, Error> {
         let mut round = Round::default();
-        let seats = self.seats(&self.scenario.groups, 0, true)?;
+        let plans = self.plans(&self.scenario.groups, 0, true)?;
         let before = Memory::of(self.target.server());
         let clock = Clock::read(&self.processes);
         let began = Instant::now();
-        self.join_all(seats)?;
+        self.join_all(plans)?;
         if self.scenario.is_connects() {
             round.connects(&self.sockets, began.elapsed(), &clock, &self.processes);
             return Ok(round);
@@ -337,51 +337,56 @@ impl<'a> Bench<'a> {
     }
 
     /// Clients of rooms, the first of which is `first`.
-    fn seats(&self, groups: &[Group], first: u32, measured: bool) -> Result<Vec<Seat>, Error> {
-        let mut seats = Vec::new();
+    fn plans(
+        &self,
+        groups: &[Group],
+        first: u32,
+        measured: bool,
+    ) -> Result<Vec<SocketPlan>, Error> {
+        let mut plans = Vec::new();
         let mut room = first;
         for group in groups {
             for _ in 0..group.rooms {
                 for socket in 0..group.sockets {
                     let place = (&*workspace(room), &*format!("user-{socket}"), room);
-                    let seat = self
+                    let plan = self
                         .target
-                        .seat(&self.signer, place, measured, Manner::STEADY);
-                    seats.push(seat?);
+                        .plan(&self.signer, place, measured, Manner::STEADY);
+                    plans.push(plan?);
                 }
                 room += 1;
             }
         }
-        Ok(seats)
+        Ok(plans)
     }
 
     /// Opens the measured sockets, in the way of the scenario.
-    fn join_all(&mut self, seats: Vec<Seat>) -> Result<(), Error> {
+    fn join_all(&mut self, plans: Vec<SocketPlan>) -> Result<(), Error> {
         let rate = match self.scenario.connect {
             Connect::Calmly => CALM_PER_S,
             Connect::AtOnce => f64::INFINITY,
             Connect::PerSecond(rate) => rate,
         };
-        let all = seats.len() as u64;
-        self.sockets.add(seats, rate);
+        let all = plans.len() as u64;
+        self.sockets.add(plans, rate);
         self.wait_for(|sockets| sockets.counts.opened >= all)
     }
 
     fn join_beside(&mut self, beside: Beside) -> Result<(), Error> {
-        let seats = match beside {
+        let plans = match beside {
             Beside::Sockets(count, manner) => {
-                let seat = |socket| {
+                let plan = |socket| {
                     let place = ("bench-0", &*format!("beside-{socket}"), 0);
-                    self.target.seat(&self.signer, place, false, manner)
+                    self.target.plan(&self.signer, place, false, manner)
                 };
-                (0..count).map(seat).collect::<Result<Vec<_>, _>>()?
+                (0..count).map(plan).collect::<Result<Vec<_>, _>>()?
             }
-            Beside::Rooms(group) => self.seats(&[group], self.scenario.rooms(), false)?,
+            Beside::Rooms(group) => self.plans(&[group], self.scenario.rooms(), false)?,
         };
-        let all = seats.len() as u64;
+        let all = plans.len() as u64;
         // What was there before it is of no phase.
         self.sockets.counted();
-        self.sockets.add(seats, CALM_PER_S);
+        self.sockets.add(plans, CALM_PER_S);
         self.wait_for(|sockets| sockets.beside.opened >= all)?;
         self.settle()
     }

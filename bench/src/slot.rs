@@ -42,7 +42,7 @@ impl Manner {
 
 /// One client, and what it is there for.
 #[derive(Clone)]
-pub struct Seat {
+pub struct SocketPlan {
     pub address: Address,
     /// The head of the upgrade, which holds a token: no `Debug`.
     pub request: Vec<u8>,
@@ -66,11 +66,11 @@ pub(crate) enum Phase {
 }
 
 pub(crate) struct Slot {
-    pub(crate) seat: Seat,
+    pub(crate) plan: SocketPlan,
     pub(crate) wire: Option<Wire>,
     pub(crate) phase: Phase,
     pub(crate) began: Instant,
-    /// Which connection of this seat it is, so that a timer of an earlier one does nothing.
+    /// Which connection of this socket it is, so that a timer of an earlier one does nothing.
     pub(crate) turn: u32,
     /// What was read of a frame or head that is not all there.
     pub(crate) rest: Vec<u8>,
@@ -84,9 +84,9 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// Not connected yet.
-    pub(crate) fn new(seat: Seat, at: Instant) -> Self {
+    pub(crate) fn new(plan: SocketPlan, at: Instant) -> Self {
         Self {
-            seat,
+            plan,
             wire: None,
             phase: Phase::Idle,
             began: at,

@@ -12,7 +12,7 @@ use mio::{Events, Interest, Poll, Token};
 use crate::Error;
 use crate::frame::{self, Broken};
 use crate::marker::Markers;
-use crate::slot::{Phase, Reads, Seat, Slot, asks};
+use crate::slot::{Phase, Reads, Slot, SocketPlan, asks};
 use crate::tally::{Counts, Receipt, Taker};
 
 /// As much as is read at once.
@@ -74,14 +74,14 @@ impl Sockets {
     }
 
     /// Adds clients, of which so many connect each second from now on. Returns when the last does.
-    pub fn add(&mut self, seats: Vec<Seat>, per_second: f64) -> Instant {
+    pub fn add(&mut self, plans: Vec<SocketPlan>, per_second: f64) -> Instant {
         let start = Instant::now();
         let mut at = start;
-        for (index, seat) in seats.into_iter().enumerate() {
+        for (index, plan) in plans.into_iter().enumerate() {
             at = start + Duration::from_secs_f64(index as f64 / per_second);
             let slot = self.slots.len();
             self.timers.push(Reverse((at, slot, 0, Later::Connect)));
-            self.slots.push(Slot::new(seat, at));
+            self.slots.push(Slot::new(plan, at));
         }
         at
     }
@@ -177,7 +177,7 @@ impl Sockets {
                 self.ended(index, "1000 of its own");
             }
             Later::Sip => {
-                if let Reads::Slowly(bytes_a_second) = slot.seat.manner.reads {
+                if let Reads::Slowly(bytes_a_second) = slot.plan.manner.reads {
                     let sip = bytes_a_second as usize / 10;
                     self.read(index, sip.clamp(1, BUFFER_BYTES));
                     self.later(index, SIP, Later::Sip);
@@ -198,8 +198,8 @@ impl Sockets {
             return;
         };
         slot.began = Instant::now();
-        let is_slow = slot.seat.manner.reads != Reads::All;
-        let connected = slot.seat.address.connect(is_slow).and_then(|mut wire| {
+        let is_slow = slot.plan.manner.reads != Reads::All;
+        let connected = slot.plan.address.connect(is_slow).and_then(|mut wire| {
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll
                 .registry()
@@ -210,7 +210,7 @@ impl Sockets {
             Ok(wire) => {
                 slot.wire = Some(wire);
                 slot.phase = Phase::Upgrading;
-                slot.unsent.clone_from(&slot.seat.request);
+                slot.unsent.clone_from(&slot.plan.request);
             }
             Err(error) => self.ended(index, &told(&error)),
         }
@@ -226,7 +226,7 @@ impl Sockets {
         {
             return self.ended(index, &told(&error));
         }
-        if slot.phase == Phase::Upgrading || slot.seat.manner.reads == Reads::All {
+        if slot.phase == Phase::Upgrading || slot.plan.manner.reads == Reads::All {
             self.read(index, BUFFER_BYTES);
         } else if is_gone {
             self.ended(index, "reset");
@@ -319,14 +319,14 @@ impl Sockets {
             return;
         };
         slot.phase = Phase::Open;
-        // A connection of a seat that was there before joins where the room is.
+        // A connection of a socket that was there before joins where the room is.
         slot.newest = None;
-        for text in &slot.seat.hello {
+        for text in &slot.plan.hello {
             let hello = frame::masked(frame::TEXT, text.as_bytes(), self.mask.to_be_bytes());
             slot.unsent.extend(hello);
         }
         let took = u32::try_from(slot.began.elapsed().as_micros()).unwrap_or(u32::MAX);
-        let (measured, manner) = (slot.seat.measured, slot.seat.manner);
+        let (measured, manner) = (slot.plan.measured, slot.plan.manner);
         if measured {
             self.opened_us.push(took);
         }
@@ -350,14 +350,14 @@ impl Sockets {
         let Some(slot) = self.slots.get_mut(index) else {
             return Ok(&[]);
         };
-        let counts = if slot.seat.measured {
+        let counts = if slot.plan.measured {
             &mut self.counts
         } else {
             &mut self.beside
         };
-        let receipts = slot.seat.measured.then_some(&mut self.receipts);
+        let receipts = slot.plan.measured.then_some(&mut self.receipts);
         let mut taker = Taker {
-            room: slot.seat.room,
+            room: slot.plan.room,
             seen: &mut slot.seen,
             newest: &mut slot.newest,
             counts,
@@ -402,7 +402,7 @@ impl Sockets {
                 (_, Some(_)) => return Err("broken: a message within another".to_owned()),
                 (_, None) if !frame.is_last => slot.parts = Some(payload.to_vec()),
                 (_, None) => {
-                    if let Some(pong) = &slot.seat.pong
+                    if let Some(pong) = &slot.plan.pong
                         && asks(payload, &pong.0)
                     {
                         let answer = frame::masked(frame::TEXT, pong.1.as_bytes(), mask);
@@ -436,7 +436,7 @@ impl Sockets {
         slot.rest = Vec::new();
         slot.unsent = Vec::new();
         slot.parts = None;
-        let (measured, manner) = (slot.seat.measured, slot.seat.manner);
+        let (measured, manner) = (slot.plan.measured, slot.plan.manner);
         let counts = self.counts_of(measured);
         let reasons = if was_open {
             &mut counts.closed
@@ -491,7 +491,7 @@ mod tests {
             // Until the client is gone.
             stream.read_to_end(&mut Vec::new()).ok();
         });
-        let seat = Seat {
+        let plan = SocketPlan {
             address: Address::of(&url, None).unwrap(),
             request: request_at(&url).unwrap(),
             hello: Vec::new(),
@@ -501,7 +501,7 @@ mod tests {
             manner: Manner::STEADY,
         };
         let mut sockets = Sockets::new("r").unwrap();
-        sockets.add(vec![seat], 1.0);
+        sockets.add(vec![plan], 1.0);
         while sockets.counts.delivered == 0 {
             let ends = (&sockets.counts.closed, &sockets.counts.refused);
             assert!(ends.0.is_empty() && ends.1.is_empty(), "{ends:?}");

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::Error;
-use crate::slot::{Manner, Seat, request};
+use crate::slot::{Manner, SocketPlan, request};
 use crate::tokens::Signer;
 use crate::wire::{Address, Url};
 
@@ -215,13 +215,13 @@ impl Target {
     ///
     /// # Errors
     /// Where the target's address is none, or no token can be signed.
-    pub fn seat(
+    pub fn plan(
         &self,
         signer: &Signer,
         (workspace, user, room): (&str, &str, u32),
         measured: bool,
         manner: Manner,
-    ) -> Result<Seat, Error> {
+    ) -> Result<SocketPlan, Error> {
         let token = signer.token(user, workspace)?;
         let filled = |text: &str| {
             let text = text.replace("{workspace}", workspace);
@@ -234,7 +234,7 @@ impl Target {
             .map(|(name, value)| (name.clone(), filled(value)))
             .collect();
         let subprotocol = self.ready.subprotocol.as_deref();
-        Ok(Seat {
+        Ok(SocketPlan {
             address: Address::of(&url, self.tls.as_ref()).map_err(Error::Failed)?,
             request: request(parts.authority, &parts.path, subprotocol, &headers),
             hello: self.ready.hello.iter().map(|text| filled(text)).collect(),

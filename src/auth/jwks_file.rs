@@ -13,7 +13,7 @@ use jsonwebtoken::Algorithm;
 use super::AuthError;
 use super::jwks::{self, JwksError, KeySet, Remark};
 use super::jws::Jws;
-use crate::config::{ReadError, open_regular, rest_bounded};
+use crate::config::{FileError, open_regular, rest_bounded};
 
 /// The file is read at most this often, whatever tokens come: a flood of unknown key ids must not
 /// become a flood of reads.
@@ -27,7 +27,7 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum JwksFileError {
     #[error(transparent)]
-    Unreadable(#[from] ReadError),
+    Unreadable(#[from] FileError),
     #[error(transparent)]
     Jwks(#[from] JwksError),
     #[error("holds no key for any of the algorithms {0:?}")]
@@ -214,7 +214,7 @@ fn read(path: &Path, algorithms: Option<&[Algorithm]>) -> Result<(KeySet, Stamp)
         let stamp = Stamp::of(&file.metadata()?);
         Ok((file, stamp))
     };
-    let (file, stamp) = open().map_err(ReadError::Io)?;
+    let (file, stamp) = open().map_err(FileError::Io)?;
     let (keys, remarks) = jwks::parse(&rest_bounded(file)?)?;
     for Remark {
         index,

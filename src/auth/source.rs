@@ -10,7 +10,7 @@ use super::jwks_file::JwksFile;
 use super::jws::Jws;
 use super::key::{HmacSecret, HmacSecretError, public_key_from_pem};
 use super::{AuthConfigError, AuthError};
-use crate::config::{IssuerConfig, ReadError, Secret, read_bounded};
+use crate::config::{FileError, IssuerConfig, Secret, read_bounded};
 
 /// The key source in force, and the place of its settings.
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +121,7 @@ impl<'a> KeySource<'a> {
     /// [`AuthConfigError`] where the source is a public key, or the secret cannot be used.
     pub(super) fn hmac_secret(
         &self,
-        read: impl FnOnce(&Path) -> Result<Vec<u8>, ReadError>,
+        read: impl FnOnce(&Path) -> Result<Vec<u8>, FileError>,
     ) -> Result<HmacSecret, AuthConfigError> {
         match self.kind {
             Kind::HmacSecret(secret) => {

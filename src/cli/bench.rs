@@ -10,7 +10,7 @@ use async_nats::HeaderMap;
 use herald_bench::marker::Markers;
 use herald_bench::own::{Load, Outcome};
 use herald_bench::publish::{Pace, Publisher};
-use herald_bench::slot::{Manner, Seat, request_at};
+use herald_bench::slot::{Manner, SocketPlan, request_at};
 use herald_bench::stored::Stream;
 use herald_bench::wire::Address;
 use tokio::runtime::Handle;
@@ -18,7 +18,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_tungstenite::Connector;
 
 use super::listen::target::Target;
-use super::nats::{Connection, no_stream};
+use super::nats::{NatsConnection, no_stream};
 use super::{CliError, listen, output, token};
 use crate::config::{AuthConfig, Config, Secret, names, parse_duration};
 use crate::event::WorkspaceSlug;
@@ -121,8 +121,8 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     let stop = herald_bench::run::interrupts(&Handle::current());
     let config = with(&args, config);
     let tls = trusted(url, args.ca.clone()).await?;
-    let seats = seats(&args, url, tls.as_ref(), &config).await?;
-    let nats = Connection::open(&config, "herald bench").await?;
+    let plans = plans(&args, url, tls.as_ref(), &config).await?;
+    let nats = NatsConnection::open(&config, "herald bench").await?;
     let run = uuid::Uuid::new_v4().simple().to_string();
     let subject = |workspace| {
         config
@@ -134,12 +134,12 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     let (nats, stream) = stream(nats, &config, subjects.first()).await?;
     eprintln!(
         "herald: {} sockets in {} workspace{}; Ctrl-C ends it with the figures until then",
-        seats.len(),
+        plans.len(),
         args.workspaces.len(),
         if args.workspaces.len() == 1 { "" } else { "s" }
     );
     let load = Load {
-        seats,
+        plans,
         rooms: u32::try_from(args.workspaces.len()).unwrap_or(u32::MAX),
         publisher: Publisher {
             client: nats.client.clone(),
@@ -223,13 +223,13 @@ async fn trusted(url: &Secret, ca: Option<PathBuf>) -> Result<Option<Arc<ClientC
 }
 
 /// A client for each socket, all of different users.
-async fn seats(
+async fn plans(
     args: &Args,
     url: &Secret,
     tls: Option<&Arc<ClientConfig>>,
     config: &Config,
-) -> Result<Vec<Seat>, CliError> {
-    let mut seats = Vec::new();
+) -> Result<Vec<SocketPlan>, CliError> {
+    let mut plans = Vec::new();
     for (room, workspace) in (0..).zip(&args.workspaces) {
         let target = target(url, workspace)?;
         let (plain, trusted) = (target.url_with(""), tls.cloned());
@@ -238,7 +238,7 @@ async fn seats(
         for index in 0..args.sockets {
             let token = one_token(args, index, workspace, config).await?;
             let url = target.url_with(token.expose());
-            seats.push(Seat {
+            plans.push(SocketPlan {
                 address: address.clone(),
                 request: request_at(&url).map_err(CliError::Usage)?,
                 hello: Vec::new(),
@@ -249,10 +249,10 @@ async fn seats(
             });
         }
         if args.token_command.is_some() && std::io::stderr().is_terminal() {
-            eprintln!("herald: {} tokens", seats.len());
+            eprintln!("herald: {} tokens", plans.len());
         }
     }
-    Ok(seats)
+    Ok(plans)
 }
 
 async fn one_token(
@@ -280,10 +280,10 @@ async fn one_token(
 
 /// Where in which stream the events will be: a first event shows it, and that this user may publish them.
 async fn stream(
-    mut nats: Connection,
+    mut nats: NatsConnection,
     config: &Config,
     subject: Option<&String>,
-) -> Result<(Connection, Stream), CliError> {
+) -> Result<(NatsConnection, Stream), CliError> {
     let client = nats.client.clone();
     let subject = subject.cloned().unwrap_or_default();
     let payload = r#"{"title":"herald bench begins"}"#.into();

@@ -2,7 +2,7 @@
 
 use async_nats::Client;
 
-use super::nats::{Connection, no_stream};
+use super::nats::{NatsConnection, no_stream};
 use super::{CliError, output};
 use crate::config::{Config, NatsConfig, names};
 use crate::event::WorkspaceSlug;
@@ -54,7 +54,7 @@ struct Row {
 }
 
 pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
-    let mut nats = Connection::open(&config, "herald dead-letters").await?;
+    let mut nats = NatsConnection::open(&config, "herald dead-letters").await?;
     let names = config.nats.names();
     let get = DirectGet::new(nats.client.clone(), &names, names.dead());
     let subject = match &args.workspace {

@@ -41,12 +41,12 @@ pub(super) struct Args {
     ready: bool,
     /// Ask there, and read no settings: host:port, or https://host:port on this host.
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
-    address: Option<Place>,
+    address: Option<Endpoint>,
 }
 
 /// Whom to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+struct Endpoint {
     /// `host:port`.
     address: String,
     is_tls: bool,
@@ -57,7 +57,7 @@ struct Place {
 /// What a proxy sends for a connection of its own (version 1 of the PROXY protocol, section 2.1).
 const PROXY_HEADER: &[u8] = b"PROXY UNKNOWN\r\n";
 
-fn parse_address(text: &str) -> Result<Place, String> {
+fn parse_address(text: &str) -> Result<Endpoint, String> {
     let (is_tls, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
         (Some(rest), _) => (true, rest),
         (None, rest) => (false, rest.unwrap_or(text)),
@@ -79,7 +79,7 @@ fn parse_address(text: &str) -> Result<Place, String> {
                 .to_owned(),
         );
     }
-    Ok(Place {
+    Ok(Endpoint {
         address: address.to_owned(),
         is_tls,
         is_proxy: false,
@@ -87,7 +87,7 @@ fn parse_address(text: &str) -> Result<Place, String> {
 }
 
 /// Where a gateway of these settings is found on its own host.
-fn own(server: &ServerConfig) -> Result<Place, CliError> {
+fn own(server: &ServerConfig) -> Result<Endpoint, CliError> {
     let mut address: SocketAddr = server.listen;
     if address.port() == 0 {
         let text = "server.listen has port 0, which is any: give --address";
@@ -98,7 +98,7 @@ fn own(server: &ServerConfig) -> Result<Place, CliError> {
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
         IpAddr::V4(_) | IpAddr::V6(_) => {}
     }
-    Ok(Place {
+    Ok(Endpoint {
         address: address.to_string(),
         is_tls: server.tls_cert.is_some(),
         is_proxy: server.proxy_protocol
@@ -110,42 +110,46 @@ fn own(server: &ServerConfig) -> Result<Place, CliError> {
 }
 
 pub(super) async fn run(args: Args, file: Option<&Path>) -> Result<(), CliError> {
-    let place = match args.address {
-        Some(place) => place,
+    let endpoint = match args.address {
+        Some(endpoint) => endpoint,
         None => own(&Config::read(file)?.of(&["server"])?.server)?,
     };
     let path = if args.ready { "/readyz" } else { "/healthz" };
-    let asked = tokio::time::timeout(TIMEOUT, ask(&place, path)).await;
-    let answer = asked.unwrap_or_else(|_| Err(format!("no answer within {} s", TIMEOUT.as_secs())));
+    let answer = tokio::time::timeout(TIMEOUT, request(&endpoint, path)).await;
+    let answer =
+        answer.unwrap_or_else(|_| Err(format!("no answer within {} s", TIMEOUT.as_secs())));
     let (status, text) =
-        answer.map_err(|why| CliError::Failure(format!("{}: {why}", place.address)))?;
+        answer.map_err(|why| CliError::Failure(format!("{}: {why}", endpoint.address)))?;
     if status == 200 {
         eprintln!("herald: {text}");
         return Ok(());
     }
     Err(CliError::Failure(match status {
         503 => format!("not ready: {text}"),
-        _ => format!("{}: HTTP {status} is no answer of a gateway", place.address),
+        _ => format!(
+            "{}: HTTP {status} is no answer of a gateway",
+            endpoint.address
+        ),
     }))
 }
 
 /// The status and the first line of the answer.
-async fn ask(place: &Place, path: &str) -> Result<(u16, String), String> {
-    let stream = TcpStream::connect(&place.address).await;
+async fn request(endpoint: &Endpoint, path: &str) -> Result<(u16, String), String> {
+    let stream = TcpStream::connect(&endpoint.address).await;
     let mut stream = stream.map_err(|error| format!("{error}: is herald serve running there?"))?;
-    if place.is_proxy {
+    if endpoint.is_proxy {
         let sent = stream.write_all(PROXY_HEADER).await;
         sent.map_err(|error| error.to_string())?;
     }
-    let answer = if place.is_tls {
+    let answer = if endpoint.is_tls {
         let name = ServerName::try_from("localhost").map_err(|error| error.to_string())?;
         let stream = TlsConnector::from(Arc::new(any_certificate()?)).connect(name, stream);
         let stream = stream.await;
         let stream =
             stream.map_err(|error| format!("no TLS: {error}. Is server.tls_cert set there?"))?;
-        exchange(stream, &place.address, path).await
+        exchange(stream, &endpoint.address, path).await
     } else {
-        exchange(stream, &place.address, path).await
+        exchange(stream, &endpoint.address, path).await
     };
     read(&answer.map_err(|error| error.to_string())?)
         .ok_or_else(|| "no HTTP answer: does it speak TLS there?".to_owned())
@@ -252,7 +256,7 @@ mod tests {
             ("ws://127.0.0.1:80/x", None),
         ] {
             let got = parse_address(text).ok();
-            let want = want.map(|(address, is_tls)| Place {
+            let want = want.map(|(address, is_tls)| Endpoint {
                 address: address.to_owned(),
                 is_tls,
                 is_proxy: false,
@@ -262,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_that_listens_everywhere_is_asked_on_loopback() {
+    fn a_gateway_that_listens_everywhere_is_reached_on_loopback() {
         for (listen, want) in [
             ("0.0.0.0:8080", Some("127.0.0.1:8080")),
             ("[::]:8080", Some("[::1]:8080")),
@@ -273,7 +277,7 @@ mod tests {
                 listen: listen.parse().unwrap(),
                 ..ServerConfig::default()
             };
-            let got = own(&server).ok().map(|place| place.address);
+            let got = own(&server).ok().map(|endpoint| endpoint.address);
             assert_eq!(got.as_deref(), want, "{listen}");
         }
     }

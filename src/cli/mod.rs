@@ -41,11 +41,11 @@ struct Cli {
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run the gateway.
     Serve(serve::Args),
     /// Make and change the JetStream objects.
@@ -134,10 +134,10 @@ pub fn main() -> ExitCode {
     std::process::exit(code)
 }
 
-/// The file that settings are read from: the one that is `asked` for, or the usual one, if it is there.
-fn config_file(asked: Option<PathBuf>) -> Option<PathBuf> {
+/// The file that settings are read from: the one that is `named` for, or the usual one, if it is there.
+fn config_file(named: Option<PathBuf>) -> Option<PathBuf> {
     let usual = PathBuf::from(CONFIG_FILE);
-    asked.or_else(|| usual.exists().then_some(usual))
+    named.or_else(|| usual.exists().then_some(usual))
 }
 
 /// Runs what reads files, and so may block for as long as a dead mount does, where nobody else waits for it.
@@ -155,23 +155,23 @@ async fn run(cli: Cli) -> Result<(), CliError> {
     let read = |tables: &[&str]| Config::read(path().as_deref())?.of(tables);
     match cli.command {
         // Who hears signals does so before anything is read.
-        Command::Serve(args) => Box::pin(serve::run(args, file)).await,
-        Command::Dev(args) => Box::pin(dev::run(args, file)).await,
-        Command::Migrate(args) => migrate::run(args, read(&["nats"])?).await,
+        CliCommand::Serve(args) => Box::pin(serve::run(args, file)).await,
+        CliCommand::Dev(args) => Box::pin(dev::run(args, file)).await,
+        CliCommand::Migrate(args) => migrate::run(args, read(&["nats"])?).await,
         // Who checks settings goes on to the files that they name; the others stop here.
-        Command::Check(args) => {
+        CliCommand::Check(args) => {
             check::run(args, Config::read(path().as_deref())?, path().as_deref()).await
         }
-        Command::Token(args) => token::run(args, read(&["auth"])?).await,
-        Command::Publish(args) => publish::run(args, read(&["nats", "projection"])?).await,
-        Command::Listen(args) => listen::run(args).await,
-        Command::Replay(args) => replay::run(args, read(&["nats", "projection"])?).await,
-        Command::DeadLetters(args) => dead_letters::run(args, read(&["nats"])?).await,
-        Command::Bench(args) => {
+        CliCommand::Token(args) => token::run(args, read(&["auth"])?).await,
+        CliCommand::Publish(args) => publish::run(args, read(&["nats", "projection"])?).await,
+        CliCommand::Listen(args) => listen::run(args).await,
+        CliCommand::Replay(args) => replay::run(args, read(&["nats", "projection"])?).await,
+        CliCommand::DeadLetters(args) => dead_letters::run(args, read(&["nats"])?).await,
+        CliCommand::Bench(args) => {
             let config = read(args.tables())?;
             bench::run(args, config).await
         }
-        Command::Schema(args) => schema::run(&args),
-        Command::Health(args) => health::run(args, path().as_deref()).await,
+        CliCommand::Schema(args) => schema::run(&args),
+        CliCommand::Health(args) => health::run(args, path().as_deref()).await,
     }
 }

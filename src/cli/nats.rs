@@ -24,13 +24,13 @@ pub(super) fn is_new_enough(version: &str) -> bool {
 
 /// A connection of one command.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct NatsConnection {
     pub(super) client: Client,
     events: mpsc::Receiver<Event>,
     config: NatsConfig,
 }
 
-impl Connection {
+impl NatsConnection {
     /// Connects as `name`.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl Connection {
 /// Nobody answers for `stream`.
 pub(super) fn no_stream(client: &Client, config: &NatsConfig, stream: &str) -> String {
     let hosts = config.hosts();
-    let place = match &config.domain {
+    let location = match &config.domain {
         Some(domain) => format!("in the JetStream domain {domain} of {hosts}"),
         None => format!("at {hosts}"),
     };
@@ -78,7 +78,7 @@ pub(super) fn no_stream(client: &Client, config: &NatsConfig, stream: &str) -> S
         }
     };
     format!(
-        "there is no stream {stream} for this user's account {place}: `herald migrate` makes it{doubt}"
+        "there is no stream {stream} for this user's account {location}: `herald migrate` makes it{doubt}"
     )
 }
 

@@ -10,7 +10,7 @@ use chrono::{SecondsFormat, Utc};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use uuid::Uuid;
 
-use super::nats::{Connection, no_stream};
+use super::nats::{NatsConnection, no_stream};
 use super::{CliError, output};
 use crate::config::{Config, names};
 use crate::event::{EventName, PAYLOAD_MAX, StoredMessage, WorkspaceSlug};
@@ -164,11 +164,11 @@ async fn store(
     headers: HeaderMap,
     payload: Bytes,
 ) -> Result<PubAck, CliError> {
-    let mut nats = Connection::open(config, "herald publish").await?;
+    let mut nats = NatsConnection::open(config, "herald publish").await?;
     let client = nats.client.clone();
-    let asking = stream_of(&client, subject.to_owned(), TIMEOUT);
+    let looking_up = stream_of(&client, subject.to_owned(), TIMEOUT);
     let not_stored = |why: String| CliError::Failure(format!("{why}. Nothing is stored"));
-    let stream = match nats.allowed(asking).await? {
+    let stream = match nats.allowed(looking_up).await? {
         Ok(stream) => stream,
         Err(PublishError::NoStream) => {
             let stream = config.nats.names().events().to_owned();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::Client;
 use chrono::{DateTime, Utc};
 
-use super::nats::{Connection, no_stream};
+use super::nats::{NatsConnection, no_stream};
 use super::{CliError, output};
 use crate::config::{Config, names};
 use crate::event::WorkspaceSlug;
@@ -53,22 +53,22 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
         .ok()
         .and_then(|since| Utc::now().checked_sub_signed(since))
         .unwrap_or(DateTime::UNIX_EPOCH);
-    let mut nats = Connection::open(&config, "herald replay").await?;
+    let mut nats = NatsConnection::open(&config, "herald replay").await?;
     let names = config.nats.names();
-    let mut reader = Reader {
+    let mut reader = StreamReader {
         get: DirectGet::new(nats.client.clone(), &names, names.events()),
         subject: names::event(&args.workspace, ">"),
         from: From::Time(start),
     };
-    let mut counts = Counts::default();
+    let mut counts = ReplayCounts::default();
     let mut failures = 0;
     loop {
         let reading = reader.read(|raw| show(raw, &args, &projector, &mut counts));
         match nats.allowed(reading).await? {
             Ok(More::Yes) => failures = 0,
             Ok(More::No) => break,
-            Err(ReadError::Output(error)) => return Err(error),
-            Err(ReadError::Read(error)) => {
+            Err(ReplayError::Output(error)) => return Err(error),
+            Err(ReplayError::Read(error)) => {
                 failures += 1;
                 let again = matches!(
                     error,
@@ -88,7 +88,7 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct ReplayCounts {
     notifications: u64,
     bad: u64,
 }
@@ -98,7 +98,7 @@ fn show(
     raw: RawStored,
     args: &Args,
     projector: &Projector,
-    counts: &mut Counts,
+    counts: &mut ReplayCounts,
 ) -> Result<bool, CliError> {
     let sequence = raw.sequence;
     match projector.project(&raw.into_stored(args.workspace.clone())) {
@@ -124,7 +124,7 @@ fn is_for(notification: &Notification, user: Option<&str>) -> bool {
 
 /// Reads the stream forward, a batch at a time.
 #[derive(Debug)]
-struct Reader {
+struct StreamReader {
     get: DirectGet,
     subject: String,
     from: From,
@@ -142,21 +142,21 @@ enum More {
     No,
 }
 
-enum ReadError {
+enum ReplayError {
     Read(DirectGetError),
     Output(CliError),
 }
 
-impl Reader {
+impl StreamReader {
     /// Reads one batch, and stands behind the last message that `each` has taken.
     async fn read(
         &mut self,
         mut each: impl FnMut(RawStored) -> Result<bool, CliError>,
-    ) -> Result<More, ReadError> {
-        let mut batch = self.ask().await.map_err(ReadError::Read)?;
-        while let Some(raw) = batch.next().await.map_err(ReadError::Read)? {
+    ) -> Result<More, ReplayError> {
+        let mut batch = self.batch().await.map_err(ReplayError::Read)?;
+        while let Some(raw) = batch.next().await.map_err(ReplayError::Read)? {
             self.from = From::Sequence(raw.sequence + 1);
-            if !each(raw).map_err(ReadError::Output)? {
+            if !each(raw).map_err(ReplayError::Output)? {
                 return Ok(More::No);
             }
         }
@@ -166,7 +166,7 @@ impl Reader {
         })
     }
 
-    async fn ask(&self) -> Result<Batch, DirectGetError> {
+    async fn batch(&self) -> Result<Batch, DirectGetError> {
         let (get, subject) = (&self.get, &self.subject);
         match self.from {
             From::Time(time) => get.next_since(time, BATCH, BATCH_BYTES, subject).await,

@@ -69,28 +69,25 @@ fn ignore(mut signals: Signal, name: String) {
 
 /// The signals that ask for the end. None is lost between two waits for one.
 #[derive(Debug, Clone)]
-pub(super) struct Stops(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    /// A permit for each signal that nobody has acted on.
-    waiting: Semaphore,
-    acted_on: AtomicUsize,
+pub(super) struct Stops {
+    /// One for each signal that nobody has acted on.
+    waiting: Arc<Semaphore>,
+    acted_on: Arc<AtomicUsize>,
 }
 
 impl Stops {
     /// Hears `kinds` from now on.
     pub(super) fn hear(kinds: &[SignalKind]) -> Result<Self, CliError> {
-        let stops = Self(Arc::new(Inner {
-            waiting: Semaphore::new(0),
-            acted_on: AtomicUsize::new(0),
-        }));
+        let stops = Self {
+            waiting: Arc::new(Semaphore::new(0)),
+            acted_on: Arc::default(),
+        };
         for kind in kinds {
             let mut signals = hear(*kind)?;
-            let stops = stops.clone();
+            let waiting = Arc::clone(&stops.waiting);
             tokio::spawn(async move {
                 while signals.recv().await.is_some() {
-                    stops.0.waiting.add_permits(1);
+                    waiting.add_permits(1);
                 }
             });
         }
@@ -99,12 +96,12 @@ impl Stops {
 
     /// Ends with the next signal: the first drains, the second ends the drain.
     pub(super) async fn next(self) {
-        match self.0.waiting.acquire().await {
-            Ok(permit) => permit.forget(),
+        match self.waiting.acquire().await {
+            Ok(signal) => signal.forget(),
             // Nobody closes it.
             Err(_) => std::future::pending().await,
         }
-        self.0.acted_on.fetch_add(1, Ordering::Relaxed);
+        self.acted_on.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What `work` comes to; `None` if the end is asked for before.
@@ -117,7 +114,7 @@ impl Stops {
 
     /// Ends telemetry, with what waits exported, unless somebody has no patience for it.
     pub(super) async fn end(self, telemetry: &Telemetry) {
-        if self.0.acted_on.load(Ordering::Relaxed) < 2 {
+        if self.acted_on.load(Ordering::Relaxed) < 2 {
             tokio::select! {
                 () = telemetry.end() => {}
                 () = self.next() => {}

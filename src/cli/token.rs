@@ -87,11 +87,11 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
 /// # Errors
 /// [`CliError::Usage`] where there is no secret to sign with, or more than one.
 fn make(args: &Args, config: &Config, now: SystemTime) -> Result<String, CliError> {
-    let (place, settings) = signer(args, &config.auth).map_err(CliError::Usage)?;
+    let (table, settings) = signer(args, &config.auth).map_err(CliError::Usage)?;
     let secret = match &args.secret {
         Some(secret) => HmacSecret::new(secret.expose().as_bytes())
             .map_err(|error| CliError::Usage(format!("--secret {error}")))?,
-        None => signing_secret(&place, &settings)
+        None => signing_secret(&table, &settings)
             .map_err(|error| CliError::Usage(format!("{error}; or give --secret")))?,
     };
     let slugs = args.workspaces.iter().map(|workspace| match workspace {
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_line_is_told_what_is_wrong_with_it() {
+    fn a_wrong_argument_gets_an_error_that_says_why() {
         for (line, expected) in [
             (vec!["--workspace", "acme"], "--user"),
             (vec!["--user", "ada"], "--workspace"),

@@ -110,13 +110,13 @@ impl Default for AuthConfig {
 }
 
 impl AuthConfig {
-    /// All issuers, each with the place of its settings: `auth`, or `auth.issuers[0]`.
+    /// All issuers, each with the table of its settings: `auth`, or `auth.issuers[0]`.
     pub(crate) fn entries(&self) -> Vec<(String, IssuerConfig)> {
         if self.issuers.is_empty() {
             return vec![("auth".to_owned(), self.short_form())];
         }
-        let places = (0..).map(|index: usize| format!("auth.issuers[{index}]"));
-        places.zip(self.issuers.iter().cloned()).collect()
+        let tables = (0..).map(|index: usize| format!("auth.issuers[{index}]"));
+        tables.zip(self.issuers.iter().cloned()).collect()
     }
 
     /// The one issuer of the short form.
@@ -147,7 +147,7 @@ impl IssuerConfig {
         })
     }
 
-    fn problems(&self, place: &str) -> impl Iterator<Item = String> {
+    fn problems(&self, table: &str) -> impl Iterator<Item = String> {
         let is_empty = |text: &Option<String>| text.as_deref() == Some("");
         let no_item = |list: &Option<Vec<String>>| list.as_deref().is_some_and(<[_]>::is_empty);
         [
@@ -176,7 +176,7 @@ impl IssuerConfig {
         ]
         .into_iter()
         .filter(|(_, is_wrong, _)| *is_wrong)
-        .map(move |(key, _, way_out)| format!("{place}.{key} must not be empty{way_out}"))
+        .map(move |(key, _, way_out)| format!("{table}.{key} must not be empty{way_out}"))
     }
 }
 
@@ -186,19 +186,19 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     let entries = auth.entries();
     let mut problems: Vec<String> = entries
         .iter()
-        .flat_map(|(place, entry)| entry.problems(place))
+        .flat_map(|(table, entry)| entry.problems(table))
         .collect();
     let mut taken = HashSet::new();
-    for (place, entry) in &entries {
+    for (table, entry) in &entries {
         if taken.insert(&entry.issuer) {
             continue;
         }
         problems.push(match &entry.issuer {
             Some(issuer) => format!(
-                "{place}.issuer is `{issuer}` as in an entry before it: a token is checked by one entry only"
+                "{table}.issuer is `{issuer}` as in an entry before it: a token is checked by one entry only"
             ),
             None => format!(
-                "{place} has no issuer, as an entry before it: only one may take the tokens that no entry names"
+                "{table} has no issuer, as an entry before it: only one may take the tokens that no entry names"
             ),
         });
     }

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_taken_as_a_client_asks_for_it() {
+    fn a_path_is_compared_as_it_is_requested() {
         for path in [
             "/",
             "/live",
@@ -120,8 +120,8 @@ mod tests {
             ("/healthz", "health check"),
             ("/readyz", "health check"),
         ] {
-            let told = of_path(path).unwrap_or_else(|| panic!("{path}"));
-            assert!(told.contains(part) && told.contains(path), "{told}");
+            let said = of_path(path).unwrap_or_else(|| panic!("{path}"));
+            assert!(said.contains(part) && said.contains(path), "{said}");
         }
         assert!(of_path(&format!("/{}", "a".repeat(255))).is_none());
         assert!(of_path(&format!("/{}", "a".repeat(256))).is_some());
@@ -148,15 +148,15 @@ mod tests {
                 "`null`",
             ),
         ] {
-            let told = refused(&file, &[]);
-            assert!(told.contains("auth.cookie") && told.contains(part), "{told}");
+            let said = refused(&file, &[]);
+            assert!(said.contains("auth.cookie") && said.contains(part), "{said}");
         }
     }
 
     #[test]
     fn a_proxy_header_needs_proxies() {
-        let told = refused("[server]\nproxy_protocol = true\n", &[]);
-        assert!(told.contains("needs server.trusted_proxies"), "{told}");
+        let said = refused("[server]\nproxy_protocol = true\n", &[]);
+        assert!(said.contains("needs server.trusted_proxies"), "{said}");
         let config = load(
             "",
             &[

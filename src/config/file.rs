@@ -13,18 +13,18 @@ const BYTES_MAX: u64 = 1024 * 1024;
 
 /// Why a file cannot be read. Completes a sentence that begins with the file's name.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ReadError {
+pub(crate) enum FileError {
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
     #[error("is longer than {BYTES_MAX} bytes")]
     TooLong,
 }
 
-impl From<ReadError> for io::Error {
-    fn from(error: ReadError) -> Self {
+impl From<FileError> for io::Error {
+    fn from(error: FileError) -> Self {
         match error {
-            ReadError::Io(error) => error,
-            ReadError::TooLong => Self::other(format!("it is longer than {BYTES_MAX} bytes")),
+            FileError::Io(error) => error,
+            FileError::TooLong => Self::other(format!("it is longer than {BYTES_MAX} bytes")),
         }
     }
 }
@@ -64,8 +64,8 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
 /// All of the file at `path`, which must be a regular one.
 ///
 /// # Errors
-/// [`ReadError`].
-pub(crate) fn read_bounded(path: &Path) -> Result<Vec<u8>, ReadError> {
+/// [`FileError`].
+pub(crate) fn read_bounded(path: &Path) -> Result<Vec<u8>, FileError> {
     rest_bounded(open_regular(path)?)
 }
 
@@ -73,8 +73,8 @@ pub(crate) fn read_bounded(path: &Path) -> Result<Vec<u8>, ReadError> {
 /// may wait.
 ///
 /// # Errors
-/// [`ReadError`].
-pub(crate) fn read_once(path: &Path) -> Result<Vec<u8>, ReadError> {
+/// [`FileError`].
+pub(crate) fn read_once(path: &Path) -> Result<Vec<u8>, FileError> {
     rest_bounded(File::open(path)?)
 }
 
@@ -82,19 +82,19 @@ pub(crate) fn read_once(path: &Path) -> Result<Vec<u8>, ReadError> {
 ///
 /// # Errors
 /// Where it could not be read, is too long, or not UTF-8.
-pub(crate) fn text(read: Result<Vec<u8>, ReadError>) -> io::Result<String> {
+pub(crate) fn text(read: Result<Vec<u8>, FileError>) -> io::Result<String> {
     String::from_utf8(read?).map_err(|_| io::Error::other("it is not UTF-8"))
 }
 
 /// The rest of `file`.
 ///
 /// # Errors
-/// [`ReadError`].
-pub(crate) fn rest_bounded(file: File) -> Result<Vec<u8>, ReadError> {
+/// [`FileError`].
+pub(crate) fn rest_bounded(file: File) -> Result<Vec<u8>, FileError> {
     let mut bytes = Vec::new();
     let read = file.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if read as u64 > BYTES_MAX {
-        return Err(ReadError::TooLong);
+        return Err(FileError::TooLong);
     }
     Ok(bytes)
 }

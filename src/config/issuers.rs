@@ -6,7 +6,7 @@ use config::{Map, Value, ValueKind};
 use super::IssuerConfig;
 use super::keys::{ISSUER_KEYS, KEYS};
 use super::near::near;
-use super::told::wrong_value;
+use super::problem::wrong_value;
 
 /// How it is written in the environment, which has only strings.
 const IN_THE_ENVIRONMENT: &str =
@@ -45,10 +45,10 @@ fn from_toml(text: &str) -> Option<Vec<Value>> {
 }
 
 fn readable_entry(index: usize, entry: Value, problems: &mut Vec<String>) -> Value {
-    let place = format!("auth.issuers[{index}]");
+    let table = format!("auth.issuers[{index}]");
     let mut good: Map<String, Value> = Map::new();
     let ValueKind::Table(mut fields) = entry.kind else {
-        problems.push(format!("`{place}` is no table of keys"));
+        problems.push(format!("`{table}` is no table of keys"));
         return Value::new(None, good);
     };
     for key in ISSUER_KEYS {
@@ -60,25 +60,25 @@ fn readable_entry(index: usize, entry: Value, problems: &mut Vec<String>) -> Val
             Ok(_) => {
                 good.insert((*key).to_owned(), value);
             }
-            Err(error) => problems.push(wrong_value(&format!("{place}.{key}"), &error)),
+            Err(error) => problems.push(wrong_value(&format!("{table}.{key}"), &error)),
         }
     }
     let mut unknown: Vec<String> = fields.into_keys().collect();
     unknown.sort_unstable();
-    problems.extend(unknown.into_iter().map(|key| told(&place, &key)));
+    problems.extend(unknown.into_iter().map(|key| unknown_key(&table, &key)));
     Value::new(None, good)
 }
 
 /// What is said of a key that no entry has.
-fn told(place: &str, key: &str) -> String {
+fn unknown_key(table: &str, key: &str) -> String {
     let of_all = format!("auth.{key}");
     if KEYS.iter().any(|known| known.name == of_all) {
-        return format!("unknown key `{place}.{key}`: `{of_all}` is for all issuers");
+        return format!("unknown key `{table}.{key}`: `{of_all}` is for all issuers");
     }
     match near(key, ISSUER_KEYS.iter().copied()) {
-        Some(nearest) => format!("unknown key `{place}.{key}`: did you mean `{nearest}`?"),
+        Some(nearest) => format!("unknown key `{table}.{key}`: did you mean `{nearest}`?"),
         None => format!(
-            "unknown key `{place}.{key}`: an entry has {}",
+            "unknown key `{table}.{key}`: an entry has {}",
             ISSUER_KEYS.join(", ")
         ),
     }
@@ -100,7 +100,7 @@ mod tests {
         &'static [&'static str],
     );
 
-    fn told(cases: &[Case]) {
+    fn check_lines(cases: &[Case]) {
         for (file, variables, parts) in cases {
             let text = refused(file, variables);
             for part in *parts {
@@ -151,8 +151,8 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_in_an_entry_is_named_with_its_place_and_shows_no_secret() {
-        told(&[
+    fn a_mistake_in_an_entry_is_named_with_its_key_and_shows_no_secret() {
+        check_lines(&[
             (
                 format!("{ENTRY}{ENTRY}jwks_fil = 1\nleeway = \"1s\"\nissuer = \"b\"\n"),
                 &[],
@@ -197,8 +197,8 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_cannot_stand_together_are_told() {
-        told(&[
+    fn entries_that_exclude_each_other_are_reported() {
+        check_lines(&[
             (
                 format!("{ENTRY}{ENTRY}"),
                 &[],

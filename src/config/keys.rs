@@ -8,7 +8,7 @@ use super::near::distance;
 
 /// One setting as a user sees it.
 #[derive(Debug, Clone, Copy)]
-pub struct Key {
+pub struct Setting {
     /// `table.key`, as in the file.
     pub name: &'static str,
     /// The default as it would be written; empty where there is none.
@@ -40,7 +40,7 @@ impl Reload {
     }
 }
 
-impl Key {
+impl Setting {
     /// The environment variable of this key: `HERALD_<TABLE>__<KEY>`.
     pub fn variable(&self) -> String {
         format!("HERALD_{}", self.name.replacen('.', "__", 1).to_uppercase())
@@ -61,7 +61,7 @@ macro_rules! key {
         )
     };
     ($table:ident.$field:ident as $name:expr, $default:literal, $reload:ident) => {
-        Key {
+        Setting {
             name: $name,
             default: $default,
             reload: Reload::$reload,
@@ -74,7 +74,7 @@ macro_rules! key {
 pub(super) const PREFIX: &str = "HERALD_";
 
 /// All settings, in the order of the documentation.
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[Setting] = &[
     key!(server.listen, "127.0.0.1:8080", Restart),
     key!(server.path, "/", Restart),
     key!(server.admin_listen, "127.0.0.1:9090", Restart),
@@ -159,7 +159,7 @@ pub(super) const ISSUER_KEYS: &[&str] = &[
 /// another table.
 pub(super) fn nearest(unknown: &str) -> Option<&'static str> {
     let (table, leaf) = unknown.split_once('.').unwrap_or(("", unknown));
-    let far = |key: &&Key| {
+    let far = |key: &&Setting| {
         let (known_table, known_leaf) = key.name.split_once('.')?;
         if leaf == known_leaf {
             return Some((0, damerau_levenshtein(table, known_table)));

@@ -9,7 +9,7 @@ use config::{Environment, File, FileFormat};
 use super::Config;
 use super::file::{NamedFile, read_once, text};
 use super::keys::{KEYS, PREFIX, nearest};
-use super::told::{Places, Problem, line, tables, wrong_value};
+use super::problem::{Locations, Problem, line, tables, wrong_value};
 use super::{NatsConfig, auth, edge, issuers, names};
 
 /// How the configuration file is named where other files are by their settings.
@@ -47,7 +47,7 @@ pub enum ConfigError {
 
 /// As much of a configuration as could be read, and what is wrong with the rest.
 #[derive(Debug)]
-pub struct Reading {
+pub struct LoadedConfig {
     /// With the default where a value could not be read.
     pub config: Config,
     /// What is wrong, one sentence each. No secret is in it.
@@ -56,7 +56,7 @@ pub struct Reading {
     pub(crate) file: Option<NamedFile>,
 }
 
-impl From<Config> for Reading {
+impl From<Config> for LoadedConfig {
     /// Nothing is wrong with what no file says.
     fn from(config: Config) -> Self {
         Self {
@@ -92,7 +92,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Unreadable`] and [`ConfigError::Syntax`], after which there is nothing to go on
     /// with.
-    pub fn read(path: Option<&Path>) -> Result<Reading, ConfigError> {
+    pub fn read(path: Option<&Path>) -> Result<LoadedConfig, ConfigError> {
         let mut problems = Vec::new();
         let mut environment = Vec::new();
         for (name, value) in std::env::vars_os() {
@@ -121,7 +121,7 @@ impl Config {
     pub fn read_from(
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Reading, ConfigError> {
+    ) -> Result<LoadedConfig, ConfigError> {
         let Some(path) = path else {
             return Self::read_toml(None, "", environment);
         };
@@ -140,13 +140,13 @@ impl Config {
         path: Option<&Path>,
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Reading, ConfigError> {
+    ) -> Result<LoadedConfig, ConfigError> {
         let environment: BTreeMap<String, String> = environment
             .into_iter()
             .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
             .collect();
         let table = parse_toml(path, text)?;
-        let places = Places::new(path, text, environment.keys());
+        let locations = Locations::new(path, text, environment.keys());
         let mut problems: Vec<String> = unknown_in_file(&table)
             .into_iter()
             .chain(unknown_in_environment(environment.keys()))
@@ -157,9 +157,9 @@ impl Config {
             .collect();
         let config = values(text, variables, &mut problems);
         problems.extend(config.problems());
-        let placed = problems.into_iter().map(|text| places.placed(text));
-        Ok(Reading {
-            problems: placed.collect(),
+        let located = problems.into_iter().map(|text| locations.located(text));
+        Ok(LoadedConfig {
+            problems: located.collect(),
             ..config.into()
         })
     }
@@ -321,7 +321,7 @@ impl NatsConfig {
     }
 }
 
-impl Reading {
+impl LoadedConfig {
     /// The configuration, if nothing is wrong with it.
     ///
     /// # Errors

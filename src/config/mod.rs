@@ -18,10 +18,10 @@ pub mod names;
 mod near;
 mod network;
 mod origin;
+mod problem;
 mod secret;
 #[cfg(test)]
 mod tests;
-mod told;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -33,18 +33,18 @@ use serde::Deserialize;
 pub use self::auth::{AuthConfig, IssuerConfig};
 pub(crate) use self::duration::parse as parse_duration;
 pub(crate) use self::file::{
-    NamedFile, ReadError, must_be_regular, open_regular, read_bounded, read_once, rest_bounded,
+    FileError, NamedFile, must_be_regular, open_regular, read_bounded, read_once, rest_bounded,
     text,
 };
-pub use self::keys::{KEYS, Key, Reload};
+pub use self::keys::{KEYS, Reload, Setting};
 pub(crate) use self::load::FILE;
-pub use self::load::{ConfigError, Reading};
+pub use self::load::{ConfigError, LoadedConfig};
 pub use self::names::Names;
 pub(crate) use self::near::near;
 pub(crate) use self::origin::allows;
+pub use self::problem::Problem;
+pub(crate) use self::problem::line;
 pub use self::secret::Secret;
-pub use self::told::Problem;
-pub(crate) use self::told::line;
 
 /// Everything that can be set. `Config::default()` is the documented default of every key.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -226,15 +226,15 @@ impl NatsConfig {
     /// `host:port` of each server, as messages name them: without a user and password.
     pub fn hosts(&self) -> String {
         let hosts = self.urls().map(|url| {
-            let place = url.split_once("://").map_or(url, |(_, place)| place);
-            let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
-            let place = place.split(['/', '?', '#']).next().unwrap_or_default();
-            let has_port = place
+            let host = url.split_once("://").map_or(url, |(_, host)| host);
+            let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+            let host = host.split(['/', '?', '#']).next().unwrap_or_default();
+            let has_port = host
                 .rsplit_once(':')
                 .is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
             match has_port {
-                true => place.to_owned(),
-                false => format!("{place}:4222"),
+                true => host.to_owned(),
+                false => format!("{host}:4222"),
             }
         });
         hosts.collect::<Vec<_>>().join(", ")

@@ -55,9 +55,9 @@ pub struct Names {
 
 impl Names {
     pub(super) fn new(config: &NatsConfig) -> Self {
-        let with = |mark: char| match config.prefix.as_deref().unwrap_or_default() {
+        let with = |separator: char| match config.prefix.as_deref().unwrap_or_default() {
             "" => String::new(),
-            prefix => format!("{prefix}{mark}"),
+            prefix => format!("{prefix}{separator}"),
         };
         let (subjects, objects) = (with('.'), with('-'));
         let bucket = format!("{objects}HERALD_MIGRATIONS");

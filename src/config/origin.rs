@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_browser_sends_is_told() {
+    fn what_no_browser_sends_is_refused() {
         for (text, part) in [
             ("*", "pattern"),
             ("https://*", "pattern"),
@@ -143,8 +143,8 @@ mod tests {
             ("https://", "nothing after"),
             ("https://:8443", "nothing after"),
         ] {
-            let told = problem(text).unwrap_or_else(|| panic!("{text}"));
-            assert!(told.contains(part) && told.contains(text), "{told}");
+            let said = problem(text).unwrap_or_else(|| panic!("{text}"));
+            assert!(said.contains(part) && said.contains(text), "{said}");
         }
     }
 

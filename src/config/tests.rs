@@ -306,7 +306,7 @@ const WRONG_FILES: &[(&str, &str)] = &[
 
 /// Each message names the place, the key, the form of the value and what is allowed, in words of the file.
 #[test]
-fn a_wrong_value_is_told_with_its_place_and_in_no_words_of_code() {
+fn a_wrong_value_is_reported_with_its_line_and_in_no_words_of_code() {
     let mut bad = Vec::new();
     for (table, line, words) in WRONG {
         // Some become true or a number, as in the environment, and are right then.
@@ -321,13 +321,13 @@ fn a_wrong_value_is_told_with_its_place_and_in_no_words_of_code() {
             "invalid", "expected", "variant", "enum", "struct", "field", "untagged", "usize",
             "u32", "64-bit", "map", "unit", "sequence", "hunter",
         ];
-        let told = text
+        let said = text
             .split_once(".toml line 3: ")
-            .map_or("", |(_, told)| told);
+            .map_or("", |(_, said)| said);
         let is_good = text.contains(words)
             && text.lines().count() == 1
-            && !told.is_empty()
-            && !codes.iter().any(|code| told.contains(code));
+            && !said.is_empty()
+            && !codes.iter().any(|code| said.contains(code));
         if !is_good {
             bad.push(format!("{line}: {text} (wanted {words})"));
         }
@@ -373,9 +373,9 @@ fn who_needs_one_table_reads_past_what_is_wrong_with_another() {
         let read = Config::read_from(Some(&path), variables)
             .unwrap()
             .of(tables);
-        let told = read.map(drop).map_err(|error| error.to_string());
-        let told = told.err().unwrap_or_default();
-        assert_eq!(told.lines().count(), problems, "{tables:?}: {told}");
+        let said = read.map(drop).map_err(|error| error.to_string());
+        let said = said.err().unwrap_or_default();
+        assert_eq!(said.lines().count(), problems, "{tables:?}: {said}");
     }
 }
 

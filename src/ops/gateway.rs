@@ -33,7 +33,7 @@ use crate::nats::{
 };
 use crate::room::{Damper, HoldBudget, Resync, RoomContext, RoomThreads, Rooms};
 use crate::server::{self, Acceptor, Arrivals, OpenFiles, elsewhere, upgrade};
-use crate::setup::{Live, Setup};
+use crate::setup::{LiveSettings, Setup};
 use crate::socket::QueueDepth;
 use crate::telemetry::{self, Failure, Metrics, Telemetry, UNLIMITED};
 
@@ -79,7 +79,7 @@ pub enum ServeError {
 pub struct Gateway {
     /// What it was started with, for all that only a start takes.
     started: Arc<Setup>,
-    live: Live,
+    live: LiveSettings,
     telemetry: Telemetry,
     acceptor: Arc<Acceptor>,
     health: Arc<Health>,
@@ -113,7 +113,7 @@ impl Gateway {
     /// # Errors
     /// [`ServeError::Bind`].
     pub fn bind(setup: Setup, telemetry: Telemetry) -> Result<Self, ServeError> {
-        let live = Live::new(setup);
+        let live = LiveSettings::new(setup);
         let started = live.now();
         let config = &started.config;
         let files = OpenFiles::of_process();
@@ -334,7 +334,7 @@ fn bind(
 /// Connects, waits for the migrations, and opens the acceptor.
 async fn open(
     config: &Config,
-    live: &Live,
+    live: &LiveSettings,
     telemetry: &Telemetry,
     acceptor: &Acceptor,
     health: &Health,
@@ -463,7 +463,7 @@ fn context(
     config: &Config,
     link: Link,
     leaders: Leaders,
-    live: &Live,
+    live: &LiveSettings,
     telemetry: &Telemetry,
     (denials, queues): (Denials, Arc<QueueDepth>),
     parts: &mut JoinSet<()>,
@@ -616,7 +616,7 @@ async fn elections(leader: Leader, rooms: Rooms) {
 }
 
 /// The drain, in its order.
-async fn end(live: &Live, rooms: &Rooms, acceptor: &Acceptor, health: &Health) {
+async fn end(live: &LiveSettings, rooms: &Rooms, acceptor: &Acceptor, health: &Health) {
     info!("draining");
     health.drain();
     let setup = live.now();

@@ -10,7 +10,7 @@ use axum::routing::get;
 use tokio::sync::SetOnce;
 
 use crate::nats::{Link, Readable};
-use crate::setup::Live;
+use crate::setup::LiveSettings;
 
 /// What `/readyz` looks at.
 #[derive(Debug)]
@@ -20,11 +20,11 @@ pub(super) struct Health {
     /// What is waited for until then. A lock, held to read or write it.
     waits: Mutex<String>,
     draining: AtomicBool,
-    live: Live,
+    live: LiveSettings,
 }
 
 impl Health {
-    pub(super) fn new(live: Live) -> Self {
+    pub(super) fn new(live: LiveSettings) -> Self {
         Self {
             opened: SetOnce::new(),
             waits: Mutex::new("waiting for NATS and its migrations".to_owned()),

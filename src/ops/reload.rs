@@ -8,13 +8,13 @@ use tracing::{Level, enabled, error, info};
 use super::health::Health;
 use crate::config::{Config, FILE, KEYS, NamedFile, Reload};
 use crate::server::OpenFiles;
-use crate::setup::{Building, Live, Setup};
+use crate::setup::{Building, LiveSettings, Setup};
 use crate::telemetry::{LogLevel, Metrics, UNLIMITED};
 
 /// A handle on what a running gateway can take anew.
 #[derive(Debug)]
 pub struct Reloader {
-    pub(super) live: Live,
+    pub(super) live: LiveSettings,
     pub(super) files: OpenFiles,
     /// What the process was started with: settings that only a start takes are compared with it.
     pub(super) started: Arc<Setup>,

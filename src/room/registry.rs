@@ -19,7 +19,7 @@ use crate::nats::{
     ClaimCheckHandle, ClaimWriter, DeadLetters, FloorReader, Intake, Link, Notice, Readable,
     Repairer, SweepHandle,
 };
-use crate::setup::Live;
+use crate::setup::LiveSettings;
 use crate::socket::QueueDepth;
 use crate::telemetry::Metrics;
 
@@ -43,7 +43,7 @@ pub struct RoomContext {
     pub claims: ClaimWriter,
     pub damper: Damper,
     /// The rules in force.
-    pub live: Live,
+    pub live: LiveSettings,
     pub dead_letters: DeadLetters,
     /// What waits for all sockets.
     pub queues: Arc<QueueDepth>,

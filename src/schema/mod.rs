@@ -169,14 +169,14 @@ fn link(name: &str) -> String {
 }
 
 /// What a file names, under this place of the same document instead.
-fn renamed(text: &str, place: &str) -> String {
+fn renamed(text: &str, pointer: &str) -> String {
     SCHEMAS.iter().fold(text.to_owned(), |text, (name, _)| {
-        text.replace(&link(name), &format!("\"$ref\": \"{place}{name}\""))
+        text.replace(&link(name), &format!("\"$ref\": \"{pointer}{name}\""))
     })
 }
 
 /// A file as a value within another.
-fn inner(text: &str, indent: &str, place: &str) -> String {
-    let text = renamed(text.trim_end(), place).replacen(DIALECT, "", 1);
+fn inner(text: &str, indent: &str, pointer: &str) -> String {
+    let text = renamed(text.trim_end(), pointer).replacen(DIALECT, "", 1);
     text.replace('\n', &format!("\n{indent}"))
 }

@@ -40,10 +40,10 @@ fn each_file_is_given_out_and_stands_by_itself() {
         let mut links = Vec::new();
         references(&json, &mut links);
         for link in links {
-            let place = link
+            let pointer = link
                 .strip_prefix('#')
                 .unwrap_or_else(|| panic!("{name}: {link}"));
-            assert!(json.pointer(place).is_some(), "{name}: {link}");
+            assert!(json.pointer(pointer).is_some(), "{name}: {link}");
         }
     }
     for (name, _) in SCHEMAS {
@@ -63,7 +63,7 @@ fn each_file_is_given_out_and_stands_by_itself() {
 }
 
 #[test]
-fn a_name_is_found_or_told_what_there_is() {
+fn an_unknown_name_gets_a_list_of_all() {
     for (name, title) in [
         ("notification", "Notification"),
         ("record.created", "RecordCreated"),
@@ -80,10 +80,10 @@ fn a_name_is_found_or_told_what_there_is() {
         ("", "there are asyncapi, close-codes, notification,"),
         ("../asyncapi", "there are asyncapi"),
     ] {
-        let told = find(name).unwrap_err();
+        let said = find(name).unwrap_err();
         assert!(
-            told.contains(meant) && told.contains("control.hello"),
-            "{told}"
+            said.contains(meant) && said.contains("control.hello"),
+            "{said}"
         );
     }
 }

@@ -17,7 +17,7 @@ use crate::auth::{AuthError, Identity, UserKey};
 use crate::config::Config;
 use crate::event::WorkspaceSlug;
 use crate::room::{Damper, JoinError, JoinRequest, Membership, RoomHandle, Rooms};
-use crate::setup::{Live, Setup};
+use crate::setup::{LiveSettings, Setup};
 use crate::socket::{CloseReason, QueueDepth, QueueLimits, Writer};
 use crate::telemetry::{ConnectionTrace, Metrics, Outcome, Step, Steps, Telemetry};
 
@@ -32,7 +32,7 @@ const TURN: Duration = Duration::from_secs(3);
 pub(crate) struct Acceptor {
     /// `server.path` of the start.
     pub(super) path: String,
-    pub(super) live: Live,
+    pub(super) live: LiveSettings,
     admission: Admission,
     /// Fair: who came first begins first.
     turns: Semaphore,
@@ -49,7 +49,7 @@ impl Acceptor {
     /// An acceptor that lets nobody in until [`Acceptor::open`], and never more than `most` sockets, whatever the
     /// settings say.
     pub(crate) fn new(
-        live: Live,
+        live: LiveSettings,
         most: usize,
         queues: Arc<QueueDepth>,
         telemetry: &Telemetry,

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::files::OpenFiles;
 use crate::admission::{Address, PerAddress, Place, Source, TrustedProxies};
-use crate::setup::Live;
+use crate::setup::LiveSettings;
 use crate::telemetry::{Clock, Metrics};
 
 /// Arrivals at the sockets' listener, where there are files for them. A head that is as long as it may be and
@@ -39,7 +39,7 @@ const PATIENCE_REFUSED: Duration = Duration::from_millis(500);
 pub(crate) struct Arrivals {
     places: Arc<Semaphore>,
     /// Their limits, and those of one address; unset for the listener that is not public.
-    public: Option<(Live, Arc<PerAddress>)>,
+    public: Option<(LiveSettings, Arc<PerAddress>)>,
     metrics: Arc<Metrics>,
 }
 
@@ -75,7 +75,7 @@ struct Named {
 
 impl Arrivals {
     /// Those of the sockets' listener.
-    pub(crate) fn public(live: Live, files: OpenFiles, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn public(live: LiveSettings, files: OpenFiles, metrics: Arc<Metrics>) -> Self {
         Self {
             places: Arc::new(Semaphore::new(files.arrivals.min(PLACES))),
             public: Some((live, Arc::default())),

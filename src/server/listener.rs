@@ -26,7 +26,7 @@ use super::arrivals::{Arrival, Arrivals};
 use super::proxied::{self, NoSource};
 use crate::admission::Source;
 use crate::conn::{Conn, Counted};
-use crate::setup::{Live, Setup};
+use crate::setup::{LiveSettings, Setup};
 
 /// How long a client may take for a TLS handshake, and again for its request's head; before both, a proxy for its
 /// header.
@@ -64,7 +64,7 @@ pub(crate) fn bind(address: SocketAddr, send_buffer: usize) -> io::Result<TcpLis
 /// moment, and whether proxies send headers; a listener without it speaks plainly, and with anybody.
 pub(crate) async fn accept(
     listener: TcpListener,
-    live: Option<Live>,
+    live: Option<LiveSettings>,
     router: Router,
     arrivals: Arrivals,
     connections: TaskTracker,
@@ -89,7 +89,7 @@ pub(crate) async fn accept(
                 };
                 let arrivals = arrivals.clone();
                 let router = router.clone();
-                let setup = live.as_ref().map(Live::now);
+                let setup = live.as_ref().map(LiveSettings::now);
                 let cancel = cancel.clone();
                 connections.spawn(async move {
                     tokio::select! {

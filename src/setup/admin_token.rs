@@ -7,7 +7,7 @@ use std::path::Path;
 use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
-use crate::config::{ReadError, read_bounded};
+use crate::config::{FileError, read_bounded};
 use crate::json::without_mark;
 
 /// A shorter one could be guessed.
@@ -29,7 +29,7 @@ pub(crate) struct AdminTokenError {
 #[derive(Debug, thiserror::Error)]
 enum Wrong {
     #[error(transparent)]
-    Unreadable(#[from] ReadError),
+    Unreadable(#[from] FileError),
     #[error("holds fewer than {BYTES_MIN} bytes")]
     Short,
     #[error("holds more than {BYTES_MAX} bytes")]
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_holds_no_token_is_named_with_its_setting_and_nothing_of_it() {
+    fn a_file_without_a_token_is_named_with_its_setting_and_nothing_of_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let long = "x".repeat(BYTES_MAX + 1);

@@ -9,14 +9,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub(crate) use self::admin_token::{AdminToken, AdminTokenError};
 use crate::admission::TrustedProxies;
 use crate::auth::{AuthConfigError, Verifier};
-use crate::config::{Config, NamedFile, NatsConfig, Reading, read_bounded};
+use crate::config::{Config, LoadedConfig, NamedFile, NatsConfig, read_bounded};
 use crate::conn::tls::{Tls, TlsError};
 use crate::projection::{Projector, RulesError};
 use crate::telemetry::{Filter, FilterSettingError};
 
 /// The [`Setup`] in force. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Live(Arc<RwLock<Arc<Setup>>>);
+pub struct LiveSettings(Arc<RwLock<Arc<Setup>>>);
 
 /// Settings, and everything that is built of them and their files before the network is touched.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub struct Building {
     pub(crate) files: Vec<NamedFile>,
 }
 
-impl Live {
+impl LiveSettings {
     pub(crate) fn new(setup: Setup) -> Self {
         Self(Arc::new(RwLock::new(Arc::new(setup))))
     }
@@ -66,8 +66,8 @@ impl Live {
 
 impl Building {
     /// Reads files, and so may block.
-    pub fn of(reading: Reading) -> Self {
-        let Reading {
+    pub fn of(reading: LoadedConfig) -> Self {
+        let LoadedConfig {
             config,
             problems,
             file,
@@ -144,13 +144,13 @@ fn files(config: &Config) -> impl Iterator<Item = NamedFile> {
     ];
     let flat = flat.into_iter().chain(nats.files());
     let flat = flat.map(|(setting, path)| (setting.to_owned(), path.clone()));
-    let keys = auth.entries().into_iter().flat_map(|(place, issuer)| {
+    let keys = auth.entries().into_iter().flat_map(|(table, issuer)| {
         [
             ("hmac_secret_file", issuer.hmac_secret_file),
             ("public_key_file", issuer.public_key_file),
             ("jwks_file", issuer.jwks_file),
         ]
-        .map(|(key, path)| (format!("{place}.{key}"), path))
+        .map(|(key, path)| (format!("{table}.{key}"), path))
     });
     flat.chain(keys)
         .filter_map(|(setting, path)| Some(NamedFile::read(setting, &path?)))

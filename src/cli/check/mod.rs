@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{CliError, output};
-use crate::config::Reading;
+use crate::config::LoadedConfig;
 use crate::projection::DEFAULT_RULES;
 use crate::setup::Building;
 
@@ -36,7 +36,7 @@ pub(super) struct Args {
 /// What one look at one part found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+enum FindingLevel {
     Ok,
     /// Worth knowing; `serve` runs all the same.
     Note,
@@ -47,24 +47,24 @@ enum State {
 #[derive(Debug, Clone, Serialize)]
 struct Finding {
     part: &'static str,
-    state: State,
+    state: FindingLevel,
     detail: String,
 }
 
 impl Finding {
     fn ok(part: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(part, State::Ok, detail)
+        Self::new(part, FindingLevel::Ok, detail)
     }
 
     fn note(part: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(part, State::Note, detail)
+        Self::new(part, FindingLevel::Note, detail)
     }
 
     fn wrong(part: &'static str, detail: &impl std::fmt::Display) -> Self {
-        Self::new(part, State::Wrong, detail.to_string())
+        Self::new(part, FindingLevel::Wrong, detail.to_string())
     }
 
-    fn new(part: &'static str, state: State, detail: impl Into<String>) -> Self {
+    fn new(part: &'static str, state: FindingLevel, detail: impl Into<String>) -> Self {
         Self {
             part,
             state,
@@ -73,11 +73,15 @@ impl Finding {
     }
 
     fn is_wrong(&self) -> bool {
-        self.state == State::Wrong
+        self.state == FindingLevel::Wrong
     }
 }
 
-pub(super) async fn run(args: Args, reading: Reading, file: Option<&Path>) -> Result<(), CliError> {
+pub(super) async fn run(
+    args: Args,
+    reading: LoadedConfig,
+    file: Option<&Path>,
+) -> Result<(), CliError> {
     if args.print_rules {
         return output::line(DEFAULT_RULES.trim_end()).map(drop);
     }
@@ -121,9 +125,9 @@ fn wrong(findings: &[Finding]) -> Vec<String> {
 fn print(findings: &[Finding]) -> Result<(), CliError> {
     for finding in findings {
         let word = match finding.state {
-            State::Ok => "ok",
-            State::Note => "note",
-            State::Wrong => continue,
+            FindingLevel::Ok => "ok",
+            FindingLevel::Note => "note",
+            FindingLevel::Wrong => continue,
         };
         if !output::line(&format!("{word:4} {}: {}", finding.part, finding.detail))? {
             break;

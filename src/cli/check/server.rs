@@ -3,7 +3,7 @@
 
 use async_nats::Client;
 
-use super::super::nats::{Connection, VERSION_MIN, is_new_enough};
+use super::super::nats::{NatsConnection, VERSION_MIN, is_new_enough};
 use super::Finding;
 use crate::config::Config;
 use crate::migrate::{self, MigrateError, MigrationSet, Migrator, OperationKind, Status};
@@ -15,7 +15,7 @@ const MIGRATIONS: &str = "migrations";
 
 /// Looks at every part that can be looked at.
 pub(super) async fn check(config: &Config) -> Vec<Finding> {
-    let nats = match Connection::open(config, "herald check").await {
+    let nats = match NatsConnection::open(config, "herald check").await {
         Ok(nats) => nats,
         Err(error) => return vec![Finding::wrong(CONNECTION, &error)],
     };
@@ -30,7 +30,7 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     if denied.is_empty() {
         findings.push(Finding::ok(PERMISSIONS, "all that herald serve needs"));
     }
-    let already_told = !denied.is_empty();
+    let already_reported = !denied.is_empty();
     findings.extend(
         denied
             .into_iter()
@@ -38,7 +38,7 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     );
     match status {
         Ok(status) => findings.extend(migrations(&status, config.nats.migrate)),
-        Err(MigrateError::Denied(_)) if already_told => {}
+        Err(MigrateError::Denied(_)) if already_reported => {}
         Err(error) => findings.push(Finding::wrong(MIGRATIONS, &error)),
     }
     findings

@@ -10,14 +10,14 @@ use super::super::CliError;
 use super::super::nats::{VERSION_MIN, is_new_enough};
 
 /// How long a program may take to tell its version. A Docker engine that is just starting is slow.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The name of the program.
 const NAME: &str = "nats-server";
 
 /// What starts the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum ServerProgram {
     Binary(PathBuf),
     Docker,
 }
@@ -26,15 +26,15 @@ pub(super) enum Source {
 ///
 /// # Errors
 /// [`CliError::Usage`] where `wish` will not do, [`CliError::Failure`] where nothing does.
-pub(super) async fn find(wish: Option<&Path>) -> Result<Source, CliError> {
+pub(super) async fn find(wish: Option<&Path>) -> Result<ServerProgram, CliError> {
     if let Some(path) = wish {
         judged(path).await.map_err(CliError::Usage)?;
-        return Ok(Source::Binary(path.to_owned()));
+        return Ok(ServerProgram::Binary(path.to_owned()));
     }
     let mut passed_over = Vec::new();
     for path in candidates() {
         match judged(&path).await {
-            Ok(()) => return Ok(Source::Binary(path)),
+            Ok(()) => return Ok(ServerProgram::Binary(path)),
             Err(why) => passed_over.push(why),
         }
     }
@@ -42,7 +42,7 @@ pub(super) async fn find(wish: Option<&Path>) -> Result<Source, CliError> {
         for why in &passed_over {
             eprintln!("herald: {why}: taking Docker");
         }
-        return Ok(Source::Docker);
+        return Ok(ServerProgram::Docker);
     }
     passed_over.push("no other nats-server is on PATH or in .tools/, and no Docker answers".into());
     Err(CliError::Failure(format!(
@@ -93,9 +93,9 @@ async fn docker_answers() -> bool {
 /// Standard output of a program that ends well.
 async fn output(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = match tokio::time::timeout(PATIENCE, output).await {
+    let output = match tokio::time::timeout(TIMEOUT, output).await {
         Ok(output) => output.map_err(|error| error.to_string())?,
-        Err(_) => return Err(format!("it takes over {PATIENCE:?}")),
+        Err(_) => return Err(format!("it takes over {TIMEOUT:?}")),
     };
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())

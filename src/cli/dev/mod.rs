@@ -314,16 +314,16 @@ mod tests {
     }
 
     #[test]
-    fn a_publisher_is_told_the_address_unless_it_is_what_it_would_take_anyway() {
+    fn a_publisher_gets_the_address_unless_it_is_the_default() {
         let (usual, other) = ("nats://127.0.0.1:4222", "nats://127.0.0.1:4333");
-        for (config, url, told) in [
+        for (config, url, said) in [
             (Config::default(), usual, false),
             (Config::default(), other, true),
             // Also where it is the usual one: a file would lead elsewhere.
             (with_url("nats://production:4222"), usual, true),
         ] {
             let settings = for_publishers(&config, url);
-            let want: &[_] = if told {
+            let want: &[_] = if said {
                 &[("HERALD_NATS__URL", url)]
             } else {
                 &[]

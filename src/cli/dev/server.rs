@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use serde::Deserialize;
+use async_nats::ServerInfo;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -15,12 +15,12 @@ use tokio::time::Instant;
 
 use super::super::CliError;
 use super::super::nats::{VERSION_MIN, is_new_enough};
-use super::find::Source;
+use super::find::ServerProgram;
 
 /// What Docker runs.
 const IMAGE: &str = "nats:2.15-alpine";
 /// How long a server may take until it greets.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause between looks for the greeting.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// Tries on other ports, where another process takes the one that was free a moment ago.
@@ -64,20 +64,13 @@ impl Drop for Container {
     }
 }
 
-/// The part of a server's greeting that is looked at.
-#[derive(Debug, Deserialize)]
-struct Greeting {
-    server_name: String,
-    version: String,
-}
-
 impl Server {
     /// Starts one and waits for its greeting.
     ///
     /// # Errors
     /// [`CliError::Failure`] with what the server says about it.
-    pub(super) async fn start(source: &Source, wish: Port) -> Result<Self, CliError> {
-        if *source == Source::Docker {
+    pub(super) async fn start(source: &ServerProgram, wish: Port) -> Result<Self, CliError> {
+        if *source == ServerProgram::Docker {
             pull().await?;
         }
         let mut failure = String::new();
@@ -123,15 +116,15 @@ impl Server {
         }
     }
 
-    async fn launch(source: &Source, port: u16) -> Result<Self, String> {
+    async fn launch(source: &ServerProgram, port: u16) -> Result<Self, String> {
         let text = |error: std::io::Error| error.to_string();
         let name = format!("herald-dev-{}-{port}", std::process::id());
         let folder = tempfile::Builder::new().prefix("herald-dev-").tempdir();
         let folder = folder.map_err(text)?;
         let log = std::fs::File::create(folder.path().join("log")).map_err(text)?;
         let mut command = match source {
-            Source::Binary(path) => binary(path, &name, port, folder.path()),
-            Source::Docker => docker(&name, port),
+            ServerProgram::Binary(path) => binary(path, &name, port, folder.path()),
+            ServerProgram::Docker => docker(&name, port),
         };
         command
             .stdin(Stdio::null())
@@ -140,7 +133,7 @@ impl Server {
             // Ctrl-C goes to the whole group of a terminal, and sockets are drained first.
             .process_group(0)
             .kill_on_drop(true);
-        let container = (*source == Source::Docker).then(|| Container(name.clone()));
+        let container = (*source == ServerProgram::Docker).then(|| Container(name.clone()));
         let mut server = Self {
             child: command
                 .spawn()
@@ -157,7 +150,7 @@ impl Server {
     /// Waits for the greeting of the server `name`, and for that of no other that has its port.
     async fn greeted(&mut self, name: &str) -> Result<String, String> {
         let start = Instant::now();
-        while start.elapsed() < START_PATIENCE {
+        while start.elapsed() < START_TIMEOUT {
             if let Some(greeting) = greeting(self.port).await
                 && greeting.server_name == name
             {
@@ -176,7 +169,7 @@ impl Server {
             }
         }
         Err(format!(
-            "nats-server does not answer within {START_PATIENCE:?}"
+            "nats-server does not answer within {START_TIMEOUT:?}"
         ))
     }
 }
@@ -232,7 +225,7 @@ async fn pull() -> Result<(), CliError> {
     )))
 }
 
-async fn greeting(port: u16) -> Option<Greeting> {
+async fn greeting(port: u16) -> Option<ServerInfo> {
     let read = async {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
         let mut line = String::new();

@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 
-use super::policy::Outcome;
+use super::policy::Disconnect;
 use super::renewal::Renewal;
 use crate::event::Traceparent;
 use crate::socket::Control;
@@ -43,15 +43,15 @@ const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 const SUBPROTOCOLS: &str = "herald.v2, herald.v1";
 const HEARTBEAT: &str = r#"{"type":"heartbeat"}"#;
 
-pub(super) type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(super) type ClientStream = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// How an open connection ended.
 #[derive(Debug)]
 pub(super) enum Ended {
     /// By the other side, or by a fault.
-    Connection(Outcome),
+    Connection(Disconnect),
     /// By the user: an interrupt, or nobody reads the output any more.
-    Asked,
+    ByUser,
     /// The output cannot be written.
     OutputFailed(io::Error),
 }
@@ -60,13 +60,16 @@ pub(super) enum Ended {
 ///
 /// # Errors
 /// What came instead of the open. Holds nothing of `url`.
-pub(super) async fn connect(url: &str, connector: Option<Connector>) -> Result<Stream, Outcome> {
+pub(super) async fn connect(
+    url: &str,
+    connector: Option<Connector>,
+) -> Result<ClientStream, Disconnect> {
     let config = WebSocketConfig::default()
         .read_buffer_size(16 * 1024)
         .max_message_size(Some(MESSAGE_BYTES_MAX))
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
     // The error would quote the address.
-    let unusable = |_| Outcome::Unreachable("the address cannot be used".to_owned());
+    let unusable = |_| Disconnect::Unreachable("the address cannot be used".to_owned());
     let mut request = url.into_client_request().map_err(unusable)?;
     let headers = request.headers_mut();
     headers.insert(
@@ -77,17 +80,17 @@ pub(super) async fn connect(url: &str, connector: Option<Connector>) -> Result<S
         tokio_tungstenite::connect_async_tls_with_config(request, Some(config), true, connector);
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok((stream, _))) => Ok(stream),
-        Ok(Err(Error::Http(response))) => Err(Outcome::Refused {
+        Ok(Err(Error::Http(response))) => Err(Disconnect::Refused {
             status: response.status().as_u16(),
             retry_after: retry_after(response.headers(), SystemTime::now()),
         }),
         Ok(Err(Error::Io(error))) => Err(match certificate_error(&error) {
-            Some(why) => Outcome::Untrusted(why),
-            None => Outcome::Unreachable(error.to_string()),
+            Some(why) => Disconnect::Untrusted(why),
+            None => Disconnect::Unreachable(error.to_string()),
         }),
         // What answers is no WebSocket server; the error may quote the address.
-        Ok(Err(_)) => Err(Outcome::Unreachable("no WebSocket answer".to_owned())),
-        Err(_) => Err(Outcome::Unreachable(format!(
+        Ok(Err(_)) => Err(Disconnect::Unreachable("no WebSocket answer".to_owned())),
+        Err(_) => Err(Disconnect::Unreachable(format!(
             "no answer within {} s",
             CONNECT_TIMEOUT.as_secs()
         ))),
@@ -96,7 +99,7 @@ pub(super) async fn connect(url: &str, connector: Option<Connector>) -> Result<S
 
 /// Prints what comes until the connection ends or `cancel`. Pings are answered while reading.
 pub(super) async fn follow(
-    mut stream: Stream,
+    mut stream: ClientStream,
     out: &mut impl Write,
     (status, traces): (&impl Fn(&str), &CommandTraces),
     heartbeat: Option<Duration>,
@@ -116,7 +119,7 @@ pub(super) async fn follow(
             biased;
             () = cancel.cancelled() => {
                 leave(stream).await;
-                return Ended::Asked;
+                return Ended::ByUser;
             }
             // Before the messages: a flood of them must not keep the connection from proving that
             // its client lives.
@@ -124,7 +127,7 @@ pub(super) async fn follow(
                 // The ping of the last beat was not answered: the gateway is gone, and TCP would
                 // take a quarter of an hour to notice.
                 if !std::mem::take(&mut heard) {
-                    return Ended::Connection(Outcome::Lost);
+                    return Ended::Connection(Disconnect::Lost);
                 }
                 if let Err(error) = send_heartbeat(&mut stream).await {
                     return Ended::Connection(outcome_of(&error));
@@ -145,18 +148,18 @@ pub(super) async fn follow(
                     Some(Ok(Message::Text(text))) if Control::is_one(&text) => {
                         match Control::parse(&text) {
                             Some(Control::Hello { heartbeat: every, .. }) => {
-                                beats = beats_as_asked(heartbeat, every);
+                                beats = beats_at_most(heartbeat, every);
                             }
                             Some(Control::Token { expires_at }) => status(&taken(expires_at)),
                             Some(Control::Heartbeat) | None => {}
                         }
                     }
                     Some(Ok(Message::Text(text))) => match print(out, status, &text) {
-                        Ok(()) => tell_trace(status, traces, &text),
+                        Ok(()) => print_trace(status, traces, &text),
                         Err(error) => {
                             leave(stream).await;
                             return match error.kind() {
-                                io::ErrorKind::BrokenPipe => Ended::Asked,
+                                io::ErrorKind::BrokenPipe => Ended::ByUser,
                                 _ => Ended::OutputFailed(error),
                             };
                         }
@@ -168,7 +171,7 @@ pub(super) async fn follow(
                     Some(Ok(Message::Binary(_))) => status("ignored a binary message"),
                     Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
                     Some(Err(error)) => return Ended::Connection(outcome_of(&error)),
-                    None => return Ended::Connection(Outcome::Lost),
+                    None => return Ended::Connection(Disconnect::Lost),
                 }
             }
         }
@@ -185,9 +188,9 @@ fn beats(heartbeat: Option<Duration>) -> Option<Interval> {
 }
 
 /// As often as the gateway asks for, and no more seldom than without that.
-fn beats_as_asked(heartbeat: Option<Duration>, every: u64) -> Option<Interval> {
-    let asked = Duration::from_millis(every).max(BEAT_MIN);
-    beats(heartbeat.map(|own| own.min(asked)))
+fn beats_at_most(heartbeat: Option<Duration>, every: u64) -> Option<Interval> {
+    let wanted = Duration::from_millis(every).max(BEAT_MIN);
+    beats(heartbeat.map(|own| own.min(wanted)))
 }
 
 fn taken(expires_at: u64) -> String {
@@ -204,7 +207,7 @@ fn token_frame(token: &str) -> Message {
     Message::text(serde_json::json!({ "type": "token", "token": token }).to_string())
 }
 
-async fn send_heartbeat(stream: &mut Stream) -> Result<(), Error> {
+async fn send_heartbeat(stream: &mut ClientStream) -> Result<(), Error> {
     stream.feed(Message::text(HEARTBEAT)).await?;
     stream.send(Message::Ping(Bytes::new())).await
 }
@@ -235,7 +238,7 @@ struct TracedMetadata {
 
 /// Says which trace a notification is of, and goes on with it. It says nothing where the gateway does
 /// not write `metadata.traceparent`.
-fn tell_trace(status: &impl Fn(&str), traces: &CommandTraces, text: &str) {
+fn print_trace(status: &impl Fn(&str), traces: &CommandTraces, text: &str) {
     let Ok(Traced { id, metadata }) = serde_json::from_str(text) else {
         return;
     };
@@ -246,7 +249,7 @@ fn tell_trace(status: &impl Fn(&str), traces: &CommandTraces, text: &str) {
 }
 
 /// Closes from this side and waits a moment for the answer.
-async fn leave(mut stream: Stream) {
+async fn leave(mut stream: ClientStream) {
     let frame = CloseFrame {
         code: CloseCode::Normal,
         reason: "".into(),
@@ -258,20 +261,20 @@ async fn leave(mut stream: Stream) {
 }
 
 /// Reads to the end, which also sends the answer to a close.
-async fn finish(mut stream: Stream) {
+async fn finish(mut stream: ClientStream) {
     let rest = async { while let Some(Ok(_)) = stream.next().await {} };
     // The outcome is known already.
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, rest).await;
 }
 
-fn closed(frame: Option<CloseFrame>) -> Outcome {
+fn closed(frame: Option<CloseFrame>) -> Disconnect {
     match frame {
-        Some(frame) => Outcome::Closed {
+        Some(frame) => Disconnect::Closed {
             code: frame.code.into(),
             reason: frame.reason.to_string(),
         },
         // RFC 6455 section 7.1.5: a close without a code.
-        None => Outcome::Closed {
+        None => Disconnect::Closed {
             code: 1005,
             reason: String::new(),
         },
@@ -279,17 +282,17 @@ fn closed(frame: Option<CloseFrame>) -> Outcome {
 }
 
 /// A fault that this side found counts as the close it would send for it.
-fn outcome_of(error: &Error) -> Outcome {
+fn outcome_of(error: &Error) -> Disconnect {
     let code = match error {
         Error::Utf8(_) => 1007,
         Error::Capacity(CapacityError::MessageTooLong { .. }) => 1009,
         Error::Protocol(
             ProtocolError::ResetWithoutClosingHandshake | ProtocolError::SendAfterClosing,
-        ) => return Outcome::Lost,
+        ) => return Disconnect::Lost,
         Error::Protocol(_) => 1002,
-        _ => return Outcome::Lost,
+        _ => return Disconnect::Lost,
     };
-    Outcome::Closed {
+    Disconnect::Closed {
         code,
         reason: String::new(),
     }

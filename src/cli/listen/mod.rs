@@ -19,7 +19,7 @@ use tokio_tungstenite::Connector;
 use tokio_util::sync::CancellationToken;
 
 use self::connection::Ended;
-use self::policy::{Next, Outcome, Pace, Reconnect};
+use self::policy::{Decision, Disconnect, Pace, Reconnect};
 use self::renewal::Renewal;
 use self::target::Target;
 use self::token::TokenSource;
@@ -153,7 +153,7 @@ impl Listener {
                         cancel,
                     );
                     match follow.await {
-                        Ended::Asked => return Ok(()),
+                        Ended::ByUser => return Ok(()),
                         Ended::OutputFailed(error) => {
                             return Err(CliError::Failure(format!("cannot write: {error}")));
                         }
@@ -162,8 +162,8 @@ impl Listener {
                 }
             };
             match reconnect.next(&outcome, open_for, jitter()) {
-                Next::Stop(why) => return Err(CliError::Failure(self.tokens.redact(&why))),
-                Next::Wait {
+                Decision::Stop(why) => return Err(CliError::Failure(self.tokens.redact(&why))),
+                Decision::Wait {
                     delay,
                     renew_token,
                     why,
@@ -182,8 +182,8 @@ impl Listener {
         }
     }
 
-    async fn connect(&mut self) -> Result<connection::Stream, Outcome> {
-        let token = self.tokens.current().await.map_err(Outcome::NoToken)?;
+    async fn connect(&mut self) -> Result<connection::ClientStream, Disconnect> {
+        let token = self.tokens.current().await.map_err(Disconnect::NoToken)?;
         let url = self.target.url_with(token);
         connection::connect(&url, self.connector.clone()).await
     }

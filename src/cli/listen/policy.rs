@@ -19,7 +19,7 @@ const REFUSAL_WITHIN: Duration = Duration::from_secs(5);
 
 /// How a connection, or the try to make one, ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum Disconnect {
     /// A close frame, or what would be its code.
     Closed { code: u16, reason: String },
     /// No close frame: what a browser calls 1006.
@@ -39,7 +39,7 @@ pub(super) enum Outcome {
 
 /// What to do about it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Next {
+pub(super) enum Decision {
     Stop(String),
     Wait {
         delay: Duration,
@@ -88,30 +88,30 @@ impl Reconnect {
     /// was; `jitter` is a random number from 0 to 1.
     pub(super) fn next(
         &mut self,
-        outcome: &Outcome,
+        outcome: &Disconnect,
         open_for: Option<Duration>,
         jitter: f64,
-    ) -> Next {
+    ) -> Decision {
         let expired =
-            matches!(outcome, Outcome::Closed { code, .. } if advice(*code) == Advice::Token);
+            matches!(outcome, Disconnect::Closed { code, .. } if advice(*code) == Advice::Token);
         if open_for.is_some_and(|open_for| !expired || open_for >= REFUSAL_WITHIN) {
             self.attempts = 0;
             self.delay = self.pace.first;
         }
         let what = describe(outcome);
         let at_least = match judge(outcome, self.can_renew_token) {
-            Err(advice) => return Next::Stop(format!("{what}: {advice}")),
+            Err(advice) => return Decision::Stop(format!("{what}: {advice}")),
             Ok(at_least) => at_least,
         };
         if self.attempts >= self.pace.attempts {
             let attempts = self.pace.attempts;
-            return Next::Stop(format!("{what}: gave up after {attempts} attempts"));
+            return Decision::Stop(format!("{what}: gave up after {attempts} attempts"));
         }
         self.attempts += 1;
         let delay = self.delay.max(at_least).mul_f64(1.0 + JITTER * jitter);
         self.delay = (self.delay * 2).min(self.pace.longest);
         let Pace { attempts, .. } = self.pace;
-        Next::Wait {
+        Decision::Wait {
             delay,
             renew_token: expired,
             why: format!(
@@ -124,9 +124,9 @@ impl Reconnect {
 }
 
 /// The least delay before a reconnect, or what to tell where reconnecting is of no use.
-fn judge(outcome: &Outcome, can_renew_token: bool) -> Result<Duration, &'static str> {
+fn judge(outcome: &Disconnect, can_renew_token: bool) -> Result<Duration, &'static str> {
     match outcome {
-        Outcome::Closed { code, .. } => match (advice(*code), code) {
+        Disconnect::Closed { code, .. } => match (advice(*code), code) {
             (Advice::Token, _) if can_renew_token => Ok(Duration::ZERO),
             (Advice::Token, _) => Err("give a new token, or --token-command to have one made"),
             (Advice::BackOff | Advice::Now, _) => Ok(Duration::ZERO),
@@ -137,32 +137,34 @@ fn judge(outcome: &Outcome, can_renew_token: bool) -> Result<Duration, &'static 
             }
             (Advice::Stop, _) => Err("the two sides do not speak the same protocol"),
         },
-        Outcome::Refused {
+        Disconnect::Refused {
             status,
             retry_after,
         } => match status {
             409 | 429 | 500 | 502..=504 => Ok(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX)),
             _ => Err("check that the address is a Herald gateway's"),
         },
-        Outcome::Untrusted(_) => Err("check the address, or give the authority with --ca"),
-        Outcome::Lost | Outcome::Unreachable(_) | Outcome::NoToken(_) => Ok(Duration::ZERO),
+        Disconnect::Untrusted(_) => Err("check the address, or give the authority with --ca"),
+        Disconnect::Lost | Disconnect::Unreachable(_) | Disconnect::NoToken(_) => {
+            Ok(Duration::ZERO)
+        }
     }
 }
 
-fn describe(outcome: &Outcome) -> String {
+fn describe(outcome: &Disconnect) -> String {
     match outcome {
-        Outcome::Closed { code, reason } if reason.is_empty() => {
+        Disconnect::Closed { code, reason } if reason.is_empty() => {
             format!("closed with {code} ({})", meaning(*code))
         }
         // The reason is another's text: shown, but not able to steer a terminal.
-        Outcome::Closed { code, reason } => {
+        Disconnect::Closed { code, reason } => {
             format!("closed with {code} ({})", reason.escape_debug())
         }
-        Outcome::Lost => "connection lost (1006)".to_owned(),
-        Outcome::Refused { status, .. } => format!("refused with HTTP {status}"),
-        Outcome::Unreachable(error) => format!("cannot connect: {error}"),
-        Outcome::Untrusted(error) => format!("no trust: {error}"),
-        Outcome::NoToken(error) => format!("no token: {error}"),
+        Disconnect::Lost => "connection lost (1006)".to_owned(),
+        Disconnect::Refused { status, .. } => format!("refused with HTTP {status}"),
+        Disconnect::Unreachable(error) => format!("cannot connect: {error}"),
+        Disconnect::Untrusted(error) => format!("no trust: {error}"),
+        Disconnect::NoToken(error) => format!("no token: {error}"),
     }
 }
 
@@ -178,22 +180,22 @@ fn advice(code: u16) -> Advice {
 mod tests {
     use super::*;
 
-    fn closed(code: u16) -> Outcome {
-        Outcome::Closed {
+    fn closed(code: u16) -> Disconnect {
+        Disconnect::Closed {
             code,
             reason: String::new(),
         }
     }
 
-    fn refused(status: u16) -> Outcome {
-        Outcome::Refused {
+    fn refused(status: u16) -> Disconnect {
+        Disconnect::Refused {
             status,
             retry_after: None,
         }
     }
 
-    fn first_step(outcome: &Outcome, can_renew: bool) -> Next {
-        let open_for = matches!(outcome, Outcome::Closed { .. } | Outcome::Lost)
+    fn first_decision(outcome: &Disconnect, can_renew: bool) -> Decision {
+        let open_for = matches!(outcome, Disconnect::Closed { .. } | Disconnect::Lost)
             .then_some(Duration::from_secs(60));
         Reconnect::new(Pace::CONTRACT, can_renew).next(outcome, open_for, 0.0)
     }
@@ -216,11 +218,11 @@ mod tests {
             (refused(404), "address"),
             (refused(426), "address"),
             (refused(501), "address"),
-            (Outcome::Untrusted("UnknownIssuer".to_owned()), "--ca"),
+            (Disconnect::Untrusted("UnknownIssuer".to_owned()), "--ca"),
         ] {
-            match first_step(&outcome, false) {
-                Next::Stop(why) => assert!(why.contains(expected), "{outcome:?}: {why}"),
-                next @ Next::Wait { .. } => panic!("{outcome:?}: {next:?}"),
+            match first_decision(&outcome, false) {
+                Decision::Stop(why) => assert!(why.contains(expected), "{outcome:?}: {why}"),
+                next @ Decision::Wait { .. } => panic!("{outcome:?}: {next:?}"),
             }
         }
     }
@@ -238,35 +240,35 @@ mod tests {
             closed(1012),
             closed(1013),
             closed(4999),
-            Outcome::Lost,
+            Disconnect::Lost,
             refused(409),
             refused(429),
             refused(500),
             refused(502),
             refused(503),
             refused(504),
-            Outcome::Unreachable("refused".to_owned()),
-            Outcome::NoToken("it failed".to_owned()),
+            Disconnect::Unreachable("refused".to_owned()),
+            Disconnect::NoToken("it failed".to_owned()),
         ] {
-            match first_step(&outcome, false) {
-                Next::Wait {
+            match first_decision(&outcome, false) {
+                Decision::Wait {
                     delay, renew_token, ..
                 } => {
                     assert_eq!(delay, Duration::from_secs(1), "{outcome:?}");
                     assert!(!renew_token, "{outcome:?}");
                 }
-                next @ Next::Stop(_) => panic!("{outcome:?}: {next:?}"),
+                next @ Decision::Stop(_) => panic!("{outcome:?}: {next:?}"),
             }
         }
     }
 
     #[test]
     fn an_expired_token_is_renewed_where_there_is_a_command() {
-        let next = first_step(&closed(4003), true);
+        let next = first_decision(&closed(4003), true);
         assert!(
             matches!(
                 next,
-                Next::Wait {
+                Decision::Wait {
                     renew_token: true,
                     ..
                 }
@@ -277,11 +279,11 @@ mod tests {
 
     fn delays(
         reconnect: &mut Reconnect,
-        outcome: &Outcome,
+        outcome: &Disconnect,
         open_for: Option<Duration>,
     ) -> Vec<u64> {
         let mut delays = Vec::new();
-        while let Next::Wait { delay, .. } = reconnect.next(outcome, open_for, 0.0) {
+        while let Decision::Wait { delay, .. } = reconnect.next(outcome, open_for, 0.0) {
             delays.push(delay.as_secs());
             assert!(delays.len() < 10, "it never stops");
         }
@@ -292,7 +294,7 @@ mod tests {
     fn the_delay_doubles_and_the_fifth_attempt_is_the_last() {
         let mut reconnect = Reconnect::new(Pace::CONTRACT, false);
         assert_eq!(
-            delays(&mut reconnect, &Outcome::Lost, None),
+            delays(&mut reconnect, &Disconnect::Lost, None),
             [1, 2, 4, 8, 16]
         );
         let long = Pace {
@@ -301,23 +303,23 @@ mod tests {
         };
         let mut reconnect = Reconnect::new(long, false);
         assert_eq!(
-            delays(&mut reconnect, &Outcome::Lost, None),
+            delays(&mut reconnect, &Disconnect::Lost, None),
             [1, 2, 4, 8, 16, 30, 30, 30]
         );
-        let Next::Stop(why) = reconnect.next(&Outcome::Lost, None, 0.0) else {
+        let Decision::Stop(why) = reconnect.next(&Disconnect::Lost, None, 0.0) else {
             panic!("it goes on");
         };
         assert!(why.contains("gave up after 8 attempts"), "{why}");
     }
 
     #[test]
-    fn an_open_starts_the_attempts_anew() {
+    fn an_open_resets_the_attempts() {
         let mut reconnect = Reconnect::new(Pace::CONTRACT, true);
-        let unreachable = Outcome::Unreachable(String::new());
+        let unreachable = Disconnect::Unreachable(String::new());
         let mut delay_after =
-            |outcome: &Outcome, open_for| match reconnect.next(outcome, open_for, 0.0) {
-                Next::Wait { delay, .. } => delay.as_secs(),
-                next @ Next::Stop(_) => panic!("{next:?}"),
+            |outcome: &Disconnect, open_for| match reconnect.next(outcome, open_for, 0.0) {
+                Decision::Wait { delay, .. } => delay.as_secs(),
+                next @ Decision::Stop(_) => panic!("{next:?}"),
             };
         for _ in 0..3 {
             // However short it was.
@@ -344,13 +346,13 @@ mod tests {
 
     #[test]
     fn retry_after_is_the_least_delay() {
-        for (asked, expected) in [(0, 1), (1, 1), (60, 60), (600, 600), (86_400, 600)] {
-            let outcome = Outcome::Refused {
+        for (wanted, expected) in [(0, 1), (1, 1), (60, 60), (600, 600), (86_400, 600)] {
+            let outcome = Disconnect::Refused {
                 status: 503,
-                retry_after: Some(Duration::from_secs(asked)),
+                retry_after: Some(Duration::from_secs(wanted)),
             };
-            let next = first_step(&outcome, false);
-            let Next::Wait { delay, .. } = next else {
+            let next = first_decision(&outcome, false);
+            let Decision::Wait { delay, .. } = next else {
                 panic!("{next:?}");
             };
             assert_eq!(delay.as_secs(), expected);
@@ -361,8 +363,8 @@ mod tests {
     fn jitter_lengthens_a_delay_and_never_shortens_it() {
         for (jitter, expected) in [(0.0, 1000), (0.5, 1250), (1.0, 1500)] {
             let mut reconnect = Reconnect::new(Pace::CONTRACT, false);
-            let next = reconnect.next(&Outcome::Lost, None, jitter);
-            let Next::Wait { delay, .. } = next else {
+            let next = reconnect.next(&Disconnect::Lost, None, jitter);
+            let Decision::Wait { delay, .. } = next else {
                 panic!("{next:?}");
             };
             assert_eq!(delay.as_millis(), expected);
@@ -371,7 +373,7 @@ mod tests {
 
     #[test]
     fn a_close_reason_cannot_steer_the_terminal() {
-        let outcome = Outcome::Closed {
+        let outcome = Disconnect::Closed {
             code: 4001,
             reason: "\u{1b}[2Jgone\n".to_owned(),
         };

@@ -51,13 +51,13 @@ impl<'a> Renewal<'a> {
             Some(running) => running,
             None => {
                 tokio::time::sleep_until(due).await;
-                self.running.insert(Box::pin(self.tokens.ask()))
+                self.running.insert(Box::pin(self.tokens.run_command()))
             }
         };
-        let asked = running.await;
+        let output = running.await;
         self.running = None;
         let now = SystemTime::now();
-        let token = asked.and_then(|token| {
+        let token = output.and_then(|token| {
             judge(self.tokens.known(), token.expose(), now)?;
             Ok(token)
         });
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_token_that_holds_longer_is_sent() {
+    fn only_a_token_that_expires_later_is_sent() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
         let known = token("2000");
         for (new, why) in [

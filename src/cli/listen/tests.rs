@@ -14,7 +14,7 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 use super::*;
 
 /// How long a test waits for what should come at once.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Delays that a test need not wait for.
 const FAST: Pace = Pace {
@@ -167,7 +167,7 @@ async fn run_to_end(mut listener: Listener, cancel: &CancellationToken) -> Run {
     let mut out = Vec::new();
     let status = Mutex::new(Vec::new());
     let say = |line: &str| status.lock().unwrap().push(line.to_owned());
-    let result = tokio::time::timeout(PATIENCE, listener.run(&mut out, say, cancel))
+    let result = tokio::time::timeout(TIMEOUT, listener.run(&mut out, say, cancel))
         .await
         .expect("the listener ends");
     Run {
@@ -380,7 +380,7 @@ async fn control_messages_are_used_and_not_printed() {
     let server = Server::play(vec![Act::Send(sent, Box::new(Act::Stay))]).await;
     let mut listener = listener(&server, Some(TOKEN), None);
     // It would be the first after the test is over.
-    listener.heartbeat = Some(PATIENCE * 2);
+    listener.heartbeat = Some(TIMEOUT * 2);
     let cancel = CancellationToken::new();
     let interrupt = async {
         while server.heard.lock().unwrap().len() < 4 {
@@ -431,7 +431,7 @@ async fn renewed(command: &str, until: &str) -> (Vec<String>, Vec<String>, usize
     };
     let mut out = std::io::sink();
     let run = async { listener.run(&mut out, say, &cancel).await.unwrap() };
-    tokio::time::timeout(PATIENCE, Box::pin(async { tokio::join!(run, watch) }))
+    tokio::time::timeout(TIMEOUT, Box::pin(async { tokio::join!(run, watch) }))
         .await
         .unwrap();
     let heard = heard();
@@ -500,7 +500,7 @@ async fn a_connection_on_which_nothing_answers_is_lost() {
     };
     let mut out = std::io::sink();
     let run = listener.run(&mut out, say, &cancel);
-    tokio::time::timeout(PATIENCE, run).await.unwrap().unwrap();
+    tokio::time::timeout(TIMEOUT, run).await.unwrap().unwrap();
     silent.abort();
 }
 
@@ -529,7 +529,7 @@ async fn a_closed_output_is_a_good_end_and_a_full_disk_is_not() {
         let cancel = CancellationToken::new();
         let mut out = Broken(kind);
         let run = listener.run(&mut out, |_: &str| {}, &cancel);
-        let result = tokio::time::timeout(PATIENCE, run).await.unwrap();
+        let result = tokio::time::timeout(TIMEOUT, run).await.unwrap();
         assert_eq!(result.is_ok(), ok, "{result:?}");
     }
 }
@@ -546,7 +546,7 @@ async fn an_interrupt_ends_a_wait() {
     };
     let mut out = std::io::sink();
     let run = listener.run(&mut out, say, &cancel);
-    tokio::time::timeout(PATIENCE, run).await.unwrap().unwrap();
+    tokio::time::timeout(TIMEOUT, run).await.unwrap().unwrap();
     assert_eq!(server.requests().len(), 1);
 }
 

@@ -43,7 +43,9 @@ impl TokenSource {
     }
 
     /// Asks the command.
-    pub(super) fn ask(&self) -> impl Future<Output = Result<Secret, String>> + Send + 'static {
+    pub(super) fn run_command(
+        &self,
+    ) -> impl Future<Output = Result<Secret, String>> + Send + 'static {
         let command = self.command.clone();
         async move { run(command.as_deref()).await }
     }
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_command_is_asked_only_for_a_token_that_is_not_there() {
+    async fn the_command_runs_only_for_a_token_that_is_missing() {
         let directory = tempfile::tempdir().unwrap();
         let count = directory.path().join("count");
         let command = format!(
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_that_gives_no_token_is_told_without_its_output() {
+    async fn a_command_that_gives_no_token_is_reported_without_its_output() {
         for (command, expected) in [
             ("echo secret; exit 3", "exit status: 3"),
             ("true", "printed no token"),

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use super::super::{CliError, blocking, check, config_file};
-use crate::config::{Config, Reading, must_be_regular};
+use crate::config::{Config, LoadedConfig, must_be_regular};
 use crate::ops::Reloader;
 use crate::setup::{Building, Setup};
 use crate::telemetry::UNLIMITED;
@@ -20,7 +20,7 @@ use crate::telemetry::UNLIMITED;
 /// After a reload, the next one waits so long. All signals that come meanwhile are one.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longer than any disk that works takes.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Files that are another so long after they were read were just being written. Who writes one rarely pauses as long.
 const SETTLED: Duration = Duration::from_millis(200);
 /// Reads that may hang at once, each with a thread: after so many the files are not read again until one ends.
@@ -48,11 +48,11 @@ pub(super) async fn at_each(
         if reloader.is_draining() {
             info!(target: UNLIMITED, "draining, configuration not reloaded");
         } else {
-            match timeout(PATIENCE, read(file.clone(), &reloader, &reads)).await {
+            match timeout(TIMEOUT, read(file.clone(), &reloader, &reads)).await {
                 Ok(Ok(setup)) => reloader.apply(setup),
                 Ok(Err(problems)) => reloader.refuse(&problems),
                 Err(_) => reloader.refuse(&[format!(
-                    "the files cannot be read within {PATIENCE:?}: is one of them on a disk that does not answer?"
+                    "the files cannot be read within {TIMEOUT:?}: is one of them on a disk that does not answer?"
                 )]),
             }
         }
@@ -86,7 +86,7 @@ async fn read(
     })
 }
 
-fn read_again(path: Option<&Path>) -> Result<Reading, String> {
+fn read_again(path: Option<&Path>) -> Result<LoadedConfig, String> {
     if let Some(path) = path
         && let Err(error) = must_be_regular(path)
     {
@@ -101,14 +101,14 @@ async fn limited<T: Send + 'static>(
     reads: &Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Vec<String>> {
-    let Ok(permit) = Arc::clone(reads).try_acquire_owned() else {
+    let Ok(slot) = Arc::clone(reads).try_acquire_owned() else {
         return Err(vec![format!(
             "{READS_MAX} earlier reloads still wait for their files: start the gateway again"
         )]);
     };
     let work = move || {
         let result = work();
-        drop(permit);
+        drop(slot);
         result
     };
     blocking(work)

@@ -6,11 +6,15 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::warn;
 
-use crate::setup::Live;
+use crate::setup::LiveSettings;
 
 /// Lets nobody change anything without the token. It stands before every route, so that one that is
 /// added has it, too.
-pub(super) async fn guard(State(live): State<Live>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(
+    State(live): State<LiveSettings>,
+    request: Request,
+    next: Next,
+) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
     }

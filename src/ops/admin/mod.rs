@@ -16,11 +16,11 @@ use axum::routing::get;
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
-use crate::setup::Live;
+use crate::setup::LiveSettings;
 use crate::telemetry::{FILTER_BYTES_MAX, Format, LevelError, LogLevel, Metrics, Telemetry};
 
 /// The routes, and `more` that change nothing.
-pub(super) fn router(telemetry: &Telemetry, live: &Live, more: Router) -> Router {
+pub(super) fn router(telemetry: &Telemetry, live: &LiveSettings, more: Router) -> Router {
     let level = get(level).put(set_level).delete(reset_level);
     Router::new()
         .route("/metrics", get(exposition))

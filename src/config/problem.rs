@@ -64,14 +64,14 @@ pub(super) fn tables() -> impl Iterator<Item = &'static str> {
 
 /// Where each setting was written.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct Locations {
     file: String,
     lines: BTreeMap<String, usize>,
     /// By key.
     variables: BTreeMap<String, String>,
 }
 
-impl Places {
+impl Locations {
     /// Of a file that is TOML, and of variables.
     pub(super) fn new<'a>(
         path: Option<&Path>,
@@ -103,15 +103,15 @@ impl Places {
     }
 
     /// The problem with the place of what it names.
-    pub(super) fn placed(&self, text: String) -> Problem {
+    pub(super) fn located(&self, text: String) -> Problem {
         let mut problem = Problem::new(text);
-        let place = words(&problem.text).find_map(|word| {
+        let location = words(&problem.text).find_map(|word| {
             let by_variable = self.variables.get(word).cloned();
             let in_file = || Some(format!("{} line {}", self.file, self.lines.get(word)?));
             by_variable.or_else(in_file)
         });
-        if let Some(place) = place {
-            problem.text = format!("{place}: {}", problem.text);
+        if let Some(location) = location {
+            problem.text = format!("{location}: {}", problem.text);
         }
         problem
     }
