@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::CliError;
 use crate::config::Config;
 use crate::migrate::{
-    Difference, MigrateError, Migration, MigrationSet, Migrator, OperationKind, Report, State,
-    Status,
+    ApplyReport, Difference, MigrateError, Migration, MigrationSet, MigrationState, Migrator,
+    OperationKind, Status,
 };
 use crate::nats::connect;
 
@@ -35,7 +35,7 @@ impl From<MigrateError> for CliError {
 #[derive(Debug, Serialize)]
 struct Done {
     #[serde(flatten)]
-    report: Report,
+    report: ApplyReport,
     /// Values that were brought to what the settings say.
     reconciled: Vec<Difference>,
 }
@@ -114,10 +114,10 @@ fn print_status(status: &Status) {
             "{:width$}  {:<7}  {:<12}  {:.12}  {by:<7}  {at}",
             entry.name,
             match entry.state {
-                State::Applied => "applied",
-                State::Pending => "pending",
-                State::Changed => "changed",
-                State::Unknown => "unknown",
+                MigrationState::Applied => "applied",
+                MigrationState::Pending => "pending",
+                MigrationState::Changed => "changed",
+                MigrationState::Unknown => "unknown",
             },
             if entry.breaks_older_gateways {
                 "yes"

@@ -25,7 +25,7 @@ use crate::nats::permissions::{self, Probe};
 
 /// How long a step is repeated. The election of a stream's leader takes a few seconds, and what was
 /// sent meanwhile is answered by nobody.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How many answers are waited for in that time: 5 s each.
 const ATTEMPTS: u32 = 4;
@@ -44,7 +44,7 @@ const LOCK: &str = "lock";
 
 /// What [`Migrator::apply`] did and found.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Report {
+pub struct ApplyReport {
     /// The migrations that this call applied, in order. Those that others applied meanwhile are not
     /// among them.
     pub applied: Vec<String>,
@@ -93,7 +93,7 @@ pub struct Migrator<'a> {
     client: &'a Client,
     config: &'a NatsConfig,
     migrations: Vec<Migration>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl<'a> Migrator<'a> {
@@ -110,14 +110,14 @@ impl<'a> Migrator<'a> {
             client,
             config,
             migrations: set.resolve(config)?,
-            patience: PATIENCE,
+            timeout: TIMEOUT,
         })
     }
 
     /// Sets how long a step is repeated that gets no answer.
     #[must_use]
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
@@ -138,7 +138,7 @@ impl<'a> Migrator<'a> {
     ///
     /// # Errors
     /// [`MigrateError`].
-    pub async fn apply(&self) -> Result<Report, MigrateError> {
+    pub async fn apply(&self) -> Result<ApplyReport, MigrateError> {
         let began = Instant::now();
         let (mut ledger, mut status) = self.look().await?;
         let before = ledger.applied.clone();
@@ -154,7 +154,7 @@ impl<'a> Migrator<'a> {
             status.check()?;
             let mut migrations = self.migrations.iter();
             let Some(next) = migrations.find(|one| !ledger.applied.contains_key(&one.name)) else {
-                return Ok(Report {
+                return Ok(ApplyReport {
                     applied,
                     unknown: status.unknown().map(str::to_owned).collect(),
                     differences: status.differences,
@@ -463,21 +463,21 @@ impl Migrator<'_> {
         let subject = self.config.names().api_info();
         let account: Value = self.request(&subject, None, Vec::new()).await.ok()?;
         let tier = format!("/tiers/R{}/limits", self.config.replicas);
-        ["/limits", &tier].into_iter().find_map(|place| {
-            let most = account.pointer(place)?.get("storage_max_stream_bytes")?;
+        ["/limits", &tier].into_iter().find_map(|path| {
+            let most = account.pointer(path)?.get("storage_max_stream_bytes")?;
             most.as_i64().filter(|most| *most > 0)
         })
     }
 
-    /// Repeats `step` while its fault is a passing one and patience lasts.
+    /// Repeats `step` while its fault is a passing one and timeout lasts.
     async fn repeat<T>(
         &self,
-        mut step: impl AsyncFnMut() -> Result<T, MigrateError>,
+        mut work: impl AsyncFnMut() -> Result<T, MigrateError>,
     ) -> Result<T, MigrateError> {
         let start = Instant::now();
         loop {
-            match step().await {
-                Err(error) if error.is_transient() && start.elapsed() + PAUSE < self.patience => {
+            match work().await {
+                Err(error) if error.is_transient() && start.elapsed() + PAUSE < self.timeout => {
                     tracing::debug!(%error, "migration step repeated");
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -496,7 +496,7 @@ impl Migrator<'_> {
     ) -> Result<T, MigrateError> {
         let mut request = Request::new().payload(payload.into());
         request.headers = headers;
-        let request = request.timeout(Some(self.patience / ATTEMPTS));
+        let request = request.timeout(Some(self.timeout / ATTEMPTS));
         let answer = tokio::select! {
             biased;
             // An answer that does come is the truth, whatever the other connection is told.
@@ -513,7 +513,7 @@ impl Migrator<'_> {
             RequestErrorKind::TimedOut => MigrateError::NoAnswer {
                 servers: self.config.hosts(),
                 subject: subject.to_owned(),
-                patience: self.patience / ATTEMPTS,
+                timeout: self.timeout / ATTEMPTS,
             },
             kind => failed(kind.to_string()),
         })?;

@@ -42,8 +42,8 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{NatsConfig, parse_duration};
 
-pub use self::apply::{Migrator, Report};
-pub use self::report::{Difference, Entry, State, Status};
+pub use self::apply::{ApplyReport, Migrator};
+pub use self::report::{Difference, MigrationEntry, MigrationState, Status};
 use self::report::{list, ways_back};
 
 /// An entry of the ledger.
@@ -88,13 +88,13 @@ impl Applied {
 }
 
 /// Applies the migrations that the ledger does not have, in their order. It does not change values
-/// that merely differ from the settings: [`Report::differences`] has them.
+/// that merely differ from the settings: [`ApplyReport::differences`] has them.
 ///
 /// Where nothing is pending it only reads.
 ///
 /// # Errors
 /// [`MigrateError`]; see [`MigrateError::is_transient`] for those that a retry may cure.
-pub async fn apply(client: &Client, config: &NatsConfig) -> Result<Report, MigrateError> {
+pub async fn apply(client: &Client, config: &NatsConfig) -> Result<ApplyReport, MigrateError> {
     let migrator = Migrator::new(client, config, &MigrationSet::embedded())?;
     migrator.apply().await
 }
@@ -521,12 +521,12 @@ pub enum MigrateError {
 
     /// No answer came.
     #[error(
-        "NATS ({servers}) did not answer {subject}: timed out after {patience:.1?}. It is away, or its leader is"
+        "NATS ({servers}) did not answer {subject}: timed out after {timeout:.1?}. It is away, or its leader is"
     )]
     NoAnswer {
         servers: String,
         subject: String,
-        patience: Duration,
+        timeout: Duration,
     },
 
     /// The client does not send, or the answer is not what the JetStream API answers.

@@ -20,7 +20,7 @@ const CLAIM_BYTES: i64 = 1024;
 
 /// How a field stands that is not as a migration made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum FieldState {
     /// No promise is kept with it, and this is why.
     Broken(&'static str),
     /// The operator's own; this comes of it.
@@ -29,8 +29,8 @@ pub(super) enum Standing {
     OfSettings,
 }
 
+use FieldState::{Broken, Edited, OfSettings};
 use Role::{Dead, Events, Ledger, Sessions};
-use Standing::{Broken, Edited, OfSettings};
 
 const WORKS: &str = "Herald works with it";
 
@@ -111,7 +111,7 @@ fn edited(role: Role, field: &str, found: &Map<String, Value>) -> Option<&'stati
 /// A window is too short where it forgets a retry that it was made to know. In EVENTS, whose age is for the
 /// settings to say, one that is as short as the age was made so by them, and one that the server would not take
 /// beside the wanted age has to go with it. The age of the others is fixed: what is shorter was made so by hand.
-fn window(role: Role, wanted: &Map<String, Value>, found: &Map<String, Value>) -> Standing {
+fn window(role: Role, wanted: &Map<String, Value>, found: &Map<String, Value>) -> FieldState {
     let of = |fields: &Map<String, Value>, field| {
         let value = fields.get(field).and_then(Value::as_i64);
         value.filter(|value| *value > 0).unwrap_or(i64::MAX)
@@ -137,7 +137,7 @@ pub(super) fn compare(
     wanted: &Map<String, Value>,
     found: &Map<String, Value>,
     config: &NatsConfig,
-) -> Vec<(Standing, Difference)> {
+) -> Vec<(FieldState, Difference)> {
     let role = Role::of(stream, config);
     let fields: BTreeSet<&String> = wanted.keys().chain(found.keys()).collect();
     let judged = fields.into_iter().filter_map(|field| {
@@ -149,7 +149,7 @@ pub(super) fn compare(
         let setting = role.setting(field);
         let is_set = setting.is_some() && (field != "max_bytes" || role.limit(config).is_some());
         let is_declared = wanted.contains_key(field);
-        let standing = match (field.as_str(), broken(role, field, found)) {
+        let state = match (field.as_str(), broken(role, field, found)) {
             ("duplicate_window", _) if is_declared => window(role, wanted, found),
             _ if is_set => OfSettings,
             (_, Some(why)) => Broken(why),
@@ -162,13 +162,13 @@ pub(super) fn compare(
             field: field.clone(),
             found: have,
             wanted: wish,
-            consequence: match standing {
+            consequence: match state {
                 Broken(consequence) | Edited(consequence) => Some(consequence),
                 OfSettings => None,
             },
             setting: setting.filter(|_| !is_set),
         };
-        Some((standing, difference))
+        Some((state, difference))
     });
     judged.collect()
 }
@@ -309,7 +309,7 @@ pub(super) fn ways_back(differences: &[Difference]) -> String {
 /// How a migration stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum MigrationState {
     /// In the ledger, with this file's checksum.
     Applied,
     /// Not in the ledger.
@@ -322,9 +322,9 @@ pub enum State {
 
 /// One migration, known or in the ledger or both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Entry {
+pub struct MigrationEntry {
     pub name: String,
-    pub state: State,
+    pub state: MigrationState,
     pub breaks_older_gateways: bool,
     /// The file's checksum; the ledger's where there is no file.
     pub checksum: String,
@@ -341,7 +341,7 @@ pub(super) struct MissingStream {
 }
 
 /// Every migration of the binary and of the ledger, by name.
-fn entries(migrations: &[Migration], ledger: &BTreeMap<String, Applied>) -> Vec<Entry> {
+fn entries(migrations: &[Migration], ledger: &BTreeMap<String, Applied>) -> Vec<MigrationEntry> {
     let names = migrations.iter().map(|migration| &migration.name);
     let names: BTreeSet<&String> = names.chain(ledger.keys()).collect();
     let entries = names.into_iter().filter_map(|name| {
@@ -350,13 +350,13 @@ fn entries(migrations: &[Migration], ledger: &BTreeMap<String, Applied>) -> Vec<
         let of_file = file.map(|file| (file.breaks_older_gateways, &file.checksum));
         let of_ledger = applied.map(|applied| (applied.breaks_older_gateways, &applied.checksum));
         let (breaks_older_gateways, checksum) = of_file.or(of_ledger)?;
-        Some(Entry {
+        Some(MigrationEntry {
             name: name.clone(),
             state: match of_ledger {
-                None => State::Pending,
-                _ if file.is_none() => State::Unknown,
-                Some((_, applied)) if applied == checksum => State::Applied,
-                Some(_) => State::Changed,
+                None => MigrationState::Pending,
+                _ if file.is_none() => MigrationState::Unknown,
+                Some((_, applied)) if applied == checksum => MigrationState::Applied,
+                Some(_) => MigrationState::Changed,
             },
             breaks_older_gateways,
             checksum: checksum.clone(),
@@ -370,7 +370,7 @@ fn entries(migrations: &[Migration], ledger: &BTreeMap<String, Applied>) -> Vec<
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
     /// Every migration, in order.
-    pub migrations: Vec<Entry>,
+    pub migrations: Vec<MigrationEntry>,
     /// Streams that the ledger says were made but that are not there.
     pub(super) missing: Vec<MissingStream>,
     /// Values that somebody changed by hand, with which Herald cannot keep its promises.
@@ -407,14 +407,14 @@ impl Status {
         }
         let is_applied = |one: &&Migration| ledger.contains_key(&one.name);
         let (applied, pending): (Vec<_>, Vec<_>) = migrations.iter().partition(is_applied);
-        let unknown = status.in_state(State::Unknown);
+        let unknown = status.in_state(MigrationState::Unknown);
         let unknown: Vec<&Applied> = unknown
             .filter_map(|entry| ledger.get(&entry.name))
             .collect();
         let next = fold(pending.iter().take(1).flat_map(|one| &one.operations));
         // What a migration that this binary does not know has set is not judged. And a process that was cut short,
         // or works now, has done a part of the next migration.
-        let is_unexplained = |(_, difference): &(Standing, Difference)| {
+        let is_unexplained = |(_, difference): &(FieldState, Difference)| {
             let (stream, field) = (difference.stream.as_str(), &difference.field);
             let mut changes = unknown.iter().filter_map(|one| one.changes.get(stream));
             let wanted = next.get(stream).and_then(|wish| wish.get(field));
@@ -449,9 +449,9 @@ impl Status {
         status
     }
 
-    fn add(&mut self, compared: Vec<(Standing, Difference)>) {
-        for (standing, difference) in compared {
-            match standing {
+    fn add(&mut self, compared: Vec<(FieldState, Difference)>) {
+        for (state, difference) in compared {
+            match state {
                 Broken(_) => self.drift.push(difference),
                 Edited(_) => self.edits.push(difference),
                 OfSettings => self.differences.push(difference),
@@ -466,17 +466,17 @@ impl Status {
 
     /// The migrations to be applied, in order.
     pub fn pending(&self) -> impl Iterator<Item = &str> {
-        self.in_state(State::Pending)
+        self.in_state(MigrationState::Pending)
             .map(|entry| entry.name.as_str())
     }
 
     /// The migrations in the ledger that this binary does not know.
     pub fn unknown(&self) -> impl Iterator<Item = &str> {
-        self.in_state(State::Unknown)
+        self.in_state(MigrationState::Unknown)
             .map(|entry| entry.name.as_str())
     }
 
-    fn in_state(&self, state: State) -> impl Iterator<Item = &Entry> {
+    fn in_state(&self, state: MigrationState) -> impl Iterator<Item = &MigrationEntry> {
         let entries = self.migrations.iter();
         entries.filter(move |entry| entry.state == state)
     }
@@ -505,7 +505,7 @@ impl Status {
     }
 
     fn check_entries(&self) -> Result<(), MigrateError> {
-        if let Some(changed) = self.in_state(State::Changed).next() {
+        if let Some(changed) = self.in_state(MigrationState::Changed).next() {
             let applied = changed.applied.as_ref();
             return Err(MigrateError::Changed {
                 name: changed.name.clone(),
@@ -515,7 +515,7 @@ impl Status {
                 ours: changed.checksum.clone(),
             });
         }
-        let unknown = self.in_state(State::Unknown);
+        let unknown = self.in_state(MigrationState::Unknown);
         let breaking = unknown.filter(|entry| entry.breaks_older_gateways);
         let breaking: Vec<String> = breaking.map(|entry| entry.name.clone()).collect();
         if !breaking.is_empty() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::report::{Standing, compare, same};
+use super::report::{FieldState, compare, same};
 use super::*;
 
 fn config() -> NatsConfig {
@@ -364,9 +364,9 @@ fn judged(stream: &str, wanted: &Map<String, Value>, change: &Value) -> String {
     let compared = compare(stream, wanted, &found, &NatsConfig::default());
     let words = compared.iter().map(|(standing, difference)| {
         let word = match standing {
-            Standing::Broken(_) => "broken",
-            Standing::Edited(_) => "edited",
-            Standing::OfSettings => "setting",
+            FieldState::Broken(_) => "broken",
+            FieldState::Edited(_) => "edited",
+            FieldState::OfSettings => "setting",
         };
         format!("{word} {}", difference.field)
     });

@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 use tracing::{Instrument, debug};
 use uuid::Uuid;
 
+use super::coalesce::{Pending, RETRY, coalesce};
+use super::consistent_read::{ConsistentReadError, lasts};
 use super::direct_get::{DirectGet, LastOf};
-use super::gather::{Ask, RETRY, gather};
-use super::leader::{Leader, ReadError};
-use super::proven::{ProofError, lasts};
+use super::leader::{Leader, LeaderError};
 use super::sessions::{self, ClaimWriter, StoredClaim};
 use crate::auth::UserKey;
 use crate::event::WorkspaceSlug;
@@ -24,17 +24,17 @@ const CLAIMS_AT_ONCE: usize = 1023;
 
 /// A room's wish to have its claims checked.
 #[derive(Debug)]
-pub struct ClaimAsk {
+pub struct ClaimCheckRequest {
     pub workspace: WorkspaceSlug,
     /// Where the answer goes: for each session, in their order. Unbounded, but a room has one ask under way.
     pub answer: mpsc::UnboundedSender<Vec<CheckedClaim>>,
     /// Its acknowledged sessions, as they stand when it asks.
-    pub held: Vec<(UserKey, Uuid, u64)>,
+    pub sessions: Vec<(UserKey, Uuid, u64)>,
     /// Somebody waits for it.
     pub urgent: bool,
 }
 
-impl Ask for ClaimAsk {
+impl Pending for ClaimCheckRequest {
     fn is_over(&self) -> bool {
         self.answer.is_closed()
     }
@@ -50,7 +50,7 @@ pub struct CheckedClaim {
     pub user: UserKey,
     pub session: Uuid,
     /// The sequence the session's claim had when it was asked about.
-    pub asked: u64,
+    pub sequence: u64,
     pub last: LastClaim,
 }
 
@@ -71,49 +71,49 @@ pub struct ClaimChecker {
     pub claims: ClaimWriter,
 }
 
-/// A cheap handle for asking.
+/// A cheap handle for requests.
 #[derive(Debug, Clone)]
 pub struct ClaimCheckHandle {
     /// The other end is the task of [`ClaimChecker::start`]. Unbounded, but a room has one ask under way.
-    asks: mpsc::UnboundedSender<ClaimAsk>,
+    requests: mpsc::UnboundedSender<ClaimCheckRequest>,
 }
 
 impl ClaimCheckHandle {
-    /// Asks for a check. A room asks again only after its answer, so the queue holds at most one
+    /// Asks for a check. A room sends the next one only after its answer, so the queue holds at most one
     /// entry a room.
-    pub fn ask(&self, ask: ClaimAsk) {
+    pub fn send(&self, request: ClaimCheckRequest) {
         // The task is gone only when the gateway is ending.
-        let _ = self.asks.send(ask);
+        let _ = self.requests.send(request);
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 enum CheckError {
     #[error(transparent)]
-    Leader(#[from] ReadError),
+    Leader(#[from] LeaderError),
     #[error(transparent)]
-    Proof(#[from] ProofError),
+    Proof(#[from] ConsistentReadError),
 }
 
 impl ClaimChecker {
     /// A handle, and the task that has to be run for it.
     pub fn start(self) -> (ClaimCheckHandle, impl Future<Output = ()> + Send) {
-        let (asks, inbox) = mpsc::unbounded_channel();
-        (ClaimCheckHandle { asks }, self.run(inbox))
+        let (requests, inbox) = mpsc::unbounded_channel();
+        (ClaimCheckHandle { requests }, self.run(inbox))
     }
 
-    async fn run(self, mut inbox: mpsc::UnboundedReceiver<ClaimAsk>) {
-        let mut asking: Vec<ClaimAsk> = Vec::new();
-        while gather(&mut inbox, &mut asking).await {
-            let claims = asking.iter().map(|ask| ask.held.len()).sum();
-            let checked = async { self.check(&asking).await.told() };
+    async fn run(self, mut inbox: mpsc::UnboundedReceiver<ClaimCheckRequest>) {
+        let mut requests: Vec<ClaimCheckRequest> = Vec::new();
+        while coalesce(&mut inbox, &mut requests).await {
+            let claims = requests.iter().map(|request| request.sessions.len()).sum();
+            let checked = async { self.check(&requests).await.told() };
             match checked.instrument(telemetry::check_claims(claims)).await {
                 Ok(answers) => {
                     let mut answers = answers.into_iter();
-                    for ask in asking.drain(..) {
-                        let its = answers.by_ref().take(ask.held.len()).collect();
+                    for request in requests.drain(..) {
+                        let its = answers.by_ref().take(request.sessions.len()).collect();
                         // A room that has ended has no sessions.
-                        let _ = ask.answer.send(its);
+                        let _ = request.answer.send(its);
                     }
                 }
                 Err(error) => {
@@ -125,32 +125,36 @@ impl ClaimChecker {
     }
 
     /// What SESSIONS holds for all sessions asked about, in their order.
-    async fn check(&self, asking: &[ClaimAsk]) -> Result<Vec<CheckedClaim>, CheckError> {
-        let held: Vec<_> = asking
+    async fn check(&self, requests: &[ClaimCheckRequest]) -> Result<Vec<CheckedClaim>, CheckError> {
+        let sessions: Vec<_> = requests
             .iter()
-            .flat_map(|ask| ask.held.iter().map(|held| (&ask.workspace, held)))
+            .flat_map(|request| {
+                request
+                    .sessions
+                    .iter()
+                    .map(|session| (&request.workspace, session))
+            })
             .collect();
-        let tail = self.leader.tail().await?;
-        let mut answers = Vec::with_capacity(held.len());
-        for chunk in held.chunks(CLAIMS_AT_ONCE) {
+        let end = self.leader.end().await?;
+        let mut answers = Vec::with_capacity(sessions.len());
+        for chunk in sessions.chunks(CLAIMS_AT_ONCE) {
             let subjects: Vec<String> = chunk
                 .iter()
                 .map(|(workspace, (user, ..))| sessions::subject(workspace, *user))
                 .collect();
-            let found: HashMap<String, LastOf> =
-                lasts(&self.direct, &self.leader, &subjects, &tail)
-                    .await?
-                    .into_iter()
-                    .map(|entry| (entry.subject.to_string(), entry))
-                    .collect();
-            for (subject, (workspace, (user, session, asked))) in subjects.iter().zip(chunk) {
+            let found: HashMap<String, LastOf> = lasts(&self.direct, &self.leader, &subjects, &end)
+                .await?
+                .into_iter()
+                .map(|entry| (entry.subject.to_string(), entry))
+                .collect();
+            for (subject, (workspace, (user, session, sequence))) in subjects.iter().zip(chunk) {
                 let last = found
                     .get(subject)
                     .map_or(LastClaim::Nothing, |entry| self.standing(entry, workspace));
                 answers.push(CheckedClaim {
                     user: *user,
                     session: *session,
-                    asked: *asked,
+                    sequence: *sequence,
                     last,
                 });
             }

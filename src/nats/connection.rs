@@ -48,14 +48,14 @@ pub async fn connect(
     name: &str,
     happens: impl Fn(Event) + Send + Sync + 'static,
 ) -> Result<Client, ConnectError> {
-    connect_telling(config, name, happens, |_| {}).await
+    connect_reporting(config, name, happens, |_| {}).await
 }
 
 /// As [`connect`]; `away` hears why there is no connection again, before each further try.
 ///
 /// # Errors
 /// [`ConnectError`].
-pub(super) async fn connect_telling(
+pub(super) async fn connect_reporting(
     config: &NatsConfig,
     name: &str,
     happens: impl Fn(Event) + Send + Sync + 'static,
@@ -77,7 +77,7 @@ pub(super) async fn connect_telling(
         match error.kind() {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
                 return Err(ConnectError::Refused {
-                    server: reach::place(server),
+                    server: reach::address(server),
                     way: login::ways(config),
                 });
             }
@@ -153,8 +153,8 @@ async fn causes_in(pool: &[Server], shows_certificate: bool) -> String {
                 .err()
                 .map(|error| reach::cause(&error.to_string(), shows_certificate)),
         };
-        let place = reach::place(&server.addr);
-        causes.extend(cause.map(|cause| format!("{place}: {cause}")));
+        let address = reach::address(&server.addr);
+        causes.extend(cause.map(|cause| format!("{address}: {cause}")));
     }
     causes.join("; ")
 }

@@ -22,19 +22,19 @@ const PAUSE: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(3)
 
 /// What is known of denials. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Denials(Arc<Inner>);
+pub struct Denials(Arc<DenialState>);
 
 #[derive(Debug)]
-struct Inner {
+struct DenialState {
     names: Names,
-    /// What the server told and nobody has looked at. A lock, as the next one, held for a look.
-    told: Mutex<Told>,
+    /// What the server reported and nobody has looked at. A lock, as the next one, held for a look.
+    reported: Mutex<Reported>,
     some: Notify,
-    standing: Mutex<Option<Standing>>,
+    current: Mutex<Option<CurrentDenials>>,
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct Reported {
     probes: BTreeSet<Probe>,
     /// One of them was a subscription, which is no more.
     is_deaf: bool,
@@ -42,7 +42,7 @@ struct Told {
 
 /// What is denied.
 #[derive(Debug)]
-struct Standing {
+struct CurrentDenials {
     since: Instant,
     /// A sentence for each.
     denied: Vec<String>,
@@ -51,44 +51,44 @@ struct Standing {
 impl Denials {
     /// Nothing is denied yet.
     pub fn new(names: Names) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(DenialState {
             names,
-            told: Mutex::default(),
+            reported: Mutex::default(),
             some: Notify::default(),
-            standing: Mutex::default(),
+            current: Mutex::default(),
         }))
     }
 
     /// Takes what happened to the connection, if it is a denial.
-    pub(super) fn heard(&self, event: &Event, inbox_prefix: &str) {
+    pub(super) fn observe(&self, event: &Event, inbox_prefix: &str) {
         let Event::ServerError(ServerError::Other(text)) = event else {
             return;
         };
         let Some(probe) = violation(text) else {
             return;
         };
-        let mut told = lock(&self.0.told);
+        let mut reported = lock(&self.0.reported);
         let is_inbox = match &probe {
             Probe::Subscribe(subject) => {
-                told.is_deaf = true;
+                reported.is_deaf = true;
                 // Each look tries one of its own.
                 subject.starts_with(inbox_prefix)
             }
             Probe::Publish(_) => false,
         };
-        if !is_inbox && told.probes.len() < DENIED_MAX {
-            told.probes.insert(probe);
+        if !is_inbox && reported.probes.len() < DENIED_MAX {
+            reported.probes.insert(probe);
         }
-        drop(told);
+        drop(reported);
         self.0.some.notify_one();
     }
 
     /// What keeps sockets from being served and has been denied for longer than `time`.
     pub(super) fn trouble(&self, time: Duration) -> Option<String> {
-        let standing = lock(&self.0.standing);
-        let standing = standing.as_ref()?;
-        let vital = standing.denied.iter().find(|text| self.is_vital(text))?;
-        (standing.since.elapsed() >= time).then(|| vital.clone())
+        let current = lock(&self.0.current);
+        let current = current.as_ref()?;
+        let vital = current.denied.iter().find(|text| self.is_vital(text))?;
+        (current.since.elapsed() >= time).then(|| vital.clone())
     }
 
     /// Whether sockets go short of something where this is denied.
@@ -99,10 +99,8 @@ impl Denials {
 
     /// How many things are denied.
     pub fn count(&self) -> usize {
-        let standing = lock(&self.0.standing);
-        standing
-            .as_ref()
-            .map_or(0, |standing| standing.denied.len())
+        let current = lock(&self.0.current);
+        current.as_ref().map_or(0, |current| current.denied.len())
     }
 
     /// Looks, for ever, whether what was denied still is; `client` is connected anew once it is not.
@@ -116,21 +114,21 @@ impl Denials {
         loop {
             self.0.some.notified().await;
             let since = Instant::now();
-            let mut doubted = Told::default();
+            let mut doubted = Reported::default();
             loop {
-                let Told { probes, is_deaf } = std::mem::take(&mut *lock(&self.0.told));
+                let Reported { probes, is_deaf } = std::mem::take(&mut *lock(&self.0.reported));
                 doubted.is_deaf |= is_deaf;
                 let room = DENIED_MAX.saturating_sub(doubted.probes.len());
                 doubted.probes.extend(probes.into_iter().take(room));
                 match denied(&config, &doubted.probes).await {
                     Ok(denied) if denied.is_empty() => break,
-                    Ok(denied) => self.stands(since, denied),
+                    Ok(denied) => self.record(since, denied),
                     // NATS is away, of which others tell.
                     Err(error) => debug!(%error, "permissions not checked"),
                 }
                 tokio::time::sleep((unready_after() / LOOKS).clamp(least, most)).await;
             }
-            if lock(&self.0.standing).take().is_some() {
+            if lock(&self.0.current).take().is_some() {
                 info!("nats permissions are back");
             }
             if doubted.is_deaf
@@ -141,14 +139,12 @@ impl Denials {
         }
     }
 
-    fn stands(&self, since: Instant, denied: Vec<String>) {
-        let mut standing = lock(&self.0.standing);
-        let is_known = standing
-            .as_ref()
-            .is_some_and(|known| known.denied == denied);
+    fn record(&self, since: Instant, denied: Vec<String>) {
+        let mut current = lock(&self.0.current);
+        let is_known = current.as_ref().is_some_and(|known| known.denied == denied);
         if !is_known {
             warn!(cause = denied.join("; "), "nats permission missing");
-            *standing = Some(Standing { since, denied });
+            *current = Some(CurrentDenials { since, denied });
         }
     }
 }
@@ -181,7 +177,7 @@ mod tests {
 
     fn hear(denials: &Denials, text: &str) {
         let event = Event::ServerError(ServerError::Other(text.to_owned()));
-        denials.heard(&event, "_INBOX");
+        denials.observe(&event, "_INBOX");
     }
 
     #[test]
@@ -192,19 +188,19 @@ mod tests {
             let text = format!("Permissions Violation for Publish to \"session.acme.{number}\"");
             hear(&denials, &text);
         }
-        let told = std::mem::take(&mut *lock(&denials.0.told));
-        assert!(!told.is_deaf);
-        assert_eq!(told.probes.len(), DENIED_MAX);
+        let reported = std::mem::take(&mut *lock(&denials.0.reported));
+        assert!(!reported.is_deaf);
+        assert_eq!(reported.probes.len(), DENIED_MAX);
         for text in [
             "Permissions Violation for Subscription to \"_INBOX.x.*\" (sid \"3\")",
             "Permissions Violation for Subscription to \"live.ws.acme.>\" (sid \"4\")",
         ] {
             hear(&denials, text);
         }
-        let told = std::mem::take(&mut *lock(&denials.0.told));
-        assert!(told.is_deaf);
+        let reported = std::mem::take(&mut *lock(&denials.0.reported));
+        assert!(reported.is_deaf);
         let subject = "live.ws.acme.>".to_owned();
-        assert_eq!(told.probes, BTreeSet::from([Probe::Subscribe(subject)]));
+        assert_eq!(reported.probes, BTreeSet::from([Probe::Subscribe(subject)]));
     }
 
     #[test]
@@ -213,7 +209,7 @@ mod tests {
         let sentence =
             |what: &str| format!("NATS does not allow this user to {what}: see nats.url");
         let trouble = |what: &[&str]| {
-            denials.stands(
+            denials.record(
                 Instant::now(),
                 what.iter().map(|what| sentence(what)).collect(),
             );

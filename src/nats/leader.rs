@@ -35,12 +35,12 @@ const SOON: Duration = Duration::from_millis(50);
 /// The leader gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("stream {stream} cannot be read: {cause}")]
-pub struct ReadError {
+pub struct LeaderError {
     stream: String,
     cause: String,
 }
 
-impl ReadError {
+impl LeaderError {
     /// Why, without the stream's name.
     pub fn cause(&self) -> &str {
         &self.cause
@@ -64,7 +64,7 @@ pub struct StreamState {
 
 impl StreamState {
     /// Whether the place of `mark` is one that the stream may have a message at.
-    pub fn holds(&self, mark: Mark) -> bool {
+    pub fn contains(&self, mark: Mark) -> bool {
         (self.first_sequence..=self.last_sequence).contains(&mark.sequence)
     }
 
@@ -79,7 +79,7 @@ impl StreamState {
 
 /// A stream's end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tail {
+pub struct StreamEnd {
     /// The last sequence, 0 of a stream that never had a message; and when it was stored, or the stream
     /// made.
     pub mark: Mark,
@@ -99,7 +99,7 @@ pub enum Witness {
 
 /// What a stream has where an event was seen before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub enum AtPosition {
     /// That event.
     Same,
     /// Another: the stream is not what it was.
@@ -210,19 +210,19 @@ impl Leader {
     /// The stream's end, from the message there; from [`Leader::state`] only where there is none.
     ///
     /// # Errors
-    /// [`ReadError`].
-    pub async fn tail(&self) -> Result<Tail, ReadError> {
+    /// [`LeaderError`].
+    pub async fn end(&self) -> Result<StreamEnd, LeaderError> {
         let last = json!({ "last_by_subj": self.names.subject(self.subjects) });
         if let Some(message) = self.get(&last).await? {
-            return Ok(self.tail_at(message));
+            return Ok(self.end_at(message));
         }
         let state = self.state().await?;
         // What was stored between the two reads is in the second only: whether there is nothing up to
         // its sequence, a third one says.
         if let Some(message) = self.get(&last).await? {
-            return Ok(self.tail_at(message));
+            return Ok(self.end_at(message));
         }
-        Ok(Tail {
+        Ok(StreamEnd {
             mark: Mark {
                 sequence: state.last_sequence,
                 time: state.last_time,
@@ -232,14 +232,14 @@ impl Leader {
     }
 
     /// The end of a stream whose last message this is.
-    fn tail_at(&self, message: Message) -> Tail {
+    fn end_at(&self, message: Message) -> StreamEnd {
         let mut askable = self.askable.lock().unwrap_or_else(PoisonError::into_inner);
         // A pattern that fits it may fit thousands of others, all of which the answer would hold.
         if is_askable(&message.subject) {
             *askable = Some((message.seq, message.subject));
         }
         let known = askable.as_ref().map(|(_, subject)| subject.clone());
-        Tail {
+        StreamEnd {
             mark: Mark {
                 sequence: message.seq,
                 time: message.time,
@@ -251,31 +251,31 @@ impl Leader {
     /// What the stream is now, and its end, which is its last message but where that was deleted.
     ///
     /// # Errors
-    /// [`ReadError`], also where the two reads were answered by two that cannot both lead.
-    pub async fn whole(&self) -> Result<(StreamState, Tail), ReadError> {
+    /// [`LeaderError`], also where the two reads were answered by two that cannot both lead.
+    pub async fn whole(&self) -> Result<(StreamState, StreamEnd), LeaderError> {
         let mut state = self.state().await?;
         self.askable
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             // What has aged out proves nothing.
             .take_if(|(sequence, _)| *sequence < state.first_sequence);
-        let mut tail = self.tail().await?;
-        if tail.mark.sequence >= state.last_sequence {
-            state.last_sequence = tail.mark.sequence;
-            state.last_time = tail.mark.time;
-        } else if tail.witness == Witness::Nothing {
+        let mut end = self.end().await?;
+        if end.mark.sequence >= state.last_sequence {
+            state.last_sequence = end.mark.sequence;
+            state.last_time = end.mark.time;
+        } else if end.witness == Witness::Nothing {
             return Err(self.error("an empty stream was longer a moment ago"));
         } else {
-            tail.mark = state.last();
+            end.mark = state.last();
         }
-        Ok((state, tail))
+        Ok((state, end))
     }
 
     /// What the stream is now (`STREAM.INFO`).
     ///
     /// # Errors
-    /// [`ReadError`].
-    pub async fn state(&self) -> Result<StreamState, ReadError> {
+    /// [`LeaderError`].
+    pub async fn state(&self) -> Result<StreamState, LeaderError> {
         let info = self.info().await?;
         Ok(StreamState {
             created: info.created,
@@ -290,24 +290,24 @@ impl Leader {
     /// sequence nothing can be another.
     ///
     /// # Errors
-    /// [`ReadError`].
-    pub async fn seen(&self, known: Mark) -> Result<Seen, ReadError> {
+    /// [`LeaderError`].
+    pub async fn at_position(&self, known: Mark) -> Result<AtPosition, LeaderError> {
         if known.sequence == 0 {
-            return Ok(Seen::Same);
+            return Ok(AtPosition::Same);
         }
         let message = self.get(&json!({ "seq": known.sequence })).await?;
         Ok(match message {
-            Some(message) if message.time == known.time => Seen::Same,
-            Some(_) => Seen::Other,
-            None => Seen::Gone,
+            Some(message) if message.time == known.time => AtPosition::Same,
+            Some(_) => AtPosition::Other,
+            None => AtPosition::Gone,
         })
     }
 
-    async fn info(&self) -> Result<Info, ReadError> {
+    async fn info(&self) -> Result<Info, LeaderError> {
         self.observe("INFO", self.read_info()).await
     }
 
-    async fn get(&self, request: &serde_json::Value) -> Result<Option<Message>, ReadError> {
+    async fn get(&self, request: &serde_json::Value) -> Result<Option<Message>, LeaderError> {
         self.observe("MSG.GET", self.read_message(request)).await
     }
 
@@ -315,15 +315,15 @@ impl Leader {
     async fn observe<T>(
         &self,
         api: &str,
-        read: impl Future<Output = Result<T, ReadError>>,
-    ) -> Result<T, ReadError> {
+        read: impl Future<Output = Result<T, LeaderError>>,
+    ) -> Result<T, LeaderError> {
         let span = telemetry::read_leader(&self.name, api, self.is_for_many);
         async { read.await.told() }.instrument(span).await
     }
 
-    async fn read_info(&self) -> Result<Info, ReadError> {
+    async fn read_info(&self) -> Result<Info, LeaderError> {
         self.connected().await?;
-        let answer = self.ask("INFO", "{}".to_owned()).await?;
+        let answer = self.request("INFO", "{}".to_owned()).await?;
         match serde_json::from_slice(&answer).map_err(|error| self.error(error))? {
             InfoAnswer::Ok(info) => Ok(*info),
             InfoAnswer::Failed { error } => Err(self.error(error)),
@@ -333,8 +333,12 @@ impl Leader {
     /// The first message at or above `sequence` under `subject`, if there is one.
     ///
     /// # Errors
-    /// [`ReadError`].
-    pub async fn next(&self, sequence: u64, subject: &str) -> Result<Option<RawStored>, ReadError> {
+    /// [`LeaderError`].
+    pub async fn next(
+        &self,
+        sequence: u64,
+        subject: &str,
+    ) -> Result<Option<RawStored>, LeaderError> {
         let subject = self.names.subject(subject);
         let request = json!({ "seq": sequence, "next_by_subj": subject });
         let message = self.get(&request).await?;
@@ -344,10 +348,13 @@ impl Leader {
     /// The last message of exactly `subject`, if there is one.
     ///
     /// # Errors
-    /// [`ReadError`].
-    pub async fn last(&self, subject: &str) -> Result<Option<RawStored>, ReadError> {
-        let asked = self.names.subject(subject);
-        match self.get(&json!({ "last_by_subj": asked })).await? {
+    /// [`LeaderError`].
+    pub async fn last(&self, subject: &str) -> Result<Option<RawStored>, LeaderError> {
+        let subject_in_stream = self.names.subject(subject);
+        match self
+            .get(&json!({ "last_by_subj": subject_in_stream }))
+            .await?
+        {
             Some(message) if message.subject != subject => {
                 Err(self.error("the answer is of another subject"))
             }
@@ -358,14 +365,16 @@ impl Leader {
     /// Whether the stream holds a message whose subject matches `subject`.
     ///
     /// # Errors
-    /// [`ReadError`].
-    pub async fn has(&self, subject: &str) -> Result<bool, ReadError> {
-        let asked = self.names.subject(subject);
-        let last = self.get(&json!({ "last_by_subj": asked })).await?;
+    /// [`LeaderError`].
+    pub async fn has(&self, subject: &str) -> Result<bool, LeaderError> {
+        let subject_in_stream = self.names.subject(subject);
+        let last = self
+            .get(&json!({ "last_by_subj": subject_in_stream }))
+            .await?;
         Ok(last.is_some())
     }
 
-    fn raw(&self, message: Message) -> Result<RawStored, ReadError> {
+    fn raw(&self, message: Message) -> Result<RawStored, LeaderError> {
         let decode = |text: &str| STANDARD.decode(text).map_err(|error| self.error(error));
         Ok(RawStored {
             headers: Some(wire::header_block(&decode(&message.hdrs)?).2),
@@ -380,12 +389,12 @@ impl Leader {
     async fn read_message(
         &self,
         request: &serde_json::Value,
-    ) -> Result<Option<Message>, ReadError> {
+    ) -> Result<Option<Message>, LeaderError> {
         self.connected().await?;
-        let asked_at = Instant::now();
-        let answer = self.ask("MSG.GET", request.to_string()).await?;
+        let sent_at = Instant::now();
+        let answer = self.request("MSG.GET", request.to_string()).await?;
         if let Some(metrics) = &self.metrics {
-            metrics.nats_round_trip(asked_at.elapsed());
+            metrics.nats_round_trip(sent_at.elapsed());
         }
         let answer: Answer = serde_json::from_slice(&answer).map_err(|error| self.error(error))?;
         match answer.error {
@@ -412,18 +421,22 @@ impl Leader {
         let _ = timeout(pause, elections.changed()).await;
     }
 
-    async fn connected(&self) -> Result<(), ReadError> {
+    async fn connected(&self) -> Result<(), LeaderError> {
         let connected = timeout(TIMEOUT, connected(&self.client)).await;
         connected.map_err(|_| self.error("NATS is away"))
     }
 
-    async fn ask(&self, api: &str, request: String) -> Result<Bytes, ReadError> {
-        let answer = timeout(TIMEOUT, self.keep_asking(api, request)).await;
+    async fn request(&self, api: &str, request: String) -> Result<Bytes, LeaderError> {
+        let answer = timeout(TIMEOUT, self.request_until_answered(api, request)).await;
         answer.unwrap_or_else(|_| Err(self.error("no answer in time")))
     }
 
     /// Asks JetStream's API until there is an answer.
-    async fn keep_asking(&self, api: &str, request: String) -> Result<Bytes, ReadError> {
+    async fn request_until_answered(
+        &self,
+        api: &str,
+        request: String,
+    ) -> Result<Bytes, LeaderError> {
         let subject = self.names.api(&format!("STREAM.{api}"), &self.name);
         let request = Bytes::from(request);
         let inbox = self.client.new_inbox();
@@ -452,8 +465,8 @@ impl Leader {
         }
     }
 
-    fn error(&self, cause: impl std::fmt::Display) -> ReadError {
-        ReadError {
+    fn error(&self, cause: impl std::fmt::Display) -> LeaderError {
+        LeaderError {
             stream: self.name.clone(),
             cause: cause.to_string(),
         }

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, info, warn};
 
-use super::connection::{connect_telling, connected, epoch};
+use super::connection::{connect_reporting, connected, epoch};
 use super::{ConnectError, Denials, Disturbances};
 use crate::config::NatsConfig;
 use crate::telemetry::{self, Metrics};
@@ -35,7 +35,7 @@ impl Away {
     }
 
     /// Says so in the log, once for each cause.
-    fn tell(&self, cause: String) {
+    fn log(&self, cause: String) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.as_ref() != Some(&cause) {
             warn!(cause, "nats cannot be reached");
@@ -73,12 +73,12 @@ impl Link {
             let denials = denials.clone();
             let inbox_prefix = config.inbox_prefix.clone();
             let happens = move |event| {
-                denials.heard(&event, &inbox_prefix);
+                denials.observe(&event, &inbox_prefix);
                 happens(event);
             };
-            let told = away.clone();
-            let again = move |cause| told.tell(cause);
-            match connect_telling(config, "herald", happens, again).await {
+            let known = away.clone();
+            let again = move |cause| known.log(cause);
+            match connect_reporting(config, "herald", happens, again).await {
                 Err(error @ ConnectError::Unreachable(_)) => {
                     waits(error.to_string());
                     if let ConnectError::Unreachable(cause) = error {

@@ -7,8 +7,8 @@ mod dead_letters;
 mod denials;
 mod direct_get;
 mod disturbances;
-mod floor;
-mod gather;
+mod stream_end;
+mod coalesce;
 mod intake;
 mod leader;
 mod link;
@@ -16,7 +16,7 @@ mod live;
 mod login;
 pub mod notices;
 pub mod permissions;
-mod proven;
+mod consistent_read;
 mod publish;
 mod raw;
 mod reach;
@@ -26,25 +26,27 @@ mod sessions;
 mod sweep;
 mod unroutable;
 
-pub use self::claim_check::{CheckedClaim, ClaimAsk, ClaimCheckHandle, ClaimChecker, LastClaim};
+pub use self::claim_check::{
+    CheckedClaim, ClaimCheckHandle, ClaimCheckRequest, ClaimChecker, LastClaim,
+};
 pub use self::connect_error::ConnectError;
 pub use self::connection::{SUBSCRIPTION_CAPACITY, check_settings, connect, event_channel};
 pub use self::dead_letters::{DeadLetterCounters, DeadLetters, DropReason};
 pub use self::denials::Denials;
 pub use self::direct_get::{
-    ANSWER_TIMEOUT, BATCH_MAX, Batch, DirectGet, DirectGetError, End, LastOf,
+    ANSWER_TIMEOUT, BATCH_MAX, Batch, BatchEnd, DirectGet, DirectGetError, LastOf,
 };
 pub use self::disturbances::{Disturbances, Happened};
-pub use self::floor::FloorReader;
 pub use self::intake::Intake;
-pub use self::leader::{Leader, ReadError, Seen, StreamState, Tail};
+pub use self::leader::{AtPosition, Leader, LeaderError, StreamEnd, StreamState};
 pub use self::link::Link;
 pub use self::live::{Live, event as live_event};
 pub use self::notices::{Notice, Notices};
 pub use self::publish::{PubAck, PublishError, publish, stream_of};
 pub use self::raw::{NotStored, RawStored};
-pub use self::readable::{Looked, Readable, Way};
+pub use self::readable::{Readable, WatchedStream, Way};
 pub use self::repair::{Repair, Repaired, RepairedBatch, Repairer};
 pub use self::sessions::{ClaimError, ClaimWriter, StoredClaim};
-pub use self::sweep::{Known, Last, SweepAsk, SweepHandle, Sweeper, Swept};
+pub use self::stream_end::StreamEndReader;
+pub use self::sweep::{Last, LastKnown, SweepHandle, SweepRequest, Sweeper, Swept};
 pub use self::unroutable::{Unroutable, UnroutableCounts};

@@ -42,7 +42,7 @@ pub enum Notice {
 /// A notice on the wire. Whatever else may come there, a PubAck of JetStream too, is none.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-enum Body {
+enum NoticeBody {
     Replaced { session: String, by: String },
     Left { session: String },
     Probe {},
@@ -60,13 +60,13 @@ impl Notices {
     /// Notices, and the task that sends them.
     pub fn start(link: Link, names: Names) -> (Self, impl Future<Output = ()> + Send) {
         let (sender, waiting) = mpsc::channel(WAITING_MAX);
-        (Self { names, sender }, send(link, waiting))
+        (Self { names, sender }, send_all(link, waiting))
     }
 
     /// Tells all gateways, this one too.
-    pub fn tell(&self, workspace: &WorkspaceSlug, user: UserKey, notice: Notice) {
+    pub fn send(&self, workspace: &WorkspaceSlug, user: UserKey, notice: Notice) {
         let subject = self.names.subject(&names::notice(workspace, user));
-        let sent = serde_json::to_vec(&Body::from(notice))
+        let sent = serde_json::to_vec(&NoticeBody::from(notice))
             .map_err(|error| error.to_string())
             .and_then(|body| {
                 let sent = self.sender.try_send((subject, body));
@@ -79,7 +79,7 @@ impl Notices {
 }
 
 /// Subscribes to the notices of all gateways; `None` where the client has ended.
-pub async fn listen(client: &Client, names: &Names) -> Option<Subscriber> {
+pub async fn subscribe(client: &Client, names: &Names) -> Option<Subscriber> {
     let all = names.subject(names::ALL_NOTICES);
     client.subscribe(all).await.ok()
 }
@@ -95,18 +95,18 @@ pub fn parse(message: &Message, names: &Names) -> Option<(WorkspaceSlug, UserKey
     let workspace = WorkspaceSlug::parse(workspace).ok()?;
     let user = UserKey::parse(user)?;
     let notice = match serde_json::from_slice(&message.payload).ok()? {
-        Body::Replaced { session, by } => Notice::Replaced {
+        NoticeBody::Replaced { session, by } => Notice::Replaced {
             session: Uuid::try_parse(&session).ok()?,
             by: Uuid::try_parse(&by).ok()?,
         },
-        Body::Left { session } => Notice::Left(Uuid::try_parse(&session).ok()?),
-        Body::Probe {} => Notice::Probe,
-        Body::Probed { alive } => Notice::Probed(alive),
+        NoticeBody::Left { session } => Notice::Left(Uuid::try_parse(&session).ok()?),
+        NoticeBody::Probe {} => Notice::Probe,
+        NoticeBody::Probed { alive } => Notice::Probed(alive),
     };
     Some((workspace, user, notice))
 }
 
-impl From<Notice> for Body {
+impl From<Notice> for NoticeBody {
     fn from(notice: Notice) -> Self {
         let text = |session: Uuid| session.simple().to_string();
         match notice {
@@ -123,7 +123,7 @@ impl From<Notice> for Body {
     }
 }
 
-async fn send(link: Link, mut waiting: mpsc::Receiver<(String, Vec<u8>)>) {
+async fn send_all(link: Link, mut waiting: mpsc::Receiver<(String, Vec<u8>)>) {
     while let Some((subject, body)) = waiting.recv().await {
         // After a reconnect it would be about the past.
         if !link.is_connected() {
@@ -174,7 +174,7 @@ mod tests {
             Notice::Probed(true),
             Notice::Probed(false),
         ] {
-            let body = serde_json::to_string(&Body::from(notice)).unwrap();
+            let body = serde_json::to_string(&NoticeBody::from(notice)).unwrap();
             assert!(body.len() < BODY_MAX, "{body}");
             let subject = format!("{PREFIX}acme.{USER}");
             let (workspace, user, read) = parse(&message(&subject, &body), &plain()).unwrap();

@@ -14,9 +14,9 @@ use crate::config::{Names, NatsConfig, names};
 /// A workspace of the attempts' own; nothing of it is ever stored.
 const WORKSPACE: &str = "herald-check";
 /// How long a server may take to judge what it was sent.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long its last word may take: less, so that what it denied is told where that word does not come.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(8);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Something that a user may or may not do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,9 +91,9 @@ pub async fn denied(
         config,
         question: names.api("STREAM.INFO", names.events()),
     };
-    let denied = tokio::time::timeout(PATIENCE, attempt.try_all(probes))
+    let denied = tokio::time::timeout(TIMEOUT, attempt.try_all(probes))
         .await
-        .unwrap_or_else(|_| Err(ProbeError::NoAnswer(format!(" within {PATIENCE:?}"))))?;
+        .unwrap_or_else(|_| Err(ProbeError::NoAnswer(format!(" within {TIMEOUT:?}"))))?;
     let denied = denied.iter().map(|probe| explained(probe, config));
     Ok(denied.collect())
 }
@@ -137,7 +137,7 @@ impl Attempt<'_> {
         while let Some(event) = self.events.recv().await {
             match event {
                 Event::Closed => break,
-                event => denied.extend(told(&event)),
+                event => denied.extend(denied_by(&event)),
             }
         }
         Ok(denied)
@@ -148,12 +148,12 @@ impl Attempt<'_> {
     /// has to be allowed: a server logs each denial, and nothing is to be logged of a user who lacks nothing.
     async fn until_judged(&mut self) -> Result<Vec<Probe>, ProbeError> {
         let client = self.client.clone();
-        let request = Request::new().timeout(Some(ANSWER_PATIENCE));
+        let request = Request::new().timeout(Some(ANSWER_TIMEOUT));
         let question = client.send_request(self.question.clone(), request);
         tokio::pin!(question);
         // A server that is itself in the domain looks at the subject without it.
         let names = self.config.names();
-        let asked = format!(".API.STREAM.INFO.{}", names.events());
+        let info_subject = format!(".API.STREAM.INFO.{}", names.events());
         let mut denied = Vec::new();
         loop {
             tokio::select! {
@@ -167,11 +167,11 @@ impl Attempt<'_> {
                     return answered.map(|()| denied);
                 }
                 Some(event) = self.events.recv() => {
-                    let Some(probe) = told(&event) else {
+                    let Some(probe) = denied_by(&event) else {
                         continue;
                     };
                     let is_last = match &probe {
-                        Probe::Publish(subject) => subject.ends_with(&asked),
+                        Probe::Publish(subject) => subject.ends_with(&info_subject),
                         // The inbox was subscribed to just now, with the question: no answer will come.
                         Probe::Subscribe(subject) => is_inbox(subject, self.config),
                     };
@@ -187,11 +187,11 @@ impl Attempt<'_> {
 
 /// The missing permission that `event` tells of, explained.
 pub fn denial(event: &Event, config: &NatsConfig) -> Option<String> {
-    told(event).map(|probe| explained(&probe, config))
+    denied_by(event).map(|probe| explained(&probe, config))
 }
 
 /// The missing permission that `event` tells of.
-fn told(event: &Event) -> Option<Probe> {
+fn denied_by(event: &Event) -> Option<Probe> {
     match event {
         Event::ServerError(ServerError::Other(text)) => violation(text),
         _ => None,

@@ -99,7 +99,7 @@ pub async fn stream_of(
 ) -> Result<String, PublishError> {
     let mut headers = HeaderMap::new();
     headers.insert(header::NATS_EXPECTED_STREAM, "herald-check-none");
-    let answer = ask(client, subject, headers, Bytes::new(), timeout).await?;
+    let answer = request(client, subject, headers, Bytes::new(), timeout).await?;
     match serde_json::from_slice(&answer) {
         Ok(Answer::Refused { error, stream }) if error.err_code == OTHER_STREAM => Ok(stream),
         // It is what a message that can be stored would come to.
@@ -118,10 +118,10 @@ pub async fn publish(
     payload: Bytes,
     timeout: Duration,
 ) -> Result<PubAck, PublishError> {
-    read(&ask(client, subject, headers, payload, timeout).await?)
+    read(&request(client, subject, headers, payload, timeout).await?)
 }
 
-async fn ask(
+async fn request(
     client: &Client,
     subject: String,
     headers: HeaderMap,

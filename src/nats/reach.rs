@@ -65,7 +65,7 @@ const CAUSES: [(&str, &str); 13] = [
 const NOT_NATS: &str = "not a NATS server: it speaks another protocol";
 
 /// `host:port` of a server. It names no user.
-pub(super) fn place(server: &ServerAddr) -> String {
+pub(super) fn address(server: &ServerAddr) -> String {
     let (host, port) = (server.host(), server.port());
     match host.contains(':') {
         true => format!("[{host}]:{port}"),
@@ -80,18 +80,18 @@ pub(super) async fn explained(
     shows_certificate: bool,
 ) -> String {
     let text = error.to_string();
-    let told = cause(&text, shows_certificate);
+    let known = cause(&text, shows_certificate);
     let is_vague = error.kind() == ConnectErrorKind::TimedOut
         || ["broken pipe", "reset", "eof", "got nothing", "EOF"]
             .iter()
             .any(|word| text.contains(word))
         || text.contains("Broken pipe");
     let cause = if is_vague {
-        look(server, shows_certificate).await.unwrap_or(told)
+        look(server, shows_certificate).await.unwrap_or(known)
     } else {
-        told
+        known
     };
-    format!("{}: {cause}", place(server))
+    format!("{}: {cause}", address(server))
 }
 
 /// What the text of a client's error means.
@@ -137,7 +137,7 @@ pub(super) fn cause(text: &str, shows_certificate: bool) -> String {
 
 /// What a port says to one who says nothing, and then to one who asks by HTTP.
 #[derive(Debug, PartialEq, Eq)]
-enum Greeting {
+enum ServerGreeting {
     Nats { needs_certificate: bool },
     Http,
     Tls,
@@ -147,7 +147,7 @@ enum Greeting {
 
 /// The part of a NATS server's INFO that matters here.
 #[derive(Deserialize)]
-struct Info {
+struct ServerInfo {
     #[serde(default)]
     tls_verify: bool,
 }
@@ -158,7 +158,7 @@ async fn look(server: &ServerAddr, shows_certificate: bool) -> Option<String> {
         return Some("timed out: nothing answers there".to_owned());
     };
     let cause = match greeting {
-        Greeting::Nats {
+        ServerGreeting::Nats {
             needs_certificate: true,
         } => match shows_certificate {
             false => NEEDS_CERTIFICATE,
@@ -166,16 +166,16 @@ async fn look(server: &ServerAddr, shows_certificate: bool) -> Option<String> {
                 "the server ended the TLS handshake: it may not take the certificate of nats.client_cert"
             }
         },
-        Greeting::Nats { .. } => return None,
-        Greeting::Http => {
+        ServerGreeting::Nats { .. } => return None,
+        ServerGreeting::Http => {
             "not a NATS server: it answers HTTP. Is that NATS' monitoring port? Clients use another, 4222 where \
              none is set"
         }
-        Greeting::Tls => {
+        ServerGreeting::Tls => {
             "it requires TLS before its greeting, which Herald does not support: turn handshake_first off there"
         }
-        Greeting::Other => NOT_NATS,
-        Greeting::Silent => {
+        ServerGreeting::Other => NOT_NATS,
+        ServerGreeting::Silent => {
             "timed out: it accepts connections, but sends no greeting as a NATS server does"
         }
     };
@@ -183,14 +183,14 @@ async fn look(server: &ServerAddr, shows_certificate: bool) -> Option<String> {
 }
 
 /// `None` where there is no connection.
-async fn greeting(server: &ServerAddr) -> Option<Greeting> {
+async fn greeting(server: &ServerAddr) -> Option<ServerGreeting> {
     let connecting = TcpStream::connect((server.host(), server.port()));
     let mut stream = timeout(LOOK, connecting).await.ok()?.ok()?;
     let mut said = some(&mut stream).await;
     if said.is_empty() {
         // Who has gone says nothing.
-        let asked = stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await;
-        if asked.is_ok() {
+        let sent = stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await;
+        if sent.is_ok() {
             said = some(&mut stream).await;
         }
     }
@@ -213,18 +213,18 @@ async fn some(stream: &mut TcpStream) -> Vec<u8> {
     said
 }
 
-fn read(said: &[u8]) -> Greeting {
+fn read(said: &[u8]) -> ServerGreeting {
     if let Some(info) = said.strip_prefix(b"INFO ") {
-        let info: Option<Info> = serde_json::from_slice(info.trim_ascii()).ok();
+        let info: Option<ServerInfo> = serde_json::from_slice(info.trim_ascii()).ok();
         let needs_certificate = info.is_some_and(|info| info.tls_verify);
-        return Greeting::Nats { needs_certificate };
+        return ServerGreeting::Nats { needs_certificate };
     }
     match said {
-        [] => Greeting::Silent,
+        [] => ServerGreeting::Silent,
         // A TLS alert (RFC 8446 section 5.1).
-        [0x15, 3, ..] => Greeting::Tls,
-        _ if said.starts_with(b"HTTP/") => Greeting::Http,
-        _ => Greeting::Other,
+        [0x15, 3, ..] => ServerGreeting::Tls,
+        _ if said.starts_with(b"HTTP/") => ServerGreeting::Http,
+        _ => ServerGreeting::Other,
     }
 }
 
@@ -314,15 +314,15 @@ mod tests {
 
     #[test]
     fn a_port_is_known_by_what_it_says() {
-        let nats = |needs_certificate| Greeting::Nats { needs_certificate };
+        let nats = |needs_certificate| ServerGreeting::Nats { needs_certificate };
         for (said, want) in [
             (&b"INFO {\"tls_verify\":true}\r\n"[..], nats(true)),
             (b"INFO {\"server_id\":\"x\"}\r\n", nats(false)),
             (b"INFO {", nats(false)),
-            (b"", Greeting::Silent),
-            (b"HTTP/1.0 200 OK\r\n", Greeting::Http),
-            (&[0x15, 3, 1, 0, 2, 2, 40], Greeting::Tls),
-            (b"SSH-2.0-OpenSSH\r\n", Greeting::Other),
+            (b"", ServerGreeting::Silent),
+            (b"HTTP/1.0 200 OK\r\n", ServerGreeting::Http),
+            (&[0x15, 3, 1, 0, 2, 2, 40], ServerGreeting::Tls),
+            (b"SSH-2.0-OpenSSH\r\n", ServerGreeting::Other),
         ] {
             assert_eq!(read(said), want, "{}", said.escape_ascii());
         }

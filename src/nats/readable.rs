@@ -56,7 +56,7 @@ struct Failing {
 
 /// A stream that is looked at, and how it is read.
 #[derive(Debug)]
-pub struct Looked {
+pub struct WatchedStream {
     pub leader: Leader,
     pub direct: DirectGet,
 }
@@ -65,7 +65,7 @@ impl Readable {
     /// What is known of `streams`, and the task that has to be run to keep it so; `unready_after` is
     /// how long a failure may last, at the time, before it matters.
     pub fn start(
-        streams: Vec<Looked>,
+        streams: Vec<WatchedStream>,
         denials: Denials,
         unready_after: impl Fn() -> Duration + Send + Sync,
     ) -> (Self, impl Future<Output = ()> + Send) {
@@ -109,7 +109,11 @@ impl Readable {
             .map(|reads| (reads.stream.as_str(), reads.way, reads.lock().is_none()))
     }
 
-    async fn run(self, streams: Vec<Looked>, unready_after: impl Fn() -> Duration + Send + Sync) {
+    async fn run(
+        self,
+        streams: Vec<WatchedStream>,
+        unready_after: impl Fn() -> Duration + Send + Sync,
+    ) {
         let [least, most] = PAUSE;
         loop {
             // Side by side, so that one that gets no answer does not keep the others waiting.
@@ -121,20 +125,20 @@ impl Readable {
 }
 
 /// Looks at a stream once, in both ways.
-async fn look((stream, reads): (&Looked, &[Reads])) {
+async fn look((stream, reads): (&WatchedStream, &[Reads])) {
     let [leader, direct] = reads else { return };
     let began = Instant::now();
-    let (led, got) = tokio::join!(stream.leader.tail(), stream.direct.any(WORKSPACE));
+    let (led, got) = tokio::join!(stream.leader.end(), stream.direct.any(WORKSPACE));
     let got = got.err().map(|error| match &led {
         // What both lack is no matter of direct gets.
         Err(cause) => cause.cause().to_owned(),
-        Ok(_) => told(&error, stream.direct.asked_on()),
+        Ok(_) => explained(&error, stream.direct.request_subject()),
     });
     leader.note(began, led.err().map(|error| error.cause().to_owned()));
     direct.note(began, got);
 }
 
-impl Looked {
+impl WatchedStream {
     /// A stream that is read at its leader, and by direct gets.
     pub fn new(leader: &Leader, direct: &DirectGet) -> Self {
         Self {
@@ -201,9 +205,11 @@ impl Reads {
 }
 
 /// What a direct get's error means to an operator.
-fn told(error: &DirectGetError, asked_on: &str) -> String {
+fn explained(error: &DirectGetError, request_subject: &str) -> String {
     match error {
-        DirectGetError::Timeout(_) => format!("{error}: may this user publish to {asked_on}?"),
+        DirectGetError::Timeout(_) => {
+            format!("{error}: may this user publish to {request_subject}?")
+        }
         error => error.to_string(),
     }
 }

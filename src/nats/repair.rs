@@ -12,9 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{Instrument, warn};
 
 use super::direct_get::{DirectGet, DirectGetError};
-use super::floor::FloorReader;
-use super::leader::{Leader, ReadError, Seen};
+use super::leader::{AtPosition, Leader, LeaderError};
 use super::raw::RawStored;
+use super::stream_end::StreamEndReader;
 use crate::config::names;
 use crate::event::{Mark, StoredMessage, WorkspaceSlug};
 use crate::telemetry::{self, Failure};
@@ -74,19 +74,19 @@ struct Progress {
 #[derive(Debug)]
 pub struct Repair {
     more: mpsc::Sender<()>,
-    told: mpsc::Receiver<Told>,
+    output: mpsc::Receiver<Output>,
     /// Held until the next batch is asked for: this one is taken then.
     taken: Option<OwnedSemaphorePermit>,
 }
 
-type Told = (Repaired, OwnedSemaphorePermit);
+type Output = (Repaired, OwnedSemaphorePermit);
 
 /// What all repairs of a gateway share.
 #[derive(Debug, Clone)]
 pub struct Repairer {
     direct: DirectGet,
     leader: Leader,
-    floor: FloorReader,
+    stream_end: StreamEndReader,
     slots: Arc<Semaphore>,
     batches: Arc<Semaphore>,
     ahead: Arc<Semaphore>,
@@ -98,7 +98,7 @@ enum RepairError {
     #[error(transparent)]
     Direct(#[from] DirectGetError),
     #[error(transparent)]
-    Leader(#[from] ReadError),
+    Leader(#[from] LeaderError),
 }
 
 impl Repair {
@@ -107,13 +107,13 @@ impl Repair {
         if self.taken.is_some() {
             std::future::pending::<()>().await;
         }
-        let (told, permit) = self.told.recv().await?;
-        self.taken = Some(permit);
-        Some(told)
+        let (output, slot) = self.output.recv().await?;
+        self.taken = Some(slot);
+        Some(output)
     }
 
     /// The batch that came last is taken: asks for the next one.
-    pub fn ask(&mut self) {
+    pub fn request_next(&mut self) {
         self.taken = None;
         // Full: it is asked already. Closed: the gateway is ending.
         let _ = self.more.try_send(());
@@ -122,11 +122,11 @@ impl Repair {
 
 impl Repairer {
     /// Repairs from the stream of `leader`.
-    pub fn new(direct: DirectGet, leader: Leader, floor: FloorReader) -> Self {
+    pub fn new(direct: DirectGet, leader: Leader, stream_end: StreamEndReader) -> Self {
         Self {
             direct,
             leader,
-            floor,
+            stream_end,
             slots: Arc::new(Semaphore::new(CONCURRENT)),
             batches: Arc::new(Semaphore::new(BATCHES)),
             ahead: Arc::new(Semaphore::new(BATCHES_AHEAD)),
@@ -142,20 +142,20 @@ impl Repairer {
         (above, known): (u64, Mark),
         reason: &'static str,
     ) -> Repair {
-        let (more, asked) = mpsc::channel(1);
-        let (tell, told) = mpsc::channel(1);
+        let (more, wanted) = mpsc::channel(1);
+        let (sender, output) = mpsc::channel(1);
         let this = self.clone();
         let span = telemetry::repair(&workspace, reason);
         let repair = async move {
             tokio::select! {
-                () = this.run(&workspace, (above, known), &tell, asked) => {}
-                () = tell.closed() => {}
+                () = this.run(&workspace, (above, known), &sender, wanted) => {}
+                () = sender.closed() => {}
             }
         };
         tokio::spawn(repair.instrument(span));
         Repair {
             more,
-            told,
+            output,
             taken: None,
         }
     }
@@ -164,10 +164,10 @@ impl Repairer {
         &self,
         workspace: &WorkspaceSlug,
         (above, known): (u64, Mark),
-        tell: &mpsc::Sender<Told>,
-        mut asked: mpsc::Receiver<()>,
+        sender: &mpsc::Sender<Output>,
+        mut wanted: mpsc::Receiver<()>,
     ) {
-        let Some(end) = self.floor.wait(&mut None).await else {
+        let Some(end) = self.stream_end.wait(&mut None).await else {
             return;
         };
         let mut progress = Progress {
@@ -178,31 +178,31 @@ impl Repairer {
         // Whether the room has a batch that it has not taken yet.
         let mut is_ahead = false;
         loop {
-            let Some(permit) = self.permit(&mut asked, &mut is_ahead).await else {
+            let Some(batch_slot) = self.batch_slot(&mut wanted, &mut is_ahead).await else {
                 return;
             };
             // It is never closed.
-            let Ok(slot) = self.slots.acquire().await else {
+            let Ok(read_slot) = self.slots.acquire().await else {
                 return;
             };
-            let batch = async { self.step(workspace, &mut progress).await.told() };
+            let batch = async { self.read_batch(workspace, &mut progress).await.told() };
             let batch = batch.instrument(telemetry::repair_batch());
-            let told = match batch.await {
-                Ok(told) => told,
+            let output = match batch.await {
+                Ok(output) => output,
                 Err(error) => {
                     warn!(%error, %workspace, "repair interrupted");
-                    drop((permit, slot));
+                    drop((batch_slot, read_slot));
                     self.leader.pause(RETRY).await;
                     continue;
                 }
             };
-            drop(slot);
-            let goes_on = told.goes_on();
+            drop(read_slot);
+            let goes_on = output.goes_on();
             // The room dropped its end: it is gone and wants nothing more.
-            if tell.send((told, permit)).await.is_err() || !goes_on {
+            if sender.send((output, batch_slot)).await.is_err() || !goes_on {
                 return;
             }
-            if is_ahead && asked.recv().await.is_none() {
+            if is_ahead && wanted.recv().await.is_none() {
                 return;
             }
             is_ahead = true;
@@ -211,16 +211,16 @@ impl Repairer {
 
     /// Waits until a batch may be read: at once where few rooms have one ahead, else when this one has taken its last.
     /// `None` if the room is gone.
-    async fn permit(
+    async fn batch_slot(
         &self,
-        asked: &mut mpsc::Receiver<()>,
+        wanted: &mut mpsc::Receiver<()>,
         is_ahead: &mut bool,
     ) -> Option<OwnedSemaphorePermit> {
         if *is_ahead {
-            if let Ok(permit) = Arc::clone(&self.ahead).try_acquire_owned() {
-                return Some(permit);
+            if let Ok(slot) = Arc::clone(&self.ahead).try_acquire_owned() {
+                return Some(slot);
             }
-            asked.recv().await?;
+            wanted.recv().await?;
             *is_ahead = false;
         }
         // It is never closed.
@@ -229,7 +229,7 @@ impl Repairer {
 
     /// Reads one batch, and looks then whether it is of the stream that the repair is for: that may have
     /// been restored meanwhile.
-    async fn step(
+    async fn read_batch(
         &self,
         workspace: &WorkspaceSlug,
         progress: &mut Progress,
@@ -266,12 +266,12 @@ impl Repairer {
 
     /// How the repair ends if the stream does not have `mark` where it was.
     async fn contradicted(&self, mark: Mark) -> Result<Option<Repaired>, RepairError> {
-        Ok(match self.leader.seen(mark).await? {
-            Seen::Other => Some(Repaired::OtherStream),
-            Seen::Gone if self.leader.state().await?.last_sequence < mark.sequence => {
+        Ok(match self.leader.at_position(mark).await? {
+            AtPosition::Other => Some(Repaired::OtherStream),
+            AtPosition::Gone if self.leader.state().await?.last_sequence < mark.sequence => {
                 Some(Repaired::ShorterStream)
             }
-            Seen::Same | Seen::Gone => None,
+            AtPosition::Same | AtPosition::Gone => None,
         })
     }
 

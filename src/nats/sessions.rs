@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use tracing::debug;
 
-use super::leader::{Leader, ReadError};
+use super::leader::{Leader, LeaderError};
 use super::live;
 use super::raw::RawStored;
 use crate::auth::UserKey;
@@ -81,7 +81,7 @@ pub struct StoredClaim {
 
 /// What a claim says.
 #[derive(Debug, Serialize, Deserialize)]
-struct Body {
+struct ClaimBody {
     session: String,
     /// The instance's id, for people who read claims. Two gateways may have the same by mistake.
     gateway: String,
@@ -121,7 +121,7 @@ impl ClaimWriter {
     ///
     /// # Errors
     /// Where the leader of SESSIONS does not answer.
-    pub async fn last(&self, workspace: &WorkspaceSlug, user: UserKey) -> Result<u64, ReadError> {
+    pub async fn last(&self, workspace: &WorkspaceSlug, user: UserKey) -> Result<u64, LeaderError> {
         let last = self.leader.last(&subject(workspace, user)).await?;
         Ok(last.map_or(0, |last| last.sequence))
     }
@@ -205,7 +205,7 @@ impl ClaimWriter {
 
     /// Publishes once; the same claim after the same `last` is stored once.
     async fn publish(&self, subject: &str, session: Uuid, last: u64) -> Result<u64, PublishError> {
-        let body = Body {
+        let body = ClaimBody {
             session: session.simple().to_string(),
             gateway: self.gateway.clone(),
             process: self.process.clone(),
@@ -226,8 +226,8 @@ impl ClaimWriter {
     }
 
     fn is_of(&self, stored: &RawStored, workspace: &WorkspaceSlug, session: Uuid) -> bool {
-        let place = (stored.sequence, stored.time);
-        let claim = self.parse(&stored.subject, workspace, place, &stored.payload);
+        let stored_at = (stored.sequence, stored.time);
+        let claim = self.parse(&stored.subject, workspace, stored_at, &stored.payload);
         claim.is_some_and(|(_, claim)| claim.session == session)
     }
 
@@ -258,7 +258,7 @@ impl ClaimWriter {
             .strip_prefix("session.")?
             .strip_prefix(workspace.as_str())?
             .strip_prefix('.')?;
-        let body: Body = serde_json::from_slice(payload).ok()?;
+        let body: ClaimBody = serde_json::from_slice(payload).ok()?;
         Some((
             UserKey::parse(user)?,
             StoredClaim {

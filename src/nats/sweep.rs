@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use tokio::sync::mpsc;
 use tracing::{Instrument, debug};
 
+use super::coalesce::{Pending, RETRY, coalesce};
+use super::consistent_read::{self, ConsistentReadError};
 use super::direct_get::{DirectGet, DirectGetError};
-use super::gather::{Ask, RETRY, gather};
-use super::leader::{Leader, ReadError, Seen, StreamState, Tail};
-use super::proven::{self, ProofError};
+use super::leader::{AtPosition, Leader, LeaderError, StreamEnd, StreamState};
 use crate::config::names;
 use crate::event::{Mark, WorkspaceSlug};
 use crate::telemetry::{self, Failure};
@@ -22,7 +22,7 @@ const ROOMS_AT_ONCE: usize = 32;
 
 /// A room's wish to be swept.
 #[derive(Debug)]
-pub struct SweepAsk {
+pub struct SweepRequest {
     pub workspace: WorkspaceSlug,
     /// Where the answer goes. Unbounded, but a room has one ask under way.
     pub answer: mpsc::UnboundedSender<Swept>,
@@ -31,10 +31,10 @@ pub struct SweepAsk {
     /// Somebody waits for it.
     pub urgent: bool,
     /// The last event that the room knows of, if it doubts that the stream still has it.
-    pub known: Option<Known>,
+    pub known: Option<LastKnown>,
 }
 
-impl Ask for SweepAsk {
+impl Pending for SweepRequest {
     fn is_over(&self) -> bool {
         self.answer.is_closed()
     }
@@ -46,13 +46,13 @@ impl Ask for SweepAsk {
 
 /// The last event that a room knows of, and why it doubts that the stream still has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
+pub enum LastKnown {
     /// Mostly the connection broke after it. All rooms doubt then, and where the stream has the highest of
     /// what they know it has the rest: what it may have lost meanwhile is its end.
     BeforeBreak(Mark),
     /// An event was out of place. Some rooms may know what came before that and some what came after, so
     /// each one's own counts.
-    OutOfPlace(Mark),
+    OutOfOrder(Mark),
 }
 
 /// What a sweep found for one room.
@@ -62,7 +62,7 @@ pub struct Swept {
     /// nothing is missing.
     pub stream: StreamState,
     /// Whether the stream has what the room knows; `None` if it did not ask.
-    pub seen: Option<Seen>,
+    pub seen: Option<AtPosition>,
     /// The last message of each subject of the workspace; `None` where only a repair can tell.
     pub lasts: Option<Vec<Last>>,
 }
@@ -81,19 +81,19 @@ pub struct Sweeper {
     pub direct: DirectGet,
 }
 
-/// A cheap handle for asking.
+/// A cheap handle for requests.
 #[derive(Debug, Clone)]
 pub struct SweepHandle {
     /// The other end is the task of [`Sweeper::start`]. Unbounded, but a room has one ask under way.
-    asks: mpsc::UnboundedSender<SweepAsk>,
+    requests: mpsc::UnboundedSender<SweepRequest>,
 }
 
 impl SweepHandle {
-    /// Asks for a sweep. A room asks again only after its answer, so the queue holds at most one
+    /// Asks for a sweep. A room sends the next one only after its answer, so the queue holds at most one
     /// entry a room.
-    pub fn ask(&self, ask: SweepAsk) {
+    pub fn send(&self, request: SweepRequest) {
         // The task is gone only when the gateway is ending.
-        let _ = self.asks.send(ask);
+        let _ = self.requests.send(request);
     }
 }
 
@@ -101,7 +101,7 @@ impl SweepHandle {
 struct Now {
     /// The stream as its leader has it.
     stream: StreamState,
-    tail: Tail,
+    end: StreamEnd,
     /// The stream has the highest of what rooms knew before the connection broke.
     is_same: bool,
 }
@@ -109,86 +109,90 @@ struct Now {
 impl Sweeper {
     /// A handle, and the task that has to be run for it.
     pub fn start(self) -> (SweepHandle, impl Future<Output = ()> + Send) {
-        let (asks, inbox) = mpsc::unbounded_channel();
-        (SweepHandle { asks }, self.run(inbox))
+        let (requests, inbox) = mpsc::unbounded_channel();
+        (SweepHandle { requests }, self.run(inbox))
     }
 
-    async fn run(self, mut inbox: mpsc::UnboundedReceiver<SweepAsk>) {
-        let mut asking: Vec<SweepAsk> = Vec::new();
-        while gather(&mut inbox, &mut asking).await {
-            let span = telemetry::sweep(asking.len());
-            self.round(&mut asking).instrument(span).await;
-            if !asking.is_empty() {
+    async fn run(self, mut inbox: mpsc::UnboundedReceiver<SweepRequest>) {
+        let mut requests: Vec<SweepRequest> = Vec::new();
+        while coalesce(&mut inbox, &mut requests).await {
+            let span = telemetry::sweep(requests.len());
+            self.round(&mut requests).instrument(span).await;
+            if !requests.is_empty() {
                 self.events.pause(RETRY).await;
             }
         }
     }
 
     /// Sweeps the rooms that ask; those that could not be ask on.
-    async fn round(&self, asking: &mut Vec<SweepAsk>) {
-        match self.now(asking).await.told() {
+    async fn round(&self, requests: &mut Vec<SweepRequest>) {
+        match self.now(requests).await.told() {
             Ok(now) => {
                 // The busiest first: they have the most to lose.
-                asking.sort_by_key(|ask| std::cmp::Reverse(ask.traffic));
+                requests.sort_by_key(|request| std::cmp::Reverse(request.traffic));
                 let mut failed = Vec::new();
-                while !asking.is_empty() {
-                    let rest = asking.split_off(asking.len().min(ROOMS_AT_ONCE));
-                    let chunk = std::mem::replace(asking, rest);
+                while !requests.is_empty() {
+                    let rest = requests.split_off(requests.len().min(ROOMS_AT_ONCE));
+                    let chunk = std::mem::replace(requests, rest);
                     failed.extend(self.sweep(&now, chunk).await);
                 }
-                *asking = failed;
+                *requests = failed;
             }
             Err(error) => debug!(%error, "sweep waits for the leader"),
         }
     }
 
-    /// What the leader says, asked after all of `asking`.
-    async fn now(&self, asking: &[SweepAsk]) -> Result<Now, ReadError> {
-        let (stream, tail) = self.events.whole().await?;
-        let known = asking.iter().filter_map(|ask| match ask.known {
-            Some(Known::BeforeBreak(known)) => stream.holds(known).then_some(known),
-            Some(Known::OutOfPlace(_)) | None => None,
+    /// What the leader says, asked after all of `requests`.
+    async fn now(&self, requests: &[SweepRequest]) -> Result<Now, LeaderError> {
+        let (stream, end) = self.events.whole().await?;
+        let known = requests.iter().filter_map(|request| match request.known {
+            Some(LastKnown::BeforeBreak(known)) => stream.contains(known).then_some(known),
+            Some(LastKnown::OutOfOrder(_)) | None => None,
         });
         let is_same = match known.max_by_key(|known| known.sequence) {
-            Some(known) => self.events.seen(known).await? == Seen::Same,
+            Some(known) => self.events.at_position(known).await? == AtPosition::Same,
             None => false,
         };
         Ok(Now {
             stream,
-            tail,
+            end,
             is_same,
         })
     }
 
     /// Sweeps a few rooms; returns those that could not be.
-    async fn sweep(&self, now: &Now, asking: Vec<SweepAsk>) -> Vec<SweepAsk> {
-        let workspaces: Vec<&WorkspaceSlug> = asking.iter().map(|ask| &ask.workspace).collect();
-        let mut lasts = match self.lasts(&workspaces, &now.tail).await {
+    async fn sweep(&self, now: &Now, requests: Vec<SweepRequest>) -> Vec<SweepRequest> {
+        let workspaces: Vec<&WorkspaceSlug> =
+            requests.iter().map(|request| &request.workspace).collect();
+        let mut lasts = match self.lasts(&workspaces, &now.end).await {
             Ok(lasts) => lasts,
-            Err(ProofError::Direct(DirectGetError::TooManyResults)) if asking.len() > 1 => {
-                return Box::pin(self.sweep_halves(now, asking)).await;
+            Err(ConsistentReadError::Direct(DirectGetError::TooManyResults))
+                if requests.len() > 1 =>
+            {
+                return Box::pin(self.sweep_halves(now, requests)).await;
             }
             // The rooms repair instead, which the leader finishes.
-            Err(ProofError::Direct(DirectGetError::TooManyResults) | ProofError::Lagging) => {
-                HashMap::new()
-            }
+            Err(
+                ConsistentReadError::Direct(DirectGetError::TooManyResults)
+                | ConsistentReadError::Lagging,
+            ) => HashMap::new(),
             Err(error) => {
                 debug!(%error, "sweep interrupted");
-                return asking;
+                return requests;
             }
         };
-        let mut asking = asking.into_iter();
-        while let Some(ask) = asking.next() {
-            let seen = match self.still_there(now, ask.known).await {
+        let mut requests = requests.into_iter();
+        while let Some(request) = requests.next() {
+            let seen = match self.still_there(now, request.known).await {
                 Ok(seen) => seen,
                 Err(error) => {
                     debug!(%error, "sweep interrupted");
-                    return std::iter::once(ask).chain(asking).collect();
+                    return std::iter::once(request).chain(requests).collect();
                 }
             };
-            let lasts = lasts.remove(&ask.workspace);
+            let lasts = lasts.remove(&request.workspace);
             // A room that has ended misses nothing.
-            let _ = ask.answer.send(Swept {
+            let _ = request.answer.send(Swept {
                 stream: now.stream,
                 seen,
                 lasts,
@@ -201,37 +205,37 @@ impl Sweeper {
     async fn still_there(
         &self,
         now: &Now,
-        known: Option<Known>,
-    ) -> Result<Option<Seen>, ReadError> {
+        known: Option<LastKnown>,
+    ) -> Result<Option<AtPosition>, LeaderError> {
         let known = match known {
             None => return Ok(None),
-            Some(Known::BeforeBreak(_)) if now.is_same => return Ok(Some(Seen::Same)),
-            Some(Known::BeforeBreak(known) | Known::OutOfPlace(known)) => known,
+            Some(LastKnown::BeforeBreak(_)) if now.is_same => return Ok(Some(AtPosition::Same)),
+            Some(LastKnown::BeforeBreak(known) | LastKnown::OutOfOrder(known)) => known,
         };
-        if known.sequence > 0 && !now.stream.holds(known) {
-            return Ok(Some(Seen::Gone));
+        if known.sequence > 0 && !now.stream.contains(known) {
+            return Ok(Some(AtPosition::Gone));
         }
-        self.events.seen(known).await.map(Some)
+        self.events.at_position(known).await.map(Some)
     }
 
-    async fn sweep_halves(&self, now: &Now, mut asking: Vec<SweepAsk>) -> Vec<SweepAsk> {
-        let second = asking.split_off(asking.len() / 2);
-        let mut failed = self.sweep(now, asking).await;
+    async fn sweep_halves(&self, now: &Now, mut requests: Vec<SweepRequest>) -> Vec<SweepRequest> {
+        let second = requests.split_off(requests.len() / 2);
+        let mut failed = self.sweep(now, requests).await;
         failed.extend(self.sweep(now, second).await);
         failed
     }
 
-    /// The last message of each subject of `workspaces`, from a replica proven to know `tail`.
+    /// The last message of each subject of `workspaces`, from a replica proven to know `end`.
     async fn lasts(
         &self,
         workspaces: &[&WorkspaceSlug],
-        tail: &Tail,
-    ) -> Result<HashMap<WorkspaceSlug, Vec<Last>>, ProofError> {
+        end: &StreamEnd,
+    ) -> Result<HashMap<WorkspaceSlug, Vec<Last>>, ConsistentReadError> {
         let subjects: Vec<String> = workspaces
             .iter()
             .map(|workspace| names::event(workspace, ">"))
             .collect();
-        let found = proven::lasts(&self.direct, &self.events, &subjects, tail).await?;
+        let found = consistent_read::lasts(&self.direct, &self.events, &subjects, end).await?;
         let mut by_workspace: HashMap<WorkspaceSlug, Vec<Last>> = workspaces
             .iter()
             .map(|workspace| ((*workspace).clone(), Vec::new()))

@@ -81,7 +81,7 @@ pub struct Unroutable {
 
 /// What is known between two lists. Pure.
 #[derive(Debug, Default)]
-struct Round {
+struct Scan {
     /// Where the next list begins.
     offset: usize,
     /// Events counted since the round began, by [`REASONS`].
@@ -156,7 +156,7 @@ impl Unroutable {
     }
 
     async fn run(self, counts: Arc<UnroutableCounts>) {
-        let mut round = Round::default();
+        let mut round = Scan::default();
         let mut failing = false;
         let mut rest = REST_LEAST / 5;
         loop {
@@ -214,7 +214,7 @@ impl Unroutable {
     }
 
     /// Makes a dead letter of the first event of each, the same one on every gateway, and one line for all.
-    async fn report(&self, strays: Vec<Stray>, round: &mut Round) {
+    async fn report(&self, strays: Vec<Stray>, round: &mut Scan) {
         let mut subjects = 0;
         let mut example = None;
         for stray in strays {
@@ -271,8 +271,8 @@ impl Unroutable {
     }
 }
 
-impl Round {
-    /// Reads a list, from [`Round::offset`] on.
+impl Scan {
+    /// Reads a list, from [`Scan::offset`] on.
     fn read(&mut self, list: &[u8], names: &Names) -> Result<Page, LookError> {
         let answer: Answer<'_> = serde_json::from_slice(list)?;
         if let Some(error) = answer.error {
@@ -333,10 +333,10 @@ fn pattern(subject: &str) -> String {
     let is_askable = |token: &str| {
         token.bytes().all(|byte| byte.is_ascii_graphic()) && !matches!(token, "" | "*" | ">")
     };
-    let asked = subject
+    let tokens = subject
         .split('.')
         .map(|token| if is_askable(token) { token } else { "*" });
-    asked.collect::<Vec<_>>().join(".")
+    tokens.collect::<Vec<_>>().join(".")
 }
 
 /// Half as long to one and a half times as long.
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_round_counts_all_and_reports_each_subject_once_until_it_is_gone() {
-        let mut round = Round::default();
+        let mut round = Scan::default();
         let good = [
             subject("ws.acme.custom.x"),
             subject("ws.Acme.record.created"),
@@ -421,7 +421,7 @@ mod tests {
             subject("blue.ws.acme.custom.x"),
             subject("blue.ws.é.custom.x"),
         ];
-        let page = Round::default().read(&list(&subjects, 2), &config.names());
+        let page = Scan::default().read(&list(&subjects, 2), &config.names());
         let page = page.unwrap();
         assert_eq!(page.whole, Some([2, 0, 0, 0]));
         assert_eq!(page.strays[0].subject, "ws.é.custom.x");
@@ -429,7 +429,7 @@ mod tests {
 
     #[test]
     fn what_is_reported_and_remembered_is_bounded() {
-        let mut round = Round::default();
+        let mut round = Scan::default();
         let bad: Vec<_> = (0..REPORTED + 500)
             .map(|number| subject(&format!("ws.é{number}.custom.x")))
             .collect();
@@ -446,7 +446,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_none_is_an_error_and_an_empty_stream_is_not() {
-        let mut round = Round::default();
+        let mut round = Scan::default();
         for bad in [&b""[..], b"[]", br#"{"error":{"code":404}}"#] {
             assert!(round.read(bad, &names()).is_err());
         }

@@ -28,8 +28,8 @@ use crate::conn;
 use crate::migrate;
 use crate::nats::{
     ClaimChecker, ClaimWriter, ConnectError, DeadLetters, Denials, DirectGet, Disturbances,
-    FloorReader, Happened, Intake, Leader, Link, Looked, Notices, Readable, Repairer, Sweeper,
-    Unroutable, notices, permissions,
+    Happened, Intake, Leader, Link, Notices, Readable, Repairer, StreamEndReader, Sweeper,
+    Unroutable, WatchedStream, notices, permissions,
 };
 use crate::room::{Damper, HoldBudget, Resync, RoomContext, RoomThreads, Rooms};
 use crate::server::{self, Acceptor, Arrivals, OpenFiles, elsewhere, upgrade};
@@ -473,7 +473,7 @@ fn context(
     let names = config.nats.names();
     let Leaders { events, sessions } = leaders;
     let events_direct = DirectGet::new(client.clone(), &names, names.events());
-    let (floor, reader) = FloorReader::start(events.clone());
+    let (floor, reader) = StreamEndReader::start(events.clone());
     parts.spawn(reader);
     let claims = ClaimWriter::new(
         client.clone(),
@@ -489,8 +489,8 @@ fn context(
     parts.spawn(sweeper);
     let sessions_direct = DirectGet::new(client.clone(), &names, names.sessions());
     let looked = vec![
-        Looked::new(&events, &events_direct),
-        Looked::new(&sessions, &sessions_direct),
+        WatchedStream::new(&events, &events_direct),
+        WatchedStream::new(&sessions, &sessions_direct),
     ];
     let known = live.clone();
     let unready_after = move || known.now().config.server.unready_after;
@@ -546,7 +546,7 @@ async fn watch_lag(events: Leader, rooms: Rooms, metrics: Arc<Metrics>) {
         tokio::time::sleep(LAG_EVERY).await;
         metrics.nats_connected(rooms.context().link.is_connected());
         let lowest = rooms.lowest_watermark();
-        match (events.tail().await, lowest) {
+        match (events.end().await, lowest) {
             (Ok(tail), Some(lowest)) => {
                 metrics.stream_lag(tail.mark.sequence.saturating_sub(lowest))
             }
@@ -561,7 +561,7 @@ async fn watch_lag(events: Leader, rooms: Rooms, metrics: Arc<Metrics>) {
 async fn hear_notices(rooms: Rooms) {
     use futures_util::StreamExt;
     let (link, names) = (&rooms.context().link, &rooms.context().names);
-    let Some(mut heard) = notices::listen(link.client(), names).await else {
+    let Some(mut heard) = notices::subscribe(link.client(), names).await else {
         error!("notices of other gateways not subscribed to");
         return;
     };

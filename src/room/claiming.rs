@@ -12,7 +12,7 @@ use super::handle::{Attach, Command};
 use super::members::Member;
 use super::session_id::SessionId;
 use crate::auth::UserKey;
-use crate::nats::{CheckedClaim, ClaimAsk, ClaimError};
+use crate::nats::{CheckedClaim, ClaimCheckRequest, ClaimError};
 use crate::socket::CloseReason;
 use crate::telemetry::LiveDrop;
 
@@ -125,10 +125,10 @@ impl Room {
             return;
         }
         self.checks.is_asked = true;
-        self.context.claim_checks.ask(ClaimAsk {
+        self.context.claim_checks.send(ClaimCheckRequest {
             workspace: self.workspace.clone(),
             answer: self.checked.asks.clone(),
-            held,
+            sessions: held,
             urgent,
         });
     }
@@ -140,12 +140,12 @@ impl Room {
             let CheckedClaim {
                 user,
                 session,
-                asked,
+                sequence,
                 last,
             } = answer;
             let verdicts = self
                 .claims
-                .checked(user, session.into(), asked, last.into(), now);
+                .checked(user, session.into(), sequence, last.into(), now);
             self.follow(user, verdicts);
         }
         if self.checks.schedule.take_again() {

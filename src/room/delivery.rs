@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use super::actor::{Room, Until};
 use super::follower::Effect;
 use super::shards::Report;
-use crate::nats::{Repaired, SUBSCRIPTION_CAPACITY, StreamState, SweepAsk, Swept, live_event};
+use crate::nats::{Repaired, SUBSCRIPTION_CAPACITY, StreamState, SweepRequest, Swept, live_event};
 use crate::telemetry::LiveDrop;
 
 /// Live messages taken before a sweep's answer is judged: they may be what it finds missing. A subscription
@@ -73,7 +73,7 @@ impl Room {
     fn act(&mut self, effect: &Effect) {
         match *effect {
             Effect::Sweep { urgent, known } => {
-                self.context.sweeps.ask(SweepAsk {
+                self.context.sweeps.send(SweepRequest {
                     workspace: self.workspace.clone(),
                     answer: self.swept.asks.clone(),
                     traffic: self.handle.traffic(),
@@ -96,7 +96,7 @@ impl Room {
             }
             Effect::NextBatch => {
                 if let Some(repair) = &mut self.repair {
-                    repair.ask();
+                    repair.request_next();
                 }
             }
             Effect::Duplicate => self.context.metrics.event_duplicate(),

@@ -13,7 +13,7 @@ use super::registry::Rooms;
 use super::session_id::SessionId;
 use crate::auth::UserKey;
 use crate::event::{Mark, WorkspaceSlug};
-use crate::nats::{ClaimError, ReadError};
+use crate::nats::{ClaimError, LeaderError};
 use crate::socket::Writer;
 use crate::telemetry::{Step, Steps};
 
@@ -36,7 +36,7 @@ pub struct JoinRequest {
 pub enum JoinError {
     /// NATS did not answer in time; what is known of the reason.
     #[error("NATS is away")]
-    Unavailable(Option<ReadError>),
+    Unavailable(Option<LeaderError>),
     /// There is no room for the user's claim.
     #[error("the stream of claims is full")]
     Full,
@@ -165,7 +165,7 @@ impl Rooms {
     }
 
     /// What a claim that is not stored means to whoever joins.
-    fn not_claimed(&self, error: ClaimError, cause: Option<ReadError>) -> JoinError {
+    fn not_claimed(&self, error: ClaimError, cause: Option<LeaderError>) -> JoinError {
         let stream = self.context().names.sessions();
         match error {
             ClaimError::Unacknowledged | ClaimError::Overtaken => JoinError::Unavailable(cause),

@@ -16,8 +16,8 @@ use crate::auth::UserKey;
 use crate::config::Names;
 use crate::event::WorkspaceSlug;
 use crate::nats::{
-    ClaimCheckHandle, ClaimWriter, DeadLetters, FloorReader, Intake, Link, Notice, Readable,
-    Repairer, SweepHandle,
+    ClaimCheckHandle, ClaimWriter, DeadLetters, Intake, Link, Notice, Readable, Repairer,
+    StreamEndReader, SweepHandle,
 };
 use crate::setup::LiveSettings;
 use crate::socket::QueueDepth;
@@ -34,7 +34,7 @@ pub struct RoomContext {
     pub readable: Readable,
     /// What streams and subjects are called.
     pub names: Names,
-    pub floor: FloorReader,
+    pub floor: StreamEndReader,
     pub repairer: Repairer,
     /// What may wait in all rooms while they repair.
     pub holds: HoldBudget,

@@ -95,7 +95,7 @@ async fn a_leaders_read_is_sent_again_until_somebody_leads() {
         "EVENTS",
         "ws.>",
     );
-    let tail = leader.tail().await.unwrap();
+    let tail = leader.end().await.unwrap();
     assert_eq!(tail.mark.sequence, 7);
     assert_eq!(asked.await.unwrap().len(), 3);
 }
@@ -120,7 +120,7 @@ async fn a_leaders_read_is_sent_again_when_there_was_an_election() {
         let last = questions.next().await.expect("a question");
         answer(&client, last.reply.expect("a question")).await;
     };
-    let asking = async { assert_eq!(leader.tail().await.unwrap().mark.sequence, 7) };
+    let asking = async { assert_eq!(leader.end().await.unwrap().mark.sequence, 7) };
     tokio::join!(asking, elections);
 }
 
@@ -134,13 +134,13 @@ async fn a_leader_that_never_answers_is_an_error_and_one_that_is_not_there_is_an
         "EVENTS",
         "ws.>",
     );
-    let error = leader.tail().await.unwrap_err();
+    let error = leader.end().await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "stream EVENTS cannot be read: no responders"
     );
     let asked = answering(&client, LEADER, usize::MAX).await;
-    let error = leader.tail().await.unwrap_err();
+    let error = leader.end().await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "stream EVENTS cannot be read: no answer in time"
@@ -213,9 +213,9 @@ async fn what_is_asked_without_a_connection_is_not_asked_when_there_is_one_again
         asked.next().await.expect("asked");
         cut(&cable, &client).await;
     };
-    let (under_way, ()) = tokio::join!(leader.tail(), without_a_connection);
+    let (under_way, ()) = tokio::join!(leader.end(), without_a_connection);
     under_way.unwrap_err();
-    leader.tail().await.unwrap_err();
+    leader.end().await.unwrap_err();
     let error = get.next_by_subject(1, 10, 1024, "ws.>").await.unwrap_err();
     assert!(matches!(error, DirectGetError::Timeout(_)), "{error:?}");
     cable.mend();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, Context, stream};
 use herald::config::NatsConfig;
-use herald::nats::{Batch, DirectGet, DirectGetError, End, RawStored};
+use herald::nats::{Batch, BatchEnd, DirectGet, DirectGetError, RawStored};
 
 use crate::support::nats::{JETSTREAM, Nats};
 
@@ -63,7 +63,7 @@ async fn a_batch_goes_on_where_the_one_before_ended() {
 
     let mut batch = get.next_by_subject(6, 3, ALL, "ws.acme.>").await.unwrap();
     assert_eq!(sequences(&read(&mut batch).await), [7, 9]);
-    assert_eq!(batch.end(), End::default());
+    assert_eq!(batch.end(), BatchEnd::default());
 
     let mut batch = get.next_by_subject(10, 3, ALL, "ws.acme.>").await.unwrap();
     assert!(read(&mut batch).await.is_empty());
@@ -105,7 +105,7 @@ async fn the_servers_facts_win_over_what_a_publisher_forges() {
     assert!(raws[0].time.timestamp() > 1_700_000_000);
     let kept = raws[0].headers.as_ref().unwrap();
     assert_eq!(kept.get("traceparent").unwrap().as_str(), "mine");
-    assert_eq!(batch.end(), End::default());
+    assert_eq!(batch.end(), BatchEnd::default());
 }
 
 #[tokio::test]

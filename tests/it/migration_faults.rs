@@ -362,7 +362,7 @@ async fn a_server_that_does_not_answer_is_a_passing_fault() {
     nats.pause().await;
     let config = config(&nats);
     let migrator = Migrator::new(&client, &config, &MigrationSet::embedded()).unwrap();
-    let status = migrator.patience(Duration::from_secs(1)).status().await;
+    let status = migrator.timeout(Duration::from_secs(1)).status().await;
     let error = status.unwrap_err();
     assert!(matches!(error, MigrateError::NoAnswer { .. }), "{error:?}");
     assert!(error.is_transient());

@@ -7,7 +7,7 @@ use async_nats::{Client, jetstream};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use herald::config::{NatsConfig, Secret};
-use herald::migrate::{self, Applied, MigrateError, MigrationSet, Migrator, Report, Status};
+use herald::migrate::{self, Applied, ApplyReport, MigrateError, MigrationSet, Migrator, Status};
 use serde_json::{Map, Value, json};
 
 use crate::support::command::herald;
@@ -313,7 +313,11 @@ async fn overtaken(
     request: &str,
     slow: &MigrationSet,
     fast: &MigrationSet,
-) -> (Result<Report, MigrateError>, Status, Map<String, Value>) {
+) -> (
+    Result<ApplyReport, MigrateError>,
+    Status,
+    Map<String, Value>,
+) {
     let nats = Nats::jetstream().await;
     let proxy = Proxy::holding_at(nats.port(), request).await;
     let slow_config = NatsConfig {
@@ -425,7 +429,7 @@ async fn an_answer_that_is_lost_costs_nothing() {
         let client = async_nats::connect(proxy.url()).await.unwrap();
         let migrator = Migrator::new(&client, &config, &MigrationSet::embedded())
             .unwrap()
-            .patience(Duration::from_secs(2));
+            .timeout(Duration::from_secs(2));
         let report = soon(migrator.apply()).await.unwrap();
         assert_eq!(report.applied.len(), 4, "{text}");
         assert!(proxy.has_lost(), "{text}");
@@ -451,7 +455,7 @@ async fn a_bucket_that_is_not_known_everywhere_is_waited_for() {
     let client = nats.connect().await;
     let config = config(&nats);
     let migrator = Migrator::new(&client, &config, &MigrationSet::embedded()).unwrap();
-    let failed = migrator.patience(Duration::from_secs(1)).apply().await;
+    let failed = migrator.timeout(Duration::from_secs(1)).apply().await;
     let error = failed.unwrap_err();
     assert!(error.is_transient(), "{error}");
     let text = error.to_string();

@@ -83,15 +83,15 @@ impl DeadLetterCounters {
     }
 }
 
-/// The drops that no line has told of.
+/// The drops that no line has named yet.
 #[derive(Debug, Default)]
 pub(super) struct DropLog {
-    untold: Mutex<Untold>,
+    unlogged: Mutex<Unlogged>,
     some: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Untold {
+struct Unlogged {
     all: u64,
     reasons: [u64; DropReason::ALL.len()],
     workspaces: HashMap<WorkspaceSlug, u64>,
@@ -99,46 +99,46 @@ struct Untold {
 
 impl DropLog {
     pub(super) fn note(&self, workspace: &WorkspaceSlug, reason: DropReason) {
-        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
-        untold.all += 1;
-        if let Some(count) = untold.reasons.get_mut(reason as usize) {
+        let mut unlogged = self.unlogged.lock().unwrap_or_else(PoisonError::into_inner);
+        unlogged.all += 1;
+        if let Some(count) = unlogged.reasons.get_mut(reason as usize) {
             *count += 1;
         }
-        if let Some(count) = untold.workspaces.get_mut(workspace) {
+        if let Some(count) = unlogged.workspaces.get_mut(workspace) {
             *count += 1;
-        } else if untold.workspaces.len() < COUNTED {
-            untold.workspaces.insert(workspace.clone(), 1);
+        } else if unlogged.workspaces.len() < COUNTED {
+            unlogged.workspaces.insert(workspace.clone(), 1);
         }
-        drop(untold);
+        drop(unlogged);
         self.some.notify_one();
     }
 
-    /// Tells of drops, for ever.
-    pub(super) async fn keep_telling(&self) {
+    /// Logs drops, for ever.
+    pub(super) async fn keep_logging(&self) {
         loop {
             self.some.notified().await;
             tokio::time::sleep(LOG_AFTER).await;
-            self.tell();
+            self.log();
             tokio::time::sleep(LOG_EVERY - LOG_AFTER).await;
         }
     }
 
-    /// Tells of what was dropped since the last time, if anything was.
-    pub(super) fn tell(&self) {
-        let untold =
-            std::mem::take(&mut *self.untold.lock().unwrap_or_else(PoisonError::into_inner));
-        if untold.all > 0 {
+    /// Logs what was dropped since the last time, if anything was.
+    pub(super) fn log(&self) {
+        let unlogged =
+            std::mem::take(&mut *self.unlogged.lock().unwrap_or_else(PoisonError::into_inner));
+        if unlogged.all > 0 {
             tracing::warn!(
-                dropped = untold.all,
-                reasons = untold.reasons(),
-                workspaces = untold.workspaces(),
+                dropped = unlogged.all,
+                reasons = unlogged.reasons(),
+                workspaces = unlogged.workspaces(),
                 "bad events were not stored as dead letters"
             );
         }
     }
 }
 
-impl Untold {
+impl Unlogged {
     /// `queue_full=7 nats=1`.
     fn reasons(&self) -> String {
         let counts = DropReason::ALL.into_iter().zip(self.reasons);
@@ -184,11 +184,11 @@ mod tests {
                 log.note(&workspace, DropReason::QueueFull);
             }
         }
-        let untold = log.untold.lock().unwrap();
-        assert_eq!(untold.all, 2009);
-        assert_eq!(untold.reasons(), "queue_full=9 nats=2000");
+        let unlogged = log.unlogged.lock().unwrap();
+        assert_eq!(unlogged.all, 2009);
+        assert_eq!(unlogged.reasons(), "queue_full=9 nats=2000");
         assert_eq!(
-            untold.workspaces(),
+            unlogged.workspaces(),
             "w0=2 w1=2 w2=2 w3=2 w4=2 w5=2 w6=2 w7=2 and 1016 more"
         );
     }

@@ -50,7 +50,7 @@ pub(super) struct Letter {
 
 /// A letter as it is sent.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(super) struct OutgoingLetter {
     /// Plain.
     pub(super) subject: String,
     pub(super) headers: HeaderMap,
@@ -123,7 +123,7 @@ impl Letter {
     }
 
     /// The letter as it is sent.
-    pub(super) fn message(self, workspace: &WorkspaceSlug) -> Message {
+    pub(super) fn message(self, workspace: &WorkspaceSlug) -> OutgoingLetter {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.context {
             insert(&mut headers, name, value);
@@ -143,7 +143,7 @@ impl Letter {
         let trace = self
             .trace
             .map(|trace| trace.dead_letter(&mut headers, &subject));
-        Message {
+        OutgoingLetter {
             subject,
             headers,
             payload: self.payload,
@@ -155,7 +155,7 @@ impl Letter {
     }
 }
 
-impl Message {
+impl OutgoingLetter {
     /// Cuts it short; `false` if it is already.
     pub(super) fn cut(&mut self) -> bool {
         if std::mem::replace(&mut self.is_cut, true) {
@@ -225,11 +225,11 @@ mod tests {
         Letter::new(&message, &BadEvent::new(Reason::Json, "no"), most, None)
     }
 
-    fn message(letter: Letter) -> Message {
+    fn message(letter: Letter) -> OutgoingLetter {
         letter.message(&WorkspaceSlug::parse("acme").unwrap())
     }
 
-    fn header<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
+    fn header<'a>(message: &'a OutgoingLetter, name: &str) -> Option<&'a str> {
         message.headers.get(name).map(HeaderValue::as_str)
     }
 
@@ -262,7 +262,7 @@ mod tests {
             let waiting = letter(subject, payload, PAYLOAD_MAX);
             let (whole, cut) = waiting.stored_bytes();
             assert!(waiting.cost() > payload + subject.len());
-            let stored = |message: &Message| {
+            let stored = |message: &OutgoingLetter| {
                 let headers: usize = message
                     .headers
                     .iter()

@@ -42,14 +42,14 @@ const WHOLE_BYTES: usize = QUEUE_BYTES / 8;
 #[derive(Debug, Clone)]
 pub struct DeadLetters {
     /// The task works on it as well.
-    shared: Arc<Shared>,
+    outbox: Arc<Outbox>,
     task: TaskTracker,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Outbox {
     /// A lock, held for moments only: rooms that report must not wait for the task.
-    state: Mutex<State>,
+    state: Mutex<OutboxState>,
     /// Tells the task that a letter came.
     some: Notify,
     counters: Arc<DeadLetterCounters>,
@@ -61,14 +61,14 @@ struct Shared {
 }
 
 #[derive(Debug)]
-struct State {
+struct OutboxState {
     queue: FairQueue<Letter>,
     is_closed: bool,
 }
 
 /// What became of a letter, and where it stands.
 #[derive(Debug, Clone, Copy)]
-enum Outcome {
+enum LetterOutcome {
     Published(u64),
     /// Where the first one stands, as long as the stream remembers its id.
     Duplicate(Option<u64>),
@@ -79,8 +79,8 @@ impl DeadLetters {
     /// Where to report, and the task that publishes over `client`, which has to be run until
     /// [`DeadLetters::end`].
     pub fn start(client: Client, names: Names) -> (Self, impl Future<Output = ()> + Send) {
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State {
+        let outbox = Arc::new(Outbox {
+            state: Mutex::new(OutboxState {
                 queue: FairQueue::new(QUEUE_BYTES),
                 is_closed: false,
             }),
@@ -90,31 +90,31 @@ impl DeadLetters {
             ending: CancellationToken::new(),
             over: CancellationToken::new(),
         });
-        let publisher = Publisher::new(client, names, Arc::clone(&shared));
+        let publisher = Publisher::new(client, names, Arc::clone(&outbox));
         let task = TaskTracker::new();
         let run = task.track_future({
-            let shared = Arc::clone(&shared);
+            let outbox = Arc::clone(&outbox);
             async move {
                 tokio::select! {
                     () = publisher.run() => {}
-                    () = shared.drops.keep_telling() => {}
+                    () = outbox.drops.keep_logging() => {}
                 }
             }
         });
         task.close();
-        (Self { shared, task }, run)
+        (Self { outbox, task }, run)
     }
 
-    /// Sends what waits as fast as it goes, for `patience` at most. What is left then, and what is reported
+    /// Sends what waits as fast as it goes, for `limit` at most. What is left then, and what is reported
     /// later, is dropped, counted and logged; so is all that waits where the task has failed.
-    pub async fn end(&self, patience: Duration) {
-        self.shared.ending.cancel();
-        if timeout(patience, self.task.wait()).await.is_err() {
-            self.shared.over.cancel();
+    pub async fn end(&self, limit: Duration) {
+        self.outbox.ending.cancel();
+        if timeout(limit, self.task.wait()).await.is_err() {
+            self.outbox.over.cancel();
             self.task.wait().await;
         }
-        self.shared.close();
-        self.shared.drops.tell();
+        self.outbox.close();
+        self.outbox.drops.log();
     }
 
     /// Hands a bad event over. Never waits: where there is no room for it, a letter is dropped and counted.
@@ -144,7 +144,7 @@ impl DeadLetters {
 
     /// Takes the letter that `make` makes with so many bytes of the payload.
     fn take(&self, workspace: &WorkspaceSlug, make: impl FnOnce(usize) -> Letter) {
-        let waits = self.shared.lock().queue.cost_of(workspace);
+        let waits = self.outbox.lock().queue.cost_of(workspace);
         let most = if waits < WHOLE_BYTES {
             PAYLOAD_MAX
         } else {
@@ -152,7 +152,7 @@ impl DeadLetters {
         };
         let letter = make(most);
         let cost = letter.cost();
-        let mut state = self.shared.lock();
+        let mut state = self.outbox.lock();
         let (gone, reason) = if state.is_closed {
             (vec![(workspace.clone(), letter)], DropReason::Shutdown)
         } else {
@@ -160,21 +160,21 @@ impl DeadLetters {
             (gone, DropReason::QueueFull)
         };
         drop(state);
-        self.shared.some.notify_one();
+        self.outbox.some.notify_one();
         for (workspace, letter) in gone {
             letter.dropped();
-            self.shared.count_dropped(&workspace, reason);
+            self.outbox.count_dropped(&workspace, reason);
         }
     }
 
     /// The counters, which live as long as anybody holds them.
     pub fn counters(&self) -> Arc<DeadLetterCounters> {
-        Arc::clone(&self.shared.counters)
+        Arc::clone(&self.outbox.counters)
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, OutboxState> {
         // No code that holds the lock can panic half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -189,19 +189,19 @@ impl Shared {
         workspace: &WorkspaceSlug,
         is_found: bool,
         trace: Option<DeadLetterTrace>,
-        outcome: Outcome,
+        outcome: LetterOutcome,
     ) {
         let (label, sequence) = match outcome {
-            Outcome::Duplicate(_) if is_found => return,
-            Outcome::Published(sequence) => {
+            LetterOutcome::Duplicate(_) if is_found => return,
+            LetterOutcome::Published(sequence) => {
                 self.counters.published.fetch_add(1, Ordering::Relaxed);
                 ("published", Some(sequence))
             }
-            Outcome::Duplicate(sequence) => {
+            LetterOutcome::Duplicate(sequence) => {
                 self.counters.duplicate.fetch_add(1, Ordering::Relaxed);
                 ("duplicate", sequence)
             }
-            Outcome::Dropped(reason) => {
+            LetterOutcome::Dropped(reason) => {
                 self.count_dropped(workspace, reason);
                 ("dropped", None)
             }

@@ -15,9 +15,9 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::drops::DropReason;
-use super::letter::{Letter, Message};
-use super::share::{Amount, Holding, Shares, Verdict};
-use super::{Outcome, Shared};
+use super::letter::{Letter, OutgoingLetter};
+use super::share::{Amount, Shares, StreamUsage, Verdict};
+use super::{LetterOutcome, Outbox};
 use crate::config::{Names, names};
 use crate::event::WorkspaceSlug;
 use crate::nats::connection::{connected, epoch};
@@ -52,7 +52,7 @@ const BEHIND_ALL: u64 = 1 << 40;
 pub(super) struct Publisher {
     client: Client,
     names: Names,
-    shared: Arc<Shared>,
+    outbox: Arc<Outbox>,
     shares: Shares,
     /// The connection that the shares were asked on.
     epoch: u64,
@@ -66,15 +66,15 @@ pub(super) struct Publisher {
 }
 
 /// What is to be done next.
-enum Next {
+enum NextAction {
     Send(WorkspaceSlug, Letter, Verdict),
-    Ask(WorkspaceSlug),
+    ReadUsage(WorkspaceSlug),
     Nothing,
 }
 
 /// The stream did not say how much it holds.
 #[derive(Debug, thiserror::Error)]
-enum AskError {
+enum UsageError {
     #[error("no answer: {0}")]
     Request(#[from] async_nats::RequestError),
     #[error("the answer is not one of JetStream: {0}")]
@@ -118,7 +118,7 @@ struct State {
 }
 
 impl Publisher {
-    pub(super) fn new(client: Client, names: Names, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(client: Client, names: Names, outbox: Arc<Outbox>) -> Self {
         let mut pace = tokio::time::interval(PACE);
         // After a quiet time there is no burst to catch up.
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -126,7 +126,7 @@ impl Publisher {
             epoch: epoch(&client.statistics()),
             client,
             names,
-            shared,
+            outbox,
             shares: Shares::default(),
             pace,
             allowed: 0,
@@ -138,9 +138,9 @@ impl Publisher {
 
     /// Sends until the end: then what waits, as fast as it goes, until that takes too long.
     pub(super) async fn run(mut self) {
-        let shared = Arc::clone(&self.shared);
+        let outbox = Arc::clone(&self.outbox);
         let flights = TaskTracker::new();
-        shared
+        outbox
             .over
             .run_until_cancelled(self.send_all(&flights))
             .await;
@@ -151,33 +151,33 @@ impl Publisher {
     async fn send_all(&mut self, flights: &TaskTracker) {
         while let Some(slot) = self.ready().await {
             match self.next() {
-                Next::Send(workspace, letter, verdict) => {
+                NextAction::Send(workspace, letter, verdict) => {
                     self.unanswered = 0;
                     self.allowed = self.allowed.saturating_sub(1);
                     self.take_off(flights, slot, workspace, letter, verdict);
                 }
-                Next::Ask(workspace) => self.ask(&workspace).await,
-                Next::Nothing => {}
+                NextAction::ReadUsage(workspace) => self.read_usage(&workspace).await,
+                NextAction::Nothing => {}
             }
         }
     }
 
     /// Waits until a letter may go; `None` at the end, when there is none left.
     async fn ready(&mut self) -> Option<OwnedSemaphorePermit> {
-        let shared = Arc::clone(&self.shared);
-        while shared.is_empty() {
+        let outbox = Arc::clone(&self.outbox);
+        while outbox.is_empty() {
             if self.is_ending {
                 return None;
             }
             tokio::select! {
-                () = shared.some.notified() => {}
-                () = shared.ending.cancelled() => self.hurry(),
+                () = outbox.some.notified() => {}
+                () = outbox.ending.cancelled() => self.hurry(),
             }
         }
         while !self.is_ending && self.allowed == 0 {
             tokio::select! {
                 _ = self.pace.tick() => self.allowed = PACE_LETTERS,
-                () = shared.ending.cancelled() => self.hurry(),
+                () = outbox.ending.cancelled() => self.hurry(),
             }
         }
         connected(&self.client).await;
@@ -185,7 +185,7 @@ impl Publisher {
             let slots = Arc::clone(&self.slots);
             tokio::select! {
                 slot = slots.acquire_owned() => return slot.ok(),
-                () = shared.ending.cancelled() => self.hurry(),
+                () = outbox.ending.cancelled() => self.hurry(),
             }
         }
         Arc::clone(&self.slots).acquire_owned().await.ok()
@@ -197,32 +197,32 @@ impl Publisher {
         self.slots.add_permits(IN_FLIGHT_AT_THE_END - IN_FLIGHT);
     }
 
-    fn next(&mut self) -> Next {
+    fn next(&mut self) -> NextAction {
         let epoch = epoch(&self.client.statistics());
         if std::mem::replace(&mut self.epoch, epoch) != epoch {
             self.shares.doubt();
         }
-        let mut state = self.shared.lock();
+        let mut state = self.outbox.lock();
         let Some((workspace, letter)) = state.queue.peek() else {
-            return Next::Nothing;
+            return NextAction::Nothing;
         };
         let (whole, cut) = letter.stored_bytes();
         match self.shares.judge(workspace, whole, cut, Instant::now()) {
-            None => Next::Ask(workspace.clone()),
+            None => NextAction::ReadUsage(workspace.clone()),
             Some(verdict) => match state.queue.pop() {
-                Some((workspace, letter)) => Next::Send(workspace, letter, verdict),
-                None => Next::Nothing,
+                Some((workspace, letter)) => NextAction::Send(workspace, letter, verdict),
+                None => NextAction::Nothing,
             },
         }
     }
 
     /// Asks the stream how much it holds, and of this workspace. Where it does not say, a letter is given up
     /// after as many tries as one has that is not acknowledged; the others wait meanwhile.
-    async fn ask(&mut self, workspace: &WorkspaceSlug) {
-        match self.holding(workspace).await {
-            Ok(holding) => {
+    async fn read_usage(&mut self, workspace: &WorkspaceSlug) {
+        match self.usage(workspace).await {
+            Ok(usage) => {
                 self.unanswered = 0;
-                self.shares.learn(workspace, holding, Instant::now());
+                self.shares.learn(workspace, usage, Instant::now());
             }
             Err(error) => {
                 debug!(%workspace, %error, "dead letters not counted");
@@ -233,10 +233,10 @@ impl Publisher {
                     }
                     None => {
                         self.unanswered = 0;
-                        let given_up = self.shared.lock().queue.pop();
+                        let given_up = self.outbox.lock().queue.pop();
                         if let Some((workspace, letter)) = given_up {
                             letter.dropped();
-                            self.shared.count_dropped(&workspace, DropReason::Nats);
+                            self.outbox.count_dropped(&workspace, DropReason::Nats);
                         }
                     }
                 }
@@ -244,7 +244,7 @@ impl Publisher {
         }
     }
 
-    async fn holding(&self, workspace: &WorkspaceSlug) -> Result<Holding, AskError> {
+    async fn usage(&self, workspace: &WorkspaceSlug) -> Result<StreamUsage, UsageError> {
         let filter = self.names.subject(&names::letter(workspace, ">"));
         let question = json!({ "subjects_filter": filter, "offset": BEHIND_ALL });
         let request = Request::new()
@@ -257,7 +257,7 @@ impl Publisher {
                 config,
                 state,
                 total,
-            } => Ok(Holding {
+            } => Ok(StreamUsage {
                 max_letters: u64::try_from(config.max_msgs).ok(),
                 max_bytes: u64::try_from(config.max_bytes).ok(),
                 all: Amount {
@@ -266,7 +266,7 @@ impl Publisher {
                 },
                 letters: total,
             }),
-            Answer::Refused { error } => Err(AskError::Refused(error.description)),
+            Answer::Refused { error } => Err(UsageError::Refused(error.description)),
         }
     }
 
@@ -281,7 +281,7 @@ impl Publisher {
     ) {
         if verdict == Verdict::UsedUp {
             letter.dropped();
-            self.shared
+            self.outbox
                 .count_dropped(&workspace, DropReason::ShareUsedUp);
             return;
         }
@@ -291,21 +291,21 @@ impl Publisher {
         }
         let client = self.client.clone();
         let subject = self.names.subject(&message.subject);
-        let shared = Arc::clone(&self.shared);
+        let outbox = Arc::clone(&self.outbox);
         flights.spawn(async move {
-            let sent = shared
+            let sent = outbox
                 .over
                 .run_until_cancelled(send(&client, &subject, &mut message));
             let outcome = sent.await;
-            let outcome = outcome.unwrap_or(Outcome::Dropped(DropReason::Shutdown));
-            shared.settle(&workspace, message.is_found, message.trace, outcome);
+            let outcome = outcome.unwrap_or(LetterOutcome::Dropped(DropReason::Shutdown));
+            outbox.settle(&workspace, message.is_found, message.trace, outcome);
             drop(slot);
         });
     }
 }
 
 /// Tries one letter until it is stored or given up.
-async fn send(client: &Client, subject: &str, message: &mut Message) -> Outcome {
+async fn send(client: &Client, subject: &str, message: &mut OutgoingLetter) -> LetterOutcome {
     let mut retries = RETRIES.into_iter();
     loop {
         connected(client).await;
@@ -322,21 +322,21 @@ async fn send(client: &Client, subject: &str, message: &mut Message) -> Outcome 
                 duplicate: true,
                 sequence,
                 ..
-            }) => return Outcome::Duplicate(Some(sequence)),
-            Ok(ack) => return Outcome::Published(ack.sequence),
+            }) => return LetterOutcome::Duplicate(Some(sequence)),
+            Ok(ack) => return LetterOutcome::Published(ack.sequence),
             Err(error) => error,
         };
         match error {
-            PublishError::SubjectTaken => return Outcome::Duplicate(None),
+            PublishError::SubjectTaken => return LetterOutcome::Duplicate(None),
             // A shorter one may be taken.
             PublishError::Full(_) | PublishError::Refused(_) | PublishError::MaxPayload
                 if message.cut() =>
             {
                 continue;
             }
-            PublishError::Full(_) => return Outcome::Dropped(DropReason::StreamFull),
+            PublishError::Full(_) => return LetterOutcome::Dropped(DropReason::StreamFull),
             // There will be no connection any more.
-            PublishError::Closed => return Outcome::Dropped(DropReason::Nats),
+            PublishError::Closed => return LetterOutcome::Dropped(DropReason::Nats),
             PublishError::Timeout(_)
             | PublishError::NoStream
             | PublishError::MaxPayload
@@ -345,7 +345,7 @@ async fn send(client: &Client, subject: &str, message: &mut Message) -> Outcome 
         }
         match retries.next() {
             Some(pause) => tokio::time::sleep(pause).await,
-            None => return Outcome::Dropped(DropReason::Nats),
+            None => return LetterOutcome::Dropped(DropReason::Nats),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::event::WorkspaceSlug;
 /// Letters in turn, bounded by what they cost in all.
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
-    lines: HashMap<WorkspaceSlug, Line<T>>,
+    lines: HashMap<WorkspaceSlug, WorkspaceQueue<T>>,
     /// The workspaces with a line, who is next first.
     turns: VecDeque<WorkspaceSlug>,
     /// The same by what their lines cost.
@@ -21,7 +21,7 @@ pub(super) struct FairQueue<T> {
 
 /// What waits for one workspace; never empty.
 #[derive(Debug)]
-struct Line<T> {
+struct WorkspaceQueue<T> {
     letters: VecDeque<(usize, T)>,
     cost: usize,
 }
@@ -54,10 +54,13 @@ impl<T> FairQueue<T> {
         if !self.lines.contains_key(workspace) {
             self.turns.push_back(workspace.clone());
         }
-        let line = self.lines.entry(workspace.clone()).or_insert_with(|| Line {
-            letters: VecDeque::new(),
-            cost: 0,
-        });
+        let line = self
+            .lines
+            .entry(workspace.clone())
+            .or_insert_with(|| WorkspaceQueue {
+                letters: VecDeque::new(),
+                cost: 0,
+            });
         line.letters.push_back((cost, letter));
         let before = line.cost;
         line.cost += cost;
@@ -106,8 +109,8 @@ impl<T> FairQueue<T> {
         if is_over {
             self.lines.remove(workspace);
             // It stands at one of the ends, but where it lost its only letter to another's.
-            if let Some(place) = self.turns.iter().rposition(|turn| turn == workspace) {
-                self.turns.remove(place);
+            if let Some(index) = self.turns.iter().rposition(|turn| turn == workspace) {
+                self.turns.remove(index);
             }
         }
         Some(letter)

@@ -23,10 +23,10 @@ const GOOD_FOR: Duration = Duration::from_secs(60);
 const SURE_FOR: Duration = Duration::from_secs(5);
 
 /// It counts no longer than until this part of the stream was filled, too: other gateways fill it as well.
-const STEP: u64 = 64;
+const REFRESH_PART: u64 = 64;
 
 /// What every workspace may hold at least is the stream divided by this: 24 letters of 100,000.
-const FLOOR: u64 = 4096;
+const SHARE_MIN_PART: u64 = 4096;
 
 /// Workspaces of which something is known, at most: some 150 bytes each.
 const KNOWN_MAX: usize = 4096;
@@ -40,7 +40,7 @@ pub(super) struct Amount {
 
 /// What the stream said of itself and one workspace.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Holding {
+pub(super) struct StreamUsage {
     /// The stream's limits; `None` where it has none.
     pub(super) max_letters: Option<u64>,
     pub(super) max_bytes: Option<u64>,
@@ -68,17 +68,17 @@ pub(super) struct Shares {
     all: Amount,
     /// Of `all`, what came after the stream was asked last.
     since: Amount,
-    of: HashMap<WorkspaceSlug, Known>,
+    of: HashMap<WorkspaceSlug, WorkspaceUsage>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct WorkspaceUsage {
     letters: u64,
     /// What this gateway sent since its start. The stream tells no bytes of a workspace: its letters are
     /// taken to be as large as these.
     sent: Amount,
     /// `None`: the stream is to be asked again.
-    asked: Option<Instant>,
+    read_at: Option<Instant>,
 }
 
 impl Shares {
@@ -92,11 +92,12 @@ impl Shares {
         now: Instant,
     ) -> Option<Verdict> {
         let known = self.of.get_mut(workspace)?;
-        let age = now.saturating_duration_since(known.asked?);
-        let step = |max: Option<u64>| max.map_or(u64::MAX, |max| (max / STEP).max(1));
+        let age = now.saturating_duration_since(known.read_at?);
+        let refresh_after =
+            |max: Option<u64>| max.map_or(u64::MAX, |max| (max / REFRESH_PART).max(1));
         if age > GOOD_FOR
-            || self.since.letters >= step(self.max_letters)
-            || self.since.bytes >= step(self.max_bytes)
+            || self.since.letters >= refresh_after(self.max_letters)
+            || self.since.bytes >= refresh_after(self.max_bytes)
         {
             return None;
         }
@@ -135,35 +136,35 @@ impl Shares {
     }
 
     /// Takes what the stream said of itself and `workspace`.
-    pub(super) fn learn(&mut self, workspace: &WorkspaceSlug, holding: Holding, now: Instant) {
+    pub(super) fn learn(&mut self, workspace: &WorkspaceSlug, usage: StreamUsage, now: Instant) {
         if self.of.len() >= KNOWN_MAX && !self.of.contains_key(workspace) {
             self.of.retain(|_, known| {
                 known
-                    .asked
-                    .is_some_and(|asked| now.saturating_duration_since(asked) <= GOOD_FOR)
+                    .read_at
+                    .is_some_and(|read_at| now.saturating_duration_since(read_at) <= GOOD_FOR)
             });
             if self.of.len() >= KNOWN_MAX {
                 self.of.clear();
             }
         }
-        self.max_letters = holding.max_letters;
-        self.max_bytes = holding.max_bytes;
-        self.all = holding.all;
+        self.max_letters = usage.max_letters;
+        self.max_bytes = usage.max_bytes;
+        self.all = usage.all;
         self.since = Amount::default();
         let known = self.of.entry(workspace.clone()).or_default();
-        known.letters = holding.letters;
-        known.asked = Some(now);
+        known.letters = usage.letters;
+        known.read_at = Some(now);
     }
 
     /// Has the stream asked again for every workspace: it may be another one.
     pub(super) fn doubt(&mut self) {
         for known in self.of.values_mut() {
-            known.asked = None;
+            known.read_at = None;
         }
     }
 }
 
-impl Known {
+impl WorkspaceUsage {
     /// About how many bytes the workspace holds with one letter of `size` more.
     fn bytes_with(&self, size: u64) -> u64 {
         let sent = u128::from(self.sent.bytes + size);
@@ -181,8 +182,8 @@ fn share(max: Option<u64>, used: u64) -> u64 {
     };
     let free = u128::from(max.saturating_sub(used));
     let share = free * free / u128::from(max) / 2;
-    let floor = (max / FLOOR).max(1);
-    u64::try_from(share).unwrap_or(u64::MAX).max(floor)
+    let least = (max / SHARE_MIN_PART).max(1);
+    u64::try_from(share).unwrap_or(u64::MAX).max(least)
 }
 
 #[cfg(test)]
@@ -202,7 +203,7 @@ mod tests {
         of: HashMap<WorkspaceSlug, Amount>,
         shares: Shares,
         now: Instant,
-        asked: usize,
+        reads: usize,
     }
 
     /// What a letter that is cut has at most.
@@ -216,7 +217,7 @@ mod tests {
                 of: HashMap::new(),
                 shares: Shares::default(),
                 now: Instant::now(),
-                asked: 0,
+                reads: 0,
             }
         }
 
@@ -232,14 +233,14 @@ mod tests {
                 match self.shares.judge(&workspace, size, cut, self.now) {
                     Some(verdict) => break verdict,
                     None => {
-                        self.asked += 1;
-                        let holding = Holding {
+                        self.reads += 1;
+                        let usage = StreamUsage {
                             max_letters: Some(self.max.letters),
                             max_bytes: Some(self.max.bytes),
                             all: self.all,
                             letters: self.held(number).letters,
                         };
-                        self.shares.learn(&workspace, holding, self.now);
+                        self.shares.learn(&workspace, usage, self.now);
                     }
                 }
             };
@@ -271,7 +272,7 @@ mod tests {
         // The stream as the migration makes it.
         let mut world = World::new(100_000, 256 << 20);
         assert_eq!(world.flood(0, 300), 26_795);
-        assert!(world.asked < 100, "{}", world.asked);
+        assert!(world.reads < 100, "{}", world.reads);
         for (workspaces, free) in [(2, 56_900), (4, 38_500), (16, 12_000), (100, 1900)] {
             for number in 0..workspaces {
                 world.flood(number, 300);
@@ -302,18 +303,18 @@ mod tests {
         let mut world = World::new(100_000, 256 << 20);
         world.send(0, 300);
         world.send(0, 300);
-        assert_eq!(world.asked, 1);
+        assert_eq!(world.reads, 1);
         world.now += GOOD_FOR + Duration::from_millis(1);
         world.send(0, 300);
-        assert_eq!(world.asked, 2);
+        assert_eq!(world.reads, 2);
         world.shares.doubt();
         world.send(0, 300);
-        assert_eq!(world.asked, 3);
+        assert_eq!(world.reads, 3);
         // Nobody is refused for what was so a while ago.
         world.flood(0, 300);
-        let asked = world.asked;
+        let reads = world.reads;
         assert_eq!(world.send(0, 300), Some(Verdict::UsedUp));
-        assert_eq!(world.asked, asked);
+        assert_eq!(world.reads, reads);
         (world.all, world.of) = Default::default();
         world.now += SURE_FOR + Duration::from_millis(1);
         assert_eq!(world.send(0, 300), Some(Verdict::Whole));
@@ -322,14 +323,14 @@ mod tests {
     #[test]
     fn a_stream_without_limits_takes_everything() {
         let mut shares = Shares::default();
-        let holding = Holding {
+        let usage = StreamUsage {
             max_letters: None,
             max_bytes: None,
             all: Amount::default(),
             letters: u64::MAX - 1000,
         };
         let now = Instant::now();
-        shares.learn(&slug(0), holding, now);
+        shares.learn(&slug(0), usage, now);
         for _ in 0..1000 {
             let verdict = shares.judge(&slug(0), 1 << 20, 1500, now);
             assert_eq!(verdict, Some(Verdict::Whole));

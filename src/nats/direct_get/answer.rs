@@ -7,7 +7,7 @@ use crate::nats::raw::RawStored;
 
 /// How an answer ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct End {
+pub struct BatchEnd {
     /// The replica that answered has no match at all (404).
     pub not_found: bool,
     /// Matching messages that the replica holds beyond this answer: ask on from the last sequence.
@@ -18,12 +18,12 @@ pub struct End {
 
 /// Which question an answer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum QueryKind {
     Next,
     MultiLast,
 }
 
-impl Kind {
+impl QueryKind {
     /// Whether a 404 behind the message `previous` says that nothing matches. `multi_last` also
     /// ends with a 404, of another text, where it could not load a message that does match.
     fn is_empty(self, previous: u64, description: &str) -> bool {
@@ -32,14 +32,18 @@ impl Kind {
 }
 
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum AnswerPart {
     Message(RawStored),
-    End(End),
+    End(BatchEnd),
 }
 
 /// Reads one message of an answer of this kind. `previous` is the sequence of the one before it, 0
 /// for none.
-pub(super) fn step(message: Message, kind: Kind, previous: u64) -> Result<Step, DirectGetError> {
+pub(super) fn read_part(
+    message: Message,
+    kind: QueryKind,
+    previous: u64,
+) -> Result<AnswerPart, DirectGetError> {
     // The status line is looked at last: a publisher can store one (a bare line feed in it escapes
     // the server's filter), but nobody can take away the headers that the server adds to a message.
     let (status, description) = (message.status, message.description.clone());
@@ -47,7 +51,7 @@ pub(super) fn step(message: Message, kind: Kind, previous: u64) -> Result<Step, 
     if let Ok(raw) = RawStored::parse(message) {
         let in_order = raw.sequence > previous && raw.last_sequence == Some(previous);
         return in_order
-            .then_some(Step::Message(raw))
+            .then_some(AnswerPart::Message(raw))
             .ok_or(DirectGetError::Incomplete);
     }
     let number = |name: &str| -> Option<u64> {
@@ -57,15 +61,15 @@ pub(super) fn step(message: Message, kind: Kind, previous: u64) -> Result<Step, 
     let code = status.ok_or(DirectGetError::Malformed)?.as_u16();
     let description = description.unwrap_or_default();
     match code {
-        204 if number("Nats-Last-Sequence") == Some(previous) => Ok(Step::End(End {
+        204 if number("Nats-Last-Sequence") == Some(previous) => Ok(AnswerPart::End(BatchEnd {
             not_found: false,
             pending: number("Nats-Num-Pending").ok_or(DirectGetError::Incomplete)?,
             up_to_sequence: number("Nats-UpTo-Sequence"),
         })),
         204 => Err(DirectGetError::Incomplete),
-        404 if kind.is_empty(previous, &description) => Ok(Step::End(End {
+        404 if kind.is_empty(previous, &description) => Ok(AnswerPart::End(BatchEnd {
             not_found: true,
-            ..End::default()
+            ..BatchEnd::default()
         })),
         404 => Err(DirectGetError::Incomplete),
         408 => Err(DirectGetError::BadRequest(description)),
@@ -109,8 +113,8 @@ mod tests {
         for (names, previous, good) in [("0", 0, true), ("3", 3, true), ("3", 2, false)] {
             let mut headers = STORED.to_vec();
             headers.push(("Nats-Last-Sequence", names));
-            let got = step(answer(None, &headers), Kind::Next, previous);
-            assert_eq!(matches!(got, Ok(Step::Message(_))), good, "{got:?}");
+            let got = read_part(answer(None, &headers), QueryKind::Next, previous);
+            assert_eq!(matches!(got, Ok(AnswerPart::Message(_))), good, "{got:?}");
         }
     }
 
@@ -119,45 +123,57 @@ mod tests {
         let mut headers = vec![("Nats-Num-Pending", "0"), ("Nats-Last-Sequence", "0")];
         headers.extend(STORED);
         headers.push(("Nats-Last-Sequence", "0"));
-        let got = step(answer(Some((204, "EOB")), &headers), Kind::Next, 0);
-        assert!(matches!(got, Ok(Step::Message(_))), "{got:?}");
+        let got = read_part(answer(Some((204, "EOB")), &headers), QueryKind::Next, 0);
+        assert!(matches!(got, Ok(AnswerPart::Message(_))), "{got:?}");
     }
 
     #[test]
     fn each_status_is_told_apart() {
         use DirectGetError as E;
-        type Check = fn(&Result<Step, E>) -> bool;
+        type Check = fn(&Result<AnswerPart, E>) -> bool;
         let not_found: Check =
-            |got| matches!(got, Ok(Step::End(end)) if end.not_found && end.pending == 0);
+            |got| matches!(got, Ok(AnswerPart::End(end)) if end.not_found && end.pending == 0);
         let incomplete: Check = |got| matches!(got, Err(E::Incomplete));
-        let table: [(u16, &str, Kind, u64, Check); 9] = [
-            (404, "Message Not Found", Kind::Next, 0, not_found),
-            (404, "No Results", Kind::MultiLast, 0, not_found),
-            (404, "Message Not Found", Kind::MultiLast, 0, incomplete),
-            (404, "Message Not Found", Kind::MultiLast, 5, incomplete),
-            (204, "EOB", Kind::Next, 0, incomplete),
+        let table: [(u16, &str, QueryKind, u64, Check); 9] = [
+            (404, "Message Not Found", QueryKind::Next, 0, not_found),
+            (404, "No Results", QueryKind::MultiLast, 0, not_found),
+            (
+                404,
+                "Message Not Found",
+                QueryKind::MultiLast,
+                0,
+                incomplete,
+            ),
+            (
+                404,
+                "Message Not Found",
+                QueryKind::MultiLast,
+                5,
+                incomplete,
+            ),
+            (204, "EOB", QueryKind::Next, 0, incomplete),
             (
                 408,
                 "Bad Request",
-                Kind::Next,
+                QueryKind::Next,
                 0,
                 |got| matches!(got, Err(E::BadRequest(text)) if text == "Bad Request"),
             ),
-            (413, "Too Many Results", Kind::MultiLast, 0, |got| {
+            (413, "Too Many Results", QueryKind::MultiLast, 0, |got| {
                 matches!(got, Err(E::TooManyResults))
             }),
-            (503, "", Kind::Next, 0, |got| {
+            (503, "", QueryKind::Next, 0, |got| {
                 matches!(got, Err(E::NoResponders))
             }),
-            (500, "boom", Kind::Next, 0, |got| {
+            (500, "boom", QueryKind::Next, 0, |got| {
                 matches!(got, Err(E::Status { code: 500, .. }))
             }),
         ];
         for (code, text, kind, previous, check) in table {
-            let got = step(answer(Some((code, text)), &[]), kind, previous);
+            let got = read_part(answer(Some((code, text)), &[]), kind, previous);
             assert!(check(&got), "{code} {text} {kind:?}: {got:?}");
         }
-        let got = step(answer(None, &[]), Kind::Next, 0);
+        let got = read_part(answer(None, &[]), QueryKind::Next, 0);
         assert!(matches!(got, Err(E::Malformed)), "{got:?}");
     }
 
@@ -169,18 +185,18 @@ mod tests {
                 ("Nats-Last-Sequence", "7"),
                 ("Nats-UpTo-Sequence", "20"),
             ];
-            let got = step(
+            let got = read_part(
                 answer(Some((204, "EOB")), &headers),
-                Kind::MultiLast,
+                QueryKind::MultiLast,
                 previous,
             );
-            let want = End {
+            let want = BatchEnd {
                 not_found: false,
                 pending: 4,
                 up_to_sequence: Some(20),
             };
             assert_eq!(
-                matches!(&got, Ok(Step::End(end)) if *end == want),
+                matches!(&got, Ok(AnswerPart::End(end)) if *end == want),
                 good,
                 "{got:?}"
             );

@@ -2,7 +2,7 @@
 //! with one request, answered by any replica of the stream.
 //!
 //! A replica may lag: that a message is missing from an answer proves nothing unless the answer
-//! reaches far enough ([`End::up_to_sequence`], or the leader's own read). What is inside an answer
+//! reaches far enough ([`BatchEnd::up_to_sequence`], or the leader's own read). What is inside an answer
 //! is checked: each message names the one before it, so one that got lost on the way is an error
 //! and never a silent hole.
 
@@ -16,12 +16,12 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use self::answer::{Kind, Step, step};
+use self::answer::{AnswerPart, QueryKind, read_part};
 use super::connection::{broken, connected, epoch, next_on};
 use super::raw::RawStored;
 use crate::config::Names;
 
-pub use self::answer::End;
+pub use self::answer::BatchEnd;
 
 /// How long the next message of an answer may take. An answer comes in one go, so that this is the
 /// time of one round trip on a bad day. Meanwhile the question is sent again, as long as nothing has come; the
@@ -33,7 +33,7 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 pub const BATCH_MAX: usize = 1024;
 
 /// How often a question is asked before it has got no answer.
-const ASKED_MAX: u32 = 3;
+const ATTEMPTS_MAX: u32 = 3;
 
 /// Direct reads of one stream.
 #[derive(Debug, Clone)]
@@ -133,7 +133,7 @@ impl DirectGet {
     }
 
     /// The subject that is asked on.
-    pub fn asked_on(&self) -> &str {
+    pub fn request_subject(&self) -> &str {
         &self.subject
     }
 
@@ -157,7 +157,7 @@ impl DirectGet {
         subject: &str,
     ) -> Result<Batch, DirectGetError> {
         let subject = self.names.subject(subject);
-        self.ask(&Request {
+        self.request(&Request {
             // The server takes 0 for "not given", and then 1 is what is meant.
             seq: Some(seq.max(1)),
             ..Request::next(batch, max_bytes, &subject)
@@ -177,7 +177,7 @@ impl DirectGet {
         subject: &str,
     ) -> Result<Batch, DirectGetError> {
         let subject = self.names.subject(subject);
-        self.ask(&Request {
+        self.request(&Request {
             start_time: Some(time.to_rfc3339_opts(SecondsFormat::Nanos, true)),
             ..Request::next(batch, max_bytes, &subject)
         })
@@ -185,22 +185,22 @@ impl DirectGet {
     }
 
     /// The last message of each subject that matches one of `subjects` (wildcards allowed), in the
-    /// order of their sequences. [`End::up_to_sequence`] is the last sequence of the replica that
-    /// answered, except with [`End::not_found`].
+    /// order of their sequences. [`BatchEnd::up_to_sequence`] is the last sequence of the replica that
+    /// answered, except with [`BatchEnd::not_found`].
     ///
     /// The server cuts an answer off at its own `max_pending` (64 MiB by default), which
-    /// [`End::pending`] then shows.
+    /// [`BatchEnd::pending`] then shows.
     ///
     /// # Errors
     /// [`DirectGetError`]; [`DirectGetError::TooManyResults`] beyond 1024 subjects.
     pub async fn multi_last(
         &self,
         subjects: &[String],
-    ) -> Result<(Vec<LastOf>, End), DirectGetError> {
+    ) -> Result<(Vec<LastOf>, BatchEnd), DirectGetError> {
         let subjects = subjects.iter().map(|subject| self.names.subject(subject));
         let subjects: Vec<String> = subjects.collect();
         let mut batch = self
-            .ask(&Request {
+            .request(&Request {
                 multi_last: Some(&subjects),
                 ..Request::default()
             })
@@ -228,23 +228,23 @@ impl DirectGet {
             .map(drop)
     }
 
-    async fn ask(&self, request: &Request<'_>) -> Result<Batch, DirectGetError> {
+    async fn request(&self, request: &Request<'_>) -> Result<Batch, DirectGetError> {
         let body = serde_json::to_vec(request).map_err(|_| DirectGetError::Closed)?;
         let question = Question {
             client: self.client.clone(),
             subject: self.subject.clone(),
             body: body.into(),
         };
-        let asked = question.ask(self.timeout).await?;
+        let inbox = question.send(self.timeout).await?;
         Ok(Batch {
-            inbox: asked.ok_or(DirectGetError::Timeout(self.timeout))?,
+            inbox: inbox.ok_or(DirectGetError::Timeout(self.timeout))?,
             names: self.names.clone(),
             question,
-            asked: 1,
+            attempts: 1,
             kind: if request.multi_last.is_some() {
-                Kind::MultiLast
+                QueryKind::MultiLast
             } else {
-                Kind::Next
+                QueryKind::Next
             },
             timeout: self.timeout,
             previous: 0,
@@ -256,11 +256,11 @@ impl DirectGet {
 impl Question {
     /// Asks once there is a connection; returns where the answer will come. `None` if there is none within
     /// `limit`.
-    async fn ask(&self, limit: Duration) -> Result<Option<Inbox>, DirectGetError> {
-        timeout(limit, self.send()).await.ok().transpose()
+    async fn send(&self, limit: Duration) -> Result<Option<Inbox>, DirectGetError> {
+        timeout(limit, self.send_now()).await.ok().transpose()
     }
 
-    async fn send(&self) -> Result<Inbox, DirectGetError> {
+    async fn send_now(&self) -> Result<Inbox, DirectGetError> {
         connected(&self.client).await;
         let epoch = epoch(&self.client.statistics());
         // An inbox of its own: the shared one of `Client::request` takes a single message.
@@ -300,12 +300,12 @@ pub struct Batch {
     names: Names,
     question: Question,
     /// How often it was asked, or would have been with a connection.
-    asked: u32,
-    kind: Kind,
+    attempts: u32,
+    kind: QueryKind,
     timeout: Duration,
     /// Sequence of the message before, 0 at first: what the next one must name.
     previous: u64,
-    end: Option<End>,
+    end: Option<BatchEnd>,
 }
 
 impl Batch {
@@ -319,25 +319,29 @@ impl Batch {
             return Ok(None);
         }
         let message = loop {
-            let silence = match timeout(self.patience(self.asked), self.heard()).await {
+            let silence = match timeout(self.answer_timeout(self.attempts), self.heard()).await {
                 Ok(Some(message)) => break message?,
                 Ok(None) => DirectGetError::Incomplete,
                 Err(_) => DirectGetError::Timeout(self.timeout),
             };
-            if self.previous > 0 || self.asked == ASKED_MAX {
+            if self.previous > 0 || self.attempts == ATTEMPTS_MAX {
                 return Err(silence);
             }
-            if let Some(asked) = self.question.ask(self.patience(self.asked + 1)).await? {
-                self.inbox = asked;
+            if let Some(inbox) = self
+                .question
+                .send(self.answer_timeout(self.attempts + 1))
+                .await?
+            {
+                self.inbox = inbox;
             }
-            self.asked += 1;
+            self.attempts += 1;
         };
-        match step(message, self.kind, self.previous)? {
-            Step::Message(raw) => {
+        match read_part(message, self.kind, self.previous)? {
+            AnswerPart::Message(raw) => {
                 self.previous = raw.sequence;
                 Ok(Some(raw.plain(&self.names)))
             }
-            Step::End(end) => {
+            AnswerPart::End(end) => {
                 self.end = Some(end);
                 Ok(None)
             }
@@ -358,8 +362,8 @@ impl Batch {
 
     /// How long the next message is waited for after so many questions: for the first one at most the whole time
     /// in all, and longer each time, since it may just be slow.
-    fn patience(&self, asked: u32) -> Duration {
-        match (self.previous, asked) {
+    fn answer_timeout(&self, attempts: u32) -> Duration {
+        match (self.previous, attempts) {
             (0, 1) => self.timeout / 8,
             (0, 2) => self.timeout / 4,
             (0, _) => self.timeout / 8 * 5,
@@ -367,8 +371,8 @@ impl Batch {
         }
     }
 
-    /// How the answer ended; [`End::default`] before [`Batch::next`] has returned `None`.
-    pub fn end(&self) -> End {
+    /// How the answer ended; [`BatchEnd::default`] before [`Batch::next`] has returned `None`.
+    pub fn end(&self) -> BatchEnd {
         self.end.unwrap_or_default()
     }
 }

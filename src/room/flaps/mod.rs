@@ -172,7 +172,7 @@ impl Damper {
     }
 
     fn tell(&self, (workspace, user): &Who, notice: Notice) {
-        self.0.notices.tell(workspace, *user, notice);
+        self.0.notices.send(workspace, *user, notice);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

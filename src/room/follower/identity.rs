@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Asked, Cursor, Effect, Follower};
 use crate::event::Mark;
-use crate::nats::{Known, Last, Seen, StreamState};
+use crate::nats::{AtPosition, Last, LastKnown, StreamState};
 
 /// What a sweep's answer says of the stream's identity.
 pub(super) enum Identity {
@@ -42,15 +42,15 @@ impl Follower {
     }
 
     /// What a sweep is to look for in the stream. Nothing is delivered until it has answered.
-    pub(super) fn known(&self) -> Option<Known> {
+    pub(super) fn known(&self) -> Option<LastKnown> {
         let known = self.cursor.highest();
         if !self.is_doubted {
             return None;
         }
         Some(if self.is_rewound {
-            Known::OutOfPlace(known)
+            LastKnown::OutOfOrder(known)
         } else {
-            Known::BeforeBreak(known)
+            LastKnown::BeforeBreak(known)
         })
     }
 
@@ -61,10 +61,10 @@ impl Follower {
         &mut self,
         asked: Asked,
         stream: &StreamState,
-        seen: Option<Seen>,
+        seen: Option<AtPosition>,
     ) -> Identity {
         let known = *self.incarnation.get_or_insert(stream.created);
-        let is_other = stream.created == known && seen == Some(Seen::Other);
+        let is_other = stream.created == known && seen == Some(AtPosition::Other);
         if stream.created > known || is_other {
             return Identity::Other;
         }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::identity::Identity;
 use super::{Effect, Follower, LOOK_AGAIN, Phase};
-use crate::nats::{Last, Seen, StreamState};
+use crate::nats::{AtPosition, Last, StreamState};
 
 /// Something found missing that is younger than this may still be on its way.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ impl Follower {
         &mut self,
         stream: &StreamState,
         lasts: Option<&[Last]>,
-        seen: Option<Seen>,
+        seen: Option<AtPosition>,
         watched: bool,
         (now, wall): (Instant, DateTime<Utc>),
     ) {

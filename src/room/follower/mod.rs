@@ -16,7 +16,7 @@ use super::cursor::{Cursor, Offer};
 use super::hold::{Hold, HoldBudget};
 use super::schedule::Schedule;
 use crate::event::{Mark, StoredMessage};
-use crate::nats::{Known, Live, Repaired, StreamState};
+use crate::nats::{LastKnown, Live, Repaired, StreamState};
 
 /// How often it is looked again, by all rooms, at a leader that cannot be right or is none any more.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -32,7 +32,10 @@ pub(super) type Reason = &'static str;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     /// Ask for a sweep, and whether the stream still has this event where it was.
-    Sweep { urgent: bool, known: Option<Known> },
+    Sweep {
+        urgent: bool,
+        known: Option<LastKnown>,
+    },
     /// Begin to read what is above this in the stream that has this event; what is read goes to [`Follower::repaired`].
     Repair {
         above: u64,

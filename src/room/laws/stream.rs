@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::Draw;
 use crate::event::{Mark, StoredMessage, WorkspaceSlug};
-use crate::nats::{Known, Last, Live, Repaired, RepairedBatch, Seen, StreamState};
+use crate::nats::{AtPosition, Last, LastKnown, Live, Repaired, RepairedBatch, StreamState};
 use crate::room::follower::{Effect, Follower};
 use crate::room::hold::HoldBudget;
 
@@ -70,7 +70,7 @@ pub(super) struct Stream {
     /// On the live path.
     on_its_way: Vec<Stored>,
     /// A sweep asked for, or its answer on its way.
-    sweep: Option<(Option<Known>, Option<SweepAnswer>)>,
+    sweep: Option<(Option<LastKnown>, Option<SweepAnswer>)>,
     repair: Option<Repair>,
     wants_batch: bool,
     /// In the order of delivery: the event and whether it was said to be late.
@@ -88,7 +88,7 @@ struct Repair {
     end: Option<Mark>,
 }
 
-type SweepAnswer = (StreamState, Vec<Last>, Option<Seen>);
+type SweepAnswer = (StreamState, Vec<Last>, Option<AtPosition>);
 
 impl Stream {
     pub(super) fn new(draw: &mut Draw) -> Self {
@@ -304,7 +304,7 @@ impl Stream {
             is_replicated: self.is_replicated,
         };
         let seen = known.map(|known| match known {
-            Known::BeforeBreak(known) | Known::OutOfPlace(known) => seen(stored, known),
+            LastKnown::BeforeBreak(known) | LastKnown::OutOfOrder(known) => seen(stored, known),
         });
         let lasts = lasts.into_values().map(|event| Last {
             subject: event.message().subject.to_string(),
@@ -349,9 +349,9 @@ impl Stream {
         for known in repair.known.take().into_iter().chain([end]) {
             let is_shorter = (self.stored.len() as u64) < known.sequence;
             let other = match seen(&self.stored, known) {
-                Seen::Other => Some(Repaired::OtherStream),
-                Seen::Gone if is_shorter => Some(Repaired::ShorterStream),
-                Seen::Same | Seen::Gone => None,
+                AtPosition::Other => Some(Repaired::OtherStream),
+                AtPosition::Gone if is_shorter => Some(Repaired::ShorterStream),
+                AtPosition::Same | AtPosition::Gone => None,
             };
             if other.is_some() {
                 return self.follower.repaired(other, now);
@@ -467,17 +467,17 @@ impl Stream {
 }
 
 /// What the stream has where `known` was.
-fn seen(stored: &[Stored], known: Mark) -> Seen {
+fn seen(stored: &[Stored], known: Mark) -> AtPosition {
     if known.sequence == 0 {
-        return Seen::Same;
+        return AtPosition::Same;
     }
     let there = stored
         .iter()
         .find(|event| event.mark.sequence == known.sequence);
     match there {
-        Some(event) if event.subject == DELETED => Seen::Gone,
-        Some(event) if event.mark == known => Seen::Same,
-        Some(_) => Seen::Other,
-        None => Seen::Gone,
+        Some(event) if event.subject == DELETED => AtPosition::Gone,
+        Some(event) if event.mark == known => AtPosition::Same,
+        Some(_) => AtPosition::Other,
+        None => AtPosition::Gone,
     }
 }

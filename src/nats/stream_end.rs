@@ -1,4 +1,4 @@
-//! The floor of a join: one leader read shared by all joins that wait.
+//! The end of the stream, for joins: one leader read shared by all joins that wait.
 //!
 //! At most one read is in flight and one queued, so a storm of joins costs the leader no more than a
 //! few reads. A read always begins after everyone it answers has asked.
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
-use super::leader::{Leader, ReadError};
+use super::leader::{Leader, LeaderError};
 use crate::event::Mark;
 
 /// Pause before a leader that did not answer is asked again.
@@ -16,38 +16,38 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// A cheap handle on the reader's task.
 #[derive(Debug, Clone)]
-pub struct FloorReader {
-    /// The other end is the task of [`FloorReader::start`].
-    asks: mpsc::UnboundedSender<Ask>,
+pub struct StreamEndReader {
+    /// The other end is the task of [`StreamEndReader::start`].
+    requests: mpsc::UnboundedSender<EndRequest>,
 }
 
-type Ask = oneshot::Sender<Result<Mark, ReadError>>;
+type EndRequest = oneshot::Sender<Result<Mark, LeaderError>>;
 
-impl FloorReader {
+impl StreamEndReader {
     /// A handle, and the task that has to be run for it.
     pub fn start(leader: Leader) -> (Self, impl Future<Output = ()> + Send) {
-        // Unbounded, but whoever asks waits for the answer: joins that have their turn, barriers of open sockets,
+        // Unbounded, but whoever sends one waits for the answer: joins that have their turn, barriers of open sockets,
         // rooms that begin, repairs, a drain. What gave up meanwhile leaves with the next answer.
-        let (asks, inbox) = mpsc::unbounded_channel();
-        (Self { asks }, answer(leader.for_many(), inbox))
+        let (requests, inbox) = mpsc::unbounded_channel();
+        (Self { requests }, answer(leader.for_many(), inbox))
     }
 
     /// The stream's end, from a read begun after this call.
     ///
     /// # Errors
     /// `None` where the gateway is ending, else why the leader did not answer.
-    pub async fn read(&self) -> Result<Mark, Option<ReadError>> {
-        let (ask, answer) = oneshot::channel();
-        self.asks.send(ask).map_err(|_| None)?;
+    pub async fn read(&self) -> Result<Mark, Option<LeaderError>> {
+        let (answer_to, answer) = oneshot::channel();
+        self.requests.send(answer_to).map_err(|_| None)?;
         answer.await.map_err(|_| None)?.map_err(Some)
     }
 
     /// The same, asked for until the leader answers; meanwhile `cause` is why it does not. `None` if the gateway
     /// is ending.
-    pub async fn wait(&self, cause: &mut Option<ReadError>) -> Option<Mark> {
+    pub async fn wait(&self, cause: &mut Option<LeaderError>) -> Option<Mark> {
         loop {
             match self.read().await {
-                Ok(floor) => return Some(floor),
+                Ok(end) => return Some(end),
                 Err(None) => return None,
                 Err(Some(error)) => {
                     debug!(%error, "waiting for the leader");
@@ -59,16 +59,16 @@ impl FloorReader {
     }
 }
 
-async fn answer(leader: Leader, mut inbox: mpsc::UnboundedReceiver<Ask>) {
+async fn answer(leader: Leader, mut inbox: mpsc::UnboundedReceiver<EndRequest>) {
     while let Some(first) = inbox.recv().await {
-        let mut asking = vec![first];
+        let mut waiting = vec![first];
         while let Ok(more) = inbox.try_recv() {
-            asking.push(more);
+            waiting.push(more);
         }
-        let floor = leader.tail().await.map(|tail| tail.mark);
-        for ask in asking {
+        let end = leader.end().await.map(|end| end.mark);
+        for answer_to in waiting {
             // A join that gave up meanwhile does not want it any more.
-            let _ = ask.send(floor.clone());
+            let _ = answer_to.send(end.clone());
         }
     }
 }

@@ -3,44 +3,44 @@
 use std::time::Duration;
 
 use super::direct_get::{DirectGet, DirectGetError, LastOf};
-use super::leader::{Leader, ReadError, Tail, Witness};
+use super::leader::{Leader, LeaderError, StreamEnd, Witness};
 
-/// How often a lagging replica is asked again.
+/// How often a lagging replica is read again.
 const LAG_RETRIES: usize = 5;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProofError {
+pub(super) enum ConsistentReadError {
     #[error(transparent)]
     Direct(#[from] DirectGetError),
     #[error(transparent)]
-    Leader(#[from] ReadError),
+    Leader(#[from] LeaderError),
     #[error("the replica that answered lags")]
     Lagging,
 }
 
-/// The last messages of `subjects`, from a replica that says it knows everything up to `tail`, which is of
+/// The last messages of `subjects`, from a replica that says it knows everything up to `end`, which is of
 /// the stream of `direct` and `leader`.
 ///
 /// A 404 ("none of them has a message") carries no such word. So the subject of a message that the stream
-/// holds is asked for too, where one is known: there is always an answer then, and always the word at its
-/// end. The answer may hold that message beyond what was asked. Else the leader is asked.
+/// holds is requested too, where one is known: there is always an answer then, and always the word at its
+/// end. The answer may hold that message beyond what was requested. Else the leader is read.
 ///
 /// # Errors
-/// [`ProofError`]; [`DirectGetError::TooManyResults`] also where the server cut the answer off.
+/// [`ConsistentReadError`]; [`DirectGetError::TooManyResults`] also where the server cut the answer off.
 pub(super) async fn lasts(
     direct: &DirectGet,
     leader: &Leader,
     subjects: &[String],
-    tail: &Tail,
-) -> Result<Vec<LastOf>, ProofError> {
-    let mut asked = subjects.to_vec();
-    let has_witness = match &tail.witness {
+    end: &StreamEnd,
+) -> Result<Vec<LastOf>, ConsistentReadError> {
+    let mut wanted = subjects.to_vec();
+    let has_witness = match &end.witness {
         // The leader's own word that the stream holds nothing.
         Witness::Nothing => return Ok(Vec::new()),
         Witness::Subject(witness) => {
-            if !asked.contains(witness) {
-                asked.push(witness.clone());
+            if !wanted.contains(witness) {
+                wanted.push(witness.clone());
             }
             true
         }
@@ -48,18 +48,18 @@ pub(super) async fn lasts(
     };
     let mut is_empty = false;
     for attempt in 0..LAG_RETRIES {
-        let (found, end) = direct.multi_last(&asked).await?;
+        let (found, batch_end) = direct.multi_last(&wanted).await?;
         // The server ends an answer that grows too large, and then says so at its end: the newest are missing.
-        if end.pending > 0 {
+        if batch_end.pending > 0 {
             return Err(DirectGetError::TooManyResults.into());
         }
-        if end
+        if batch_end
             .up_to_sequence
-            .is_some_and(|upto| upto >= tail.mark.sequence)
+            .is_some_and(|upto| upto >= end.mark.sequence)
         {
             return Ok(found);
         }
-        is_empty = end.not_found;
+        is_empty = batch_end.not_found;
         if is_empty && !has_witness {
             break;
         }
@@ -68,11 +68,11 @@ pub(super) async fn lasts(
     if is_empty && !has_any(leader, subjects).await? {
         return Ok(Vec::new());
     }
-    Err(ProofError::Lagging)
+    Err(ConsistentReadError::Lagging)
 }
 
 /// Whether the leader has a message of one of `subjects`.
-async fn has_any(leader: &Leader, subjects: &[String]) -> Result<bool, ReadError> {
+async fn has_any(leader: &Leader, subjects: &[String]) -> Result<bool, LeaderError> {
     for subject in subjects {
         if leader.has(subject).await? {
             return Ok(true);
