@@ -7,7 +7,7 @@
 use std::cell::OnceCell;
 use std::time::Instant;
 
-use herald::fuzzing::socket::{Seen, frames};
+use herald::fuzzing::socket::{ObservedFrame, frames};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};
 
@@ -23,7 +23,7 @@ thread_local! {
     static RUNTIME: OnceCell<Runtime> = const { OnceCell::new() };
 }
 
-fn run(bytes: &[u8], read: usize) -> Vec<Seen> {
+fn run(bytes: &[u8], read: usize) -> Vec<ObservedFrame> {
     RUNTIME.with(|runtime| {
         let make = || {
             Builder::new_current_thread()
@@ -49,31 +49,31 @@ fuzz_target!(|data: &[u8]| {
     for (index, one) in seen.iter().enumerate() {
         let is_last = index + 1 == seen.len();
         match one {
-            Seen::Text(text) => {
+            ObservedFrame::Text(text) => {
                 assert!(text.len() <= LARGEST, "a message over the limit");
                 counted += 1;
             }
-            Seen::Ping => counted += 1,
-            Seen::Pong | Seen::Token => {}
-            Seen::Closed(code) => {
+            ObservedFrame::Ping => counted += 1,
+            ObservedFrame::Pong | ObservedFrame::Token => {}
+            ObservedFrame::Closed(code) => {
                 assert!(is_last, "something after the client's close");
                 let is_sendable = matches!(code, 1000..=1003 | 1005 | 1007..=1014 | 3000..=4999);
                 assert!(is_sendable, "took the close code {code}");
             }
-            Seen::Ours(code) => {
+            ObservedFrame::Ours(code) => {
                 assert!(is_last, "something after a close");
                 assert!(
                     matches!(code, 1002 | 1003 | 1007 | 1009 | 4001 | 4029),
                     "closed with {code}"
                 );
             }
-            Seen::Gone => assert!(is_last, "something after the end"),
+            ObservedFrame::Gone => assert!(is_last, "something after the end"),
         }
     }
-    assert!(
-        seen.last()
-            .is_some_and(|last| matches!(last, Seen::Closed(_) | Seen::Ours(_) | Seen::Gone))
-    );
+    assert!(seen.last().is_some_and(|last| matches!(
+        last,
+        ObservedFrame::Closed(_) | ObservedFrame::Ours(_) | ObservedFrame::Gone
+    )));
     assert!(
         counted <= BURST + earned + READ,
         "{counted} messages at once"
@@ -86,7 +86,8 @@ fuzz_target!(|data: &[u8]| {
     match differs.unwrap_or(both) {
         at if at == seen.len() && at == cut.len() => {}
         at => {
-            let is_flood = |seen: &[Seen]| seen.get(at) == Some(&Seen::Ours(4029));
+            let is_flood =
+                |seen: &[ObservedFrame]| seen.get(at) == Some(&ObservedFrame::Ours(4029));
             assert!(
                 is_flood(&seen) || is_flood(&cut),
                 "cut at {read}: {seen:?}, {cut:?}"

@@ -4,7 +4,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use herald::fuzzing::auth::KeySet;
+use herald::fuzzing::auth::FuzzedKeySet;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
@@ -25,7 +25,7 @@ fn with_secret(secret: &[u8]) -> String {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let Some(set) = KeySet::parse(data) else {
+    let Some(set) = FuzzedKeySet::parse(data) else {
         return;
     };
     let json = Value::from(herald::json::parse(data).expect("it was read"));

@@ -24,7 +24,7 @@ pub(crate) struct ExpiredTokens {
     /// With a secret of this process: what is kept tells nothing of a token, and nobody can choose two that
     /// are taken for one.
     hasher: RandomState,
-    tried: HashMap<Key, Tried>,
+    tried: HashMap<TokenKey, Tried>,
 }
 
 /// How often a token came from an address.
@@ -38,19 +38,19 @@ struct Tried {
 
 /// A token and an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Key(u64);
+pub(crate) struct TokenKey(u64);
 
 impl ExpiredTokens {
     /// What stands for `token` from `address`.
-    pub(crate) fn key(&self, token: &str, address: Address) -> Key {
-        Key(self.hasher.hash_one((token, address)))
+    pub(crate) fn key(&self, token: &str, address: Address) -> TokenKey {
+        TokenKey(self.hasher.hash_one((token, address)))
     }
 
     /// One more try: whether it is to be looked at.
     ///
     /// # Errors
     /// How long it takes until one is.
-    pub(crate) fn check(&mut self, key: Key, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn check(&mut self, key: TokenKey, now: Instant) -> Result<(), Duration> {
         let Some(tried) = self.tried.get_mut(&key) else {
             return Ok(());
         };
@@ -63,7 +63,7 @@ impl ExpiredTokens {
     }
 
     /// It was looked at, and is expired.
-    pub(crate) fn add(&mut self, key: Key, now: Instant) {
+    pub(crate) fn add(&mut self, key: TokenKey, now: Instant) {
         if self.tried.len() >= KEPT && !self.tried.contains_key(&key) {
             self.forget(now);
         }
@@ -115,7 +115,12 @@ mod tests {
 
     /// A try at the given second: whether it is looked at, which finds that it is expired; or how many
     /// seconds it is to wait.
-    fn try_at(tokens: &mut ExpiredTokens, key: Key, start: Instant, second: u64) -> Option<u64> {
+    fn try_at(
+        tokens: &mut ExpiredTokens,
+        key: TokenKey,
+        start: Instant,
+        second: u64,
+    ) -> Option<u64> {
         let now = start + Duration::from_secs(second);
         let checked = tokens.check(key, now);
         if checked.is_ok() {
@@ -188,7 +193,7 @@ mod tests {
     fn so_many_are_kept_and_the_oldest_goes_first() {
         let start = Instant::now();
         let mut tokens = ExpiredTokens::default();
-        let keys: Vec<Key> = (0..=5000)
+        let keys: Vec<TokenKey> = (0..=5000)
             .map(|number| tokens.key("a.b.c", address(number)))
             .collect();
         for (second, key) in (0..).zip(&keys) {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use axum::http::HeaderMap;
 use ipnet::IpNet;
 
-use super::{Source, Step, TrustedProxies, is_header, step};
+use super::{ConnectionSource, HeaderRead, TrustedProxies, is_header, next_read};
 
 /// Whose request came from `peer` with these headers, where `trusted` are the proxies.
 pub fn client(trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
@@ -25,18 +25,18 @@ pub fn proxy_header(sent: &[u8]) -> Option<(Said, usize)> {
     let mut taken = 0;
     loop {
         let (header, rest) = sent.split_at_checked(taken)?;
-        taken += match step(header).ok()? {
-            Step::Exactly(more) => more,
-            Step::Line(most) => {
+        taken += match next_read(header).ok()? {
+            HeaderRead::Exactly(more) => more,
+            HeaderRead::Line(most) => {
                 let line = rest.get(..most.min(rest.len()))?;
                 let end = line.iter().position(|byte| *byte == b'\n');
                 end.map_or(line.len().max(1), |end| end + 1)
             }
-            Step::Done(source) => {
+            HeaderRead::Done(source) => {
                 let said = match source {
-                    Source::Client(ip) => Said::Client(ip),
-                    Source::Unknown => Said::Unknown,
-                    Source::Peer => Said::Peer,
+                    ConnectionSource::Client(ip) => Said::Client(ip),
+                    ConnectionSource::Unknown => Said::Unknown,
+                    ConnectionSource::Peer => Said::Peer,
                 };
                 return Some((said, taken));
             }

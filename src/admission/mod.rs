@@ -21,8 +21,10 @@ use std::time::{Duration, Instant};
 pub(crate) use self::address::Address;
 use self::expired::ExpiredTokens;
 pub(crate) use self::forwarded::TrustedProxies;
-pub(crate) use self::per_address::{PerAddress, Place};
-pub(crate) use self::proxy_header::{Malformed, Source, Step, is_header, step};
+pub(crate) use self::per_address::{AddressGuard, PerAddress};
+pub(crate) use self::proxy_header::{
+    ConnectionSource, HeaderRead, Malformed, is_header, next_read,
+};
 use self::rate::Rates;
 pub(crate) use self::rate::{Over, Rate};
 use crate::config::SocketsConfig;
@@ -41,9 +43,9 @@ pub(crate) struct Admission {
 
 /// One of the sockets that a gateway may have; dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Permit(Arc<AtomicUsize>);
+pub(crate) struct SocketGuard(Arc<AtomicUsize>);
 
-impl Drop for Permit {
+impl Drop for SocketGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -89,19 +91,23 @@ impl Admission {
     }
 
     /// A place for a socket of `address`; `None` where it has as many as it may.
-    pub(crate) fn place(&self, limits: &SocketsConfig, address: Address) -> Option<Place> {
+    pub(crate) fn address_guard(
+        &self,
+        limits: &SocketsConfig,
+        address: Address,
+    ) -> Option<AddressGuard> {
         self.per_address
             .take(address, limits.max_connections_per_address)
     }
 
     /// A permit for one more socket; `None` where there are as many as there may be.
-    pub(crate) fn permit(&self, limits: &SocketsConfig) -> Option<Permit> {
+    pub(crate) fn socket_guard(&self, limits: &SocketsConfig) -> Option<SocketGuard> {
         let most = limits.max_connections.min(self.most);
         let may_come = |now: usize| (now < most).then_some(now + 1);
         self.sockets
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, may_come)
             .ok()?;
-        Some(Permit(Arc::clone(&self.sockets)))
+        Some(SocketGuard(Arc::clone(&self.sockets)))
     }
 }
 
@@ -125,19 +131,19 @@ mod tests {
     fn who_is_over_a_lower_limit_stays_and_nobody_comes_until_it_has_left() {
         let admission = Admission::up_to(3);
         let mut permits: Vec<_> = (0..3)
-            .filter_map(|_| admission.permit(&limits(3)))
+            .filter_map(|_| admission.socket_guard(&limits(3)))
             .collect();
         assert_eq!(permits.len(), 3);
-        assert!(admission.permit(&limits(3)).is_none());
-        assert!(admission.permit(&limits(2)).is_none());
+        assert!(admission.socket_guard(&limits(3)).is_none());
+        assert!(admission.socket_guard(&limits(2)).is_none());
         permits.pop();
-        assert!(admission.permit(&limits(2)).is_none());
+        assert!(admission.socket_guard(&limits(2)).is_none());
         permits.pop();
-        permits.extend(admission.permit(&limits(2)));
+        permits.extend(admission.socket_guard(&limits(2)));
         assert_eq!(permits.len(), 2);
-        permits.extend(admission.permit(&limits(3)));
+        permits.extend(admission.socket_guard(&limits(3)));
         assert_eq!(permits.len(), 3);
         // There are no files for more.
-        assert!(admission.permit(&limits(4)).is_none());
+        assert!(admission.socket_guard(&limits(4)).is_none());
     }
 }

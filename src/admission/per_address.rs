@@ -15,14 +15,14 @@ pub(crate) struct PerAddress {
 
 /// The place of one connection; dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct AddressGuard {
     of: Arc<PerAddress>,
     address: Address,
 }
 
 impl PerAddress {
     /// A place for one more of `address`, which may have `limit` (0: any number); `None` where it has them.
-    pub(crate) fn take(self: &Arc<Self>, address: Address, limit: usize) -> Option<Place> {
+    pub(crate) fn take(self: &Arc<Self>, address: Address, limit: usize) -> Option<AddressGuard> {
         let mut there = self.lock();
         let count = there.get(&address).copied().unwrap_or(0);
         if limit > 0 && count >= limit {
@@ -30,7 +30,7 @@ impl PerAddress {
         }
         there.insert(address, count + 1);
         drop(there);
-        Some(Place {
+        Some(AddressGuard {
             of: Arc::clone(self),
             address,
         })
@@ -42,7 +42,7 @@ impl PerAddress {
     }
 }
 
-impl Drop for Place {
+impl Drop for AddressGuard {
     fn drop(&mut self) {
         let mut there = self.of.lock();
         if let Entry::Occupied(mut count) = there.entry(self.address) {
@@ -108,7 +108,7 @@ mod tests {
             steps in prop::collection::vec((0u32..4, any::<bool>()), 0..200),
         ) {
             let all = Arc::new(PerAddress::default());
-            let mut held: HashMap<u32, Vec<Place>> = HashMap::new();
+            let mut held: HashMap<u32, Vec<AddressGuard>> = HashMap::new();
             for (number, comes) in steps {
                 let places = held.entry(number).or_default();
                 if comes {

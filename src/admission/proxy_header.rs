@@ -1,7 +1,7 @@
 //! The PROXY header (versions 1 and 2), which a balancer sends before all else of a connection: who connected
 //! to it. Pure. <https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt>
 //!
-//! What follows the header is not ours to read: TLS may begin with the next byte. So [`step`] says at each point
+//! What follows the header is not ours to read: TLS may begin with the next byte. So [`next_read`] says at each point
 //! how many bytes are still of the header for certain.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,7 +21,7 @@ const VARIABLE_MAX: usize = 16 * 1024;
 
 /// Who a header says has connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum ConnectionSource {
     /// A client with this address.
     Client(IpAddr),
     /// A client whose address the proxy does not know or that has none.
@@ -32,13 +32,13 @@ pub(crate) enum Source {
 
 /// What is to be done with the bytes of a header so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum HeaderRead {
     /// Read exactly so many more.
     Exactly(usize),
     /// Read on to the end of the line, at most so many more.
     Line(usize),
     /// The header is complete.
-    Done(Source),
+    Done(ConnectionSource),
 }
 
 /// A header that is none.
@@ -68,14 +68,14 @@ pub(crate) fn is_header(start: &[u8]) -> Option<bool> {
 ///
 /// # Errors
 /// They are no header's.
-pub(crate) fn step(bytes: &[u8]) -> Result<Step, Malformed> {
+pub(crate) fn next_read(bytes: &[u8]) -> Result<HeaderRead, Malformed> {
     if is_header(bytes) == Some(false) {
         return Err(NONE);
     }
     // The shortest line has 15 bytes, so that none of these is another's.
     let missing = START_2.len().saturating_sub(bytes.len());
     if missing > 0 {
-        return Ok(Step::Exactly(missing));
+        return Ok(HeaderRead::Exactly(missing));
     }
     if bytes.starts_with(START_1) {
         return line(bytes);
@@ -83,24 +83,24 @@ pub(crate) fn step(bytes: &[u8]) -> Result<Step, Malformed> {
     version_2(bytes)
 }
 
-fn line(bytes: &[u8]) -> Result<Step, Malformed> {
+fn line(bytes: &[u8]) -> Result<HeaderRead, Malformed> {
     let left = LINE_MAX.saturating_sub(bytes.len());
     match bytes.iter().position(|byte| *byte == b'\n') {
         Some(end) if end + 1 == bytes.len() && bytes.len() <= LINE_MAX => {
-            version_1(bytes).map(Step::Done).ok_or(BAD_LINE)
+            version_1(bytes).map(HeaderRead::Done).ok_or(BAD_LINE)
         }
         Some(_) => Err(BAD_LINE),
-        None if left > 0 => Ok(Step::Line(left)),
+        None if left > 0 => Ok(HeaderRead::Line(left)),
         None => Err(LONG_LINE),
     }
 }
 
-fn version_1(line: &[u8]) -> Option<Source> {
+fn version_1(line: &[u8]) -> Option<ConnectionSource> {
     let line = line.strip_prefix(START_1)?.strip_suffix(b"\r\n")?;
     let is_unknown = line.strip_prefix(b"UNKNOWN");
     if is_unknown.is_some_and(|rest| rest.is_empty() || rest.starts_with(b" ")) {
         // Whatever follows is to be passed over.
-        return Some(Source::Unknown);
+        return Some(ConnectionSource::Unknown);
     }
     let mut words = str::from_utf8(line).ok()?.split(' ');
     let ip = match words.next()? {
@@ -109,7 +109,7 @@ fn version_1(line: &[u8]) -> Option<Source> {
         _ => return None,
     };
     let is_whole = is_port(words.next()?) && is_port(words.next()?) && words.next().is_none();
-    is_whole.then_some(Source::Client(ip))
+    is_whole.then_some(ConnectionSource::Client(ip))
 }
 
 /// The client's address, which is followed by ours.
@@ -127,9 +127,9 @@ fn is_port(text: &str) -> bool {
     is_plain && (text == "0" || !text.starts_with('0')) && text.parse::<u16>().is_ok()
 }
 
-fn version_2(bytes: &[u8]) -> Result<Step, Malformed> {
+fn version_2(bytes: &[u8]) -> Result<HeaderRead, Malformed> {
     let Some((fixed, variable)) = bytes.split_first_chunk::<FIXED>() else {
-        return Ok(Step::Exactly(FIXED.saturating_sub(bytes.len())));
+        return Ok(HeaderRead::Exactly(FIXED.saturating_sub(bytes.len())));
     };
     let [.., version_command, family, high, low] = *fixed;
     let length = usize::from(u16::from_be_bytes([high, low]));
@@ -155,12 +155,12 @@ fn version_2(bytes: &[u8]) -> Result<Step, Malformed> {
     };
     match length.checked_sub(variable.len()) {
         None => Err(BAD_2),
-        Some(0) if !is_command => Ok(Step::Done(Source::Peer)),
-        Some(0) if !is_tcp => Ok(Step::Done(Source::Unknown)),
+        Some(0) if !is_command => Ok(HeaderRead::Done(ConnectionSource::Peer)),
+        Some(0) if !is_tcp => Ok(HeaderRead::Done(ConnectionSource::Unknown)),
         Some(0) => source_2(size, variable)
-            .map(|ip| Step::Done(Source::Client(ip)))
+            .map(|ip| HeaderRead::Done(ConnectionSource::Client(ip)))
             .ok_or(BAD_2),
-        Some(missing) => Ok(Step::Exactly(missing)),
+        Some(missing) => Ok(HeaderRead::Exactly(missing)),
     }
 }
 
@@ -179,14 +179,14 @@ mod tests {
     use super::*;
 
     /// Reads as a connection is read, from what the whole of it sends. The source, and what is left.
-    fn read(sent: &[u8]) -> Result<(Source, &[u8]), Malformed> {
+    fn read(sent: &[u8]) -> Result<(ConnectionSource, &[u8]), Malformed> {
         let mut taken = 0;
         loop {
             let (header, rest) = sent.split_at(taken);
-            let more = match step(header)? {
-                Step::Done(source) => return Ok((source, rest)),
-                Step::Exactly(more) => more,
-                Step::Line(most) => {
+            let more = match next_read(header)? {
+                HeaderRead::Done(source) => return Ok((source, rest)),
+                HeaderRead::Exactly(more) => more,
+                HeaderRead::Line(most) => {
                     let end = rest.iter().take(most).position(|byte| *byte == b'\n');
                     end.map_or(most, |end| end + 1)
                 }
@@ -205,8 +205,8 @@ mod tests {
         [START_2, &head, variable].concat()
     }
 
-    fn client(text: &str) -> Source {
-        Source::Client(text.parse().unwrap())
+    fn client(text: &str) -> ConnectionSource {
+        ConnectionSource::Client(text.parse().unwrap())
     }
 
     const REST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
@@ -225,11 +225,11 @@ mod tests {
                 "TCP6 ::ffff:203.0.113.9 ::1 1 2",
                 client("::ffff:203.0.113.9"),
             ),
-            ("UNKNOWN", Source::Unknown),
-            ("UNKNOWN ", Source::Unknown),
+            ("UNKNOWN", ConnectionSource::Unknown),
+            ("UNKNOWN ", ConnectionSource::Unknown),
             (
                 "UNKNOWN ffff::1 ffff::2 65535 65535 \u{e9} whatever",
-                Source::Unknown,
+                ConnectionSource::Unknown,
             ),
         ] {
             let sent = [b"PROXY ", line.as_bytes(), b"\r\n", REST].concat();
@@ -238,7 +238,10 @@ mod tests {
         // The longest that there may be.
         let longest = format!("PROXY UNKNOWN {}\r\n", "x".repeat(LINE_MAX - 16));
         assert_eq!(longest.len(), LINE_MAX);
-        assert_eq!(read(longest.as_bytes()), Ok((Source::Unknown, &b""[..])));
+        assert_eq!(
+            read(longest.as_bytes()),
+            Ok((ConnectionSource::Unknown, &b""[..]))
+        );
         let too_long = longest.replace("x\r", "xx\r");
         assert_eq!(read(too_long.as_bytes()), Err(LONG_LINE));
         assert_eq!(read(&[b'P'; 200]), Err(NONE));
@@ -296,16 +299,16 @@ mod tests {
                 v2(0x21, 0x21, &[&six[..], &tlv].concat()),
                 client("2001:db8::7"),
             ),
-            (v2(0x21, 0x00, &[]), Source::Unknown),
-            (v2(0x21, 0x00, &tlv), Source::Unknown),
-            (v2(0x21, 0x12, &four), Source::Unknown),
-            (v2(0x21, 0x22, &six), Source::Unknown),
-            (v2(0x21, 0x31, &[b'/'; 216]), Source::Unknown),
-            (v2(0x21, 0x32, &[b'/'; 216]), Source::Unknown),
-            (v2(0x20, 0x00, &[]), Source::Peer),
-            (v2(0x20, 0x00, &tlv), Source::Peer),
-            (v2(0x20, 0x11, &four), Source::Peer),
-            (v2(0x20, 0x11, &[]), Source::Peer),
+            (v2(0x21, 0x00, &[]), ConnectionSource::Unknown),
+            (v2(0x21, 0x00, &tlv), ConnectionSource::Unknown),
+            (v2(0x21, 0x12, &four), ConnectionSource::Unknown),
+            (v2(0x21, 0x22, &six), ConnectionSource::Unknown),
+            (v2(0x21, 0x31, &[b'/'; 216]), ConnectionSource::Unknown),
+            (v2(0x21, 0x32, &[b'/'; 216]), ConnectionSource::Unknown),
+            (v2(0x20, 0x00, &[]), ConnectionSource::Peer),
+            (v2(0x20, 0x00, &tlv), ConnectionSource::Peer),
+            (v2(0x20, 0x11, &four), ConnectionSource::Peer),
+            (v2(0x20, 0x11, &[]), ConnectionSource::Peer),
         ] {
             let sent = [&header, REST].concat();
             assert_eq!(read(&sent), Ok((source, REST)), "{header:?}");
@@ -349,7 +352,7 @@ mod tests {
         ] {
             assert_eq!(is_header(start), is, "{start:?}");
             if is == Some(false) {
-                assert_eq!(step(start), Err(NONE), "{start:?}");
+                assert_eq!(next_read(start), Err(NONE), "{start:?}");
             }
         }
     }
@@ -373,7 +376,7 @@ mod tests {
                 }
             };
             let sent = [&header[..], &rest].concat();
-            prop_assert_eq!(read(&sent), Ok((Source::Client(source), &rest[..])));
+            prop_assert_eq!(read(&sent), Ok((ConnectionSource::Client(source), &rest[..])));
             prop_assert_eq!(is_header(&sent), Some(true));
         }
 

@@ -24,7 +24,7 @@ const NBF_AHEAD_MAX: Duration = Duration::from_secs(120 - NBF_LEEWAY_MIN.as_secs
 
 /// What the settings ask of the claims.
 #[derive(Debug)]
-pub(super) struct Rules {
+pub(super) struct ClaimRules {
     audiences: Option<Vec<String>>,
     user_claims: Vec<String>,
     workspaces_claim: String,
@@ -32,7 +32,7 @@ pub(super) struct Rules {
     leeway: Duration,
 }
 
-impl Rules {
+impl ClaimRules {
     pub(super) fn new(config: &IssuerConfig, leeway: Duration) -> Self {
         Self {
             audiences: config.audiences(),
@@ -54,7 +54,7 @@ impl Rules {
         claims: &Map,
         issuer: Option<&str>,
         now: SystemTime,
-        place: &'a str,
+        table: &'a str,
     ) -> Result<Judged<'a>, AuthError> {
         let subject = self.user(claims)?;
         self.check_audience(claims)?;
@@ -87,7 +87,7 @@ impl Rules {
             },
             ahead,
             now,
-            place,
+            table,
         })
     }
 

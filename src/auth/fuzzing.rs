@@ -5,13 +5,13 @@ use super::jws::Jws;
 
 /// A key set that was read.
 #[derive(Debug)]
-pub struct KeySet {
+pub struct FuzzedKeySet {
     keys: jwks::KeySet,
     /// How many entries were left out.
     pub skipped: usize,
 }
 
-impl KeySet {
+impl FuzzedKeySet {
     /// Reads a file.
     pub fn parse(file: &[u8]) -> Option<Self> {
         let (keys, remarks) = jwks::parse(file).ok()?;

@@ -52,8 +52,8 @@ pub(super) fn claim<'a>(claims: &'a Map, name: &str) -> Option<&'a Value> {
     }
     let (first, rest) = name.split_once('.')?;
     rest.split('.')
-        .try_fold(claims.get(first)?, |value, step| match value {
-            Value::Object(members) => members.get(step),
+        .try_fold(claims.get(first)?, |value, segment| match value {
+            Value::Object(members) => members.get(segment),
             _ => None,
         })
 }

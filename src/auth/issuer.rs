@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 
-use super::claims::Rules;
+use super::claims::ClaimRules;
 use super::jws::algorithm;
 use super::source::{KeySource, Keys};
 use super::{AuthConfigError, AuthError};
@@ -16,13 +16,13 @@ use crate::config::{AuthConfig, IssuerConfig};
 #[derive(Debug)]
 pub(super) struct Issuer {
     /// Where its settings stand: `auth`, or `auth.issuers[0]`.
-    pub(super) place: String,
+    pub(super) table: String,
     /// The `iss` that it is named by; `None`: it takes what no other is named by.
     name: Option<String>,
     /// The setting of its keys.
     source: String,
     pub(super) keys: Keys,
-    pub(super) rules: Rules,
+    pub(super) rules: ClaimRules,
 }
 
 /// All issuers of the settings. There is one at least.
@@ -37,8 +37,8 @@ impl Issuers {
     pub(super) fn load(config: &AuthConfig) -> Result<Self, AuthConfigError> {
         let mut issuers = Vec::new();
         let mut wrong = Vec::new();
-        for (place, entry) in config.entries() {
-            match Issuer::load(place, &entry, config.leeway) {
+        for (table, entry) in config.entries() {
+            match Issuer::load(table, &entry, config.leeway) {
                 Ok(issuer) => issuers.push(issuer),
                 Err(AuthConfigError(text)) => wrong.push(text),
             }
@@ -69,21 +69,21 @@ impl Issuers {
 
 impl Issuer {
     fn load(
-        place: String,
+        table: String,
         config: &IssuerConfig,
         leeway: Duration,
     ) -> Result<Self, AuthConfigError> {
-        let source = KeySource::of(&place, config)?;
+        let source = KeySource::of(&table, config)?;
         let algorithms = config.algorithms.as_ref();
         let algorithms = algorithms
-            .map(|names| names.iter().map(|name| known(&place, name)).collect())
+            .map(|names| names.iter().map(|name| known(&table, name)).collect())
             .transpose()?;
         Ok(Self {
             keys: source.load(algorithms)?,
-            rules: Rules::new(config, leeway),
+            rules: ClaimRules::new(config, leeway),
             name: config.issuer.clone(),
             source: source.setting(),
-            place,
+            table,
         })
     }
 }
@@ -114,10 +114,10 @@ pub(crate) fn entry_for<'a>(
     named.or_else(|| others.position(|issuer| issuer.is_none()))
 }
 
-fn known(place: &str, name: &str) -> Result<Algorithm, AuthConfigError> {
+fn known(table: &str, name: &str) -> Result<Algorithm, AuthConfigError> {
     algorithm(name).ok_or_else(|| {
         AuthConfigError(format!(
-            "{place}.algorithms: `{name}` is not supported: HS256, HS384, HS512, RS256, RS384, RS512, PS256, \
+            "{table}.algorithms: `{name}` is not supported: HS256, HS384, HS512, RS256, RS384, RS512, PS256, \
                 PS384, PS512, ES256, ES384 and EdDSA are, as the key allows"
         ))
     })

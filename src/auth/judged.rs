@@ -15,7 +15,7 @@ pub struct Judged<'a> {
     pub(super) ahead: Duration,
     pub(super) now: SystemTime,
     /// The place of its issuer's settings.
-    pub(super) place: &'a str,
+    pub(super) table: &'a str,
     /// Why it does not grant a workspace, where it does not.
     pub(super) no_access: &'static str,
 }
@@ -31,7 +31,7 @@ impl Judged<'_> {
         let allows = self.identity.workspaces.allow(workspace);
         if !allows {
             let reason = self.no_access;
-            warn!(issuer = self.place, reason, "token refused");
+            warn!(issuer = self.table, reason, "token refused");
         }
         allows
     }
@@ -45,7 +45,7 @@ impl Judged<'_> {
             return Ok(self.identity);
         }
         let seconds = self.ahead.as_secs_f64();
-        warn!(issuer = self.place, seconds, "token not yet valid");
+        warn!(issuer = self.table, seconds, "token not yet valid");
         Err(AuthError::NotYet(self.ahead))
     }
 }

@@ -55,8 +55,8 @@ impl KeySet {
     pub(super) fn verify(&self, jws: &Jws<'_>) -> Result<(), AuthError> {
         let mut nearest = UNKNOWN_KEY;
         for NamedKey { id, key } in &self.0 {
-            if let (Some(id), Some(asked)) = (id, &jws.key_id)
-                && asked.as_str() != Some(id)
+            if let (Some(id), Some(wanted)) = (id, &jws.key_id)
+                && wanted.as_str() != Some(id)
             {
                 continue;
             }
@@ -103,20 +103,20 @@ pub(super) enum JwksError {
     NothingUsable(String),
 }
 
-/// So many keys of a set in which nothing can be used are told what is wrong with them.
-const TOLD_MAX: usize = 3;
+/// So many keys of a set in which nothing can be used are said what is wrong with them.
+const REPORTED_MAX: usize = 3;
 
 impl JwksError {
     fn nothing_usable(remarks: &[Remark]) -> Self {
-        let mut told: String = remarks
+        let mut reported: String = remarks
             .iter()
-            .take(TOLD_MAX)
+            .take(REPORTED_MAX)
             .map(|Remark { index, text, .. }| format!("; keys[{index}]: {text}"))
             .collect();
-        if remarks.len() > TOLD_MAX {
-            told.push_str(&format!("; and {} more", remarks.len() - TOLD_MAX));
+        if remarks.len() > REPORTED_MAX {
+            reported.push_str(&format!("; and {} more", remarks.len() - REPORTED_MAX));
         }
-        Self::NothingUsable(told)
+        Self::NothingUsable(reported)
     }
 }
 
@@ -149,7 +149,7 @@ pub(super) fn parse(file: &[u8]) -> Result<(KeySet, Vec<Remark>), JwksError> {
         };
         // An array would pass for a struct.
         let parsed = match entry {
-            Value::Object(_) => Entry::deserialize(entry).map_err(|_| MALFORMED),
+            Value::Object(_) => JwksEntry::deserialize(entry).map_err(|_| MALFORMED),
             _ => Err(MALFORMED),
         };
         match parsed.and_then(|entry| entry.key()) {
@@ -175,7 +175,7 @@ const OTHER_CURVE: &str = "its curve is not supported";
 
 /// One JWK: the parameters of RFC 7517 section 4 and RFC 7518 section 6 that decide.
 #[derive(Deserialize)]
-struct Entry {
+struct JwksEntry {
     kty: String,
     #[serde(rename = "kid")]
     _key_id: Option<String>,
@@ -192,7 +192,7 @@ struct Entry {
     _private: Option<IgnoredAny>,
 }
 
-impl Entry {
+impl JwksEntry {
     fn key(&self) -> Result<VerifyingKey, &'static str> {
         if self.usage.as_deref().is_some_and(|usage| usage != "sig") {
             return Err("it is not for signatures (`use`)");

@@ -36,7 +36,7 @@ pub(super) enum JwksFileError {
 
 /// A key set that follows its file.
 ///
-/// The lock order is `reading`, then `keys`; `keys` is held for the copy of an `Arc` only. `reading`
+/// The lock order is `file_state`, then `keys`; `keys` is held for the copy of an `Arc` only. `file_state`
 /// is held over a read of the file, so that of many tokens with a new key id one reads and the
 /// others wait for what it found: refusing them meanwhile would be final, since 4001 tells a client
 /// to stop.
@@ -46,11 +46,11 @@ pub(super) struct JwksFile {
     /// The only algorithms that its keys are used for, if not all.
     algorithms: Option<Vec<Algorithm>>,
     keys: RwLock<Arc<KeySet>>,
-    reading: Mutex<Reading>,
+    file_state: Mutex<FileState>,
 }
 
 #[derive(Debug)]
-struct Reading {
+struct FileState {
     /// What the file looked like when it was last read, also if it could not be used.
     stamp: Option<Stamp>,
     read_at: Instant,
@@ -74,7 +74,7 @@ impl JwksFile {
             path: path.to_owned(),
             algorithms,
             keys: RwLock::new(Arc::new(keys)),
-            reading: Mutex::new(Reading {
+            file_state: Mutex::new(FileState {
                 stamp: Some(stamp),
                 read_at: now,
                 looked_at: now,
@@ -114,10 +114,9 @@ impl JwksFile {
 
     fn look_now_and_then(&self, now: Instant) {
         // Whoever finds the lock taken knows that another is looking.
-        let due = self
-            .reading
-            .try_lock()
-            .is_ok_and(|reading| now.saturating_duration_since(reading.looked_at) >= LOOK_INTERVAL);
+        let due = self.file_state.try_lock().is_ok_and(|file_state| {
+            now.saturating_duration_since(file_state.looked_at) >= LOOK_INTERVAL
+        });
         if due {
             self.refresh(now);
         }
@@ -129,44 +128,47 @@ impl JwksFile {
     /// Gives how long its keys are still unknown: until it may be read again, or until a file that is
     /// away or cannot be used has had the time to be written.
     fn refresh(&self, now: Instant) -> Option<Duration> {
-        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        reading.looked_at = now;
+        let mut file_state = self
+            .file_state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        file_state.looked_at = now;
         // A look costs a microsecond and is not limited: only so does a token of a new key pass at
         // once, however many unknown ids were asked for just before.
         let stamp = match std::fs::metadata(&self.path) {
             Ok(file) => Stamp::of(&file),
             Err(error) => {
                 // Perhaps between two names of a swap: not a read, so that the next look may read.
-                if reading.stamp.take().is_some() {
-                    reading.unusable_at = Some(now);
+                if file_state.stamp.take().is_some() {
+                    file_state.unusable_at = Some(now);
                     self.warn_kept(&error);
                 }
-                return reading.unusable_at.and_then(|since| pause(since, now));
+                return file_state.unusable_at.and_then(|since| pause(since, now));
             }
         };
-        if reading.stamp.as_ref() == Some(&stamp) {
-            return reading.unusable_at.and_then(|since| pause(since, now));
+        if file_state.stamp.as_ref() == Some(&stamp) {
+            return file_state.unusable_at.and_then(|since| pause(since, now));
         }
-        if reading.stamp.is_some()
-            && let Some(pause) = pause(reading.read_at, now)
+        if file_state.stamp.is_some()
+            && let Some(pause) = pause(file_state.read_at, now)
         {
             return Some(pause);
         }
-        reading.read_at = now;
+        file_state.read_at = now;
         let read = read(&self.path, self.algorithms.as_deref());
-        reading.unusable_at = read.is_err().then_some(now);
+        file_state.unusable_at = read.is_err().then_some(now);
         match read {
             Ok((keys, stamp)) => {
-                reading.stamp = Some(stamp);
+                file_state.stamp = Some(stamp);
                 tracing::info!(path = %self.path.display(), keys = keys.len(), "key set reloaded");
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
             }
             Err(error) => {
-                reading.stamp = Some(stamp);
+                file_state.stamp = Some(stamp);
                 self.warn_kept(&error);
             }
         }
-        reading.unusable_at.map(|_| READ_INTERVAL)
+        file_state.unusable_at.map(|_| READ_INTERVAL)
     }
 
     fn warn_kept(&self, error: &dyn std::fmt::Display) {

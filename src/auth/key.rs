@@ -89,7 +89,7 @@ impl HmacSecret {
             return Err(HmacSecretError::Pem);
         }
         // Text of ASCII has zeros then. Without them they may be any bytes.
-        let is_marked = [b"\xff\xfe", b"\xfe\xff"].map(|mark| bytes.starts_with(mark));
+        let is_marked = [b"\xff\xfe", b"\xfe\xff"].map(|bom| bytes.starts_with(bom));
         if is_marked.contains(&true) && bytes.contains(&0) {
             return Err(HmacSecretError::Utf16);
         }

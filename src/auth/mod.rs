@@ -168,10 +168,10 @@ impl Verifier {
     ) -> Result<Judged<'_>, AuthError> {
         let (issuer, claims) = self.signed(token, instant)?;
         let iss = claims::issuer(&claims)?;
-        let judged = issuer.rules.judge(&claims, iss, now, &issuer.place);
+        let judged = issuer.rules.judge(&claims, iss, now, &issuer.table);
         if let Some(reason) = judged.as_ref().err().and_then(AuthError::reason) {
             // The issuer itself wrote it: the settings, or its own, are to be looked at.
-            warn!(issuer = issuer.place, reason = &*reason, "token refused");
+            warn!(issuer = issuer.table, reason = &*reason, "token refused");
         }
         judged
     }
@@ -181,7 +181,7 @@ impl Verifier {
         if token.is_empty() {
             return Err(AuthError::Missing);
         }
-        let mut asked = None;
+        let mut table = None;
         let signed = (|| {
             if token.len() > TOKEN_BYTES_MAX {
                 return Err(AuthError::Invalid("it is longer than 16 KiB"));
@@ -190,7 +190,7 @@ impl Verifier {
             // They choose whose key is asked; nothing else of them counts before it has said yes.
             let claims = jws.claims()?;
             let issuer = self.0.of(claims::issuer(&claims)?)?;
-            asked = Some(issuer.place.as_str());
+            table = Some(issuer.table.as_str());
             issuer.keys.verify(&jws, instant)?;
             Ok((issuer, claims))
         })();
@@ -201,7 +201,7 @@ impl Verifier {
         };
         if let Some(reason) = reason {
             // Anybody may have made it. A line of its own, so that many do not hide those above.
-            warn!(issuer = asked, reason = &*reason, "token not verified");
+            warn!(issuer = table, reason = &*reason, "token not verified");
         }
         signed
     }
@@ -218,6 +218,6 @@ impl fmt::Display for Verifier {
 ///
 /// # Errors
 /// [`AuthConfigError`] where the key source is not exactly one, or not a usable shared secret.
-pub fn signing_secret(place: &str, config: &IssuerConfig) -> Result<HmacSecret, AuthConfigError> {
-    KeySource::of(place, config)?.hmac_secret(read_once)
+pub fn signing_secret(table: &str, config: &IssuerConfig) -> Result<HmacSecret, AuthConfigError> {
+    KeySource::of(table, config)?.hmac_secret(read_once)
 }

@@ -15,12 +15,12 @@ use crate::config::{FileError, IssuerConfig, Secret, read_bounded};
 /// The key source in force, and the place of its settings.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeySource<'a> {
-    place: &'a str,
-    kind: Kind<'a>,
+    table: &'a str,
+    kind: KeySourceKind<'a>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Kind<'a> {
+enum KeySourceKind<'a> {
     HmacSecret(&'a Secret),
     HmacSecretFile(&'a Path),
     PublicKeyFile(&'a Path),
@@ -32,22 +32,28 @@ impl<'a> KeySource<'a> {
     ///
     /// # Errors
     /// None is, or several: with two, a token's header would choose between them.
-    pub(super) fn of(place: &'a str, config: &'a IssuerConfig) -> Result<Self, AuthConfigError> {
+    pub(super) fn of(table: &'a str, config: &'a IssuerConfig) -> Result<Self, AuthConfigError> {
         let sources: Vec<Self> = [
-            config.hmac_secret.as_ref().map(Kind::HmacSecret),
-            config.hmac_secret_file.as_deref().map(Kind::HmacSecretFile),
-            config.public_key_file.as_deref().map(Kind::PublicKeyFile),
-            config.jwks_file.as_deref().map(Kind::JwksFile),
+            config.hmac_secret.as_ref().map(KeySourceKind::HmacSecret),
+            config
+                .hmac_secret_file
+                .as_deref()
+                .map(KeySourceKind::HmacSecretFile),
+            config
+                .public_key_file
+                .as_deref()
+                .map(KeySourceKind::PublicKeyFile),
+            config.jwks_file.as_deref().map(KeySourceKind::JwksFile),
         ]
         .into_iter()
         .flatten()
-        .map(|kind| Self { place, kind })
+        .map(|kind| Self { table, kind })
         .collect();
         match sources.as_slice() {
             [source] => Ok(*source),
             [] => Err(AuthConfigError(format!(
-                "nothing to verify tokens with: set one of {place}.hmac_secret, \
-                 {place}.hmac_secret_file, {place}.public_key_file and {place}.jwks_file"
+                "nothing to verify tokens with: set one of {table}.hmac_secret, \
+                 {table}.hmac_secret_file, {table}.public_key_file and {table}.jwks_file"
             ))),
             several => {
                 let names: Vec<String> = several.iter().map(Self::setting).collect();
@@ -62,12 +68,12 @@ impl<'a> KeySource<'a> {
     /// The name of the setting.
     pub(super) fn setting(&self) -> String {
         let key = match self.kind {
-            Kind::HmacSecret(_) => "hmac_secret",
-            Kind::HmacSecretFile(_) => "hmac_secret_file",
-            Kind::PublicKeyFile(_) => "public_key_file",
-            Kind::JwksFile(_) => "jwks_file",
+            KeySourceKind::HmacSecret(_) => "hmac_secret",
+            KeySourceKind::HmacSecretFile(_) => "hmac_secret_file",
+            KeySourceKind::PublicKeyFile(_) => "public_key_file",
+            KeySourceKind::JwksFile(_) => "jwks_file",
         };
-        format!("{}.{key}", self.place)
+        format!("{}.{key}", self.table)
     }
 
     /// Reads the keys, for these algorithms only, if any are given.
@@ -76,14 +82,14 @@ impl<'a> KeySource<'a> {
     /// [`AuthConfigError`] naming the setting, the file and what is wrong with it.
     pub(super) fn load(&self, algorithms: Option<Vec<Algorithm>>) -> Result<Keys, AuthConfigError> {
         let key = match self.kind {
-            Kind::HmacSecret(_) | Kind::HmacSecretFile(_) => {
+            KeySourceKind::HmacSecret(_) | KeySourceKind::HmacSecretFile(_) => {
                 self.hmac_secret(read_bounded)?.verifying_key()
             }
-            Kind::PublicKeyFile(path) => {
+            KeySourceKind::PublicKeyFile(path) => {
                 let file = read_bounded(path).map_err(|error| self.error(path, error))?;
                 public_key_from_pem(&file).map_err(|error| self.error(path, error))?
             }
-            Kind::JwksFile(path) => {
+            KeySourceKind::JwksFile(path) => {
                 self.check(algorithms.as_deref(), PUBLIC_KEY_ALGORITHMS)?;
                 return JwksFile::open(path, algorithms, Instant::now())
                     .map(Keys::File)
@@ -109,7 +115,7 @@ impl<'a> KeySource<'a> {
             None => Ok(()),
             Some(foreign) => Err(AuthConfigError(format!(
                 "{}.algorithms: {foreign:?} does not fit {}, whose key takes {possible:?}",
-                self.place,
+                self.table,
                 self.setting()
             ))),
         }
@@ -124,19 +130,20 @@ impl<'a> KeySource<'a> {
         read: impl FnOnce(&Path) -> Result<Vec<u8>, FileError>,
     ) -> Result<HmacSecret, AuthConfigError> {
         match self.kind {
-            Kind::HmacSecret(secret) => {
-                HmacSecret::new(secret.expose().as_bytes()).map_err(|error: HmacSecretError| {
+            KeySourceKind::HmacSecret(secret) => HmacSecret::new(secret.expose().as_bytes())
+                .map_err(|error: HmacSecretError| {
                     AuthConfigError(format!("{} {error}", self.setting()))
-                })
-            }
-            Kind::HmacSecretFile(path) => {
+                }),
+            KeySourceKind::HmacSecretFile(path) => {
                 let file = read(path).map_err(|error| self.error(path, error))?;
                 HmacSecret::new(&file).map_err(|error| self.error(path, error))
             }
-            Kind::PublicKeyFile(_) | Kind::JwksFile(_) => Err(AuthConfigError(format!(
-                "{} holds public keys, which verify tokens but cannot sign one",
-                self.setting()
-            ))),
+            KeySourceKind::PublicKeyFile(_) | KeySourceKind::JwksFile(_) => {
+                Err(AuthConfigError(format!(
+                    "{} holds public keys, which verify tokens but cannot sign one",
+                    self.setting()
+                )))
+            }
         }
     }
 

@@ -38,17 +38,17 @@ pub(crate) struct Counted {
     tcp: TcpStream,
     /// When what came, and was not carried, is earned.
     spent: Option<Instant>,
-    state: State,
+    state: OverheadState,
     /// Bytes read in this turn.
     in_turn: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum OverheadState {
     Counting,
     /// The next read tells.
     Over,
-    Told,
+    Reported,
 }
 
 impl Counted {
@@ -56,7 +56,7 @@ impl Counted {
         Self {
             tcp,
             spent: None,
-            state: State::Counting,
+            state: OverheadState::Counting,
             in_turn: 0,
         }
     }
@@ -75,7 +75,7 @@ impl Counted {
     fn take(&mut self, bytes: usize, now: Instant) {
         match OVERHEAD.take(self.spent, count(bytes), now) {
             Ok(spent) => self.spent = Some(spent),
-            Err(_) => self.state = State::Over,
+            Err(_) => self.state = OverheadState::Over,
         }
     }
 }
@@ -92,13 +92,13 @@ impl AsyncRead for Counted {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match this.state {
-            State::Counting => {}
-            State::Over => {
-                this.state = State::Told;
+            OverheadState::Counting => {}
+            OverheadState::Over => {
+                this.state = OverheadState::Reported;
                 return Poll::Ready(Err(io::Error::other(TooMuchOverhead)));
             }
             // Nobody is woken: the connection is about to end.
-            State::Told => return Poll::Pending,
+            OverheadState::Reported => return Poll::Pending,
         }
         if this.in_turn >= TURN {
             this.in_turn = 0;

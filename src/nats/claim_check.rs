@@ -106,7 +106,7 @@ impl ClaimChecker {
         let mut requests: Vec<ClaimCheckRequest> = Vec::new();
         while coalesce(&mut inbox, &mut requests).await {
             let claims = requests.iter().map(|request| request.sessions.len()).sum();
-            let checked = async { self.check(&requests).await.told() };
+            let checked = async { self.check(&requests).await.record_error() };
             match checked.instrument(telemetry::check_claims(claims)).await {
                 Ok(answers) => {
                     let mut answers = answers.into_iter();

@@ -318,7 +318,7 @@ impl Leader {
         read: impl Future<Output = Result<T, LeaderError>>,
     ) -> Result<T, LeaderError> {
         let span = telemetry::read_leader(&self.name, api, self.is_for_many);
-        async { read.await.told() }.instrument(span).await
+        async { read.await.record_error() }.instrument(span).await
     }
 
     async fn read_info(&self) -> Result<Info, LeaderError> {

@@ -185,7 +185,11 @@ impl Repairer {
             let Ok(read_slot) = self.slots.acquire().await else {
                 return;
             };
-            let batch = async { self.read_batch(workspace, &mut progress).await.told() };
+            let batch = async {
+                self.read_batch(workspace, &mut progress)
+                    .await
+                    .record_error()
+            };
             let batch = batch.instrument(telemetry::repair_batch());
             let output = match batch.await {
                 Ok(output) => output,

@@ -126,7 +126,7 @@ impl Sweeper {
 
     /// Sweeps the rooms that ask; those that could not be ask on.
     async fn round(&self, requests: &mut Vec<SweepRequest>) {
-        match self.now(requests).await.told() {
+        match self.now(requests).await.record_error() {
             Ok(now) => {
                 // The busiest first: they have the most to lose.
                 requests.sort_by_key(|request| std::cmp::Reverse(request.traffic));

@@ -32,7 +32,7 @@ use crate::nats::{
     Unroutable, WatchedStream, notices, permissions,
 };
 use crate::room::{Damper, HoldBudget, Resync, RoomContext, RoomThreads, Rooms};
-use crate::server::{self, Acceptor, Arrivals, OpenFiles, elsewhere, upgrade};
+use crate::server::{self, Acceptor, OpenFiles, PendingConnections, elsewhere, upgrade};
 use crate::setup::{LiveSettings, Setup};
 use crate::socket::QueueDepth;
 use crate::telemetry::{self, Failure, Metrics, Telemetry, UNLIMITED};
@@ -117,7 +117,7 @@ impl Gateway {
         let started = live.now();
         let config = &started.config;
         let files = OpenFiles::of_process();
-        files.tell(&config.sockets);
+        files.warn_if_too_few(&config.sockets);
         let queues = Arc::default();
         observed::queues(telemetry.metrics().meter(), &queues);
         let acceptor = Acceptor::new(live.clone(), files.sockets, queues, &telemetry);
@@ -197,17 +197,18 @@ impl Gateway {
             cancel.clone(),
         ));
         let metrics = self.telemetry.metrics();
-        let arrivals = Arrivals::public(self.live.clone(), self.files, Arc::clone(metrics));
-        let admin_arrivals = Arrivals::admin(self.files, Arc::clone(metrics));
-        for (listener, tls, router, arrivals) in [
-            (self.public, Some(self.live.clone()), public, arrivals),
-            (self.admin, None, admin, admin_arrivals),
+        let pending =
+            PendingConnections::public(self.live.clone(), self.files, Arc::clone(metrics));
+        let admin_pending = PendingConnections::admin(self.files, Arc::clone(metrics));
+        for (listener, tls, router, pending) in [
+            (self.public, Some(self.live.clone()), public, pending),
+            (self.admin, None, admin, admin_pending),
         ] {
             parts.spawn(server::accept(
                 listener,
                 tls,
                 router,
-                arrivals,
+                pending,
                 connections.clone(),
                 cancel.clone(),
             ));
@@ -386,7 +387,7 @@ async fn open(
 async fn migrated(link: &Link, config: &Config, waits: impl Fn(String)) -> Result<(), ServeError> {
     let mut said = String::new();
     loop {
-        let tried = async { try_migrated(link, config).await.told() };
+        let tried = async { try_migrated(link, config).await.record_error() };
         match tried.instrument(telemetry::migrate()).await {
             Ok(None) => return Ok(()),
             Ok(Some(why)) if why == said => {}

@@ -50,7 +50,7 @@ impl Reloader {
     pub fn apply(&self, setup: Setup) {
         let limits = &setup.config.sockets;
         if limits.max_connections != self.live.now().config.sockets.max_connections {
-            self.files.tell(limits);
+            self.files.warn_if_too_few(limits);
         }
         let changes = Changes::between(&self.started, &self.live.now(), &setup);
         let filter = setup.filter.clone();
@@ -133,11 +133,11 @@ impl Changes {
         // A setting and its file's content may both be others.
         changes.restart.sort_unstable();
         changes.restart.dedup();
-        let is_told = |file: &String| {
+        let is_reported = |file: &String| {
             let setting = file.split_once('[').map_or(file.as_str(), |(list, _)| list);
             changes.settings.contains(&setting)
         };
-        changes.files.retain(|file| !is_told(file));
+        changes.files.retain(|file| !is_reported(file));
         changes.files.sort_unstable();
         changes
     }

@@ -15,7 +15,7 @@ use crate::auth::UserKey;
 use crate::event::{Mark, WorkspaceSlug};
 use crate::nats::{ClaimError, LeaderError};
 use crate::socket::Writer;
-use crate::telemetry::{Step, Steps};
+use crate::telemetry::{JoinPhase, JoinPhases};
 
 /// A join that is not done by then is refused with a 503: long enough for a leader election's usual
 /// course, short enough that a browser does not hang.
@@ -85,7 +85,7 @@ impl Drop for Membership {
 impl Rooms {
     /// Joins: room active and floor read, then the claim, then attached. From the return on, the
     /// writer gets every event stored for the user. Dropping the future at any point leaves nothing
-    /// behind but, at worst, a claim that the user's next connection replaces. `steps` says how far it
+    /// behind but, at worst, a claim that the user's next connection replaces. `phases` says how far it
     /// came.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Rooms {
     pub(crate) async fn join(
         &self,
         request: JoinRequest,
-        steps: &mut Steps,
+        phases: &mut JoinPhases,
     ) -> Result<Membership, JoinError> {
         let deadline = Instant::now() + DEADLINE;
         let entrance = opening::enter(self, &request.workspace);
@@ -105,7 +105,7 @@ impl Rooms {
             let last = claims.last(&request.workspace, request.user);
             tokio::join!(floor, room.is_active(), last)
         });
-        let Ok((floor, active, last)) = read.instrument(steps.step()).await else {
+        let Ok((floor, active, last)) = read.instrument(phases.span()).await else {
             return Err(JoinError::Unavailable(cause));
         };
         let (Some(floor), true) = (floor, active) else {
@@ -115,7 +115,7 @@ impl Rooms {
             Ok(last) => (Some(last), None),
             Err(cause) => (None, Some(cause)),
         };
-        steps.begin(Step::Claim);
+        phases.begin(JoinPhase::Claim);
         // From here on the room knows of the session, and Drop tells it of the end.
         let membership = Membership {
             room: room.clone(),
@@ -129,7 +129,7 @@ impl Rooms {
             session,
             answer,
         })
-        .instrument(steps.step())
+        .instrument(phases.span())
         .await
         .ok_or(JoinError::Unavailable(None))?;
         let claim = claims
@@ -141,10 +141,10 @@ impl Rooms {
                 last,
                 deadline,
             )
-            .instrument(steps.step())
+            .instrument(phases.span())
             .await
             .map_err(|error| self.not_claimed(error, cause))?;
-        steps.begin(Step::Open);
+        phases.begin(JoinPhase::Open);
         room.ask(|answer| Command::Attach {
             session,
             attach: Attach {
@@ -158,7 +158,7 @@ impl Rooms {
             },
             answer,
         })
-        .instrument(steps.step())
+        .instrument(phases.span())
         .await
         .ok_or(JoinError::Unavailable(None))?;
         Ok(membership)

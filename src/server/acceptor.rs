@@ -11,15 +11,15 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug};
 
 use super::refusal::Refusal;
-use super::request::{self, Offer};
-use crate::admission::{Address, Admission, Permit, Place};
+use super::request::{self, SubprotocolOffer};
+use crate::admission::{Address, AddressGuard, Admission, SocketGuard};
 use crate::auth::{AuthError, Identity, UserKey};
 use crate::config::Config;
 use crate::event::WorkspaceSlug;
 use crate::room::{Damper, JoinError, JoinRequest, Membership, RoomHandle, Rooms};
 use crate::setup::{LiveSettings, Setup};
 use crate::socket::{CloseReason, QueueDepth, QueueLimits, Writer};
-use crate::telemetry::{ConnectionTrace, Metrics, Outcome, Step, Steps, Telemetry};
+use crate::telemetry::{ConnectionTrace, JoinOutcome, JoinPhase, JoinPhases, Metrics, Telemetry};
 
 /// Joins under way at a time. A storm of 10,000 at once lets the sockets that are there wait for 38 ms at
 /// the 99th percentile, instead of 200 ms without a bound, and takes a tenth longer. It is far more than
@@ -166,39 +166,39 @@ impl Acceptor {
         &self,
         setup: &Setup,
         request: &Parts,
-        offer: Offer,
+        offer: SubprotocolOffer,
         address: Address,
-        steps: &mut Steps,
+        phases: &mut JoinPhases,
     ) -> Result<Admitted, Refusal> {
         let Config {
             server, sockets, ..
         } = &setup.config;
-        steps.begin(Step::Authenticate);
+        phases.begin(JoinPhase::Authenticate);
         if !request::origin_allowed(&request.headers, &server.allowed_origins) {
             return Err(Refusal::ORIGIN);
         }
-        if offer == Offer::Others {
+        if offer == SubprotocolOffer::Others {
             return Err(Refusal::SUBPROTOCOL);
         }
         self.not_draining()?;
         self.admission.attempt(sockets, address)?;
-        let mut turn = self.turn().instrument(steps.step()).await?;
+        let mut turn = self.turn().instrument(phases.span()).await?;
         let (identity, workspace) = self.authorize(setup, request, address)?;
-        steps.begin(Step::Activate);
+        phases.begin(JoinPhase::Activate);
         let rooms = self.rooms.get().ok_or(Refusal::NATS)?;
         let damper = &rooms.context().damper;
         if damper.is_blocked(&workspace, identity.user) {
             // Others are not to wait meanwhile.
             drop(turn);
-            let asked = damper.ask(&workspace, identity.user);
-            let asked = asked.instrument(steps.step()).await;
-            asked.map_err(JoinError::from)?;
-            turn = self.turn().instrument(steps.step()).await?;
+            let allowed = damper.ask(&workspace, identity.user);
+            let allowed = allowed.instrument(phases.span()).await;
+            allowed.map_err(JoinError::from)?;
+            turn = self.turn().instrument(phases.span()).await?;
         }
-        let place = self.admission.place(sockets, address);
-        let place = place.ok_or(Refusal::ADDRESS_CONNECTIONS)?;
-        let permit = self.admission.permit(sockets);
-        let permit = permit.ok_or(Refusal::CAPACITY)?;
+        let address_guard = self.admission.address_guard(sockets, address);
+        let address_guard = address_guard.ok_or(Refusal::ADDRESS_CONNECTIONS)?;
+        let socket_guard = self.admission.socket_guard(sockets);
+        let socket_guard = socket_guard.ok_or(Refusal::CAPACITY)?;
         // What is stored for the newcomer could not be repaired.
         if let Some(trouble) = rooms.context().readable.trouble(server.unready_after) {
             return Err(Refusal::unreadable(&trouble));
@@ -210,7 +210,7 @@ impl Acceptor {
             subject: Arc::clone(&identity.subject),
             writer: writer.clone(),
         };
-        let membership = rooms.join(join, steps).await?;
+        let membership = rooms.join(join, phases).await?;
         drop(turn);
         Ok(Admitted {
             user: identity.user,
@@ -218,7 +218,7 @@ impl Acceptor {
             workspace,
             writer,
             membership,
-            permits: Box::new((permit, place)),
+            guards: Box::new((socket_guard, address_guard)),
         })
     }
 
@@ -243,16 +243,16 @@ impl Acceptor {
     /// Tells of a socket that is open.
     pub(super) fn opened(
         &self,
-        steps: &mut Steps,
+        phases: &mut JoinPhases,
         workspace: &WorkspaceSlug,
         membership: &Membership,
     ) -> Option<Box<ConnectionTrace>> {
-        for (step, took) in steps.took() {
-            self.metrics.join_step(step, took);
+        for (phase, took) in phases.took() {
+            self.metrics.join_phase(phase, took);
         }
         let session = membership.session();
-        let connection = steps.connection();
-        connection.ended(&Outcome::Open {
+        let connection = phases.connection();
+        connection.ended(&JoinOutcome::Open {
             workspace: workspace.as_str(),
             session: session.to_string(),
         });
@@ -320,5 +320,5 @@ pub(super) struct Admitted {
     pub(super) writer: Writer,
     pub(super) membership: Membership,
     /// Of the gateway's sockets, and of its address'. Boxed: the socket's future holds it twice.
-    pub(super) permits: Box<(Permit, Place)>,
+    pub(super) guards: Box<(SocketGuard, AddressGuard)>,
 }

@@ -16,7 +16,7 @@ const ADMIN_PART: usize = 8;
 const ADMIN: (usize, usize) = (8, 512);
 /// Connections that are no sockets yet take one part in so many of what clients may have: there is always one
 /// that can be told that the gateway is full.
-const ARRIVALS_PART: usize = 4;
+const PENDING_PART: usize = 4;
 
 /// How many files each side may have open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(crate) struct OpenFiles {
     /// Connections at the admin listener.
     pub(crate) admin: usize,
     /// Connections that are no sockets yet.
-    pub(crate) arrivals: usize,
+    pub(crate) pending: usize,
     pub(crate) sockets: usize,
 }
 
@@ -51,17 +51,17 @@ impl OpenFiles {
         let (least, most) = ADMIN;
         let admin = (limit / ADMIN_PART).clamp(least, most);
         let clients = limit.saturating_sub(OWN + admin);
-        let arrivals = (clients / ARRIVALS_PART).max(1);
+        let pending = (clients / PENDING_PART).max(1);
         Self {
             limit,
             admin,
-            arrivals,
-            sockets: clients.saturating_sub(arrivals).max(1),
+            pending,
+            sockets: clients.saturating_sub(pending).max(1),
         }
     }
 
     /// Says so where the files allow fewer sockets than the settings.
-    pub(crate) fn tell(&self, config: &SocketsConfig) {
+    pub(crate) fn warn_if_too_few(&self, config: &SocketsConfig) {
         if config.max_connections > self.sockets {
             warn!(
                 max_connections = config.max_connections,
@@ -82,22 +82,19 @@ mod tests {
     #[test]
     fn a_large_limit_caps_nobody_and_a_small_one_keeps_a_reserve() {
         let files = OpenFiles::share(1 << 20);
-        assert!(
-            files.sockets > 500_000 && files.arrivals > 4096,
-            "{files:?}"
-        );
+        assert!(files.sockets > 500_000 && files.pending > 4096, "{files:?}");
         assert_eq!(files.admin, 512);
         let files = OpenFiles::share(256);
-        assert_eq!((files.admin, files.arrivals, files.sockets), (32, 46, 138));
+        assert_eq!((files.admin, files.pending, files.sockets), (32, 46, 138));
     }
 
     proptest! {
         #[test]
         fn all_together_are_within_the_limit(limit in 60usize..10_000_000) {
             let files = OpenFiles::share(limit);
-            let all = OWN + files.admin + files.arrivals + files.sockets;
+            let all = OWN + files.admin + files.pending + files.sockets;
             prop_assert!(all <= limit, "{:?}", files);
-            prop_assert!(files.sockets >= files.arrivals);
+            prop_assert!(files.sockets >= files.pending);
         }
     }
 }

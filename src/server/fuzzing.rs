@@ -48,7 +48,7 @@ pub fn origin_allowed(request: &Parts, allowed: &[String]) -> bool {
 
 /// What a socket made of a client's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
+pub enum ObservedFrame {
     Text(String),
     Ping,
     Pong,
@@ -63,7 +63,7 @@ pub enum Seen {
 }
 
 /// What the socket makes of `bytes`, of which the first `read` came with the handshake. Time stands still.
-pub async fn frames(bytes: &[u8], read: usize, max_message_bytes: usize) -> Vec<Seen> {
+pub async fn frames(bytes: &[u8], read: usize, max_message_bytes: usize) -> Vec<ObservedFrame> {
     let Ok((mut client, conn)) = pair() else {
         return Vec::new();
     };
@@ -87,28 +87,28 @@ pub async fn frames(bytes: &[u8], read: usize, max_message_bytes: usize) -> Vec<
         let incoming = poll_fn(|cx| transport.poll_incoming(cx)).await;
         let input = match &incoming {
             Incoming::Text(text) => {
-                seen.push(Seen::Text(text.as_str().to_owned()));
+                seen.push(ObservedFrame::Text(text.as_str().to_owned()));
                 Input::Text(text)
             }
             Incoming::Binary => Input::Binary,
             Incoming::Ping(_) => {
-                seen.push(Seen::Ping);
+                seen.push(ObservedFrame::Ping);
                 Input::Ping
             }
             Incoming::Pong { .. } => {
-                seen.push(Seen::Pong);
+                seen.push(ObservedFrame::Pong);
                 Input::Pong
             }
             Incoming::Closed(code) => {
-                seen.push(Seen::Closed(*code));
+                seen.push(ObservedFrame::Closed(*code));
                 return seen;
             }
             Incoming::Violation(reason) => {
-                seen.push(Seen::Ours(reason.code()));
+                seen.push(ObservedFrame::Ours(reason.code()));
                 return seen;
             }
             Incoming::Gone => {
-                seen.push(Seen::Gone);
+                seen.push(ObservedFrame::Gone);
                 return seen;
             }
         };
@@ -118,11 +118,11 @@ pub async fn frames(bytes: &[u8], read: usize, max_message_bytes: usize) -> Vec<
             Ok(expires_at)
         });
         if is_token {
-            seen.push(Seen::Token);
+            seen.push(ObservedFrame::Token);
         }
         match action {
             Action::Close(reason) | Action::CloseAfterCatchUp(reason) => {
-                seen.push(Seen::Ours(reason.code()));
+                seen.push(ObservedFrame::Ours(reason.code()));
                 return seen;
             }
             Action::Nothing

@@ -18,17 +18,17 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::{Instrument, debug, warn};
 
 use super::acceptor::{Acceptor, Admitted};
-use super::arrivals::Arrival;
+use super::pending_connections::PendingConnection;
 use super::pump::Pump;
 use super::refusal::Refusal;
-use super::request::{self, Offer, Subprotocol};
+use super::request::{self, Subprotocol, SubprotocolOffer};
 use super::upgrade::{body_refused, switching, upgrade_required, websocket_key};
 use crate::admission::Address;
 use crate::conn::Conn;
 use crate::socket::{
     CloseReason, Control, Session, SessionLimits, Transport, Unsent, Writer, code_label,
 };
-use crate::telemetry::{Outcome, Step, Steps};
+use crate::telemetry::{JoinOutcome, JoinPhase, JoinPhases};
 
 /// Moments in the interval of pings at which sockets are pinged, so 100 ms apart by default.
 const PING_MOMENTS: u32 = 250;
@@ -39,10 +39,10 @@ const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// What is needed until a socket is open, and not after. Boxed, so that its future does not keep it.
 struct Opening {
-    steps: Steps,
+    phases: JoinPhases,
     limits: SessionLimits,
     max_message_bytes: usize,
-    offer: Offer,
+    offer: SubprotocolOffer,
 }
 
 /// `GET` of the sockets' path: a WebSocket, or the reason why not.
@@ -60,19 +60,19 @@ pub(crate) async fn upgrade(State(acceptor): State<Arc<Acceptor>>, request: Requ
     let Some(upgrade) = request.extensions.remove::<OnUpgrade>() else {
         return upgrade_required(&acceptor.path);
     };
-    let arrival = request.extensions.remove::<Arrival>();
-    let mut steps = Steps::new(
+    let pending = request.extensions.remove::<PendingConnection>();
+    let mut phases = JoinPhases::new(
         &acceptor.path,
         &request.headers,
-        arrival.as_ref().and_then(Arrival::accepted),
+        pending.as_ref().and_then(PendingConnection::accepted),
     );
     // Once: the whole join goes by the same settings.
     let setup = acceptor.live.now();
     let offer = request::offer(&request.headers);
-    let client = |arrival: &Arrival| arrival.client(&setup.proxies, &request.headers);
-    let address = Address::from(arrival.as_ref().map_or(NOBODY, client));
-    let connection = steps.connection().span().clone();
-    let admitted = acceptor.admit(&setup, &request, offer, address, &mut steps);
+    let client = |pending: &PendingConnection| pending.client(&setup.proxies, &request.headers);
+    let address = Address::from(pending.as_ref().map_or(NOBODY, client));
+    let connection = phases.connection().span().clone();
+    let admitted = acceptor.admit(&setup, &request, offer, address, &mut phases);
     match admitted.instrument(connection).await {
         Ok(admitted) => {
             let sockets = acceptor.sockets.clone();
@@ -81,7 +81,7 @@ pub(crate) async fn upgrade(State(acceptor): State<Arc<Acceptor>>, request: Requ
                 upgrade,
                 admitted,
                 Box::new(Opening {
-                    steps,
+                    phases,
                     limits: SessionLimits::from(&setup.config.sockets),
                     max_message_bytes: setup.config.sockets.max_message_bytes,
                     offer,
@@ -93,13 +93,13 @@ pub(crate) async fn upgrade(State(acceptor): State<Arc<Acceptor>>, request: Requ
             debug!(code = reason.code(), reason = reason.text(), "refused");
             acceptor.metrics.count_close(code_label(reason.code()));
             let bytes = setup.config.sockets.max_message_bytes;
-            let refused = refuse(Arc::clone(&acceptor), upgrade, bytes, reason, steps);
+            let refused = refuse(Arc::clone(&acceptor), upgrade, bytes, reason, phases);
             acceptor.sockets.spawn(async move {
-                // It is no socket that counts: until it is gone it keeps its place among the arrivals.
-                match arrival {
-                    Some(arrival) => tokio::select! {
+                // It is no socket that counts: until it is gone it keeps its place among the pending connections.
+                match pending {
+                    Some(pending) => tokio::select! {
                         () = refused => {}
-                        () = arrival.is_wanted() => {}
+                        () = pending.is_wanted() => {}
                     },
                     None => refused.await,
                 }
@@ -109,9 +109,9 @@ pub(crate) async fn upgrade(State(acceptor): State<Arc<Acceptor>>, request: Requ
         Err(Refusal::Http(refusal)) => {
             let (status, reason) = (refusal.status.as_u16(), refusal.reason);
             acceptor.metrics.join_refused(reason);
-            steps.end();
-            let connection = steps.connection();
-            connection.ended(&Outcome::Refused { status, reason });
+            phases.end();
+            let connection = phases.connection();
+            connection.ended(&JoinOutcome::Refused { status, reason });
             connection
                 .span()
                 .in_scope(|| debug!(status, reason, %address, "join refused"));
@@ -126,20 +126,20 @@ async fn refuse(
     upgrade: OnUpgrade,
     max_message_bytes: usize,
     reason: CloseReason,
-    mut steps: Steps,
+    mut phases: JoinPhases,
 ) {
-    steps.begin(Step::Open);
-    if let Some((conn, read)) = upgraded(upgrade).instrument(steps.step()).await {
+    phases.begin(JoinPhase::Open);
+    if let Some((conn, read)) = upgraded(upgrade).instrument(phases.span()).await {
         // For its close frame alone.
         let writer = Writer::new(0, Arc::clone(&acceptor.queues));
         let mut transport = Transport::new(conn, read, max_message_bytes, writer).await;
         let is_written = transport.close(reason).await;
-        steps.end();
-        steps.connection().ended(&Outcome::Closed {
+        phases.end();
+        phases.connection().ended(&JoinOutcome::Closed {
             code: reason.code(),
             reason: reason.text(),
         });
-        drop((acceptor, steps));
+        drop((acceptor, phases));
         if is_written {
             // Nothing but the close frame waits.
             let answer = transport.finish(Unsent::Left).await;
@@ -163,23 +163,23 @@ async fn serve(
         workspace,
         writer,
         membership,
-        permits,
+        guards,
     } = admitted;
-    let step = opening.steps.step();
-    let Some((conn, read)) = upgraded(upgrade).instrument(step).await else {
+    let span = opening.phases.span();
+    let Some((conn, read)) = upgraded(upgrade).instrument(span).await else {
         return;
     };
-    opening.steps.end();
-    let trace = acceptor.opened(&mut opening.steps, &workspace, &membership);
+    opening.phases.end();
+    let trace = acceptor.opened(&mut opening.phases, &workspace, &membership);
     let Opening {
         offer,
-        steps,
+        phases,
         limits,
         max_message_bytes,
     } = *opening;
     // With them the connection's span: it is not to be open as long as the socket.
-    drop(steps);
-    let has_control = offer == Offer::Ours(Subprotocol::V2);
+    drop(phases);
+    let has_control = offer == SubprotocolOffer::Ours(Subprotocol::V2);
     if has_control {
         let session = membership.session().to_string();
         // Before the writer opens: a notification may wait already.
@@ -205,7 +205,7 @@ async fn serve(
     };
     let end = pump.run().await;
     pump.finish(end).await;
-    drop(permits);
+    drop(guards);
 }
 
 /// Any path but the sockets' and those of the gateway's health.

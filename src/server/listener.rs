@@ -22,9 +22,9 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 use tracing::{debug, warn};
 
-use super::arrivals::{Arrival, Arrivals};
+use super::pending_connections::{PendingConnection, PendingConnections};
 use super::proxied::{self, NoSource};
-use crate::admission::Source;
+use crate::admission::ConnectionSource;
 use crate::conn::{Conn, Counted};
 use crate::setup::{LiveSettings, Setup};
 
@@ -59,44 +59,44 @@ pub(crate) fn bind(address: SocketAddr, send_buffer: usize) -> io::Result<TcpLis
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until `cancel`, as long as there is a place, and serves `router` on each connection. Upgraded
+/// Accepts until `cancel`, as long as there is a slot, and serves `router` on each connection. Upgraded
 /// connections leave the tracker when their handler has taken them. `live` knows the certificate of the
 /// moment, and whether proxies send headers; a listener without it speaks plainly, and with anybody.
 pub(crate) async fn accept(
     listener: TcpListener,
     live: Option<LiveSettings>,
     router: Router,
-    arrivals: Arrivals,
+    pending_connections: PendingConnections,
     connections: TaskTracker,
     cancel: CancellationToken,
 ) {
     loop {
-        // The place first: what is accepted without one would be nobody's to bound.
+        // The slot first: what is accepted without one would be nobody's to bound.
         let next = async {
-            let place = arrivals.place().await;
-            (place, listener.accept().await)
+            let slot = pending_connections.slot().await;
+            (slot, listener.accept().await)
         };
-        let (place, accepted) = tokio::select! {
+        let (slot, accepted) = tokio::select! {
             biased;
             () = cancel.cancelled() => return,
             next = next => next,
         };
         match accepted {
             Ok((tcp, peer)) => {
-                let Some(arrival) = arrivals.take(place, peer) else {
+                let Some(pending) = pending_connections.take(slot, peer) else {
                     debug!(peer = %peer.ip(), "too many connections of one address");
                     continue;
                 };
-                let arrivals = arrivals.clone();
+                let pending_connections = pending_connections.clone();
                 let router = router.clone();
                 let setup = live.as_ref().map(LiveSettings::now);
                 let cancel = cancel.clone();
                 connections.spawn(async move {
                     tokio::select! {
-                        () = connection(tcp, setup, router, &arrivals, &arrival) => {}
+                        () = connection(tcp, setup, router, &pending_connections, &pending) => {}
                         // Requests that wait at the end of a drain get no answer any more.
                         () = cancel.cancelled() => {}
-                        () = arrivals.outstayed(&arrival) => debug!("silent connection closed"),
+                        () = pending_connections.outstayed(&pending) => debug!("silent connection closed"),
                     }
                 });
             }
@@ -113,8 +113,8 @@ async fn connection(
     mut tcp: TcpStream,
     setup: Option<Arc<Setup>>,
     router: Router,
-    arrivals: &Arrivals,
-    arrival: &Arrival,
+    pending_connections: &PendingConnections,
+    pending: &PendingConnection,
 ) {
     if let Err(error) = SockRef::from(&tcp).set_tcp_nodelay(true) {
         debug!(%error, "no TCP_NODELAY");
@@ -122,7 +122,9 @@ async fn connection(
     if let Some(setup) = setup
         .as_deref()
         .filter(|it| it.config.server.proxy_protocol)
-        && named(&mut tcp, setup, arrivals, arrival).await.is_none()
+        && named(&mut tcp, setup, pending_connections, pending)
+            .await
+            .is_none()
     {
         return;
     }
@@ -141,9 +143,9 @@ async fn connection(
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES);
-    let service = TowerToHyperService::new(WithArrival {
+    let service = TowerToHyperService::new(WithPendingConnection {
         router,
-        arrival: arrival.clone(),
+        pending: pending.clone(),
     });
     let serve = http
         .serve_connection(TokioIo::new(conn), service)
@@ -157,20 +159,22 @@ async fn connection(
 async fn named(
     tcp: &mut TcpStream,
     setup: &Setup,
-    arrivals: &Arrivals,
-    arrival: &Arrival,
+    pending_connections: &PendingConnections,
+    pending: &PendingConnection,
 ) -> Option<()> {
-    let peer = arrival.peer();
+    let peer = pending.peer();
     let is_trusted = setup.proxies.trust(peer);
-    let told = timeout(HEAD_TIMEOUT, async {
+    let header = timeout(HEAD_TIMEOUT, async {
         if is_trusted {
             return proxied::header(tcp).await;
         }
-        proxied::no_header(tcp).await.map(|()| Source::Peer)
+        proxied::no_header(tcp)
+            .await
+            .map(|()| ConnectionSource::Peer)
     });
-    let why = match told.await {
+    let why = match header.await {
         Ok(Ok(source)) => {
-            let Err(full) = arrivals.name(arrival, source) else {
+            let Err(full) = pending_connections.name(pending, source) else {
                 return Some(());
             };
             debug!(?full, "too many connections of one address");
@@ -182,7 +186,7 @@ async fn named(
         Ok(Err(why)) => why.to_string(),
         Err(_) => "it sent no whole PROXY header in time".to_owned(),
     };
-    arrivals.refused("proxy_protocol");
+    pending_connections.refused("proxy_protocol");
     if is_trusted {
         warn!(%peer, why, "connection of a proxy refused");
     } else {
@@ -193,12 +197,12 @@ async fn named(
 
 /// Gives axum's router the body type that it expects, and each request the connection that it came on.
 #[derive(Clone)]
-struct WithArrival {
+struct WithPendingConnection {
     router: Router,
-    arrival: Arrival,
+    pending: PendingConnection,
 }
 
-impl Service<hyper::Request<Incoming>> for WithArrival {
+impl Service<hyper::Request<Incoming>> for WithPendingConnection {
     type Response = Response;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
@@ -211,13 +215,13 @@ impl Service<hyper::Request<Incoming>> for WithArrival {
     }
 
     fn call(&mut self, mut request: hyper::Request<Incoming>) -> Self::Future {
-        let arrival = self.arrival.clone();
-        arrival.set_busy(true);
-        request.extensions_mut().insert(arrival.clone());
+        let pending = self.pending.clone();
+        pending.set_busy(true);
+        request.extensions_mut().insert(pending.clone());
         let answer = self.router.call(request.map(axum::body::Body::new));
         Box::pin(async move {
             let answer = answer.await;
-            arrival.set_busy(false);
+            pending.set_busy(false);
             answer
         })
     }

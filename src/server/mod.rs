@@ -1,7 +1,7 @@
 //! The sockets' listener: accepts connections, answers handshakes, and runs each socket until its end.
 
 mod acceptor;
-mod arrivals;
+mod pending_connections;
 mod files;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -14,8 +14,8 @@ mod request;
 mod upgrade;
 
 pub(crate) use self::acceptor::Acceptor;
-pub(crate) use self::arrivals::Arrivals;
 pub(crate) use self::files::OpenFiles;
 pub(crate) use self::handshake::elsewhere;
 pub(crate) use self::handshake::upgrade;
 pub(crate) use self::listener::{accept, bind};
+pub(crate) use self::pending_connections::PendingConnections;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use crate::admission::{Malformed, Source, Step, is_header, step};
+use crate::admission::{ConnectionSource, HeaderRead, Malformed, is_header, next_read};
 
 /// Pause before the next look where the first bytes could still become a header's. No client means well that
 /// begins like that and goes on so slowly.
@@ -31,13 +31,13 @@ pub(super) enum NoSource {
 ///
 /// # Errors
 /// [`NoSource`]. There is no time limit here.
-pub(super) async fn header(tcp: &mut TcpStream) -> Result<Source, NoSource> {
+pub(super) async fn header(tcp: &mut TcpStream) -> Result<ConnectionSource, NoSource> {
     let mut header = Vec::new();
     loop {
-        let more = match step(&header)? {
-            Step::Done(source) => return Ok(source),
-            Step::Exactly(more) => more,
-            Step::Line(most) => up_to_line_end(tcp, most).await?,
+        let more = match next_read(&header)? {
+            HeaderRead::Done(source) => return Ok(source),
+            HeaderRead::Exactly(more) => more,
+            HeaderRead::Line(most) => up_to_line_end(tcp, most).await?,
         };
         let begin = header.len();
         header.resize(begin + more, 0);

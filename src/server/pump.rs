@@ -54,7 +54,7 @@ pub(super) struct Pump {
 
 /// How a socket ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum SocketEnd {
     /// We close with this reason.
     Ours(CloseReason),
     /// The peer closed with this code.
@@ -65,7 +65,7 @@ pub(super) enum End {
     Dead,
 }
 
-impl End {
+impl SocketEnd {
     fn label(self) -> &'static str {
         match self {
             Self::Ours(reason) => code_label(reason.code()),
@@ -76,7 +76,7 @@ impl End {
     }
 
     /// The code and what it is for, for the span; 1006 is no code that was sent (RFC 6455 7.4.1).
-    fn told(self) -> (u16, &'static str) {
+    fn code_and_text(self) -> (u16, &'static str) {
         match self {
             Self::Ours(reason) => (reason.code(), reason.text()),
             Self::Peer(code) => (code, "closed by the client"),
@@ -87,11 +87,11 @@ impl End {
 }
 
 /// What woke the pump.
-enum Event {
+enum PumpEvent {
     Incoming(Incoming),
     Written,
     /// All that was to be written is, or the connection was gone while writing.
-    End(End),
+    End(SocketEnd),
     Time,
     CaughtUp,
     /// The socket is to be closed after what waits for it.
@@ -100,7 +100,7 @@ enum Event {
 
 /// A socket that is to be closed, and how it takes what waits until then.
 #[derive(Debug, Clone, Copy)]
-struct Farewell {
+struct Closing {
     reason: CloseReason,
     /// What it had taken when it was looked at last.
     taken: u64,
@@ -108,7 +108,7 @@ struct Farewell {
     since: Instant,
 }
 
-impl Farewell {
+impl Closing {
     fn new(reason: CloseReason, writer: &Writer) -> Self {
         Self {
             reason,
@@ -133,14 +133,14 @@ type CatchUp = Pin<Box<dyn Future<Output = CloseReason> + Send>>;
 
 impl Pump {
     /// Runs the socket until it is to end.
-    pub(super) async fn run(&mut self) -> End {
+    pub(super) async fn run(&mut self) -> SocketEnd {
         self.acceptor.metrics().connection_opened();
         self.pump().await
     }
 
     /// Leaves the room, then ends the connection. Boxed, and no part of the future that every idle
     /// socket keeps: it is several times larger than that one.
-    pub(super) fn finish(self, end: End) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    pub(super) fn finish(self, end: SocketEnd) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let session = self.membership.session();
         let successor = self.membership.successor();
         // Out of the room before anything slow.
@@ -162,21 +162,21 @@ impl Pump {
         }
         let close = trace
             .as_ref()
-            .map(|trace| trace.close(end.told(), &session.to_string(), opened.elapsed()));
+            .map(|trace| trace.close(end.code_and_text(), &session.to_string(), opened.elapsed()));
         Box::pin(async move {
             let is_written = match end {
-                End::Ours(reason) => transport.close(reason).await,
-                End::Peer(_) => transport.answer_close().await,
-                End::Gone | End::Dead => false,
+                SocketEnd::Ours(reason) => transport.close(reason).await,
+                SocketEnd::Peer(_) => transport.answer_close().await,
+                SocketEnd::Gone | SocketEnd::Dead => false,
             };
             report(&writer, &acceptor, session, trace.as_deref());
             // The peer may take its time, and what else the socket had is not to wait for it.
             let damper = acceptor.damper();
             drop((close, writer, trace, acceptor));
             match end {
-                End::Ours(reason) if !is_written => transport.give_up(reason.unsent()).await,
+                SocketEnd::Ours(reason) if !is_written => transport.give_up(reason.unsent()).await,
                 _ if !is_written => transport.reset(),
-                End::Ours(reason) => {
+                SocketEnd::Ours(reason) => {
                     let answer = transport.finish(reason.unsent()).await;
                     debug!(%session, ?answer, "closing handshake ended");
                     let replaced = CloseReason::Replaced;
@@ -188,45 +188,45 @@ impl Pump {
                     }
                     transport.end_after(answer, reason.unsent()).await;
                 }
-                End::Peer(_) | End::Gone | End::Dead => transport.end().await,
+                SocketEnd::Peer(_) | SocketEnd::Gone | SocketEnd::Dead => transport.end().await,
             }
         })
     }
 
-    async fn pump(&mut self) -> End {
+    async fn pump(&mut self) -> SocketEnd {
         let mut timer = Box::pin(sleep_until(self.deadline(None).into()));
         let mut catch_up: Option<CatchUp> = None;
-        let mut farewell: Option<Farewell> = None;
+        let mut closing: Option<Closing> = None;
         let mut reads_first = false;
         loop {
-            let is_ending = farewell.is_some();
+            let is_ending = closing.is_some();
             let event = poll_fn(|cx| {
                 self.poll_event(cx, timer.as_mut(), &mut catch_up, is_ending, reads_first)
             })
             .await;
             // They take turns: a queue that is never empty does not keep the client from being heard.
-            reads_first = matches!(event, Event::Written);
+            reads_first = matches!(event, PumpEvent::Written);
             let action = match event {
-                Event::Incoming(incoming) => match self.incoming(incoming) {
+                PumpEvent::Incoming(incoming) => match self.incoming(incoming) {
                     Ok(action) => action,
                     Err(end) => return end,
                 },
-                Event::Written => Action::Nothing,
-                Event::Time => {
+                PumpEvent::Written => Action::Nothing,
+                PumpEvent::Time => {
                     if let (_, Some(at)) = self.writer.progress() {
                         self.session.written(at);
                     }
-                    if let Some(farewell) = &mut farewell
-                        && farewell.stands_still(&self.writer)
+                    if let Some(closing) = &mut closing
+                        && closing.stands_still(&self.writer)
                     {
-                        return End::Ours(farewell.reason);
+                        return SocketEnd::Ours(closing.reason);
                     }
                     self.take(Input::Time)
                 }
-                Event::End(end) => return end,
-                Event::CaughtUp => Action::Nothing,
-                Event::Ending(reason) => {
-                    farewell = Some(Farewell::new(reason, &self.writer));
+                PumpEvent::End(end) => return end,
+                PumpEvent::CaughtUp => Action::Nothing,
+                PumpEvent::Ending(reason) => {
+                    closing = Some(Closing::new(reason, &self.writer));
                     Action::Nothing
                 }
             };
@@ -235,13 +235,13 @@ impl Pump {
                 Action::Ping => self.transport.ping(&[]),
                 Action::Heartbeat => self.answer(&Control::Heartbeat),
                 Action::Renewed(until) => self.answer(&Control::token(until)),
-                Action::Close(reason) => return End::Ours(reason),
+                Action::Close(reason) => return SocketEnd::Ours(reason),
                 Action::CloseAfterCatchUp(reason) => catch_up = Some(self.catch_up(reason)),
-                Action::Dead => return End::Dead,
+                Action::Dead => return SocketEnd::Dead,
             }
             // Activity moves the deadline away; the timer follows only when it fires, so that a busy
             // socket does not touch it for every notification.
-            let deadline = self.deadline(farewell);
+            let deadline = self.deadline(closing);
             if timer.is_elapsed() || deadline < timer.deadline().into_std() {
                 timer.as_mut().reset(deadline.into());
             }
@@ -256,7 +256,7 @@ impl Pump {
         catch_up: &mut Option<CatchUp>,
         is_ending: bool,
         reads_first: bool,
-    ) -> Poll<Event> {
+    ) -> Poll<PumpEvent> {
         self.writer.watch(cx);
         if let Some(answer) = self.writer.take_probe() {
             let payload = probe_payload();
@@ -265,9 +265,9 @@ impl Pump {
         }
         match self.writer.ending() {
             Some(CloseReason::TooSlow) => {
-                return Poll::Ready(Event::End(End::Ours(CloseReason::TooSlow)));
+                return Poll::Ready(PumpEvent::End(SocketEnd::Ours(CloseReason::TooSlow)));
             }
-            Some(reason) if !is_ending => return Poll::Ready(Event::Ending(reason)),
+            Some(reason) if !is_ending => return Poll::Ready(PumpEvent::Ending(reason)),
             Some(_) | None => {}
         }
         if let Some(waiting) = catch_up
@@ -275,7 +275,7 @@ impl Pump {
         {
             *catch_up = None;
             self.writer.end_after(reason);
-            return Poll::Ready(Event::CaughtUp);
+            return Poll::Ready(PumpEvent::CaughtUp);
         }
         if reads_first && let Poll::Ready(event) = self.poll_read(cx, timer.as_mut()) {
             return Poll::Ready(event);
@@ -289,30 +289,30 @@ impl Pump {
 
     /// What came in, or else that it is time for something. In this order, since what came may have moved
     /// the time; and a peer may not send so much that the time would never come.
-    fn poll_read(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Event> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<PumpEvent> {
         match self.transport.poll_incoming(cx) {
-            Poll::Ready(incoming) => Poll::Ready(Event::Incoming(incoming)),
-            Poll::Pending => timer.poll(cx).map(|()| Event::Time),
+            Poll::Ready(incoming) => Poll::Ready(PumpEvent::Incoming(incoming)),
+            Poll::Pending => timer.poll(cx).map(|()| PumpEvent::Time),
         }
     }
 
-    /// Writes what waits. [`Event::Written`] if there may be more, so that others get their turn.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    /// Writes what waits. [`PumpEvent::Written`] if there may be more, so that others get their turn.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<PumpEvent> {
         let written = self.transport.poll_write(cx);
         let session = self.membership.session();
         report(&self.writer, &self.acceptor, session, self.trace.as_deref());
         match written {
-            Poll::Ready(Err(_)) => Poll::Ready(Event::End(End::Gone)),
-            Poll::Ready(Ok(Turn::More)) => Poll::Ready(Event::Written),
+            Poll::Ready(Err(_)) => Poll::Ready(PumpEvent::End(SocketEnd::Gone)),
+            Poll::Ready(Ok(Turn::More)) => Poll::Ready(PumpEvent::Written),
             Poll::Ready(Ok(Turn::Done)) => match self.writer.ending() {
-                Some(reason) => Poll::Ready(Event::End(End::Ours(reason))),
+                Some(reason) => Poll::Ready(PumpEvent::End(SocketEnd::Ours(reason))),
                 None => Poll::Pending,
             },
             Poll::Pending => Poll::Pending,
         }
     }
 
-    fn incoming(&mut self, incoming: Incoming) -> Result<Action, End> {
+    fn incoming(&mut self, incoming: Incoming) -> Result<Action, SocketEnd> {
         Ok(match incoming {
             Incoming::Text(text) => self.take(Input::Text(&text)),
             Incoming::Binary => self.take(Input::Binary),
@@ -328,9 +328,9 @@ impl Pump {
                 }
                 self.take(Input::Pong)
             }
-            Incoming::Closed(code) => return Err(End::Peer(code)),
-            Incoming::Violation(reason) => return Err(End::Ours(reason)),
-            Incoming::Gone => return Err(End::Gone),
+            Incoming::Closed(code) => return Err(SocketEnd::Peer(code)),
+            Incoming::Violation(reason) => return Err(SocketEnd::Ours(reason)),
+            Incoming::Gone => return Err(SocketEnd::Gone),
         })
     }
 
@@ -352,14 +352,14 @@ impl Pump {
     }
 
     /// Once a close is decided the session has no deadline any more, but its end has.
-    fn deadline(&self, farewell: Option<Farewell>) -> Instant {
+    fn deadline(&self, closing: Option<Closing>) -> Instant {
         let now = Instant::now();
         let session = if self.session.is_decided() {
             now + FAR
         } else {
             self.session.deadline(now, SystemTime::now())
         };
-        farewell.map_or(session, |farewell| session.min(farewell.since + STANDSTILL))
+        closing.map_or(session, |closing| session.min(closing.since + STANDSTILL))
     }
 
     /// Waits until everything stored before now is queued, or for [`CATCH_UP`].

@@ -63,7 +63,7 @@ pub(super) fn workspace(uri: &Uri) -> Result<WorkspaceSlug, CloseReason> {
 
 /// What comes of the subprotocols that a client offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Offer {
+pub(super) enum SubprotocolOffer {
     /// It offers none, and expects none.
     Nothing,
     /// It offers one of ours, which is then the one to select.
@@ -75,16 +75,16 @@ pub(super) enum Offer {
 
 /// Which of them a request has. Names are compared as they are: a client compares the answer so, too. The
 /// newest wins, in whatever order they stand: who offers it understands it.
-pub(super) fn offer(headers: &HeaderMap) -> Offer {
-    let mut offer = Offer::Nothing;
+pub(super) fn offer(headers: &HeaderMap) -> SubprotocolOffer {
+    let mut offer = SubprotocolOffer::Nothing;
     for offered in offered_subprotocols(headers) {
         let is = |ours: Subprotocol| offered == ours.name().as_bytes();
         offer = match offer {
-            Offer::Ours(Subprotocol::V2) => break,
-            _ if is(Subprotocol::V2) => Offer::Ours(Subprotocol::V2),
-            Offer::Ours(Subprotocol::V1) => offer,
-            _ if is(Subprotocol::V1) => Offer::Ours(Subprotocol::V1),
-            Offer::Nothing | Offer::Others => Offer::Others,
+            SubprotocolOffer::Ours(Subprotocol::V2) => break,
+            _ if is(Subprotocol::V2) => SubprotocolOffer::Ours(Subprotocol::V2),
+            SubprotocolOffer::Ours(Subprotocol::V1) => offer,
+            _ if is(Subprotocol::V1) => SubprotocolOffer::Ours(Subprotocol::V1),
+            SubprotocolOffer::Nothing | SubprotocolOffer::Others => SubprotocolOffer::Others,
         };
     }
     offer
@@ -126,43 +126,55 @@ mod tests {
     #[test]
     fn our_subprotocol_is_selected_wherever_it_stands_and_nothing_else_can_be() {
         for (lines, expected) in [
-            (vec![], Offer::Nothing),
-            (vec![""], Offer::Nothing),
-            (vec![" , ", ""], Offer::Nothing),
-            (vec!["herald.v1"], Offer::Ours(Subprotocol::V1)),
+            (vec![], SubprotocolOffer::Nothing),
+            (vec![""], SubprotocolOffer::Nothing),
+            (vec![" , ", ""], SubprotocolOffer::Nothing),
+            (vec!["herald.v1"], SubprotocolOffer::Ours(Subprotocol::V1)),
             (
                 vec!["bearer.a.b.c, herald.v1"],
-                Offer::Ours(Subprotocol::V1),
+                SubprotocolOffer::Ours(Subprotocol::V1),
             ),
-            (vec!["bearer.a.b.c,herald.v1"], Offer::Ours(Subprotocol::V1)),
+            (
+                vec!["bearer.a.b.c,herald.v1"],
+                SubprotocolOffer::Ours(Subprotocol::V1),
+            ),
             (
                 vec![",\therald.v1\t, ,graphql-ws"],
-                Offer::Ours(Subprotocol::V1),
+                SubprotocolOffer::Ours(Subprotocol::V1),
             ),
             (
                 vec!["bearer.a.b.c", "herald.v1"],
-                Offer::Ours(Subprotocol::V1),
+                SubprotocolOffer::Ours(Subprotocol::V1),
             ),
-            (vec!["herald.v1, herald.v1"], Offer::Ours(Subprotocol::V1)),
-            (vec!["\u{e9}, herald.v1"], Offer::Ours(Subprotocol::V1)),
-            (vec!["bearer.a.b.c"], Offer::Others),
+            (
+                vec!["herald.v1, herald.v1"],
+                SubprotocolOffer::Ours(Subprotocol::V1),
+            ),
+            (
+                vec!["\u{e9}, herald.v1"],
+                SubprotocolOffer::Ours(Subprotocol::V1),
+            ),
+            (vec!["bearer.a.b.c"], SubprotocolOffer::Others),
             (
                 vec!["bearer.a.b.c, herald.v2"],
-                Offer::Ours(Subprotocol::V2),
+                SubprotocolOffer::Ours(Subprotocol::V2),
             ),
-            (vec!["herald.v1, herald.v2"], Offer::Ours(Subprotocol::V2)),
+            (
+                vec!["herald.v1, herald.v2"],
+                SubprotocolOffer::Ours(Subprotocol::V2),
+            ),
             (
                 vec!["herald.v2", "x", "herald.v1"],
-                Offer::Ours(Subprotocol::V2),
+                SubprotocolOffer::Ours(Subprotocol::V2),
             ),
-            (vec!["herald.v3"], Offer::Others),
-            (vec!["bearer.herald.v1"], Offer::Others),
-            (vec!["graphql-ws", "bearer.a.b.c"], Offer::Others),
-            (vec!["Herald.v1"], Offer::Others),
-            (vec!["herald.v1 bearer.a.b.c"], Offer::Others),
-            (vec!["herald.v1;q=1"], Offer::Others),
-            (vec!["\"herald.v1\""], Offer::Others),
-            (vec!["\u{e9}"], Offer::Others),
+            (vec!["herald.v3"], SubprotocolOffer::Others),
+            (vec!["bearer.herald.v1"], SubprotocolOffer::Others),
+            (vec!["graphql-ws", "bearer.a.b.c"], SubprotocolOffer::Others),
+            (vec!["Herald.v1"], SubprotocolOffer::Others),
+            (vec!["herald.v1 bearer.a.b.c"], SubprotocolOffer::Others),
+            (vec!["herald.v1;q=1"], SubprotocolOffer::Others),
+            (vec!["\"herald.v1\""], SubprotocolOffer::Others),
+            (vec!["\u{e9}"], SubprotocolOffer::Others),
         ] {
             let name = header::SEC_WEBSOCKET_PROTOCOL;
             let pairs = lines.iter().map(|line| (name.clone(), *line));

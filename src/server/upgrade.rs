@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::request::Offer;
+use super::request::SubprotocolOffer;
 
 /// The key of a request that is a WebSocket handshake (RFC 6455 4.2.1); `path` is the sockets'.
 pub(super) fn websocket_key(request: &Parts, path: &str) -> Result<String, Box<Response>> {
@@ -64,7 +64,7 @@ pub(super) fn upgrade_required(path: &str) -> Response {
     (StatusCode::UPGRADE_REQUIRED, headers, text).into_response()
 }
 
-pub(super) fn switching(accept: &str, offer: Offer) -> Response {
+pub(super) fn switching(accept: &str, offer: SubprotocolOffer) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -73,7 +73,7 @@ pub(super) fn switching(accept: &str, offer: Offer) -> Response {
     if let Ok(accept) = HeaderValue::from_str(accept) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if let Offer::Ours(subprotocol) = offer {
+    if let SubprotocolOffer::Ours(subprotocol) = offer {
         headers.insert(
             header::SEC_WEBSOCKET_PROTOCOL,
             HeaderValue::from_static(subprotocol.name()),

@@ -10,7 +10,7 @@ pub(crate) use self::admin_token::{AdminToken, AdminTokenError};
 use crate::admission::TrustedProxies;
 use crate::auth::{AuthConfigError, Verifier};
 use crate::config::{Config, LoadedConfig, NamedFile, NatsConfig, read_bounded};
-use crate::conn::tls::{Tls, TlsError};
+use crate::conn::tls::{ServerCertificate, TlsError};
 use crate::projection::{Projector, RulesError};
 use crate::telemetry::{Filter, FilterSettingError};
 
@@ -25,7 +25,7 @@ pub struct Setup {
     pub(crate) verifier: Verifier,
     pub(crate) projector: Projector,
     pub(crate) proxies: TrustedProxies,
-    pub(crate) tls: Option<Tls>,
+    pub(crate) tls: Option<ServerCertificate>,
     pub(crate) admin_token: Option<AdminToken>,
     pub(crate) filter: Filter,
     /// The configuration file and those that it names, as they were just before all this was built of them.
@@ -40,7 +40,7 @@ pub struct Building {
     pub(crate) problems: Vec<String>,
     pub(crate) keys: Result<Verifier, AuthConfigError>,
     pub(crate) rules: Result<Projector, RulesError>,
-    pub(crate) tls: Result<Option<Tls>, TlsError>,
+    pub(crate) tls: Result<Option<ServerCertificate>, TlsError>,
     pub(crate) admin_token: Result<Option<AdminToken>, AdminTokenError>,
     pub(crate) filter: Result<Filter, FilterSettingError>,
     /// Whether the files that the NATS client will want can be read.
@@ -76,7 +76,7 @@ impl Building {
         let files = file.into_iter().chain(files(&config)).collect();
         let server = &config.server;
         let tls = match (&server.tls_cert, &server.tls_key) {
-            (Some(cert), Some(key)) => Tls::load(cert, key).map(Some),
+            (Some(cert), Some(key)) => ServerCertificate::load(cert, key).map(Some),
             // One without the other is a problem of the settings'.
             _ => Ok(None),
         };

@@ -32,13 +32,13 @@ impl Signal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Export {
     pub(super) signal: Signal,
-    pub(super) transport: Transport,
+    pub(super) transport: OtlpTransport,
 }
 
 /// OTLP's transports. The exporter's own default is what it happens to be built with; and over gRPC and TLS it
 /// trusts nobody, unless it is told to trust whom the system does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Transport {
+pub(super) enum OtlpTransport {
     HttpProtobuf,
     Grpc { is_tls: bool },
 }
@@ -171,9 +171,9 @@ impl Variables {
             !endpoint.is_empty() && !of("INSECURE").eq_ignore_ascii_case("true")
         };
         let transport = if of("PROTOCOL").eq_ignore_ascii_case("grpc") {
-            Transport::Grpc { is_tls }
+            OtlpTransport::Grpc { is_tls }
         } else {
-            Transport::HttpProtobuf
+            OtlpTransport::HttpProtobuf
         };
         Export { signal, transport }
     }
@@ -261,15 +261,20 @@ mod tests {
 
     #[test]
     fn over_grpc_and_tls_the_exporter_is_told_whom_to_trust() {
-        let grpc = |is_tls| Transport::Grpc { is_tls };
+        let grpc = |is_tls| OtlpTransport::Grpc { is_tls };
         for (endpoint, protocol, insecure, want) in [
             ("https://c:4317", "grpc", "", grpc(true)),
             ("c:4317", "grpc", "", grpc(true)),
             ("c:4317", "grpc", "true", grpc(false)),
             ("http://c:4317", "GRPC", "", grpc(false)),
             ("", "grpc", "", grpc(false)),
-            ("https://c:4318", "", "", Transport::HttpProtobuf),
-            ("http://c:4318", "http/json", "", Transport::HttpProtobuf),
+            ("https://c:4318", "", "", OtlpTransport::HttpProtobuf),
+            (
+                "http://c:4318",
+                "http/json",
+                "",
+                OtlpTransport::HttpProtobuf,
+            ),
         ] {
             let found = read(&[
                 ("OTEL_TRACES_EXPORTER", "otlp"),

@@ -22,7 +22,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::Metrics;
-use super::environment::{Environment, Export, Signal, Transport};
+use super::environment::{Environment, Export, OtlpTransport, Signal};
 use super::metrics::Parts;
 use super::spans::Ids;
 
@@ -38,12 +38,12 @@ pub(super) struct Exports {
 macro_rules! exporter {
     ($kind:ident, $export:expr) => {
         match $export.transport {
-            Transport::HttpProtobuf => {
+            OtlpTransport::HttpProtobuf => {
                 let http = $kind::builder().with_http();
                 http.with_protocol(Protocol::HttpBinary).build()
             }
-            Transport::Grpc { is_tls: false } => $kind::builder().with_tonic().build(),
-            Transport::Grpc { is_tls: true } => {
+            OtlpTransport::Grpc { is_tls: false } => $kind::builder().with_tonic().build(),
+            OtlpTransport::Grpc { is_tls: true } => {
                 let roots = ClientTlsConfig::new().with_enabled_roots();
                 $kind::builder().with_tonic().with_tls_config(roots).build()
             }
@@ -104,11 +104,11 @@ impl Exports {
         build(export)
             .map_err(|error| {
                 // Only the name of what is wrong: an endpoint may hold a password.
-                let told = error.to_string();
-                let parts: Vec<&str> = told.split(": ").take(2).collect();
-                let (signal, told) = (signal.name(), parts.join(": "));
+                let message = error.to_string();
+                let parts: Vec<&str> = message.split(": ").take(2).collect();
+                let (signal, message) = (signal.name(), parts.join(": "));
                 self.warnings
-                    .push(format!("{signal} are not exported: {told}"));
+                    .push(format!("{signal} are not exported: {message}"));
             })
             .ok()
     }
@@ -120,18 +120,18 @@ pub(super) async fn within<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    let (tell, told) = oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     let spawned = std::thread::Builder::new()
         .name("herald-otlp-end".to_owned())
         .spawn(move || {
             // Nobody waits any more after the limit.
-            let _ = tell.send(work());
+            let _ = sender.send(work());
         });
     if let Err(error) = spawned {
         warn!(%error, "telemetry not exported at the end");
         return None;
     }
-    timeout(limit, told).await.ok()?.ok()
+    timeout(limit, receiver).await.ok()?.ok()
 }
 
 /// Who exports: `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` win.

@@ -30,9 +30,9 @@ pub use self::logging::{
 pub use self::metrics::{Format, LiveDrop, Metrics};
 pub(crate) use self::metrics::{Stage, Traffic};
 pub(crate) use self::spans::{
-    Clock, ConnectionTrace, DeadLetterTrace, EventFacts, EventTrace, Failure, FanOutTrace, Outcome,
-    SendSpan, SendTrace, Sent, Step, Steps, activate_room, check_claims, drain, migrate,
-    read_leader, reconnect, repair, repair_batch, repaired, sweep,
+    Clock, ConnectionTrace, DeadLetterTrace, EventFacts, EventTrace, Failure, FanOutTrace,
+    JoinOutcome, JoinPhase, JoinPhases, SendSpan, SendTrace, Sent, activate_room, check_claims,
+    drain, migrate, read_leader, reconnect, repair, repair_batch, repaired, sweep,
 };
 use crate::config::{LogConfig, TelemetryConfig};
 

@@ -558,7 +558,9 @@ async fn wss_trusts_the_given_authority_and_no_other() {
     let key = directory.path().join("tls.key");
     std::fs::write(&cert, issued.cert.pem()).unwrap();
     std::fs::write(&key, issued.signing_key.serialize_pem()).unwrap();
-    let acceptor = crate::conn::tls::Tls::load(&cert, &key).unwrap().acceptor();
+    let acceptor = crate::conn::tls::ServerCertificate::load(&cert, &key)
+        .unwrap()
+        .acceptor();
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("wss://{}/", socket.local_addr().unwrap());
     let gateway = tokio::spawn(async move {

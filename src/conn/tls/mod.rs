@@ -71,18 +71,18 @@ impl fmt::Display for TlsFile {
 
 /// The certificate in force. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Tls(Arc<Shared>);
+pub(crate) struct ServerCertificate(Arc<CertificateFiles>);
 
-struct Shared {
+struct CertificateFiles {
     cert: TlsFile,
     key: TlsFile,
     /// Held for the copy of an `Arc` only.
     current: RwLock<Arc<ServerConfig>>,
     /// Of the watch alone.
-    seen: Mutex<Seen>,
+    seen: Mutex<SeenFiles>,
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for CertificateFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} with {}", self.cert, self.key)
     }
@@ -92,7 +92,7 @@ impl fmt::Debug for Shared {
 type Fingerprint = [u8; 32];
 
 #[derive(Debug)]
-struct Seen {
+struct SeenFiles {
     in_force: Fingerprint,
     /// What the last look found, or why it found nothing.
     last: Result<Fingerprint, String>,
@@ -100,7 +100,7 @@ struct Seen {
 
 /// What a look at the files came to.
 #[derive(Debug)]
-enum Look {
+enum ReloadOutcome {
     /// Nothing new since the last look.
     Unchanged,
     /// A new pair is in force.
@@ -109,7 +109,7 @@ enum Look {
     Kept(TlsError),
 }
 
-impl Tls {
+impl ServerCertificate {
     /// Reads the pair for the first time. Reads files, so for the start only.
     ///
     /// # Errors
@@ -125,11 +125,11 @@ impl Tls {
         let in_force = pair.fingerprint();
         let current = RwLock::new(pair.config(&cert, &key)?);
         let last = Ok(in_force);
-        Ok(Self(Arc::new(Shared {
+        Ok(Self(Arc::new(CertificateFiles {
             cert,
             key,
             current,
-            seen: Mutex::new(Seen { in_force, last }),
+            seen: Mutex::new(SeenFiles { in_force, last }),
         })))
     }
 
@@ -140,13 +140,13 @@ impl Tls {
     }
 
     fn look_and_log(&self) {
-        let Shared { cert, key, .. } = &*self.0;
+        let CertificateFiles { cert, key, .. } = &*self.0;
         match self.look() {
-            Look::Unchanged => {}
-            Look::Reloaded => {
+            ReloadOutcome::Unchanged => {}
+            ReloadOutcome::Reloaded => {
                 tracing::info!(cert = %cert.path.display(), "certificate reloaded");
             }
-            Look::Kept(error) => {
+            ReloadOutcome::Kept(error) => {
                 tracing::warn!(
                     cert = %cert.path.display(),
                     key = %key.path.display(),
@@ -159,8 +159,8 @@ impl Tls {
 
     /// Looks at the files once. The same bad contents are told once, since the two files of a pair
     /// are rarely written in the same moment and may stay half done for long.
-    fn look(&self) -> Look {
-        let Shared {
+    fn look(&self) -> ReloadOutcome {
+        let CertificateFiles {
             cert,
             key,
             current,
@@ -173,37 +173,40 @@ impl Tls {
             .map(Pair::fingerprint)
             .map_err(ToString::to_string);
         if found == seen.last {
-            return Look::Unchanged;
+            return ReloadOutcome::Unchanged;
         }
         seen.last = found;
         let pair = match pair {
             Ok(pair) => pair,
-            Err(error) => return Look::Kept(error),
+            Err(error) => return ReloadOutcome::Kept(error),
         };
         let fingerprint = pair.fingerprint();
         if fingerprint == seen.in_force {
-            return Look::Unchanged;
+            return ReloadOutcome::Unchanged;
         }
         match pair.config(cert, key) {
             Ok(config) => {
                 seen.in_force = fingerprint;
                 *current.write().unwrap_or_else(PoisonError::into_inner) = config;
-                Look::Reloaded
+                ReloadOutcome::Reloaded
             }
-            Err(error) => Look::Kept(error),
+            Err(error) => ReloadOutcome::Kept(error),
         }
     }
 }
 
 /// Follows the files of the pair that is the `current` one, if there is one, until `cancel`. To be run as
 /// one task.
-pub(crate) async fn watch(current: impl Fn() -> Option<Tls>, cancel: CancellationToken) {
+pub(crate) async fn watch(
+    current: impl Fn() -> Option<ServerCertificate>,
+    cancel: CancellationToken,
+) {
     watch_every(WATCH_INTERVAL, current, cancel).await;
 }
 
 async fn watch_every(
     interval: Duration,
-    current: impl Fn() -> Option<Tls>,
+    current: impl Fn() -> Option<ServerCertificate>,
     cancel: CancellationToken,
 ) {
     let mut ticks = tokio::time::interval(interval);

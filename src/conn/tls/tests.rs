@@ -43,8 +43,8 @@ impl Files {
         fs::write(&self.key, issued.signing_key.serialize_pem()).unwrap();
     }
 
-    fn load(&self) -> Result<Tls, TlsError> {
-        Tls::load(&self.cert, &self.key)
+    fn load(&self) -> Result<ServerCertificate, TlsError> {
+        ServerCertificate::load(&self.cert, &self.key)
     }
 }
 
@@ -65,7 +65,7 @@ type Connection = (
 
 /// Connects a client that trusts any of `roots`.
 async fn connect_as(
-    tls: &Tls,
+    tls: &ServerCertificate,
     roots: &[&Issued],
     versions: &[&'static SupportedProtocolVersion],
     protocols: &[&[u8]],
@@ -86,12 +86,12 @@ async fn connect_as(
     tokio::try_join!(connector.connect(name, near), tls.acceptor().accept(far))
 }
 
-async fn connect(tls: &Tls, roots: &[&Issued]) -> io::Result<Connection> {
+async fn connect(tls: &ServerCertificate, roots: &[&Issued]) -> io::Result<Connection> {
     connect_as(tls, roots, &[&TLS13, &TLS12], &[]).await
 }
 
 /// Which certificate a new connection is shown.
-async fn presented(tls: &Tls, roots: &[&Issued]) -> CertificateDer<'static> {
+async fn presented(tls: &ServerCertificate, roots: &[&Issued]) -> CertificateDer<'static> {
     let (client, _server) = connect(tls, roots).await.unwrap();
     client.get_ref().1.peer_certificates().unwrap()[0].clone()
 }
@@ -139,11 +139,11 @@ async fn a_new_certificate_is_shown_to_new_connections_and_drops_no_old_one() {
     let files = Files::new(&old);
     let tls = files.load().unwrap();
     let mut open = connect(&tls, &[&old]).await.unwrap();
-    assert!(matches!(tls.look(), Look::Unchanged));
+    assert!(matches!(tls.look(), ReloadOutcome::Unchanged));
 
     files.write(&new);
-    assert!(matches!(tls.look(), Look::Reloaded));
-    assert!(matches!(tls.look(), Look::Unchanged));
+    assert!(matches!(tls.look(), ReloadOutcome::Reloaded));
+    assert!(matches!(tls.look(), ReloadOutcome::Unchanged));
     assert_eq!(&presented(&tls, &[&old, &new]).await, new.cert.der());
     assert!(connect(&tls, &[&old]).await.is_err());
     assert_talks(&mut open).await;
@@ -200,23 +200,29 @@ async fn a_broken_new_pair_keeps_the_old_one_and_is_told_once() {
         if let Some(key) = key {
             fs::write(&files.key, key).unwrap();
         }
-        assert!(matches!(tls.look(), Look::Kept(_)), "{cert} {key:?}");
+        assert!(
+            matches!(tls.look(), ReloadOutcome::Kept(_)),
+            "{cert} {key:?}"
+        );
         for _ in 0..3 {
-            assert!(matches!(tls.look(), Look::Unchanged), "{cert} {key:?}");
+            assert!(
+                matches!(tls.look(), ReloadOutcome::Unchanged),
+                "{cert} {key:?}"
+            );
         }
         assert_eq!(&presented(&tls, &[&old, &new]).await, old.cert.der());
     }
     fs::remove_file(&files.key).unwrap();
     assert!(matches!(
         tls.look(),
-        Look::Kept(TlsError::Unreadable { .. })
+        ReloadOutcome::Kept(TlsError::Unreadable { .. })
     ));
-    assert!(matches!(tls.look(), Look::Unchanged));
+    assert!(matches!(tls.look(), ReloadOutcome::Unchanged));
     // Back to what is in force: nothing to tell, and later changes are seen.
     files.write(&old);
-    assert!(matches!(tls.look(), Look::Unchanged));
+    assert!(matches!(tls.look(), ReloadOutcome::Unchanged));
     files.write(&new);
-    assert!(matches!(tls.look(), Look::Reloaded));
+    assert!(matches!(tls.look(), ReloadOutcome::Reloaded));
     assert_eq!(&presented(&tls, &[&old, &new]).await, new.cert.der());
 }
 
@@ -237,7 +243,7 @@ fn a_rewrite_with_the_same_time_is_seen() {
             .set_modified(time)
             .unwrap();
     }
-    assert!(matches!(tls.look(), Look::Reloaded));
+    assert!(matches!(tls.look(), ReloadOutcome::Reloaded));
 }
 
 /// Kubernetes swaps both files of a Secret at once, by a symbolic link to their folder.
@@ -248,11 +254,11 @@ fn a_swapped_symbolic_link_is_seen() {
     let directory = tempfile::tempdir().unwrap();
     let link = directory.path().join("..data");
     symlink(old_files.directory.path(), &link).unwrap();
-    let tls = Tls::load(&link.join("tls.crt"), &link.join("tls.key")).unwrap();
+    let tls = ServerCertificate::load(&link.join("tls.crt"), &link.join("tls.key")).unwrap();
     let new_link = directory.path().join("..data_tmp");
     symlink(new_files.directory.path(), &new_link).unwrap();
     fs::rename(&new_link, &link).unwrap();
-    assert!(matches!(tls.look(), Look::Reloaded));
+    assert!(matches!(tls.look(), ReloadOutcome::Reloaded));
 }
 
 #[test]
@@ -328,7 +334,9 @@ fn a_file_that_cannot_be_read_is_named() {
             "server.tls_cert",
         ),
     ] {
-        let error = Tls::load(&cert, &key).unwrap_err().to_string();
+        let error = ServerCertificate::load(&cert, &key)
+            .unwrap_err()
+            .to_string();
         assert!(
             error.starts_with(setting) && error.contains("cannot be read"),
             "{error}"
@@ -341,5 +349,8 @@ fn the_key_is_never_printed() {
     let issued = issue();
     let tls = Files::new(&issued).load().unwrap();
     let printed = format!("{tls:?}");
-    assert!(printed.starts_with("Tls(server.tls_cert "), "{printed}");
+    assert!(
+        printed.starts_with("ServerCertificate(server.tls_cert "),
+        "{printed}"
+    );
 }

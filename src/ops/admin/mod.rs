@@ -39,35 +39,35 @@ pub(super) fn router(telemetry: &Telemetry, live: &LiveSettings, more: Router) -
 struct Scrapes {
     /// The other end is the renderer's task. A waiting scrape is a connection, and these are bounded by
     /// the process' files.
-    asks: mpsc::UnboundedSender<Ask>,
+    requests: mpsc::UnboundedSender<ScrapeRequest>,
 }
 
-type Ask = (Format, oneshot::Sender<Option<Bytes>>);
+type ScrapeRequest = (Format, oneshot::Sender<Option<Bytes>>);
 
 impl Scrapes {
     fn start(metrics: Arc<Metrics>) -> Self {
-        let (asks, inbox) = mpsc::unbounded_channel();
+        let (requests, inbox) = mpsc::unbounded_channel();
         tokio::spawn(render(metrics, inbox));
-        Self { asks }
+        Self { requests }
     }
 
     /// The exposition, begun after this call.
     async fn scrape(&self, format: Format) -> Option<Bytes> {
-        let (ask, answer) = oneshot::channel();
-        self.asks.send((format, ask)).ok()?;
+        let (sender, answer) = oneshot::channel();
+        self.requests.send((format, sender)).ok()?;
         answer.await.ok()?
     }
 }
 
-async fn render(metrics: Arc<Metrics>, mut inbox: mpsc::UnboundedReceiver<Ask>) {
+async fn render(metrics: Arc<Metrics>, mut inbox: mpsc::UnboundedReceiver<ScrapeRequest>) {
     while let Some(first) = inbox.recv().await {
-        let mut asking = vec![first];
+        let mut requested = vec![first];
         while let Ok(more) = inbox.try_recv() {
-            asking.push(more);
+            requested.push(more);
         }
         for format in [Format::Text, Format::OpenMetrics] {
-            let waiting = asking.extract_if(.., |(wanted, _)| *wanted == format);
-            let waiting: Vec<Ask> = waiting.collect();
+            let waiting = requested.extract_if(.., |(wanted, _)| *wanted == format);
+            let waiting: Vec<ScrapeRequest> = waiting.collect();
             if waiting.is_empty() {
                 continue;
             }

@@ -30,6 +30,6 @@ async fn one(Path(name): Path<String>) -> Response {
             let kind = [(header::CONTENT_TYPE, found.content_type)];
             (kind, found.text).into_response()
         }
-        Err(told) => (StatusCode::NOT_FOUND, format!("{told}\n")).into_response(),
+        Err(unknown) => (StatusCode::NOT_FOUND, format!("{unknown}\n")).into_response(),
     }
 }

@@ -22,7 +22,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
 pub use self::filter::{FILTER_BYTES_MAX, Filter, FilterError, FilterSettingError};
-use self::format::Line;
+use self::format::LineFormat;
 use self::lines::Lines;
 use self::repeats::Repeats;
 pub(crate) use self::repeats::UNLIMITED;
@@ -34,11 +34,11 @@ use crate::config::{LogConfig, LogFormat};
 pub struct LogLevel {
     /// `None` where the process' subscriber is somebody else's.
     lines: Option<Lines>,
-    held: Arc<Mutex<Held>>,
+    filters: Arc<Mutex<LogFilters>>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct LogFilters {
     configured: Filter,
     /// The text of the filter in force.
     current: String,
@@ -56,7 +56,7 @@ pub enum LevelError {
 impl LogLevel {
     /// The filter that holds now.
     pub fn current(&self) -> String {
-        self.held().current.clone()
+        self.filters().current.clone()
     }
 
     /// Sets another, until the next start.
@@ -64,7 +64,7 @@ impl LogLevel {
     /// # Errors
     /// [`LevelError`]; the filter stays what it was.
     pub fn set(&self, text: &str) -> Result<(), LevelError> {
-        self.change(&mut self.held(), &Filter::parse(text)?)
+        self.change(&mut self.filters(), &Filter::parse(text)?)
     }
 
     /// Goes back to what was configured.
@@ -72,9 +72,9 @@ impl LogLevel {
     /// # Errors
     /// [`LevelError::Fixed`].
     pub fn reset(&self) -> Result<(), LevelError> {
-        let mut held = self.held();
-        let configured = held.configured.clone();
-        self.change(&mut held, &configured)
+        let mut filters = self.filters();
+        let configured = filters.configured.clone();
+        self.change(&mut filters, &configured)
     }
 
     /// Takes what is configured from now on. Where that is what was configured before, what [`LogLevel::set`]
@@ -83,32 +83,32 @@ impl LogLevel {
     /// # Errors
     /// [`LevelError::Fixed`].
     pub fn configure(&self, filter: &Filter) -> Result<(), LevelError> {
-        let mut held = self.held();
-        if held.configured.text() == filter.text() {
+        let mut filters = self.filters();
+        if filters.configured.text() == filter.text() {
             return Ok(());
         }
-        held.configured = filter.clone();
-        self.apply(&mut held, filter)
+        filters.configured = filter.clone();
+        self.apply(&mut filters, filter)
     }
 
-    fn change(&self, held: &mut Held, filter: &Filter) -> Result<(), LevelError> {
+    fn change(&self, filters: &mut LogFilters, filter: &Filter) -> Result<(), LevelError> {
         if self.lines.is_some() {
             // Before it holds: a filter such as `off` would leave it out.
             warn!(target: UNLIMITED, filter = filter.text(), "log level changed");
         }
-        self.apply(held, filter)
+        self.apply(filters, filter)
     }
 
-    fn apply(&self, held: &mut Held, filter: &Filter) -> Result<(), LevelError> {
+    fn apply(&self, filters: &mut LogFilters, filter: &Filter) -> Result<(), LevelError> {
         let lines = self.lines.as_ref().ok_or(LevelError::Fixed)?;
         lines.set(filter.targets().clone());
         cap_the_log_crate();
-        filter.text().clone_into(&mut held.current);
+        filter.text().clone_into(&mut filters.current);
         Ok(())
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn filters(&self) -> MutexGuard<'_, LogFilters> {
+        self.filters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,16 +129,16 @@ pub(super) fn init(
     let lines = subscriber.try_init().is_ok().then_some(lines);
     cap_the_log_crate();
     if lines.is_some() && tokio::runtime::Handle::try_current().is_ok() {
-        tokio::spawn(tell(repeats));
+        tokio::spawn(report_left_out(repeats));
     }
     let current = configured.text().to_owned();
-    let held = Held {
+    let filters = LogFilters {
         configured,
         current,
     };
     Ok(LogLevel {
         lines,
-        held: Arc::new(Mutex::new(held)),
+        filters: Arc::new(Mutex::new(filters)),
     })
 }
 
@@ -152,9 +152,9 @@ fn subscriber(
 ) -> impl Subscriber + Send + Sync + use<> {
     let is_terminal = std::io::stderr().is_terminal();
     let line = match format {
-        LogFormat::Json => Line::Json,
-        LogFormat::Auto if !is_terminal => Line::Json,
-        LogFormat::Auto | LogFormat::Text => Line::Text(fmt::format().with_ansi(is_terminal)),
+        LogFormat::Json => LineFormat::Json,
+        LogFormat::Auto if !is_terminal => LineFormat::Json,
+        LogFormat::Auto | LogFormat::Text => LineFormat::Text(fmt::format().with_ansi(is_terminal)),
     };
     let printed = fmt::layer()
         .with_ansi(is_terminal)
@@ -183,15 +183,15 @@ fn cap_the_log_crate() {
 }
 
 /// Tells of the lines that were left out, for ever.
-async fn tell(repeats: Repeats) {
+async fn report_left_out(repeats: Repeats) {
     loop {
         tokio::time::sleep(repeats::WINDOW).await;
         for left_out in repeats.left_out() {
-            let (count, place) = (left_out.count, left_out.place);
+            let (count, callsite) = (left_out.count, left_out.callsite);
             if left_out.level == Level::ERROR {
-                error!(target: UNLIMITED, count, place, "repeated messages suppressed");
+                error!(target: UNLIMITED, count, place = callsite, "repeated messages suppressed");
             } else {
-                warn!(target: UNLIMITED, count, place, "repeated messages suppressed");
+                warn!(target: UNLIMITED, count, place = callsite, "repeated messages suppressed");
             }
         }
     }

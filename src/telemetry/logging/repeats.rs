@@ -2,7 +2,7 @@
 //! busy gateway must not become a flood of log lines, nor be silent.
 //!
 //! What repeats is a place in the code, whatever its fields; so what is kept is bounded by the
-//! number of such places.
+//! number of such callsites.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,12 +24,12 @@ pub(crate) const UNLIMITED: &str = "herald::log";
 /// The layer that leaves lines out. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Repeats {
-    places: Arc<Mutex<HashMap<Identifier, Place>>>,
+    callsites: Arc<Mutex<HashMap<Identifier, CallsiteCount>>>,
     suppressed: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct CallsiteCount {
     metadata: &'static Metadata<'static>,
     since: Instant,
     seen: u32,
@@ -41,7 +41,7 @@ struct Place {
 pub(super) struct LeftOut {
     pub(super) count: u64,
     /// `src/room/delivery.rs:82`.
-    pub(super) place: String,
+    pub(super) callsite: String,
     pub(super) level: Level,
 }
 
@@ -49,7 +49,7 @@ impl Repeats {
     /// Leaves out, and counts in `suppressed`.
     pub(super) fn new(suppressed: Arc<AtomicU64>) -> Self {
         Self {
-            places: Arc::default(),
+            callsites: Arc::default(),
             suppressed,
         }
     }
@@ -58,21 +58,26 @@ impl Repeats {
         if *metadata.level() > Level::WARN || metadata.target() == UNLIMITED {
             return true;
         }
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = places.entry(metadata.callsite()).or_insert(Place {
-            metadata,
-            since: now,
-            seen: 0,
-            left_out: 0,
-        });
-        if now.duration_since(place.since) >= WINDOW {
-            place.since = now;
-            place.seen = 0;
+        let mut callsites = self
+            .callsites
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let callsite = callsites
+            .entry(metadata.callsite())
+            .or_insert(CallsiteCount {
+                metadata,
+                since: now,
+                seen: 0,
+                left_out: 0,
+            });
+        if now.duration_since(callsite.since) >= WINDOW {
+            callsite.since = now;
+            callsite.seen = 0;
         }
-        place.seen = place.seen.saturating_add(1);
-        let is_printed = place.seen <= PRINTED;
+        callsite.seen = callsite.seen.saturating_add(1);
+        let is_printed = callsite.seen <= PRINTED;
         if !is_printed {
-            place.left_out += 1;
+            callsite.left_out += 1;
             self.suppressed.fetch_add(1, Ordering::Relaxed);
         }
         is_printed
@@ -80,18 +85,21 @@ impl Repeats {
 
     /// What was left out since the last call.
     pub(super) fn left_out(&self) -> Vec<LeftOut> {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places
+        let mut callsites = self
+            .callsites
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        callsites
             .values_mut()
-            .filter(|place| place.left_out > 0)
-            .map(|place| LeftOut {
-                count: std::mem::take(&mut place.left_out),
-                place: format!(
+            .filter(|callsite| callsite.left_out > 0)
+            .map(|callsite| LeftOut {
+                count: std::mem::take(&mut callsite.left_out),
+                callsite: format!(
                     "{}:{}",
-                    place.metadata.file().unwrap_or("?"),
-                    place.metadata.line().unwrap_or(0)
+                    callsite.metadata.file().unwrap_or("?"),
+                    callsite.metadata.line().unwrap_or(0)
                 ),
-                level: *place.metadata.level(),
+                level: *callsite.metadata.level(),
             })
             .collect()
     }
@@ -140,7 +148,7 @@ mod tests {
         let told = repeats.left_out();
         assert_eq!(told.len(), 1);
         assert_eq!((told[0].count, told[0].level), (95, Level::WARN));
-        assert!(told[0].place.contains("repeats.rs:"), "{told:?}");
+        assert!(told[0].callsite.contains("repeats.rs:"), "{told:?}");
         assert_eq!(repeats.left_out(), []);
     }
 

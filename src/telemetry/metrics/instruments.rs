@@ -6,8 +6,8 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
-use super::busiest::Busiest;
 use super::labels::{CHECKS, CLOSES, REFUSALS, RELOADS, Stage};
+use super::top_k::TopK;
 use super::{Exemplars, LATENCY, Metrics, SharedReader};
 use crate::event::Reason;
 
@@ -38,7 +38,7 @@ impl Metrics {
         provider: SdkMeterProvider,
         meter: Meter,
         exemplars: Arc<Exemplars>,
-        busiest: Arc<Busiest>,
+        top_k: Arc<TopK>,
     ) -> Self {
         let counter = |name: &'static str, unit: &'static str, about: &'static str| {
             meter
@@ -201,7 +201,7 @@ impl Metrics {
             provider,
             meter,
             exemplars,
-            busiest,
+            top_k,
         }
     }
 

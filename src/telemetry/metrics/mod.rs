@@ -4,7 +4,7 @@
 //! session is ever a label, and a workspace only if it is one of the busiest. What each instrument is
 //! for stands in `docs/observability.md`, which a test compares with what is here.
 
-mod busiest;
+mod top_k;
 mod exemplars;
 mod exposition;
 mod instruments;
@@ -29,13 +29,13 @@ use opentelemetry_sdk::metrics::{
     InstrumentKind, ManualReader, PeriodicReader, Pipeline, SdkMeterProvider, Temporality,
 };
 
-use self::busiest::Busiest;
-pub(crate) use self::busiest::Traffic;
 use self::exemplars::Exemplars;
 pub use self::exposition::Format;
 use self::instruments::LATENCY_BOUNDS;
 pub use self::labels::LiveDrop;
 pub(crate) use self::labels::Stage;
+use self::top_k::TopK;
+pub(crate) use self::top_k::Traffic;
 use super::TelemetryError;
 
 /// The histogram that has exemplars.
@@ -48,7 +48,7 @@ pub struct Metrics {
     provider: SdkMeterProvider,
     meter: Meter,
     exemplars: Arc<Exemplars>,
-    busiest: Arc<Busiest>,
+    top_k: Arc<TopK>,
     nats: Arc<NatsState>,
     /// Repeated log lines that were not printed.
     suppressed: Arc<AtomicU64>,
@@ -141,7 +141,7 @@ impl Metrics {
             provider,
             meter,
             exemplars,
-            Arc::new(Busiest::new(parts.workspaces)),
+            Arc::new(TopK::new(parts.workspaces)),
         );
         metrics.begin_at_zero();
         metrics.observe_workspaces();

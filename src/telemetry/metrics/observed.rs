@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use opentelemetry::KeyValue;
 
-use super::{Metrics, busiest};
+use super::{Metrics, top_k};
 
 /// The name that all workspaces without a series of their own share; no slug begins with `_`.
 const OTHERS: &str = "_other";
@@ -26,7 +26,7 @@ impl Metrics {
     }
 
     pub(super) fn observe_workspaces(&self) {
-        type Pick = fn(&busiest::Counts) -> u64;
+        type Pick = fn(&top_k::TrafficCounts) -> u64;
         let both: [(_, _, _, Pick); 2] = [
             (
                 "herald.workspace.events",
@@ -42,14 +42,14 @@ impl Metrics {
             ),
         ];
         for (name, unit, about, pick) in both {
-            let busiest = Arc::clone(&self.busiest);
+            let top_k = Arc::clone(&self.top_k);
             let _instrument = self
                 .meter
                 .u64_observable_counter(name)
                 .with_unit(unit)
                 .with_description(about)
                 .with_callback(move |observer| {
-                    let (shown, others) = busiest.collect(Instant::now());
+                    let (shown, others) = top_k.collect(Instant::now());
                     for (workspace, counts) in shown {
                         observer.observe(
                             pick(&counts),

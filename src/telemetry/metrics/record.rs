@@ -34,9 +34,9 @@ impl Metrics {
             .add(1, &[KeyValue::new("reason", reason)]);
     }
 
-    pub(crate) fn join_step(&self, step: &'static str, took: Duration) {
+    pub(crate) fn join_phase(&self, phase: &'static str, took: Duration) {
         self.joins
-            .record(took.as_secs_f64(), &[KeyValue::new("step", step)]);
+            .record(took.as_secs_f64(), &[KeyValue::new("step", phase)]);
     }
 
     pub(crate) fn token_check(&self, usage: &'static str, result: &'static str) {
@@ -46,12 +46,12 @@ impl Metrics {
 
     pub(crate) fn room_opened(&self, workspace: &WorkspaceSlug) -> Arc<Traffic> {
         self.rooms.add(1, &[]);
-        self.busiest.open(workspace)
+        self.top_k.open(workspace)
     }
 
     pub(crate) fn room_closed(&self, workspace: &WorkspaceSlug, traffic: &Arc<Traffic>) {
         self.rooms.add(-1, &[]);
-        self.busiest.close(workspace, traffic);
+        self.top_k.close(workspace, traffic);
     }
 
     pub(crate) fn received(&self, repair: Option<&'static str>) {

@@ -1,4 +1,4 @@
-//! The spans of a connection: `connection` until it is open or refused, with one for each step on the
+//! The spans of a connection: `connection` until it is open or refused, with one for each phase on the
 //! way there, and `close` when it ends. In between none is open; `send` spans link to the first.
 
 use std::time::{Duration, Instant};
@@ -12,9 +12,9 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use super::{Clock, context, count, go_on, of_our_own, past, remote_span, span, start, tracing};
 use crate::event::{TRACESTATE_MAX, Traceparent};
 
-/// The steps from the accepted connection to the open socket, in their order.
+/// The phases from the accepted connection to the open socket, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum JoinPhase {
     /// TCP, TLS and the request's head.
     Accept,
     /// Token, slug, access.
@@ -27,7 +27,7 @@ pub(crate) enum Step {
     Open,
 }
 
-impl Step {
+impl JoinPhase {
     /// Its span's name and its metric's label.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -40,82 +40,82 @@ impl Step {
     }
 }
 
-/// What a join did so far, step by step. Kept whether or not it is recorded: metrics have it, too.
+/// What a join did so far, phase by phase. Kept whether or not it is recorded: metrics have it, too.
 #[derive(Debug)]
-pub(crate) struct Steps {
-    begun: Vec<(Step, Instant)>,
+pub(crate) struct JoinPhases {
+    begun: Vec<(JoinPhase, Instant)>,
     ended: Option<Instant>,
-    connection: Connection,
-    /// Of the step under way.
-    step: Span,
+    connection: ConnectionSpan,
+    /// Of the phase under way.
+    phase: Span,
 }
 
-impl Steps {
-    /// The steps of a request with these headers at `path`, the first on a connection that was accepted then.
+impl JoinPhases {
+    /// The phases of a request with these headers at `path`, the first on a connection that was accepted then.
     /// A later one on the same connection has no such time.
     pub(crate) fn new(path: &str, headers: &HeaderMap, accepted: Option<Clock>) -> Self {
-        let begun = accepted.map(|clock| (Step::Accept, clock.at));
-        let connection = Connection::begin(path, headers, accepted);
+        let begun = accepted.map(|clock| (JoinPhase::Accept, clock.at));
+        let connection = ConnectionSpan::begin(path, headers, accepted);
         if let Some(accepted) = accepted.filter(|_| !connection.span.is_disabled()) {
             // Whether a connection asks for a socket is known when its request has come.
             let times = (accepted.at, Instant::now());
-            past(&connection.step(Step::Accept), accepted, times);
+            past(&connection.phase(JoinPhase::Accept), accepted, times);
         }
         Self {
             begun: begun.into_iter().collect(),
             ended: None,
             connection,
-            step: Span::none(),
+            phase: Span::none(),
         }
     }
 
-    /// The step before ends, and this one begins.
-    pub(crate) fn begin(&mut self, step: Step) {
-        self.begun.push((step, Instant::now()));
-        self.step = self.connection.step(step);
+    /// The phase before ends, and this one begins.
+    pub(crate) fn begin(&mut self, phase: JoinPhase) {
+        self.begun.push((phase, Instant::now()));
+        self.phase = self.connection.phase(phase);
     }
 
-    /// The last step ends.
+    /// The last phase ends.
     pub(crate) fn end(&mut self) {
         self.ended.get_or_insert_with(Instant::now);
-        self.step = Span::none();
+        self.phase = Span::none();
     }
 
-    /// The span of the step under way, for what is awaited in it.
-    pub(crate) fn step(&self) -> Span {
-        self.step.clone()
+    /// The span of the phase under way, for what is awaited in it.
+    pub(crate) fn span(&self) -> Span {
+        self.phase.clone()
     }
 
     /// The connection's span, and how it ends.
-    pub(crate) fn connection(&mut self) -> &mut Connection {
+    pub(crate) fn connection(&mut self) -> &mut ConnectionSpan {
         &mut self.connection
     }
 
-    /// Each step with its times.
-    fn times(&self) -> impl Iterator<Item = (Step, Instant, Instant)> {
+    /// Each phase with its times.
+    fn times(&self) -> impl Iterator<Item = (JoinPhase, Instant, Instant)> {
         let last = self.ended.unwrap_or_else(Instant::now);
         let ends = self.begun.iter().skip(1).map(|(_, at)| *at).chain([last]);
-        let steps = self.begun.iter().zip(ends);
-        steps.map(|((step, from), to)| (*step, *from, to))
+        let phases = self.begun.iter().zip(ends);
+        phases.map(|((phase, from), to)| (*phase, *from, to))
     }
 
-    /// What each step took, and all of them together from the request on: before it, a connection may
+    /// What each phase took, and all of them together from the request on: before it, a connection may
     /// just stand open.
     pub(crate) fn took(&self) -> impl Iterator<Item = (&'static str, Duration)> {
         let since = |from: Instant, to: Instant| to.saturating_duration_since(from);
         let last = self.ended.unwrap_or_else(Instant::now);
-        let is_of_request = |(step, _): &&(Step, Instant)| *step != Step::Accept;
+        let is_of_request = |(phase, _): &&(JoinPhase, Instant)| *phase != JoinPhase::Accept;
         let request = self.begun.iter().find(is_of_request);
         let request = request.map_or(last, |(_, at)| *at);
         self.times()
-            .map(move |(step, from, to)| (step.as_str(), since(from, to)))
+            .map(move |(phase, from, to)| (phase.as_str(), since(from, to)))
             .chain([("total", since(request, last))])
     }
 }
 
 /// How a join ended.
 #[derive(Debug)]
-pub(crate) enum Outcome<'a> {
+pub(crate) enum JoinOutcome<'a> {
     Open {
         workspace: &'a str,
         session: String,
@@ -135,12 +135,12 @@ pub(crate) enum Outcome<'a> {
 /// The span of a connection, which is none where that is not recorded. A peer that leaves before it is told
 /// anything leaves it without a status.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct ConnectionSpan {
     span: Span,
     is_open: bool,
 }
 
-impl Connection {
+impl ConnectionSpan {
     /// Whether it is recorded is decided now, when nobody knows how it ends: so none is in a second in which
     /// many were refused.
     fn begin(path: &str, headers: &HeaderMap, accepted: Option<Clock>) -> Self {
@@ -173,44 +173,44 @@ impl Connection {
         }
     }
 
-    fn step(&self, step: Step) -> Span {
+    fn phase(&self, phase: JoinPhase) -> Span {
         let parent = &self.span;
         if parent.is_disabled() {
             return Span::none();
         }
-        match step {
-            Step::Accept => span!(parent, "accept"),
-            Step::Authenticate => span!(parent, "authenticate"),
-            Step::Activate => span!(parent, "activate"),
-            Step::Claim => span!(parent, "claim"),
-            Step::Open => span!(parent, "open"),
+        match phase {
+            JoinPhase::Accept => span!(parent, "accept"),
+            JoinPhase::Authenticate => span!(parent, "authenticate"),
+            JoinPhase::Activate => span!(parent, "activate"),
+            JoinPhase::Claim => span!(parent, "claim"),
+            JoinPhase::Open => span!(parent, "open"),
         }
     }
 
-    /// The span, for what belongs to no step.
+    /// The span, for what belongs to no phase.
     pub(crate) fn span(&self) -> &Span {
         &self.span
     }
 
     /// Notes how it ended.
-    pub(crate) fn ended(&mut self, outcome: &Outcome<'_>) {
+    pub(crate) fn ended(&mut self, outcome: &JoinOutcome<'_>) {
         let span = &self.span;
         if span.is_disabled() {
             return;
         }
         let status = match outcome {
-            Outcome::Open { workspace, session } => {
+            JoinOutcome::Open { workspace, session } => {
                 self.is_open = true;
                 span.set_attribute("herald.workspace", (*workspace).to_owned());
                 span.set_attribute("herald.session.id", session.clone());
                 101
             }
-            Outcome::Closed { code, reason } => {
+            JoinOutcome::Closed { code, reason } => {
                 span.set_attribute("herald.close.code", count(*code));
                 span.set_attribute("herald.close.reason", *reason);
                 101
             }
-            Outcome::Refused { status, reason } => {
+            JoinOutcome::Refused { status, reason } => {
                 span.set_attribute("herald.refused.reason", *reason);
                 span.set_attribute("error.type", *reason);
                 if *status >= 500 {
@@ -229,7 +229,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for ConnectionSpan {
     fn drop(&mut self) {
         if let (false, false, Some(tracing)) = (self.is_open, self.span.is_disabled(), tracing()) {
             tracing.refusals.take(Instant::now());
@@ -296,18 +296,18 @@ mod tests {
     #[test]
     fn steps_follow_each_other_without_a_gap() {
         let start = Clock::now();
-        let mut steps = Steps::new("/", &HeaderMap::new(), Some(start));
-        steps.begin(Step::Authenticate);
-        steps.begin(Step::Activate);
-        steps.end();
-        let times: Vec<_> = steps.times().collect();
-        let names: Vec<_> = times.iter().map(|(step, ..)| step.as_str()).collect();
+        let mut phases = JoinPhases::new("/", &HeaderMap::new(), Some(start));
+        phases.begin(JoinPhase::Authenticate);
+        phases.begin(JoinPhase::Activate);
+        phases.end();
+        let times: Vec<_> = phases.times().collect();
+        let names: Vec<_> = times.iter().map(|(phase, ..)| phase.as_str()).collect();
         assert_eq!(names, ["accept", "authenticate", "activate"]);
         assert_eq!(times[0].1, start.at);
         for pair in times.windows(2) {
             assert_eq!(pair[0].2, pair[1].1);
         }
-        let took: Vec<_> = steps.took().collect();
+        let took: Vec<_> = phases.took().collect();
         assert_eq!(took.len(), 4);
         let total = took[1..3].iter().map(|(_, took)| *took).sum::<Duration>();
         assert_eq!(took[3], ("total", total));

@@ -29,7 +29,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::registry::LookupSpan;
 
-pub(crate) use self::connection::{ConnectionTrace, Outcome, Step, Steps};
+pub(crate) use self::connection::{ConnectionTrace, JoinOutcome, JoinPhase, JoinPhases};
 pub(crate) use self::delivery::{SendSpan, SendTrace, Sent};
 pub(crate) use self::event::{DeadLetterTrace, EventFacts, EventTrace, FanOutTrace};
 pub(super) use self::published::{Publication, receive};
@@ -66,7 +66,7 @@ struct Tracing {
     /// `telemetry.baggage`.
     baggage: Vec<String>,
     /// For the connections that are refused.
-    refusals: Budget,
+    refusals: RefusalBudget,
 }
 
 /// One for the process, as the subscriber of its spans is.
@@ -83,7 +83,7 @@ pub(super) fn begin(sampler: Sampler, send_spans: usize, baggage: Vec<String>) {
         sampler,
         send_spans,
         baggage,
-        refusals: Budget::default(),
+        refusals: RefusalBudget::default(),
     });
 }
 
@@ -130,9 +130,9 @@ impl Clock {
 /// So many in a second: what anybody can bring about without a token is not to push what matters out
 /// of the queue.
 #[derive(Debug, Default)]
-struct Budget(Mutex<Option<(Instant, u32)>>);
+struct RefusalBudget(Mutex<Option<(Instant, u32)>>);
 
-impl Budget {
+impl RefusalBudget {
     const A_SECOND: u32 = 10;
 
     /// How many of this second there were, after `more` of them.
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_for_a_second_and_then_new() {
-        let budget = Budget::default();
+        let budget = RefusalBudget::default();
         let start = Instant::now();
         let taken = |at| {
             let left = (0..50).take_while(|_| {

@@ -31,11 +31,11 @@ fn part(open: impl FnOnce(Option<Id>) -> Span) -> Span {
 /// What can go wrong with work.
 pub(crate) trait Failure {
     /// Says in the current span that it went wrong, and how.
-    fn told(self) -> Self;
+    fn record_error(self) -> Self;
 }
 
 impl<T, E: std::fmt::Display> Failure for Result<T, E> {
-    fn told(self) -> Self {
+    fn record_error(self) -> Self {
         if let Err(error) = &self {
             let span = Span::current();
             if !span.is_disabled() {

@@ -31,8 +31,8 @@ impl Traffic {
         self.deliveries.fetch_add(deliveries, Ordering::Relaxed);
     }
 
-    fn read(&self) -> Counts {
-        Counts {
+    fn read(&self) -> TrafficCounts {
+        TrafficCounts {
             events: self.events.load(Ordering::Relaxed),
             deliveries: self.deliveries.load(Ordering::Relaxed),
         }
@@ -40,12 +40,12 @@ impl Traffic {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(super) struct TrafficCounts {
     pub(super) events: u64,
     pub(super) deliveries: u64,
 }
 
-impl Counts {
+impl TrafficCounts {
     fn since(self, earlier: Self) -> Self {
         Self {
             events: self.events.saturating_sub(earlier.events),
@@ -61,35 +61,35 @@ impl Counts {
 
 /// All rooms' counts, and which of them are shown.
 #[derive(Debug)]
-pub(super) struct Busiest {
+pub(super) struct TopK {
     most: usize,
-    state: Mutex<State>,
+    state: Mutex<TopKState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    rooms: HashMap<WorkspaceSlug, Room>,
+struct TopKState {
+    rooms: HashMap<WorkspaceSlug, RoomTraffic>,
     /// What rooms counted that are no more.
-    ended: Counts,
+    ended: TrafficCounts,
     /// What has been counted under a name of its own, also one that is no longer shown.
-    named: Counts,
+    named: TrafficCounts,
     ranked: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Room {
+struct RoomTraffic {
     traffic: Arc<Traffic>,
     /// What was read last.
-    read: Counts,
+    read: TrafficCounts,
     /// What was read when the order was last looked at.
     ranked: u64,
     /// Events of late, halved with each look.
     score: f64,
     /// Counted under its own name, if it is shown.
-    shown: Option<Counts>,
+    shown: Option<TrafficCounts>,
 }
 
-impl Busiest {
+impl TopK {
     /// Shows `most` workspaces.
     pub(super) fn new(most: usize) -> Self {
         Self {
@@ -103,10 +103,10 @@ impl Busiest {
         let traffic = Arc::new(Traffic::default());
         let mut state = self.lock();
         // Where there may be others already, the next look finds a free name.
-        let shown = (state.rooms.len() < self.most).then(Counts::default);
-        let room = Room {
+        let shown = (state.rooms.len() < self.most).then(TrafficCounts::default);
+        let room = RoomTraffic {
             traffic: Arc::clone(&traffic),
-            read: Counts::default(),
+            read: TrafficCounts::default(),
             ranked: 0,
             score: 0.0,
             shown,
@@ -120,7 +120,7 @@ impl Busiest {
     /// The room ended. A later room of the same workspace is left alone.
     pub(super) fn close(&self, workspace: &WorkspaceSlug, traffic: &Arc<Traffic>) {
         let mut state = self.lock();
-        let is_this = |room: &Room| Arc::ptr_eq(&room.traffic, traffic);
+        let is_this = |room: &RoomTraffic| Arc::ptr_eq(&room.traffic, traffic);
         if state.rooms.get(workspace).is_some_and(is_this)
             && let Some(room) = state.rooms.remove(workspace)
         {
@@ -129,7 +129,10 @@ impl Busiest {
     }
 
     /// What each shown workspace has counted, and all others together.
-    pub(super) fn collect(&self, now: Instant) -> (Vec<(WorkspaceSlug, Counts)>, Counts) {
+    pub(super) fn collect(
+        &self,
+        now: Instant,
+    ) -> (Vec<(WorkspaceSlug, TrafficCounts)>, TrafficCounts) {
         let mut state = self.lock();
         let state = &mut *state;
         let mut all = state.ended;
@@ -157,14 +160,14 @@ impl Busiest {
         (shown.collect(), all.since(state.named))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, TopKState> {
         // No code that holds the lock can panic half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn end(&mut self, room: &Room) {
+impl TopKState {
+    fn end(&mut self, room: &RoomTraffic) {
         let counts = room.traffic.read();
         self.ended.add(counts);
         if room.shown.is_some() {
@@ -180,8 +183,8 @@ impl State {
             room.score = room.score / 2.0 + events;
             room.ranked = room.read.events;
         }
-        let mut others: Vec<&mut Room> = Vec::new();
-        let mut shown: Vec<&mut Room> = Vec::new();
+        let mut others: Vec<&mut RoomTraffic> = Vec::new();
+        let mut shown: Vec<&mut RoomTraffic> = Vec::new();
         for room in self.rooms.values_mut() {
             if room.shown.is_some() {
                 shown.push(room);
@@ -194,14 +197,14 @@ impl State {
         let free = most.saturating_sub(shown.len());
         let mut others = others.into_iter();
         for room in others.by_ref().take(free) {
-            room.shown = Some(Counts::default());
+            room.shown = Some(TrafficCounts::default());
         }
         for (other, least) in others.zip(shown) {
             if other.score <= least.score * CLEARLY {
                 break;
             }
             least.shown = None;
-            other.shown = Some(Counts::default());
+            other.shown = Some(TrafficCounts::default());
         }
     }
 }
@@ -216,8 +219,8 @@ mod tests {
         WorkspaceSlug::parse(text).unwrap()
     }
 
-    fn shown(busiest: &Busiest, now: Instant) -> (BTreeMap<String, u64>, u64) {
-        let (shown, others) = busiest.collect(now);
+    fn shown(top_k: &TopK, now: Instant) -> (BTreeMap<String, u64>, u64) {
+        let (shown, others) = top_k.collect(now);
         let named = shown
             .into_iter()
             .map(|(workspace, counts)| (workspace.to_string(), counts.events));
@@ -230,67 +233,67 @@ mod tests {
 
     #[test]
     fn the_sum_over_all_names_is_what_was_counted() {
-        let busiest = Busiest::new(2);
+        let top_k = TopK::new(2);
         let start = Instant::now();
         let rooms: Vec<_> = ["a", "b", "c"]
             .iter()
-            .map(|name| busiest.open(&slug(name)))
+            .map(|name| top_k.open(&slug(name)))
             .collect();
         for (traffic, events) in rooms.iter().zip([2, 2, 3]) {
             add(traffic, events);
         }
-        let (named, others) = shown(&busiest, start);
+        let (named, others) = shown(&top_k, start);
         assert_eq!(named.values().sum::<u64>() + others, 7);
-        busiest.close(&slug("a"), &rooms[0]);
-        let (named, others) = shown(&busiest, start);
+        top_k.close(&slug("a"), &rooms[0]);
+        let (named, others) = shown(&top_k, start);
         // What `a` counted under its name ended with it.
         assert_eq!((named, others), (BTreeMap::from([("b".to_owned(), 2)]), 3));
     }
 
     #[test]
     fn one_that_is_clearly_busier_displaces_the_least_busy() {
-        let busiest = Busiest::new(1);
+        let top_k = TopK::new(1);
         let start = Instant::now();
-        let (first, second) = (busiest.open(&slug("a")), busiest.open(&slug("b")));
+        let (first, second) = (top_k.open(&slug("a")), top_k.open(&slug("b")));
         add(&first, 10);
         add(&second, 15);
         assert_eq!(
-            shown(&busiest, start).0,
+            shown(&top_k, start).0,
             BTreeMap::from([("a".to_owned(), 10)])
         );
         add(&second, 30);
         let later = start + RANK_EVERY;
-        let (named, others) = shown(&busiest, later);
+        let (named, others) = shown(&top_k, later);
         assert_eq!((named, others), (BTreeMap::from([("b".to_owned(), 0)]), 45));
         add(&first, 1);
         add(&second, 5);
-        let (named, others) = shown(&busiest, later);
+        let (named, others) = shown(&top_k, later);
         assert_eq!((named, others), (BTreeMap::from([("b".to_owned(), 5)]), 46));
     }
 
     #[test]
     fn a_hundred_thousand_workspaces_leave_no_trace() {
-        let busiest = Busiest::new(20);
+        let top_k = TopK::new(20);
         let now = Instant::now();
         for number in 0..100_000 {
             let workspace = slug(&format!("w{number}"));
-            let traffic = busiest.open(&workspace);
+            let traffic = top_k.open(&workspace);
             traffic.add(1, 1);
-            busiest.close(&workspace, &traffic);
+            top_k.close(&workspace, &traffic);
         }
-        let state = busiest.lock();
+        let state = top_k.lock();
         assert!(state.rooms.is_empty());
         drop(state);
-        let (named, others) = busiest.collect(now);
+        let (named, others) = top_k.collect(now);
         assert!(named.is_empty());
         assert!(others.events <= 100_000);
     }
 
     #[test]
     fn no_workspace_is_shown_where_none_is_to_be() {
-        let busiest = Busiest::new(0);
-        let traffic = busiest.open(&slug("a"));
+        let top_k = TopK::new(0);
+        let traffic = top_k.open(&slug("a"));
         add(&traffic, 3);
-        assert_eq!(shown(&busiest, Instant::now()), (BTreeMap::new(), 3));
+        assert_eq!(shown(&top_k, Instant::now()), (BTreeMap::new(), 3));
     }
 }

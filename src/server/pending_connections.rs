@@ -6,7 +6,7 @@
 //! gateway nothing. Closing it would be worse for those that mean well: a handshake takes milliseconds,
 //! so a storm of them is through in seconds, but a closed one backs off and comes again. Clients that say
 //! nothing would keep that queue waiting for all of [`super::listener`]'s patience; so once all places
-//! are taken, who has not asked for anything by then is closed after [`PATIENCE`].
+//! are taken, who has not asked for anything by then is closed after [`TIMEOUT`].
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,27 +17,27 @@ use axum::http::HeaderMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::files::OpenFiles;
-use crate::admission::{Address, PerAddress, Place, Source, TrustedProxies};
+use crate::admission::{Address, AddressGuard, ConnectionSource, PerAddress, TrustedProxies};
 use crate::setup::LiveSettings;
 use crate::telemetry::{Clock, Metrics};
 
-/// Arrivals at the sockets' listener, where there are files for them. A head that is as long as it may be and
+/// Pending connections at the sockets' listener, where there are files for them. A head that is as long as it may be and
 /// TLS take some 60 KiB of each, at most 240 MiB of all.
-const PLACES: usize = 4096;
-/// Arrivals of one address, at least: where it may have few sockets, those that are refused or about to
+const PENDING_MAX: usize = 4096;
+/// Pending connections of one address, at least: where it may have few sockets, those that are refused or about to
 /// become sockets must not keep out the one after them.
-const PLACES_OF_ADDRESS: usize = 16;
+const PENDING_OF_ADDRESS_MIN: usize = 16;
 /// How long a connection without a request is kept while others wait: three round trips over a bad
 /// mobile network.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a refused one may take for its closing handshake while others wait: a flood of bad tokens
 /// must not hold places for as long as a client that means well may take.
-const PATIENCE_REFUSED: Duration = Duration::from_millis(500);
+const TIMEOUT_REFUSED: Duration = Duration::from_millis(500);
 
-/// The arrivals at one listener.
+/// The pending connections of one listener.
 #[derive(Debug, Clone)]
-pub(crate) struct Arrivals {
-    places: Arc<Semaphore>,
+pub(crate) struct PendingConnections {
+    slots: Arc<Semaphore>,
     /// Their limits, and those of one address; unset for the listener that is not public.
     public: Option<(LiveSettings, Arc<PerAddress>)>,
     metrics: Arc<Metrics>,
@@ -49,20 +49,20 @@ pub(crate) struct Full;
 
 /// One connection that has arrived; it holds its place until the last clone is gone.
 #[derive(Debug, Clone)]
-pub(crate) struct Arrival(Arc<Held>);
+pub(crate) struct PendingConnection(Arc<PendingState>);
 
 #[derive(Debug)]
-struct Held {
+struct PendingState {
     /// Who connected to us.
     peer: IpAddr,
     /// Whom a PROXY header named.
     named: OnceLock<Named>,
     accepted: Clock,
-    has_asked: AtomicBool,
+    has_requested: AtomicBool,
     /// A request is being answered.
     is_busy: AtomicBool,
-    place: OwnedSemaphorePermit,
-    _of_address: Option<Place>,
+    slot: OwnedSemaphorePermit,
+    _of_address: Option<AddressGuard>,
 }
 
 /// Whom a proxy has connected to us.
@@ -70,14 +70,14 @@ struct Held {
 struct Named {
     /// `None`: somebody whose address is not known.
     client: Option<IpAddr>,
-    _of_address: Option<Place>,
+    _of_address: Option<AddressGuard>,
 }
 
-impl Arrivals {
+impl PendingConnections {
     /// Those of the sockets' listener.
     pub(crate) fn public(live: LiveSettings, files: OpenFiles, metrics: Arc<Metrics>) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(files.arrivals.min(PLACES))),
+            slots: Arc::new(Semaphore::new(files.pending.min(PENDING_MAX))),
             public: Some((live, Arc::default())),
             metrics,
         }
@@ -86,32 +86,36 @@ impl Arrivals {
     /// Those of the admin listener, which a flood at the public one does not reach.
     pub(crate) fn admin(files: OpenFiles, metrics: Arc<Metrics>) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(files.admin)),
+            slots: Arc::new(Semaphore::new(files.admin)),
             public: None,
             metrics,
         }
     }
 
     /// A place for the next connection, once there is one.
-    pub(crate) async fn place(&self) -> OwnedSemaphorePermit {
-        match Arc::clone(&self.places).acquire_owned().await {
-            Ok(place) => place,
+    pub(crate) async fn slot(&self) -> OwnedSemaphorePermit {
+        match Arc::clone(&self.slots).acquire_owned().await {
+            Ok(slot) => slot,
             // Nobody closes the semaphore.
             Err(_) => std::future::pending().await,
         }
     }
 
     /// The connection from `peer`; `None` where its address has as many as it may.
-    pub(crate) fn take(&self, place: OwnedSemaphorePermit, peer: SocketAddr) -> Option<Arrival> {
+    pub(crate) fn take(
+        &self,
+        slot: OwnedSemaphorePermit,
+        peer: SocketAddr,
+    ) -> Option<PendingConnection> {
         let peer = peer.ip();
         let of_address = self.of_address(peer).ok()?;
-        Some(Arrival(Arc::new(Held {
+        Some(PendingConnection(Arc::new(PendingState {
             peer,
             named: OnceLock::new(),
             accepted: Clock::now(),
-            has_asked: AtomicBool::new(false),
+            has_requested: AtomicBool::new(false),
             is_busy: AtomicBool::new(false),
-            place,
+            slot,
             _of_address: of_address,
         })))
     }
@@ -120,19 +124,23 @@ impl Arrivals {
     ///
     /// # Errors
     /// The address has as many as it may.
-    pub(crate) fn name(&self, arrival: &Arrival, source: Source) -> Result<(), Full> {
+    pub(crate) fn name(
+        &self,
+        pending: &PendingConnection,
+        source: ConnectionSource,
+    ) -> Result<(), Full> {
         let named = match source {
-            Source::Peer => return Ok(()),
-            Source::Unknown => Named {
+            ConnectionSource::Peer => return Ok(()),
+            ConnectionSource::Unknown => Named {
                 client: None,
                 _of_address: None,
             },
-            Source::Client(ip) => Named {
+            ConnectionSource::Client(ip) => Named {
                 client: Some(ip),
                 _of_address: self.of_address(ip)?,
             },
         };
-        arrival.0.named.get_or_init(|| named);
+        pending.0.named.get_or_init(|| named);
         Ok(())
     }
 
@@ -142,7 +150,7 @@ impl Arrivals {
     }
 
     /// The place of one more connection of this address, where these are counted.
-    fn of_address(&self, peer: IpAddr) -> Result<Option<Place>, Full> {
+    fn of_address(&self, peer: IpAddr) -> Result<Option<AddressGuard>, Full> {
         let Some((live, all)) = &self.public else {
             return Ok(None);
         };
@@ -153,21 +161,21 @@ impl Arrivals {
         }
         let limit = match setup.config.sockets.max_connections_per_address {
             0 => 0,
-            limit => limit.max(PLACES_OF_ADDRESS),
+            limit => limit.max(PENDING_OF_ADDRESS_MIN),
         };
-        let place = all.take(Address::from(peer), limit);
-        place.map(Some).ok_or_else(|| {
+        let guard = all.take(Address::from(peer), limit);
+        guard.map(Some).ok_or_else(|| {
             self.refused("address_connections");
             Full
         })
     }
 
     /// Ends when the connection has asked for nothing while others wait for its place.
-    pub(crate) async fn outstayed(&self, arrival: &Arrival) {
+    pub(crate) async fn outstayed(&self, pending: &PendingConnection) {
         loop {
-            tokio::time::sleep(PATIENCE).await;
-            let others_wait = self.places.available_permits() == 0;
-            if others_wait && !arrival.0.is_busy.load(Ordering::Relaxed) {
+            tokio::time::sleep(TIMEOUT).await;
+            let others_wait = self.slots.available_permits() == 0;
+            if others_wait && !pending.0.is_busy.load(Ordering::Relaxed) {
                 self.metrics.join_refused("silent");
                 return;
             }
@@ -175,7 +183,7 @@ impl Arrivals {
     }
 }
 
-impl Arrival {
+impl PendingConnection {
     /// Who connected to us: the client, or a proxy.
     pub(crate) fn peer(&self) -> IpAddr {
         self.0.peer
@@ -195,15 +203,15 @@ impl Arrival {
 
     /// When the connection was accepted, for its first request.
     pub(crate) fn accepted(&self) -> Option<Clock> {
-        let is_first = !self.0.has_asked.swap(true, Ordering::Relaxed);
+        let is_first = !self.0.has_requested.swap(true, Ordering::Relaxed);
         is_first.then_some(self.0.accepted)
     }
 
     /// Ends when others wait for the place of this one, which is refused.
     pub(crate) async fn is_wanted(&self) {
         loop {
-            tokio::time::sleep(PATIENCE_REFUSED).await;
-            if self.0.place.semaphore().available_permits() == 0 {
+            tokio::time::sleep(TIMEOUT_REFUSED).await;
+            if self.0.slot.semaphore().available_permits() == 0 {
                 return;
             }
         }
