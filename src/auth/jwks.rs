@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::AuthError;
 use super::jws::{Jws, WRONG_ALGORITHM, algorithm};
 use super::key::{Curve, RsaKeyError, VerifyingKey, ec_key, ed25519_key, rsa_key};
-use crate::json::{self, without_mark};
+use crate::json::{self, without_bom};
 
 /// Keys of which any may have signed a token. A single key is a set of one without an id.
 #[derive(Debug)]
@@ -126,7 +126,7 @@ impl JwksError {
 /// # Errors
 /// [`JwksError`] where there is no key set, or none of its keys can be used.
 pub(super) fn parse(file: &[u8]) -> Result<(KeySet, Vec<Remark>), JwksError> {
-    if without_mark(file).starts_with(b"-----BEGIN ") {
+    if without_bom(file).starts_with(b"-----BEGIN ") {
         return Err(JwksError::Pem);
     }
     let set = Value::from(json::parse(file).map_err(JwksError::NotJson)?);

@@ -11,7 +11,7 @@ use tokio_rustls::rustls::pki_types::SubjectPublicKeyInfoDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
 use super::jws::Jws;
-use crate::json::without_mark;
+use crate::json::without_bom;
 
 /// Bits an RSA modulus may have: RFC 7518 section 3.3 asks for 2048 at least, and the library
 /// verifies with 8192 at most.
@@ -84,7 +84,7 @@ impl HmacSecret {
         let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         // A public key as a secret would let everyone who has it sign tokens.
-        let bytes = without_mark(bytes);
+        let bytes = without_bom(bytes);
         if bytes.starts_with(b"-----BEGIN ") {
             return Err(HmacSecretError::Pem);
         }
@@ -168,7 +168,7 @@ pub(super) enum PublicKeyError {
 /// Reads the one public key of a PEM file: `PUBLIC KEY` (RFC 7468 section 13) or `RSA PUBLIC KEY`
 /// (PKCS #1).
 pub(super) fn public_key_from_pem(file: &[u8]) -> Result<VerifyingKey, PublicKeyError> {
-    let file = without_mark(file);
+    let file = without_bom(file);
     let text = String::from_utf8_lossy(file);
     let labels: Vec<&str> = text
         .lines()

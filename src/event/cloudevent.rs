@@ -14,7 +14,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use percent_encoding::percent_decode_str;
 
 use super::{BadEvent, Reason};
-use crate::json::{self, Map, Value, without_mark};
+use crate::json::{self, Map, Value, without_bom};
 
 const STRUCTURED: &str = "application/cloudevents";
 
@@ -115,7 +115,7 @@ fn binary(headers: &BTreeMap<String, Vec<&str>>, data: Data) -> Result<Attribute
 
 /// Whether bytes that should be JSON are no data at all.
 pub(super) fn is_blank(bytes: &[u8]) -> bool {
-    without_mark(bytes).trim_ascii().is_empty()
+    without_bom(bytes).trim_ascii().is_empty()
 }
 
 /// Whether a payload without a content type that says so is an envelope. SDKs whose transport has no

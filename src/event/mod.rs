@@ -13,7 +13,7 @@ mod trace;
 pub use self::bad::{BadEvent, Reason};
 pub use self::decode::{Event, PAYLOAD_MAX, Payload, Recipients, Severity, decode};
 pub use self::slug::{SlugError, WorkspaceSlug};
-pub use self::stored::{Mark, StoredMessage};
+pub use self::stored::{Position, StoredMessage};
 pub use self::subject::{Category, EventName, NAME_MAX, unroutable};
 pub use self::trace::{
     TRACESTATE_MAX, Traceparent, baggage, baggage_members, ce_traceparent, is_traceparent,

@@ -27,12 +27,12 @@ pub struct StoredMessage {
 /// A place in the stream: a sequence, and when the server stored what has it. The time tells apart
 /// what a stream that was restored from a backup stores under a sequence that was given before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
+pub struct Position {
     pub sequence: u64,
     pub time: DateTime<Utc>,
 }
 
-impl Mark {
+impl Position {
     /// Whether not both can be of one stream: this was stored later than `known`, at or below its place.
     /// By the clocks of two leaders it may only seem so.
     pub fn contradicts(self, known: Self) -> bool {
@@ -42,8 +42,8 @@ impl Mark {
 
 impl StoredMessage {
     /// Where it stands.
-    pub fn mark(&self) -> Mark {
-        Mark {
+    pub fn position(&self) -> Position {
+        Position {
             sequence: self.sequence,
             time: self.time,
         }

@@ -183,6 +183,6 @@ fn plain_blocks<const BLOCK: usize>(bytes: &[u8]) -> usize {
 }
 
 /// The bytes without the byte order mark that some editors and shells write before UTF-8.
-pub fn without_mark(bytes: &[u8]) -> &[u8] {
+pub fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }

@@ -4,7 +4,7 @@
 //! says where a text is nested too deeply; `serde_json`'s `arbitrary_precision` would keep the text, but
 //! mistakes a publisher's object for its own mark, and changes what every other user of it reads.
 
-use super::{Map, Number, Value, split_plain, without_mark};
+use super::{Map, Number, Value, split_plain, without_bom};
 
 /// How many objects and lists may stand in each other. Whoever reads a notification may recurse.
 pub const DEPTH_MAX: usize = 127;
@@ -38,12 +38,12 @@ pub enum Fault {
 /// # Errors
 /// [`Error`] with the first fault.
 pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
-    let bytes = without_mark(bytes);
+    let bytes = without_bom(bytes);
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
         error_after(&String::from_utf8_lossy(before), Fault::Utf8)
     })?;
-    let mut reader = Reader {
+    let mut reader = JsonReader {
         text,
         at: 0,
         depth: 0,
@@ -65,13 +65,13 @@ fn error_after(before: &str, fault: Fault) -> Error {
 }
 
 /// Reads on from `at`, which is where the fault is once there is one.
-struct Reader<'a> {
+struct JsonReader<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> JsonReader<'a> {
     fn document(&mut self) -> Result<Value, Fault> {
         self.blanks();
         if self.peek().is_none() {
@@ -238,7 +238,7 @@ impl<'a> Reader<'a> {
             Some(b'n') => '\n',
             Some(b'r') => '\r',
             Some(b't') => '\t',
-            Some(mark @ (b'"' | b'\\' | b'/')) => char::from(*mark),
+            Some(escaped @ (b'"' | b'\\' | b'/')) => char::from(*escaped),
             Some(_) => return Err(UNKNOWN),
             None => return Err(Fault::Syntax("it ends too early")),
         };

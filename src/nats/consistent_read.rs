@@ -55,7 +55,7 @@ pub(super) async fn lasts(
         }
         if batch_end
             .up_to_sequence
-            .is_some_and(|upto| upto >= end.mark.sequence)
+            .is_some_and(|upto| upto >= end.position.sequence)
         {
             return Ok(found);
         }

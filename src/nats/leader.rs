@@ -19,7 +19,7 @@ use tracing::Instrument;
 use super::connection::{connected, next_on};
 use super::raw::RawStored;
 use crate::config::Names;
-use crate::event::Mark;
+use crate::event::Position;
 use crate::telemetry::{self, Failure, Metrics};
 
 /// How long an answer is waited for, and before that for a connection. A leader answers in well under a
@@ -63,14 +63,14 @@ pub struct StreamState {
 }
 
 impl StreamState {
-    /// Whether the place of `mark` is one that the stream may have a message at.
-    pub fn contains(&self, mark: Mark) -> bool {
-        (self.first_sequence..=self.last_sequence).contains(&mark.sequence)
+    /// Whether the place of `position` is one that the stream may have a message at.
+    pub fn contains(&self, position: Position) -> bool {
+        (self.first_sequence..=self.last_sequence).contains(&position.sequence)
     }
 
     /// The last sequence, and when it was given.
-    pub fn last(&self) -> Mark {
-        Mark {
+    pub fn last(&self) -> Position {
+        Position {
             sequence: self.last_sequence,
             time: self.last_time,
         }
@@ -82,7 +82,7 @@ impl StreamState {
 pub struct StreamEnd {
     /// The last sequence, 0 of a stream that never had a message; and when it was stored, or the stream
     /// made.
-    pub mark: Mark,
+    pub position: Position,
     pub witness: Witness,
 }
 
@@ -223,7 +223,7 @@ impl Leader {
             return Ok(self.end_at(message));
         }
         Ok(StreamEnd {
-            mark: Mark {
+            position: Position {
                 sequence: state.last_sequence,
                 time: state.last_time,
             },
@@ -240,7 +240,7 @@ impl Leader {
         }
         let known = askable.as_ref().map(|(_, subject)| subject.clone());
         StreamEnd {
-            mark: Mark {
+            position: Position {
                 sequence: message.seq,
                 time: message.time,
             },
@@ -260,13 +260,13 @@ impl Leader {
             // What has aged out proves nothing.
             .take_if(|(sequence, _)| *sequence < state.first_sequence);
         let mut end = self.end().await?;
-        if end.mark.sequence >= state.last_sequence {
-            state.last_sequence = end.mark.sequence;
-            state.last_time = end.mark.time;
+        if end.position.sequence >= state.last_sequence {
+            state.last_sequence = end.position.sequence;
+            state.last_time = end.position.time;
         } else if end.witness == Witness::Nothing {
             return Err(self.error("an empty stream was longer a moment ago"));
         } else {
-            end.mark = state.last();
+            end.position = state.last();
         }
         Ok((state, end))
     }
@@ -291,7 +291,7 @@ impl Leader {
     ///
     /// # Errors
     /// [`LeaderError`].
-    pub async fn at_position(&self, known: Mark) -> Result<AtPosition, LeaderError> {
+    pub async fn at_position(&self, known: Position) -> Result<AtPosition, LeaderError> {
         if known.sequence == 0 {
             return Ok(AtPosition::Same);
         }

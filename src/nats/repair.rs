@@ -16,7 +16,7 @@ use super::leader::{AtPosition, Leader, LeaderError};
 use super::raw::RawStored;
 use super::stream_end::StreamEndReader;
 use crate::config::names;
-use crate::event::{Mark, StoredMessage, WorkspaceSlug};
+use crate::event::{Position, StoredMessage, WorkspaceSlug};
 use crate::telemetry::{self, Failure};
 
 /// Repairs that read from NATS at the same time. A batched direct get costs the broker some 300 µs;
@@ -40,7 +40,7 @@ pub struct RepairedBatch {
     /// Stored messages in stream order, none above the repair's end. Some may be known.
     pub messages: Vec<StoredMessage>,
     /// Everything up to here has been told with this batch, which is the last.
-    pub end: Option<Mark>,
+    pub end: Option<Position>,
 }
 
 /// How a repair goes on.
@@ -66,8 +66,8 @@ struct Progress {
     /// All up to here is read.
     done: u64,
     /// What was known of the stream and has not been looked for.
-    known: Option<Mark>,
-    end: Mark,
+    known: Option<Position>,
+    end: Position,
 }
 
 /// A repair under way. Dropping it ends it.
@@ -139,7 +139,7 @@ impl Repairer {
     pub fn start(
         &self,
         workspace: WorkspaceSlug,
-        (above, known): (u64, Mark),
+        (above, known): (u64, Position),
         reason: &'static str,
     ) -> Repair {
         let (more, wanted) = mpsc::channel(1);
@@ -163,7 +163,7 @@ impl Repairer {
     async fn run(
         &self,
         workspace: &WorkspaceSlug,
-        (above, known): (u64, Mark),
+        (above, known): (u64, Position),
         sender: &mpsc::Sender<Output>,
         mut wanted: mpsc::Receiver<()>,
     ) {
@@ -268,11 +268,11 @@ impl Repairer {
         }))
     }
 
-    /// How the repair ends if the stream does not have `mark` where it was.
-    async fn contradicted(&self, mark: Mark) -> Result<Option<Repaired>, RepairError> {
-        Ok(match self.leader.at_position(mark).await? {
+    /// How the repair ends if the stream does not have `position` where it was.
+    async fn contradicted(&self, position: Position) -> Result<Option<Repaired>, RepairError> {
+        Ok(match self.leader.at_position(position).await? {
             AtPosition::Other => Some(Repaired::OtherStream),
-            AtPosition::Gone if self.leader.state().await?.last_sequence < mark.sequence => {
+            AtPosition::Gone if self.leader.state().await?.last_sequence < position.sequence => {
                 Some(Repaired::ShorterStream)
             }
             AtPosition::Same | AtPosition::Gone => None,

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
 use super::leader::{Leader, LeaderError};
-use crate::event::Mark;
+use crate::event::Position;
 
 /// Pause before a leader that did not answer is asked again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -21,7 +21,7 @@ pub struct StreamEndReader {
     requests: mpsc::UnboundedSender<EndRequest>,
 }
 
-type EndRequest = oneshot::Sender<Result<Mark, LeaderError>>;
+type EndRequest = oneshot::Sender<Result<Position, LeaderError>>;
 
 impl StreamEndReader {
     /// A handle, and the task that has to be run for it.
@@ -36,7 +36,7 @@ impl StreamEndReader {
     ///
     /// # Errors
     /// `None` where the gateway is ending, else why the leader did not answer.
-    pub async fn read(&self) -> Result<Mark, Option<LeaderError>> {
+    pub async fn read(&self) -> Result<Position, Option<LeaderError>> {
         let (answer_to, answer) = oneshot::channel();
         self.requests.send(answer_to).map_err(|_| None)?;
         answer.await.map_err(|_| None)?.map_err(Some)
@@ -44,7 +44,7 @@ impl StreamEndReader {
 
     /// The same, asked for until the leader answers; meanwhile `cause` is why it does not. `None` if the gateway
     /// is ending.
-    pub async fn wait(&self, cause: &mut Option<LeaderError>) -> Option<Mark> {
+    pub async fn wait(&self, cause: &mut Option<LeaderError>) -> Option<Position> {
         loop {
             match self.read().await {
                 Ok(end) => return Some(end),
@@ -65,7 +65,7 @@ async fn answer(leader: Leader, mut inbox: mpsc::UnboundedReceiver<EndRequest>) 
         while let Ok(more) = inbox.try_recv() {
             waiting.push(more);
         }
-        let end = leader.end().await.map(|end| end.mark);
+        let end = leader.end().await.map(|end| end.position);
         for answer_to in waiting {
             // A join that gave up meanwhile does not want it any more.
             let _ = answer_to.send(end.clone());

@@ -13,7 +13,7 @@ use super::consistent_read::{self, ConsistentReadError};
 use super::direct_get::{DirectGet, DirectGetError};
 use super::leader::{AtPosition, Leader, LeaderError, StreamEnd, StreamState};
 use crate::config::names;
-use crate::event::{Mark, WorkspaceSlug};
+use crate::event::{Position, WorkspaceSlug};
 use crate::telemetry::{self, Failure};
 
 /// Rooms asked about in one request. The answer brings the last message of each of their subjects
@@ -49,10 +49,10 @@ impl Pending for SweepRequest {
 pub enum LastKnown {
     /// Mostly the connection broke after it. All rooms doubt then, and where the stream has the highest of
     /// what they know it has the rest: what it may have lost meanwhile is its end.
-    BeforeBreak(Mark),
+    BeforeBreak(Position),
     /// An event was out of place. Some rooms may know what came before that and some what came after, so
     /// each one's own counts.
-    OutOfOrder(Mark),
+    OutOfOrder(Position),
 }
 
 /// What a sweep found for one room.
@@ -71,7 +71,7 @@ pub struct Swept {
 #[derive(Debug)]
 pub struct Last {
     pub subject: String,
-    pub mark: Mark,
+    pub position: Position,
 }
 
 /// What the sweeper reads from.
@@ -249,7 +249,7 @@ impl Sweeper {
             if let Some(lasts) = workspace.and_then(|workspace| by_workspace.get_mut(&workspace)) {
                 lasts.push(Last {
                     subject: entry.subject.to_string(),
-                    mark: Mark {
+                    position: Position {
                         sequence: entry.sequence,
                         time: entry.time,
                     },

@@ -31,7 +31,7 @@ use crate::nats::{
     Happened, Intake, Leader, Link, Notices, Readable, Repairer, StreamEndReader, Sweeper,
     Unroutable, WatchedStream, notices, permissions,
 };
-use crate::room::{Damper, HoldBudget, Resync, RoomContext, RoomThreads, Rooms};
+use crate::room::{Damper, ReorderBudget, Resync, RoomContext, RoomThreads, Rooms};
 use crate::server::{self, Acceptor, OpenFiles, PendingConnections, elsewhere, upgrade};
 use crate::setup::{LiveSettings, Setup};
 use crate::socket::QueueDepth;
@@ -525,13 +525,13 @@ fn context(
     parts.spawn(observed::started(metrics.meter(), unroutable));
     RoomContext {
         repairer: Repairer::new(events_direct, events, floor.clone()),
-        holds: HoldBudget::default(),
+        reorder_budget: ReorderBudget::default(),
         sweeps,
         claim_checks,
         damper: Damper::new(notices),
         dead_letters,
         queues,
-        floor,
+        start_position: floor,
         claims,
         live: live.clone(),
         names,
@@ -549,7 +549,7 @@ async fn watch_lag(events: Leader, rooms: Rooms, metrics: Arc<Metrics>) {
         let lowest = rooms.lowest_watermark();
         match (events.end().await, lowest) {
             (Ok(tail), Some(lowest)) => {
-                metrics.stream_lag(tail.mark.sequence.saturating_sub(lowest))
+                metrics.stream_lag(tail.position.sequence.saturating_sub(lowest))
             }
             (Ok(_), None) => metrics.stream_lag(0),
             // The last value stands; that NATS is away is told elsewhere.

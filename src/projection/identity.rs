@@ -7,12 +7,12 @@ use uuid::{Builder, Uuid};
 
 /// The id and the trace of one stored event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct EventIdentity {
     uuid: Uuid,
     span: u64,
 }
 
-impl Identity {
+impl EventIdentity {
     /// Computes both. The id is a UUIDv7 (RFC 9562, section 5.7): the store time in milliseconds,
     /// then 74 bits of SHA-256 over the stream's name, a zero byte and the sequence, big-endian.
     pub(crate) fn new(stream: &str, sequence: u64, time: DateTime<Utc>) -> Self {
@@ -68,7 +68,7 @@ mod tests {
     fn the_id_is_the_same_for_ever() {
         // These bytes are a promise to every client that stored an id: a change here is a breaking
         // change.
-        let identity = Identity::new("EVENTS", 42, at(1_700_000_000_123));
+        let identity = EventIdentity::new("EVENTS", 42, at(1_700_000_000_123));
         assert_eq!(
             identity.notification_id(),
             "notif_018bcfe5-687b-7776-92d3-196f76387947"
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn stream_sequence_and_time_each_make_another_id() {
-        let id = |stream, sequence, millis| Identity::new(stream, sequence, at(millis)).uuid;
+        let id = |stream, sequence, millis| EventIdentity::new(stream, sequence, at(millis)).uuid;
         let one = id("EVENTS", 1, 1);
         assert_ne!(one, id("EVENT", 1, 1));
         assert_ne!(one, id("EVENTS", 2, 1));
@@ -95,8 +95,8 @@ mod tests {
             early in 0i64..1 << 47,
             later in 1i64..1 << 40,
         ) {
-            let first = Identity::new("EVENTS", sequences.0, at(early));
-            let second = Identity::new("EVENTS", sequences.1, at(early + later));
+            let first = EventIdentity::new("EVENTS", sequences.0, at(early));
+            let second = EventIdentity::new("EVENTS", sequences.1, at(early + later));
             prop_assert!(first.notification_id() < second.notification_id());
             prop_assert_eq!(first.uuid.get_version_num(), 7);
             prop_assert_eq!(first.uuid.get_variant(), uuid::Variant::RFC4122);

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use chrono::SecondsFormat;
 
 use self::encode::{Encoded, Metadata};
-pub(crate) use self::identity::Identity;
-use self::rules::{Rule, Rules, SeverityRule};
+pub(crate) use self::identity::EventIdentity;
+use self::rules::{Rule, RuleSet, SeverityRule};
 use self::template::{Context, Template};
 use crate::config::{ProjectionConfig, TypeMode, near, read_bounded, text};
 use crate::event::{BadEvent, Event, EventName, Payload, Reason, Severity, StoredMessage, decode};
@@ -54,7 +54,7 @@ pub struct Unused {
 /// Rules, settings and the stream's name: all that the mapping depends on.
 #[derive(Debug)]
 pub struct Projector {
-    rules: Rules,
+    rules: RuleSet,
     stream: String,
     type_mode: TypeMode,
     traceparent: bool,
@@ -72,13 +72,13 @@ impl Projector {
     /// [`RulesError`] naming the file, and each rule with what is wrong with it.
     pub fn from_config(config: &ProjectionConfig, stream: &str) -> Result<Self, RulesError> {
         let rules = match &config.rules {
-            None => Rules::parse(DEFAULT_RULES)
+            None => RuleSet::parse(DEFAULT_RULES)
                 .map_err(|problems| RulesError(format!("built-in rules: {}", problems.join("; ")))),
             Some(path) => {
                 let path_text = path.display();
                 let text = text(read_bounded(path))
                     .map_err(|error| RulesError(format!("cannot read {path_text}: {error}")))?;
-                Rules::parse(&text).map_err(|problems| {
+                RuleSet::parse(&text).map_err(|problems| {
                     let lines: Vec<_> = problems
                         .iter()
                         .map(|problem| format!("{path_text}: {problem}"))
@@ -136,8 +136,8 @@ impl Projector {
     }
 
     /// The id and the derived trace of what `message` becomes, good or bad.
-    pub(crate) fn identity(&self, message: &StoredMessage) -> Identity {
-        Identity::new(&self.stream, message.sequence, message.time)
+    pub(crate) fn identity(&self, message: &StoredMessage) -> EventIdentity {
+        EventIdentity::new(&self.stream, message.sequence, message.time)
     }
 
     /// Maps an event that [`Projector::decode`] read from `message`.
@@ -148,7 +148,7 @@ impl Projector {
         &self,
         message: &StoredMessage,
         event: Event,
-        identity: Identity,
+        identity: EventIdentity,
     ) -> Result<Notification, BadEvent> {
         let rule = self.rules.find(&event.name);
         let fields = Arc::new(rule.fields.filter(event.fields));

@@ -33,7 +33,7 @@ const GENERIC_MESSAGE: &str = "{{ event }} in {{ workspace }}";
 
 /// All rules, in order, the generic one last.
 #[derive(Debug)]
-pub(super) struct Rules {
+pub(super) struct RuleSet {
     pub(super) templates: Templates,
     rules: Vec<Rule>,
     generic: Rule,
@@ -63,7 +63,7 @@ pub(super) enum SeverityRule {
     Template(Template),
 }
 
-impl Rules {
+impl RuleSet {
     /// Reads a rules file's text.
     ///
     /// # Errors
@@ -86,7 +86,7 @@ impl Rules {
                 for (index, entry) in entries.iter().enumerate() {
                     match entry.as_table() {
                         Some(entry) => {
-                            let reader = Reader::new(index + 1, entry, &mut templates);
+                            let reader = RuleReader::new(index + 1, entry, &mut templates);
                             rules.extend(reader.rule(&mut problems));
                         }
                         None => problems.push(format!("rule {} is not a table", index + 1)),
@@ -96,7 +96,7 @@ impl Rules {
             Some(_) => problems.push("`rule` is not a list: write [[rule]]".to_owned()),
         }
         let empty = Table::from_iter([("match".to_owned(), Value::from("*.*"))]);
-        let generic = Reader::new(0, &empty, &mut templates).rule(&mut problems);
+        let generic = RuleReader::new(0, &empty, &mut templates).rule(&mut problems);
         match generic {
             Some(generic) if problems.is_empty() => Ok(Self {
                 templates,
@@ -105,7 +105,7 @@ impl Rules {
             }),
             _ => Err(problems
                 .into_iter()
-                .map(|problem| placed(text, problem))
+                .map(|problem| with_line(text, problem))
                 .collect()),
         }
     }
@@ -128,7 +128,7 @@ impl Rule {
 }
 
 /// The problem of `rule 3 (…)` with the line of the first key that it names, or of the rule.
-fn placed(text: &str, problem: String) -> String {
+fn with_line(text: &str, problem: String) -> String {
     let find = || {
         let table = toml::de::DeTable::parse(text).ok()?.into_inner();
         let rules = table.get("rule")?.get_ref().as_array()?;
@@ -154,12 +154,12 @@ fn placed(text: &str, problem: String) -> String {
 
 /// What the templates of a rule may read.
 #[derive(Clone, Copy)]
-struct Seen<'a> {
+struct TemplateScope<'a> {
     fields: &'a AllowList,
     is_foreign: bool,
 }
 
-impl Seen<'_> {
+impl TemplateScope<'_> {
     /// Whether there may be something under `path` in a foreign payload's rule.
     fn allows(self, path: &str) -> bool {
         let (first, rest) = path.split_once('.').unwrap_or((path, ""));
@@ -174,14 +174,14 @@ impl Seen<'_> {
 }
 
 /// Reads one `[[rule]]`.
-struct Reader<'a> {
+struct RuleReader<'a> {
     label: String,
     table: &'a Table,
     templates: &'a mut Templates,
     problems: Vec<String>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> RuleReader<'a> {
     fn new(number: usize, table: &'a Table, templates: &'a mut Templates) -> Self {
         let label = match table.get("match").and_then(Value::as_str) {
             Some(_) if number == 0 => "the rule for all other events".to_owned(),
@@ -211,13 +211,13 @@ impl<'a> Reader<'a> {
         let payload = self.payload();
         let is_foreign = payload != Payload::Herald;
         let fields = self.fields(is_foreign);
-        let seen = Seen {
+        let scope = TemplateScope {
             fields: &fields,
             is_foreign,
         };
-        let severity = self.severity(seen);
-        let title = self.template("title", GENERIC_TITLE, seen);
-        let message = self.template("message", GENERIC_MESSAGE, seen);
+        let severity = self.severity(scope);
+        let title = self.template("title", GENERIC_TITLE, scope);
+        let message = self.template("message", GENERIC_MESSAGE, scope);
         let event = self.text("event").map(str::to_owned);
         if event.as_deref() == Some("") {
             self.problem("`event` is empty");
@@ -354,8 +354,8 @@ impl<'a> Reader<'a> {
         list
     }
 
-    fn severity(&mut self, seen: Seen<'_>) -> SeverityRule {
-        match self.template("type", "info", seen) {
+    fn severity(&mut self, scope: TemplateScope<'_>) -> SeverityRule {
+        match self.template("type", "info", scope) {
             Some(Template::Text(text)) => {
                 let severity = Severity::parse(&text);
                 if severity.is_none() {
@@ -371,7 +371,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Compiles the template under `key`, or `default`, and tries it on an event without fields.
-    fn template(&mut self, key: &str, default: &str, seen: Seen<'_>) -> Option<Template> {
+    fn template(&mut self, key: &str, default: &str, scope: TemplateScope<'_>) -> Option<Template> {
         let source = self.text(key).unwrap_or(default);
         let name = format!("{} {key}", self.label);
         let template = match self.templates.add(&name, source) {
@@ -381,7 +381,7 @@ impl<'a> Reader<'a> {
                 return None;
             }
         };
-        let Seen { fields, is_foreign } = seen;
+        let TemplateScope { fields, is_foreign } = scope;
         let is_given = |name: &str| {
             OWN_NAMES.contains(&name) || fields.has(name) || (is_foreign && name == PAYLOAD)
         };
@@ -389,7 +389,7 @@ impl<'a> Reader<'a> {
         if is_foreign && unknown.is_empty() {
             // A sender's fields are many and deep, and nobody here can rename them: each is looked up.
             unknown = self.templates.paths(&template);
-            unknown.retain(|path| !seen.allows(path));
+            unknown.retain(|path| !scope.allows(path));
         }
         let reads_only_what_is_given = unknown.is_empty();
         for unknown in unknown {

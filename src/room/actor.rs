@@ -16,13 +16,13 @@ use super::checks::Checks;
 use super::claims::Claims;
 use super::fan_out::{Addressed, Turn};
 use super::follower::Follower;
-use super::handle::{Command, RoomHandle, Shared};
+use super::handle::{RoomCommand, RoomHandle, RoomShared};
 use super::members::Members;
 use super::registry::{RoomContext, Rooms};
 use super::schedule::Schedule;
-use super::shards::Report;
+use super::shards::ShardReport;
 use crate::config::names;
-use crate::event::{Mark, WorkspaceSlug};
+use crate::event::{Position, WorkspaceSlug};
 use crate::nats::{CheckedClaim, Repair, Repaired, Swept};
 use crate::socket::CloseReason;
 use crate::telemetry::{self, Traffic};
@@ -43,9 +43,9 @@ pub(super) struct Room {
     pub(super) workspace: WorkspaceSlug,
     pub(super) context: Arc<RoomContext>,
     pub(super) rooms: Rooms,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<RoomShared>,
     pub(super) handle: RoomHandle,
-    commands: mpsc::UnboundedReceiver<Command>,
+    commands: mpsc::UnboundedReceiver<RoomCommand>,
     pub(super) swept: Answers<Swept>,
     pub(super) checked: Answers<Vec<CheckedClaim>>,
     pub(super) ears: Ears,
@@ -78,14 +78,14 @@ pub(super) struct Ears {
 
 /// What NATS answers to what the room asks it: each ask takes one end along.
 pub(super) struct Answers<T> {
-    pub(super) asks: mpsc::UnboundedSender<T>,
+    pub(super) sender: mpsc::UnboundedSender<T>,
     all: mpsc::UnboundedReceiver<T>,
 }
 
 impl<T> Default for Answers<T> {
     fn default() -> Self {
-        let (asks, all) = mpsc::unbounded_channel();
-        Self { asks, all }
+        let (sender, all) = mpsc::unbounded_channel();
+        Self { sender, all }
     }
 }
 
@@ -95,10 +95,10 @@ pub(super) fn room(
     context: Arc<RoomContext>,
     rooms: Rooms,
 ) -> (RoomHandle, impl Future<Output = Option<Room>> + Send) {
-    let (tell, commands) = mpsc::unbounded_channel();
+    let (commands_sender, commands) = mpsc::unbounded_channel();
     let (activate, active) = watch::channel(false);
-    let shared = Arc::new(Shared::default());
-    let handle = RoomHandle::new(workspace, tell, active, Arc::clone(&shared));
+    let shared = Arc::new(RoomShared::default());
+    let handle = RoomHandle::new(workspace, commands_sender, active, Arc::clone(&shared));
     let task = {
         let handle = handle.clone();
         let workspace = handle.workspace().clone();
@@ -118,7 +118,7 @@ pub(super) fn room(
 
 /// A room in the registry. However its task ends, joins do not find it any more.
 #[derive(Debug)]
-struct Registered(Rooms, WorkspaceSlug, Arc<Shared>);
+struct Registered(Rooms, WorkspaceSlug, Arc<RoomShared>);
 
 impl Drop for Registered {
     fn drop(&mut self) {
@@ -133,20 +133,26 @@ impl Room {
         handle: RoomHandle,
         context: Arc<RoomContext>,
         rooms: Rooms,
-        shared: Arc<Shared>,
-        commands: mpsc::UnboundedReceiver<Command>,
+        shared: Arc<RoomShared>,
+        commands: mpsc::UnboundedReceiver<RoomCommand>,
         registered: Registered,
     ) -> Option<Self> {
         let workspace = handle.workspace().clone();
         loop {
             let epoch = context.link.epoch();
             match listen(&context, &workspace, &shared).await {
-                Some((ears, floor)) => {
+                Some((ears, start_position)) => {
                     let now = Instant::now();
                     let traffic = context.metrics.room_opened(&workspace);
                     return Some(Self {
                         traffic,
-                        follower: Follower::new(floor, epoch, context.holds.clone(), share(), now),
+                        follower: Follower::new(
+                            start_position,
+                            epoch,
+                            context.reorder_budget.clone(),
+                            share(),
+                            now,
+                        ),
                         repair: None,
                         members: Members::default(),
                         batch: Vec::new(),
@@ -220,39 +226,39 @@ impl Room {
     }
 
     /// The next input. `None` when the connection or the gateway is ending.
-    async fn next(&mut self, wake: Instant, pressed: bool) -> Option<Input> {
+    async fn next(&mut self, wake: Instant, pressed: bool) -> Option<RoomInput> {
         // What is held is bounded, so it may always come; what is delivered may not outrun the sockets.
         let events = !pressed || !self.follower.is_live();
         tokio::select! {
             // Commands first: a session that leaves or is replaced gets nothing more. Then claims,
             // for the same reason. Then what is done, and a repair, which live messages wait for anyway.
             biased;
-            command = self.commands.recv() => command.map(Input::Command),
-            swept = self.swept.all.recv() => swept.map(Input::Swept),
-            checked = self.checked.all.recv() => checked.map(Input::Checked),
-            claim = self.ears.claims.next() => claim.map(Input::Claim),
-            report = self.members.told() => report.map(Input::Report),
-            repaired = repaired(&mut self.repair) => Some(Input::Repaired(repaired)),
-            event = self.ears.events.next(), if events => event.map(Input::Event),
-            () = tokio::time::sleep_until(wake.into()) => Some(Input::Time),
+            command = self.commands.recv() => command.map(RoomInput::RoomCommand),
+            swept = self.swept.all.recv() => swept.map(RoomInput::Swept),
+            checked = self.checked.all.recv() => checked.map(RoomInput::Checked),
+            claim = self.ears.claims.next() => claim.map(RoomInput::Claim),
+            report = self.members.next_report() => report.map(RoomInput::ShardReport),
+            repaired = repaired(&mut self.repair) => Some(RoomInput::Repaired(repaired)),
+            event = self.ears.events.next(), if events => event.map(RoomInput::Event),
+            () = tokio::time::sleep_until(wake.into()) => Some(RoomInput::Time),
         }
     }
 
-    fn take(&mut self, input: Input) {
+    fn take(&mut self, input: RoomInput) {
         let now = Instant::now();
         self.notice_reconnect(now);
         match input {
-            Input::Command(command) => self.command(command),
-            Input::Swept(swept) => self.swept(&swept),
-            Input::Checked(claims) => self.checked(claims),
-            Input::Claim(message) => self.heard(message),
-            Input::Report(report) => self.reported(report),
-            Input::Repaired(repaired) => self.repaired(repaired),
-            Input::Event(message) => {
+            RoomInput::RoomCommand(command) => self.command(command),
+            RoomInput::Swept(swept) => self.swept(&swept),
+            RoomInput::Checked(claims) => self.checked(claims),
+            RoomInput::Claim(message) => self.heard(message),
+            RoomInput::ShardReport(report) => self.reported(report),
+            RoomInput::Repaired(repaired) => self.repaired(repaired),
+            RoomInput::Event(message) => {
                 self.event(message, now);
                 self.take_waiting_events(BURST, Until::TurnIsOver, now);
             }
-            Input::Time => {}
+            RoomInput::Time => {}
         }
     }
 
@@ -265,34 +271,34 @@ impl Room {
         self.members.pressed(Instant::now)
     }
 
-    fn command(&mut self, command: Command) {
+    fn command(&mut self, command: RoomCommand) {
         match command {
-            Command::Pending {
+            RoomCommand::Pending {
                 user,
                 session,
                 answer,
             } => self.pending(user, session, answer),
-            Command::Attach {
+            RoomCommand::Attach {
                 session,
                 attach,
                 answer,
             } => self.attach(session, attach, answer),
-            Command::Left { user, session } => self.left(user, session),
-            Command::Probe { user, answer } => self.probe(user, answer),
-            Command::Reclaimed {
+            RoomCommand::Left { user, session } => self.left(user, session),
+            RoomCommand::Probe { user, answer } => self.probe(user, answer),
+            RoomCommand::Reclaimed {
                 user,
                 session,
                 result,
             } => self.reclaimed(user, session, result),
-            Command::Barrier { sequence, answer } => self.barrier(sequence, answer),
-            Command::Resync => self.resync(),
-            Command::EndIfEmpty => {
+            RoomCommand::Barrier { sequence, answer } => self.barrier(sequence, answer),
+            RoomCommand::Resync => self.resync(),
+            RoomCommand::EndIfEmpty => {
                 self.is_lingering = false;
                 if self.members.is_empty() {
                     self.empty_since = Instant::now().checked_sub(LINGER);
                 }
             }
-            Command::Writers(answer) => {
+            RoomCommand::Writers(answer) => {
                 // The drain that asked may have run out of time.
                 let _ = answer.send(self.members.writers());
             }
@@ -366,12 +372,12 @@ pub(super) enum Until {
 }
 
 /// One thing that happens to a room.
-enum Input {
-    Command(Command),
+enum RoomInput {
+    RoomCommand(RoomCommand),
     Swept(Swept),
     Checked(Vec<CheckedClaim>),
     Claim(async_nats::Message),
-    Report(Report),
+    ShardReport(ShardReport),
     Repaired(Option<Repaired>),
     Event(async_nats::Message),
     Time,
@@ -394,8 +400,8 @@ async fn repaired(repair: &mut Option<Repair>) -> Option<Repaired> {
 async fn listen(
     context: &RoomContext,
     workspace: &WorkspaceSlug,
-    shared: &Shared,
-) -> Option<(Ears, Mark)> {
+    shared: &RoomShared,
+) -> Option<(Ears, Position)> {
     timeout(AWAY, context.link.connected()).await.ok()?;
     let client = context.link.client();
     let live = |stored: String| context.names.subject(&names::live(stored));
@@ -409,8 +415,8 @@ async fn listen(
         .ok()?;
     // Before the read: what the subscriptions drop meanwhile is to be looked for.
     shared.listen([events.sid(), claims.sid()]);
-    match context.floor.read().await {
-        Ok(floor) => Some((Ears { events, claims }, floor)),
+    match context.start_position.read().await {
+        Ok(start_position) => Some((Ears { events, claims }, start_position)),
         Err(error) => {
             debug!(?error, %workspace, "room not active yet");
             None

@@ -9,19 +9,19 @@ use super::schedule::Schedule;
 pub(super) struct Checks {
     pub(super) schedule: Schedule,
     /// One is under way.
-    pub(super) is_asked: bool,
+    pub(super) is_pending: bool,
 }
 
 impl Checks {
     pub(super) fn new(schedule: Schedule) -> Self {
         Self {
             schedule,
-            is_asked: false,
+            is_pending: false,
         }
     }
 
     /// When the next one is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        (!self.is_asked).then(|| self.schedule.next())
+        (!self.is_pending).then(|| self.schedule.next())
     }
 }

@@ -6,9 +6,9 @@ use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
 use super::actor::Room;
-use super::claims::Verdict;
-use super::fan_out::Seat;
-use super::handle::{Attach, Command};
+use super::claims::ClaimAction;
+use super::fan_out::Sink;
+use super::handle::{Attach, RoomCommand};
 use super::members::Member;
 use super::session_id::SessionId;
 use crate::auth::UserKey;
@@ -41,25 +41,28 @@ impl Room {
             user,
             subject,
             writer,
-            asked,
-            floor,
+            requested_at,
+            start_position,
             claim,
             successor,
         } = attach;
-        let floor = self.members.floor(floor, asked);
+        let start_position = self.members.start_position(start_position, requested_at);
         self.members.insert(
             session,
             Member {
                 user,
                 subject,
                 successor,
-                seat: Seat { writer, floor },
+                sink: Sink {
+                    writer,
+                    start_position,
+                },
             },
         );
-        let verdicts = self
+        let actions = self
             .claims
             .acknowledged(user, session, claim, Instant::now());
-        self.follow(user, verdicts);
+        self.follow(user, actions);
         // A join that gave up meanwhile says so with `Left`.
         let _ = answer.send(());
     }
@@ -80,15 +83,15 @@ impl Room {
         let standing = self.claims.standing(user);
         let member = standing.and_then(|session| self.members.get(session));
         // Who asked waits no longer than a socket may take to answer.
-        let _ = answer.send(member.map(|member| member.seat.writer.probe()));
+        let _ = answer.send(member.map(|member| member.sink.writer.probe()));
     }
 
     /// A claim was republished: somebody's join, here or at another gateway.
     pub(super) fn heard(&mut self, message: async_nats::Message) {
         match self.context.claims.parse_live(message, &self.workspace) {
             Some((user, claim)) => {
-                let verdicts = self.claims.heard(user, claim.into(), Instant::now());
-                self.follow(user, verdicts);
+                let actions = self.claims.heard(user, claim.into(), Instant::now());
+                self.follow(user, actions);
             }
             None => {
                 debug!(workspace = %self.workspace, "live claim dropped");
@@ -112,29 +115,29 @@ impl Room {
 
     /// Asks what SESSIONS holds for the room's sessions; if that is under way, once more after it.
     fn check_claims(&mut self, urgent: bool, now: Instant) {
-        if self.checks.is_asked {
+        if self.checks.is_pending {
             self.checks.schedule.again();
             return;
         }
-        self.checks.schedule.asked(now);
-        let held = self.claims.held();
+        self.checks.schedule.requested(now);
+        let held = self.claims.acknowledged_sessions();
         let held: Vec<_> = held
             .map(|(user, session, claim)| (user, session.uuid(), claim))
             .collect();
         if held.is_empty() {
             return;
         }
-        self.checks.is_asked = true;
+        self.checks.is_pending = true;
         self.context.claim_checks.send(ClaimCheckRequest {
             workspace: self.workspace.clone(),
-            answer: self.checked.asks.clone(),
+            answer: self.checked.sender.clone(),
             sessions: held,
             urgent,
         });
     }
 
     pub(super) fn checked(&mut self, answers: Vec<CheckedClaim>) {
-        self.checks.is_asked = false;
+        self.checks.is_pending = false;
         let now = Instant::now();
         for answer in answers {
             let CheckedClaim {
@@ -143,10 +146,10 @@ impl Room {
                 sequence,
                 last,
             } = answer;
-            let verdicts = self
+            let actions = self
                 .claims
                 .checked(user, session.into(), sequence, last.into(), now);
-            self.follow(user, verdicts);
+            self.follow(user, actions);
         }
         if self.checks.schedule.take_again() {
             self.check_claims(true, now);
@@ -161,10 +164,10 @@ impl Room {
     ) {
         match result {
             Ok(sequence) => {
-                let verdicts = self
+                let actions = self
                     .claims
                     .acknowledged(user, session, sequence, Instant::now());
-                self.follow(user, verdicts);
+                self.follow(user, actions);
             }
             Err(error) => {
                 warn!(%error, %session, "claim not made again");
@@ -174,21 +177,21 @@ impl Room {
         }
     }
 
-    fn follow(&mut self, user: UserKey, verdicts: Vec<Verdict>) {
-        for verdict in verdicts {
-            match verdict {
-                Verdict::Replaced(session) => {
+    fn follow(&mut self, user: UserKey, actions: Vec<ClaimAction>) {
+        for action in actions {
+            match action {
+                ClaimAction::Replaced(session) => {
                     if let Some(member) = self.members.remove(session) {
                         if let Some(by) = self.claims.latest(user) {
                             // It is replaced once, so there is none yet.
                             let _ = member.successor.set(by);
                         }
-                        member.seat.writer.end_after(CloseReason::Replaced);
+                        member.sink.writer.end_after(CloseReason::Replaced);
                     }
                     self.claims.left(user, session);
                 }
-                Verdict::ClaimAgain { session, last } => self.claim_again(user, session, last),
-                Verdict::Check => self.check_claims(true, Instant::now()),
+                ClaimAction::ClaimAgain { session, last } => self.claim_again(user, session, last),
+                ClaimAction::Check => self.check_claims(true, Instant::now()),
             }
         }
     }
@@ -203,7 +206,7 @@ impl Room {
             let result = writer
                 .claim_again(room.workspace(), user, session.uuid(), last, deadline)
                 .await;
-            room.tell(Command::Reclaimed {
+            room.send(RoomCommand::Reclaimed {
                 user,
                 session,
                 result,

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use crate::event::Mark;
+use crate::event::Position;
 
 /// The watermark V and, for each subject seen above it, the last sequence delivered.
 ///
@@ -22,16 +22,16 @@ use crate::event::Mark;
 pub struct Cursor {
     /// V, and the latest store time of what is at or below it: with the clocks of more than one leader that
     /// need not be its own.
-    watermark: Mark,
+    watermark: Position,
     /// Of each the last sequence, and the latest store time.
-    last_by_subject: HashMap<Box<str>, Mark>,
+    last_by_subject: HashMap<Box<str>, Position>,
     /// The highest known to be in the stream: delivered, or at the watermark.
-    highest: Mark,
+    highest: Position,
 }
 
 /// What to do with a live message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offer {
+pub enum Judgement {
     /// Deliver it, then call [`Cursor::delivered`].
     Deliver,
     /// It was delivered before, or is from before the room.
@@ -41,12 +41,12 @@ pub enum Offer {
 }
 
 impl Cursor {
-    /// A cursor that knows everything up to `floor` as delivered or absent.
-    pub fn new(floor: Mark) -> Self {
+    /// A cursor that knows everything up to `start_position` as delivered or absent.
+    pub fn new(start_position: Position) -> Self {
         Self {
-            watermark: floor,
+            watermark: start_position,
             last_by_subject: HashMap::new(),
-            highest: floor,
+            highest: start_position,
         }
     }
 
@@ -56,7 +56,7 @@ impl Cursor {
     }
 
     /// The last event of the stream that is known, of whatever workspace; sequence 0 if none is.
-    pub fn highest(&self) -> Mark {
+    pub fn highest(&self) -> Position {
         self.highest
     }
 
@@ -67,13 +67,13 @@ impl Cursor {
 
     /// Whether a later event, of whatever subject, has been delivered: a delivery of `message` now
     /// would come late.
-    pub fn is_late(&self, message: Mark) -> bool {
+    pub fn is_late(&self, message: Position) -> bool {
         message.sequence < self.highest.sequence
     }
 
     /// Whether `message` contradicts what is known: either the stream was rewound, or the clocks of two
     /// leaders differ.
-    pub fn is_out_of_place(&self, subject: &str, message: Mark) -> bool {
+    pub fn contradicts(&self, subject: &str, message: Position) -> bool {
         let last = self.last_by_subject.get(subject);
         message.contradicts(self.watermark) || last.is_some_and(|last| message.contradicts(*last))
     }
@@ -84,24 +84,24 @@ impl Cursor {
     }
 
     /// Judges a live message by where it stands and the previous sequence of its subject (0: none).
-    pub fn offer(&self, subject: &str, message: Mark, previous: u64) -> Offer {
+    pub fn offer(&self, subject: &str, message: Position, previous: u64) -> Judgement {
         let seen = self.seen(subject);
         if message.sequence <= seen {
-            Offer::Duplicate
+            Judgement::Duplicate
         } else if previous > seen {
-            Offer::Gap
+            Judgement::Gap
         } else {
-            Offer::Deliver
+            Judgement::Deliver
         }
     }
 
     /// Whether a message that was read from the stream in order is still to be delivered.
-    pub fn is_new(&self, subject: &str, message: Mark) -> bool {
+    pub fn is_new(&self, subject: &str, message: Position) -> bool {
         message.sequence > self.seen(subject)
     }
 
     /// Notes a delivery (or that nobody was there to deliver to).
-    pub fn delivered(&mut self, subject: &str, message: Mark) {
+    pub fn delivered(&mut self, subject: &str, message: Position) {
         if message.sequence > self.highest.sequence {
             self.highest = message;
         }
@@ -121,7 +121,7 @@ impl Cursor {
     }
 
     /// Moves V up to `watermark`; a lower one changes nothing.
-    pub fn advance(&mut self, watermark: Mark) {
+    pub fn advance(&mut self, watermark: Position) {
         if watermark.sequence <= self.watermark.sequence {
             return;
         }
@@ -137,7 +137,7 @@ impl Cursor {
             }
             is_above
         });
-        self.watermark = Mark { time, ..watermark };
+        self.watermark = Position { time, ..watermark };
     }
 
     fn seen(&self, subject: &str) -> u64 {
@@ -157,32 +157,32 @@ mod tests {
     use super::*;
 
     /// An event's place.
-    fn mark(sequence: u64, time: i64) -> Mark {
-        Mark {
+    fn position(sequence: u64, time: i64) -> Position {
+        Position {
             sequence,
             time: DateTime::from_timestamp_nanos(time),
         }
     }
 
     /// An event's place; a later one is stored a moment later.
-    fn at(sequence: u64) -> Mark {
-        mark(sequence, sequence.cast_signed())
+    fn at(sequence: u64) -> Position {
+        position(sequence, sequence.cast_signed())
     }
 
     #[test]
     fn what_was_stored_later_at_or_below_a_known_place_contradicts_it() {
-        let mut cursor = Cursor::new(mark(10, 10));
+        let mut cursor = Cursor::new(position(10, 10));
         // By a leader whose clock is ahead; the next leader's is not.
-        cursor.delivered("a", mark(12, 20));
-        cursor.advance(mark(13, 13));
-        assert_eq!(cursor.highest(), mark(13, 13));
+        cursor.delivered("a", position(12, 20));
+        cursor.advance(position(13, 13));
+        assert_eq!(cursor.highest(), position(13, 13));
         for (subject, message, contradicts) in [
-            ("a", mark(12, 20), false),
-            ("b", mark(11, 11), false),
-            ("b", mark(12, 21), true),
-            ("b", mark(14, 30), false),
+            ("a", position(12, 20), false),
+            ("b", position(11, 11), false),
+            ("b", position(12, 21), true),
+            ("b", position(14, 30), false),
         ] {
-            let found = cursor.is_out_of_place(subject, message);
+            let found = cursor.contradicts(subject, message);
             assert_eq!(found, contradicts, "{message:?}");
         }
     }
@@ -191,9 +191,9 @@ mod tests {
     fn a_lost_message_of_one_subject_is_not_hidden_by_another_subject() {
         let mut cursor = Cursor::new(at(10));
         // 11 of `a` is lost; 12 of `b` arrives and is in order for `b`.
-        assert_eq!(cursor.offer("b", at(12), 3), Offer::Deliver);
+        assert_eq!(cursor.offer("b", at(12), 3), Judgement::Deliver);
         cursor.delivered("b", at(12));
-        assert_eq!(cursor.offer("a", at(13), 11), Offer::Gap);
+        assert_eq!(cursor.offer("a", at(13), 11), Judgement::Gap);
         assert!(cursor.is_new("a", at(11)));
         assert!(cursor.is_late(at(11)));
     }
@@ -201,9 +201,9 @@ mod tests {
     #[test]
     fn a_predecessor_from_before_the_room_is_no_gap() {
         let cursor = Cursor::new(at(10));
-        assert_eq!(cursor.offer("a", at(11), 10), Offer::Deliver);
-        assert_eq!(cursor.offer("a", at(11), 0), Offer::Deliver);
-        assert_eq!(cursor.offer("a", at(10), 0), Offer::Duplicate);
+        assert_eq!(cursor.offer("a", at(11), 10), Judgement::Deliver);
+        assert_eq!(cursor.offer("a", at(11), 0), Judgement::Deliver);
+        assert_eq!(cursor.offer("a", at(10), 0), Judgement::Duplicate);
     }
 
     #[test]
@@ -215,8 +215,8 @@ mod tests {
         assert_eq!((cursor.watermark(), cursor.tracked()), (1, 1));
         cursor.advance(at(0));
         assert_eq!(cursor.watermark(), 1);
-        assert_eq!(cursor.offer("a", at(1), 0), Offer::Duplicate);
-        assert_eq!(cursor.offer("b", at(2), 0), Offer::Duplicate);
+        assert_eq!(cursor.offer("a", at(1), 0), Judgement::Duplicate);
+        assert_eq!(cursor.offer("b", at(2), 0), Judgement::Duplicate);
     }
 
     /// A stream of messages over few subjects, and for each what the network does to its republish.
@@ -268,12 +268,12 @@ mod tests {
                 let copies = match fate { 0..=2 => 0, 3 => 2, _ => 1 };
                 for _ in 0..copies {
                     match cursor.offer(subject, at(*sequence), *before) {
-                        Offer::Deliver => {
+                        Judgement::Deliver => {
                             cursor.delivered(subject, at(*sequence));
                             delivered.push((subject.clone(), *sequence));
                         }
-                        Offer::Duplicate => {}
-                        Offer::Gap => repair(&mut cursor, &mut delivered, *sequence),
+                        Judgement::Duplicate => {}
+                        Judgement::Gap => repair(&mut cursor, &mut delivered, *sequence),
                     }
                 }
             }

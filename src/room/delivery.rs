@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use super::actor::{Room, Until};
 use super::follower::Effect;
-use super::shards::Report;
+use super::shards::ShardReport;
 use crate::nats::{Repaired, SUBSCRIPTION_CAPACITY, StreamState, SweepRequest, Swept, live_event};
 use crate::telemetry::LiveDrop;
 
@@ -75,7 +75,7 @@ impl Room {
             Effect::Sweep { urgent, known } => {
                 self.context.sweeps.send(SweepRequest {
                     workspace: self.workspace.clone(),
-                    answer: self.swept.asks.clone(),
+                    answer: self.swept.sender.clone(),
                     traffic: self.handle.traffic(),
                     urgent,
                     known,
@@ -121,7 +121,7 @@ impl Room {
             "stream was re-created or restored, following it from its last message; events stored in it before \
                 may be missing"
         );
-        self.members.forget_floors(Instant::now());
+        self.members.forget_start_positions(Instant::now());
         // Theirs may be of the stream that is no more: what there is now will be delivered.
         for (sequence, _) in &mut self.barriers {
             *sequence = stream.last_sequence;
@@ -157,7 +157,7 @@ impl Room {
     }
 
     /// A shard is through with its part of a round.
-    pub(super) fn reported(&mut self, report: Report) {
+    pub(super) fn reported(&mut self, report: ShardReport) {
         self.members.reported(report);
         while let Some(round) = self.members.finished() {
             self.fanned_out(round);
@@ -211,13 +211,13 @@ impl Room {
         let reached = self.follower.watermark();
         for (sequence, answer) in std::mem::take(&mut self.barriers) {
             if sequence <= reached {
-                self.members.mark(answer);
+                self.members.when_written(answer);
             } else if !answer.is_closed() {
                 self.barriers.push((sequence, answer));
             }
         }
         if !self.barriers.is_empty() && !self.follower.is_repairing() {
-            self.follower.ask_sweep(true, Instant::now());
+            self.follower.request_sweep(true, Instant::now());
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use super::SessionId;
-use crate::event::Mark;
+use crate::event::Position;
 use crate::projection::Recipients;
 use crate::socket::{Frame, Writer};
 use crate::telemetry::{EventTrace, FanOutTrace};
@@ -19,7 +19,7 @@ pub(super) const WRITES_A_TURN: usize = 128;
 /// A notification on its way to the members that it is for.
 #[derive(Debug)]
 pub(super) struct Addressed {
-    pub(super) mark: Mark,
+    pub(super) position: Position,
     /// The notification's.
     pub(super) id: String,
     pub(super) recipients: Recipients,
@@ -28,16 +28,16 @@ pub(super) struct Addressed {
 
 /// What a fan-out needs of a member.
 #[derive(Debug, Clone)]
-pub(super) struct Seat {
+pub(super) struct Sink {
     /// Shared with the socket's task.
     pub(super) writer: Writer,
     /// Only what is stored above this sequence is for this socket.
-    pub(super) floor: u64,
+    pub(super) start_position: u64,
 }
 
 /// Notifications that are given out together, and what became of them.
 #[derive(Debug)]
-pub(super) struct Round {
+pub(super) struct FanOutRound {
     /// In order; all of them are for everyone, or none is.
     pub(super) batch: Vec<Addressed>,
     /// Where the trace of the only one is recorded.
@@ -102,7 +102,7 @@ impl Addressed {
     }
 }
 
-impl Round {
+impl FanOutRound {
     /// Whether it is for all members.
     pub(super) fn is_for_all(&self) -> bool {
         self.batch.first().is_some_and(Addressed::is_for_all)
@@ -110,7 +110,7 @@ impl Round {
 
     /// Which of so many deliveries have a span.
     pub(super) fn sample(&self, reached: usize) -> Sample {
-        let first = self.batch.first().map_or(0, |one| one.mark.sequence);
+        let first = self.batch.first().map_or(0, |one| one.position.sequence);
         let traced = self.trace.as_ref().map_or(0, |(_, span)| span.sample());
         Sample::new(first, reached, traced)
     }
@@ -138,26 +138,29 @@ impl Round {
 }
 
 impl FanOut {
-    /// Gives `frames`, which have these `marks`, to each of `seats` whose floor is below.
+    /// Gives `frames`, which have these `positions`, to each of `sinks` whose floor is below.
     pub(super) fn push_to_all<'a>(
         &mut self,
         frames: &[Arc<Frame>],
-        marks: &(impl Iterator<Item = Mark> + Clone),
-        seats: impl Iterator<Item = (SessionId, &'a Seat)>,
+        positions: &(impl Iterator<Item = Position> + Clone),
+        sinks: impl Iterator<Item = (SessionId, &'a Sink)>,
         sample: &mut Sample,
     ) {
-        for (session, seat) in seats {
-            if marks.clone().all(|mark| seat.floor < mark.sequence) {
-                self.push(session, &seat.writer, frames, sample);
+        for (session, sink) in sinks {
+            if positions
+                .clone()
+                .all(|position| sink.start_position < position.sequence)
+            {
+                self.push(session, &sink.writer, frames, sample);
                 continue;
             }
             // Who joined while these were on their way gets the later ones.
             let above = frames
                 .iter()
-                .zip(marks.clone())
-                .filter(|(_, mark)| seat.floor < mark.sequence);
+                .zip(positions.clone())
+                .filter(|(_, position)| sink.start_position < position.sequence);
             let frames: Vec<_> = above.map(|(frame, _)| Arc::clone(frame)).collect();
-            self.push(session, &seat.writer, &frames, sample);
+            self.push(session, &sink.writer, &frames, sample);
         }
     }
 
@@ -205,9 +208,9 @@ impl FanOut {
 impl Sample {
     /// Of so many deliveries of the event of this sequence, `traced`.
     fn new(sequence: u64, members: usize, traced: usize) -> Self {
-        let places = members.saturating_sub(traced) as u64 + 1;
+        let offsets = members.saturating_sub(traced) as u64 + 1;
         Self {
-            before: usize::try_from(sequence % places).unwrap_or(0),
+            before: usize::try_from(sequence % offsets).unwrap_or(0),
             left: traced,
         }
     }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::session_id::SessionId;
 use crate::auth::UserKey;
-use crate::event::{Mark, WorkspaceSlug};
+use crate::event::{Position, WorkspaceSlug};
 use crate::nats::ClaimError;
 use crate::socket::Writer;
 
@@ -20,15 +20,15 @@ pub struct RoomHandle {
     /// The other end is the room's task. Unbounded, but each session has at most a few commands under way
     /// (`Pending`, `Attach`, `Barrier`, `Reclaimed`, `Left`), and sessions are bounded by
     /// `sockets.max_connections`; each user has one `Probe`; a room has at most one `Resync` coming; a drain asks once, and an `EndIfEmpty` comes once for each time that a room lingers.
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::UnboundedSender<RoomCommand>,
     /// Whether the room hears its workspace. Set by the room's task.
     active: watch::Receiver<bool>,
-    shared: Arc<Shared>,
+    shared: Arc<RoomShared>,
 }
 
 /// What handles and the room's task share.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct RoomShared {
     /// Events taken so far; the order of sweeps.
     pub(super) traffic: AtomicU64,
     /// Joins under way: the room does not end meanwhile.
@@ -38,12 +38,12 @@ pub(super) struct Shared {
     /// The ids of its subscriptions; 0, which is none of a room's, before it has them.
     subscriptions: [AtomicU64; 2],
     /// A `Resync` waits for the room.
-    is_told: AtomicBool,
+    is_resync_queued: AtomicBool,
     /// It is for a doubt, too.
     is_doubted: AtomicBool,
 }
 
-impl Shared {
+impl RoomShared {
     /// The room has these subscriptions from now on.
     pub(super) fn listen(&self, subscriptions: [u64; 2]) {
         for (known, subscription) in self.subscriptions.iter().zip(subscriptions) {
@@ -54,7 +54,7 @@ impl Shared {
     /// The room looks now; whether it is for a doubt.
     pub(super) fn take_resync(&self) -> bool {
         // In this order, so that who comes between the two tells it again.
-        self.is_told.store(false, Ordering::SeqCst);
+        self.is_resync_queued.store(false, Ordering::SeqCst);
         self.is_doubted.swap(false, Ordering::SeqCst)
     }
 }
@@ -70,7 +70,7 @@ pub enum Resync {
 
 /// Everything a room can be told.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) enum RoomCommand {
     /// A join is about to claim.
     Pending {
         user: UserKey,
@@ -101,7 +101,7 @@ pub(super) enum Command {
         sequence: u64,
         answer: oneshot::Sender<()>,
     },
-    /// Look whether something is missing. One at a time: see [`Shared::take_resync`].
+    /// Look whether something is missing. One at a time: see [`RoomShared::take_resync`].
     Resync,
     /// Too many rooms linger: end now, if there are no sockets.
     EndIfEmpty,
@@ -119,8 +119,8 @@ pub(super) struct Attach {
     pub(super) subject: Arc<str>,
     pub(super) writer: Writer,
     /// When the join asked, which was before its floor was read.
-    pub(super) asked: Instant,
-    pub(super) floor: Mark,
+    pub(super) requested_at: Instant,
+    pub(super) start_position: Position,
     pub(super) claim: u64,
     pub(super) successor: Successor,
 }
@@ -128,9 +128,9 @@ pub(super) struct Attach {
 impl RoomHandle {
     pub(super) fn new(
         workspace: WorkspaceSlug,
-        commands: mpsc::UnboundedSender<Command>,
+        commands: mpsc::UnboundedSender<RoomCommand>,
         active: watch::Receiver<bool>,
-        shared: Arc<Shared>,
+        shared: Arc<RoomShared>,
     ) -> Self {
         Self {
             workspace,
@@ -160,8 +160,8 @@ impl RoomHandle {
         if why == Resync::Doubt {
             self.shared.is_doubted.store(true, Ordering::SeqCst);
         }
-        if !self.shared.is_told.swap(true, Ordering::SeqCst) {
-            self.tell(Command::Resync);
+        if !self.shared.is_resync_queued.swap(true, Ordering::SeqCst) {
+            self.send(RoomCommand::Resync);
         }
     }
 
@@ -174,13 +174,13 @@ impl RoomHandle {
 
     /// Waits until everything stored up to `sequence` is in the members' queues, or the room ended.
     pub async fn barrier(&self, sequence: u64) {
-        self.ask(|answer| Command::Barrier { sequence, answer })
+        self.request(|answer| RoomCommand::Barrier { sequence, answer })
             .await;
     }
 
     /// The queues of all members; empty if the room ended.
     pub async fn writers(&self) -> Vec<Writer> {
-        self.ask(Command::Writers).await.unwrap_or_default()
+        self.request(RoomCommand::Writers).await.unwrap_or_default()
     }
 
     /// Waits until the room hears its workspace. `false` if it ended before.
@@ -193,30 +193,30 @@ impl RoomHandle {
         self.commands.is_closed()
     }
 
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &RoomShared {
         &self.shared
     }
 
-    pub(super) fn is(&self, shared: &Arc<Shared>) -> bool {
+    pub(super) fn is(&self, shared: &Arc<RoomShared>) -> bool {
         Arc::ptr_eq(&self.shared, shared)
     }
 
-    pub(super) fn tell(&self, command: Command) {
+    pub(super) fn send(&self, command: RoomCommand) {
         // A room that has ended has no members: there is nobody the command could matter to.
         let _ = self.commands.send(command);
     }
 
     /// The room's answer; `None` from one that has ended, or does not hear its workspace yet: that one
     /// has no members, and nobody knows when it would answer.
-    pub(super) async fn ask<T>(
+    pub(super) async fn request<T>(
         &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+        command: impl FnOnce(oneshot::Sender<T>) -> RoomCommand,
     ) -> Option<T> {
         if !*self.active.borrow() {
             return None;
         }
         let (answer, answered) = oneshot::channel();
-        self.tell(command(answer));
+        self.send(command(answer));
         answered.await.ok()
     }
 }

@@ -7,12 +7,12 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, warn};
 
 use super::flaps::Flapping;
-use super::handle::{Attach, Command, RoomHandle, Successor};
+use super::handle::{Attach, RoomCommand, RoomHandle, Successor};
 use super::opening;
 use super::registry::Rooms;
 use super::session_id::SessionId;
 use crate::auth::UserKey;
-use crate::event::{Mark, WorkspaceSlug};
+use crate::event::{Position, WorkspaceSlug};
 use crate::nats::{ClaimError, LeaderError};
 use crate::socket::Writer;
 use crate::telemetry::{JoinPhase, JoinPhases};
@@ -75,7 +75,7 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.room.tell(Command::Left {
+        self.room.send(RoomCommand::Left {
             user: self.user,
             session: self.session,
         });
@@ -96,19 +96,19 @@ impl Rooms {
         phases: &mut JoinPhases,
     ) -> Result<Membership, JoinError> {
         let deadline = Instant::now() + DEADLINE;
-        let entrance = opening::enter(self, &request.workspace);
-        let room = entrance.room();
+        let guard = opening::enter(self, &request.workspace);
+        let room = guard.room();
         let claims = &self.context().claims;
         let mut cause = None;
         let read = timeout_at(deadline, async {
-            let floor = self.context().floor.wait(&mut cause);
+            let start_position = self.context().start_position.wait(&mut cause);
             let last = claims.last(&request.workspace, request.user);
-            tokio::join!(floor, room.is_active(), last)
+            tokio::join!(start_position, room.is_active(), last)
         });
-        let Ok((floor, active, last)) = read.instrument(phases.span()).await else {
+        let Ok((start_position, active, last)) = read.instrument(phases.span()).await else {
             return Err(JoinError::Unavailable(cause));
         };
-        let (Some(floor), true) = (floor, active) else {
+        let (Some(start_position), true) = (start_position, active) else {
             return Err(JoinError::Unavailable(None));
         };
         let (last, cause) = match last {
@@ -124,7 +124,7 @@ impl Rooms {
             successor: Successor::default(),
         };
         let session = membership.session;
-        room.ask(|answer| Command::Pending {
+        room.request(|answer| RoomCommand::Pending {
             user: request.user,
             session,
             answer,
@@ -145,14 +145,14 @@ impl Rooms {
             .await
             .map_err(|error| self.not_claimed(error, cause))?;
         phases.begin(JoinPhase::Open);
-        room.ask(|answer| Command::Attach {
+        room.request(|answer| RoomCommand::Attach {
             session,
             attach: Attach {
                 user: request.user,
                 subject: request.subject,
                 writer: request.writer,
-                asked: (deadline - DEADLINE).into_std(),
-                floor,
+                requested_at: (deadline - DEADLINE).into_std(),
+                start_position,
                 claim,
                 successor: Arc::clone(&membership.successor),
             },
@@ -181,7 +181,7 @@ impl Rooms {
     }
 
     /// The stream's end, asked for until the leader answers. `None` if the gateway is ending.
-    pub async fn floor(&self) -> Option<Mark> {
-        self.context().floor.wait(&mut None).await
+    pub async fn start_position(&self) -> Option<Position> {
+        self.context().start_position.wait(&mut None).await
     }
 }

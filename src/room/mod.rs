@@ -14,10 +14,10 @@ mod fan_out;
 mod flaps;
 mod follower;
 mod handle;
-mod hold;
+mod reorder_buffer;
 mod join;
 #[cfg(test)]
-mod laws;
+mod model_tests;
 mod members;
 mod opening;
 mod pressure;
@@ -27,10 +27,10 @@ mod schedule;
 mod session_id;
 mod shards;
 
-pub use self::cursor::{Cursor, Offer};
+pub use self::cursor::{Cursor, Judgement};
 pub use self::flaps::{Damper, Flapping};
 pub use self::handle::{Resync, RoomHandle};
-pub use self::hold::HoldBudget;
 pub use self::join::{JoinError, JoinRequest, Membership};
 pub use self::registry::{RoomContext, RoomThreads, Rooms};
+pub use self::reorder_buffer::ReorderBudget;
 pub use self::session_id::SessionId;

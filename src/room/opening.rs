@@ -7,11 +7,11 @@ use tracing::debug;
 use super::actor::{self, Room};
 use super::affinity::Threads;
 use super::handle::RoomHandle;
-use super::registry::{Entrance, Rooms};
+use super::registry::{JoinGuard, Rooms};
 use crate::event::WorkspaceSlug;
 
 /// The room of `workspace`, opened if there is none.
-pub(super) fn enter(rooms: &Rooms, workspace: &WorkspaceSlug) -> Entrance {
+pub(super) fn enter(rooms: &Rooms, workspace: &WorkspaceSlug) -> JoinGuard {
     rooms.enter(workspace, || open(rooms, workspace.clone()))
 }
 

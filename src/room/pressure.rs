@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::socket::{Load, SLOW_AFTER, Standing};
+use crate::socket::{Load, QueueStatus, SLOW_AFTER};
 
 /// Queues that were filled within this time were so by a burst. Those of slow sockets fill slowly.
 const BURST: Duration = Duration::from_secs(1);
@@ -17,16 +17,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct Pressure {
     /// For the fewer ones, all together.
-    few: Budget,
+    few: WaitBudget,
     /// For most of them, while these hardly move.
-    most: Budget,
+    most: WaitBudget,
     /// There is a burst, until nothing more waits to be delivered.
     is_burst: bool,
 }
 
 /// Some time, which comes back slowly.
 #[derive(Debug)]
-struct Budget {
+struct WaitBudget {
     all: Duration,
     /// All of it comes back in so many times its length.
     refill: u32,
@@ -49,8 +49,8 @@ enum Wait {
 impl Default for Pressure {
     fn default() -> Self {
         Self {
-            few: Budget::new(Duration::from_millis(250), 100),
-            most: Budget::new(Duration::from_secs(4), 25),
+            few: WaitBudget::new(Duration::from_millis(250), 100),
+            most: WaitBudget::new(Duration::from_secs(4), 25),
             is_burst: false,
         }
     }
@@ -82,7 +82,7 @@ impl Pressure {
     }
 }
 
-impl Budget {
+impl WaitBudget {
     fn new(all: Duration, refill: u32) -> Self {
         Self {
             all,
@@ -127,10 +127,10 @@ impl Crowd {
         let mut crowd = Self::default();
         for load in loads {
             crowd.all += 1;
-            let since = match load.standing {
-                Standing::Clear => continue,
-                Standing::Due => now,
-                Standing::Refused { since } => since,
+            let since = match load.status {
+                QueueStatus::Clear => continue,
+                QueueStatus::Due => now,
+                QueueStatus::Refused { since } => since,
             };
             crowd.behind += 1;
             crowd.moving += usize::from(load.moves);
@@ -138,7 +138,7 @@ impl Crowd {
                 continue;
             }
             crowd.half_full += 1;
-            crowd.is_due |= load.standing == Standing::Due;
+            crowd.is_due |= load.status == QueueStatus::Due;
             let is_young = |oldest| now.saturating_duration_since(oldest) < BURST;
             let is_quick = load.oldest.is_some_and(is_young);
             crowd.filled_quickly += usize::from(is_quick);
@@ -174,11 +174,11 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn load(standing: Standing) -> Load {
+    fn load(status: QueueStatus) -> Load {
         Load {
-            standing,
+            status,
             moves: true,
-            is_half_full: standing != Standing::Clear,
+            is_half_full: status != QueueStatus::Clear,
             oldest: None,
         }
     }
@@ -198,10 +198,10 @@ mod tests {
             let refused = Load {
                 moves,
                 oldest: Some(now),
-                ..load(Standing::Refused { since })
+                ..load(QueueStatus::Refused { since })
             };
             let refused = std::iter::repeat_n(refused, behind);
-            let clear = std::iter::repeat(load(Standing::Clear));
+            let clear = std::iter::repeat(load(QueueStatus::Clear));
             let Some(until) = pressure.judge(now, refused.chain(clear).take(all)) else {
                 break;
             };
@@ -248,7 +248,7 @@ mod tests {
         let filled = |age: Duration| {
             let load = Load {
                 oldest: Some(now - age),
-                ..load(Standing::Refused {
+                ..load(QueueStatus::Refused {
                     since: now - SLOW_AFTER,
                 })
             };
@@ -272,9 +272,9 @@ mod tests {
         let judged = |age| {
             let behind = Load {
                 oldest: Some(now - age),
-                ..load(Standing::Refused { since: now })
+                ..load(QueueStatus::Refused { since: now })
             };
-            let healthy = std::iter::repeat_n(load(Standing::Clear), 9);
+            let healthy = std::iter::repeat_n(load(QueueStatus::Clear), 9);
             Pressure::default().judge(now, healthy.chain([behind]))
         };
         assert_eq!(judged(BURST), None);
@@ -303,7 +303,7 @@ mod tests {
     fn a_socket_whose_turn_has_not_come_is_waited_for_at_nobodys_cost() {
         let mut pressure = Pressure::default();
         let mut now = Instant::now();
-        let loads = [Standing::Due, Standing::Clear, Standing::Clear].map(load);
+        let loads = [QueueStatus::Due, QueueStatus::Clear, QueueStatus::Clear].map(load);
         for _ in 0..10_000 {
             now = pressure.judge(now, loads.into_iter()).expect("a wait");
         }
@@ -317,9 +317,9 @@ mod tests {
         ) {
             let now = Instant::now() + MINUTE;
             let loads = ages.into_iter().map(|age| Load {
-                standing: match age {
-                    Some(age) => Standing::Refused { since: now - Duration::from_millis(age) },
-                    None => Standing::Due,
+                status: match age {
+                    Some(age) => QueueStatus::Refused { since: now - Duration::from_millis(age) },
+                    None => QueueStatus::Due,
                 },
                 moves: true,
                 is_half_full: false,

@@ -8,11 +8,11 @@ use tracing::{debug, warn};
 
 use super::SessionId;
 use super::actor::Room;
-use super::fan_out::{Addressed, Round};
+use super::fan_out::{Addressed, FanOutRound};
 use super::follower::Delivery;
 use super::shards::Shards;
 use crate::event::{BadEvent, Event, StoredMessage};
-use crate::projection::{Identity, Notification};
+use crate::projection::{EventIdentity, Notification};
 use crate::socket::Frame;
 use crate::telemetry::{Clock, EventFacts, EventTrace, Stage};
 
@@ -20,7 +20,7 @@ use crate::telemetry::{Clock, EventFacts, EventTrace, Stage};
 const BATCH: usize = 64;
 
 /// What is known of an event before it is decoded.
-struct Arrival<'a> {
+struct Received<'a> {
     message: &'a StoredMessage,
     /// Why a repair read it, if one did.
     repair: Option<&'static str>,
@@ -35,7 +35,7 @@ impl Room {
     pub(super) fn deliver(&mut self, delivery: &Delivery) {
         let clock = Clock::now();
         let message = &delivery.message;
-        let arrival = Arrival {
+        let received = Received {
             message,
             repair: delivery.repair,
             is_late: delivery.is_late,
@@ -46,7 +46,7 @@ impl Room {
                 .duration_since(message.time.into())
                 .unwrap_or_default(),
         };
-        self.note(&arrival);
+        self.note(&received);
         // Once: the whole event goes by the same rules.
         let setup = self.context.live.now();
         let decoded = setup.projector.decode(message);
@@ -55,7 +55,7 @@ impl Room {
             .metrics
             .stage(Stage::Decode, decoded_at - clock.at);
         let identity = setup.projector.identity(message);
-        let trace = self.begin_trace(&arrival, &decoded, identity);
+        let trace = self.begin_trace(&received, &decoded, identity);
         if trace.is_some() {
             // What came before goes first, and is not told of in this trace.
             self.flush(decoded_at);
@@ -64,7 +64,7 @@ impl Room {
         if let Some(trace) = &trace {
             trace.decoded(clock.at, decoded_at);
         }
-        if arrival.is_late {
+        if received.is_late {
             warn!(
                 notification = identity.notification_id(),
                 workspace = %self.workspace,
@@ -74,7 +74,7 @@ impl Room {
         }
         let event = match decoded {
             Ok(event) => event,
-            Err(bad) => return self.refuse(&arrival, &bad, identity, trace),
+            Err(bad) => return self.refuse(&received, &bad, identity, trace),
         };
         let span = trace.as_ref().map(EventTrace::project);
         let projected = setup.projector.notification(message, event, identity);
@@ -86,45 +86,45 @@ impl Room {
         let metrics = &self.context.metrics;
         metrics.stage(Stage::Project, projected_at - decoded_at);
         match projected {
-            Ok(notification) => self.frame(&arrival, notification, projected_at, trace),
-            Err(bad) => self.refuse(&arrival, &bad, identity, trace),
+            Ok(notification) => self.frame(&received, notification, projected_at, trace),
+            Err(bad) => self.refuse(&received, &bad, identity, trace),
         }
     }
 
     /// What the room keeps of every event, good or bad.
-    fn note(&self, arrival: &Arrival<'_>) {
+    fn note(&self, received: &Received<'_>) {
         let metrics = &self.context.metrics;
-        metrics.received(arrival.repair);
-        metrics.stage(Stage::Receive, arrival.delay);
+        metrics.received(received.repair);
+        metrics.stage(Stage::Receive, received.delay);
         self.shared.traffic.fetch_add(1, Ordering::Relaxed);
-        if arrival.is_late {
+        if received.is_late {
             metrics.event_late();
         }
     }
 
     fn begin_trace(
         &self,
-        arrival: &Arrival<'_>,
+        received: &Received<'_>,
         decoded: &Result<Event, BadEvent>,
-        identity: Identity,
+        identity: EventIdentity,
     ) -> Option<EventTrace> {
         EventTrace::begin(&EventFacts {
-            message: arrival.message,
+            message: received.message,
             stream: self.context.names.events(),
             identity,
             event: decoded.as_ref().ok(),
-            repair: arrival.repair,
-            late: arrival.is_late,
-            clock: arrival.clock,
-            delay: arrival.delay,
+            repair: received.repair,
+            late: received.is_late,
+            clock: received.clock,
+            delay: received.delay,
         })
     }
 
     fn refuse(
         &self,
-        arrival: &Arrival<'_>,
+        received: &Received<'_>,
         bad: &BadEvent,
-        identity: Identity,
+        identity: EventIdentity,
         trace: Option<EventTrace>,
     ) {
         self.context.metrics.event_bad(bad.reason);
@@ -132,7 +132,7 @@ impl Room {
         debug!(
             notification = identity.notification_id(),
             workspace = %self.workspace,
-            sequence = arrival.message.sequence,
+            sequence = received.message.sequence,
             reason = bad.reason.as_str(),
             detail = %bad.detail,
             "bad event"
@@ -142,22 +142,22 @@ impl Room {
         }
         self.context
             .dead_letters
-            .report_traced(arrival.message, bad, trace);
+            .report_traced(received.message, bad, trace);
     }
 
     /// Makes the frame, at this moment. It goes out with the next ones, unless its trace is recorded.
     fn frame(
         &mut self,
-        arrival: &Arrival<'_>,
+        received: &Received<'_>,
         notification: Notification,
         now: Instant,
         trace: Option<EventTrace>,
     ) {
         self.context.metrics.event_projected();
-        let since = now - arrival.clock.at;
+        let since = now - received.clock.at;
         let began = Clock {
             at: now,
-            wall: arrival.clock.wall + since,
+            wall: received.clock.wall + since,
         };
         let span = trace
             .as_ref()
@@ -166,18 +166,18 @@ impl Room {
         let frame = Frame::new(
             &notification.encoded,
             began,
-            arrival.delay + since,
+            received.delay + since,
             span.as_ref().filter(|_| sample > 0).map(|span| span.send()),
             &self.context.queues,
         );
         let addressed = Addressed {
-            mark: arrival.message.mark(),
+            position: received.message.position(),
             id: notification.id,
             recipients: notification.recipients,
             frame,
         };
         if let (Some(trace), Some(span)) = (trace, span) {
-            self.fan_out(Round::new(vec![addressed], Some((trace, span)), now));
+            self.fan_out(FanOutRound::new(vec![addressed], Some((trace, span)), now));
             return;
         }
         let is_for_all = addressed.is_for_all();
@@ -199,11 +199,11 @@ impl Room {
     pub(super) fn flush(&mut self, began: Instant) {
         if !self.batch.is_empty() {
             let batch = std::mem::take(&mut self.batch);
-            self.fan_out(Round::new(batch, None, began));
+            self.fan_out(FanOutRound::new(batch, None, began));
         }
     }
 
-    fn fan_out(&mut self, round: Round) {
+    fn fan_out(&mut self, round: FanOutRound) {
         if self.members.want_shards() {
             self.members.stand_in(Shards::start(self.rooms.workers()));
         }
@@ -214,8 +214,8 @@ impl Room {
     }
 
     /// Tells of what a round did, and does what follows from it.
-    pub(super) fn fanned_out(&mut self, round: Round) {
-        let Round {
+    pub(super) fn fanned_out(&mut self, round: FanOutRound) {
+        let FanOutRound {
             mut batch,
             trace,
             began,
@@ -236,7 +236,7 @@ impl Room {
             debug!(
                 notification = one.id,
                 workspace = %self.workspace,
-                sequence = one.mark.sequence,
+                sequence = one.position.sequence,
                 size = frame.len(),
                 recipients = self.members.reached(&one.recipients),
                 "event fanned out"

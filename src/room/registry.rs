@@ -10,8 +10,8 @@ use tokio_util::task::TaskTracker;
 
 use super::affinity::Threads;
 use super::flaps::Damper;
-use super::handle::{Command, Resync, RoomHandle, Shared};
-use super::hold::HoldBudget;
+use super::handle::{Resync, RoomCommand, RoomHandle, RoomShared};
+use super::reorder_buffer::ReorderBudget;
 use crate::auth::UserKey;
 use crate::config::Names;
 use crate::event::WorkspaceSlug;
@@ -34,10 +34,10 @@ pub struct RoomContext {
     pub readable: Readable,
     /// What streams and subjects are called.
     pub names: Names,
-    pub floor: StreamEndReader,
+    pub start_position: StreamEndReader,
     pub repairer: Repairer,
     /// What may wait in all rooms while they repair.
-    pub holds: HoldBudget,
+    pub reorder_budget: ReorderBudget,
     pub sweeps: SweepHandle,
     pub claim_checks: ClaimCheckHandle,
     pub claims: ClaimWriter,
@@ -52,10 +52,10 @@ pub struct RoomContext {
 
 /// A cheap handle on all rooms.
 #[derive(Debug, Clone)]
-pub struct Rooms(Arc<Inner>);
+pub struct Rooms(Arc<RoomsShared>);
 
 #[derive(Debug)]
-struct Inner {
+struct RoomsShared {
     context: Arc<RoomContext>,
     /// A lock, held for a look-up only: joins come from many tasks and must agree on one room.
     rooms: Mutex<HashMap<WorkspaceSlug, RoomHandle>>,
@@ -78,12 +78,12 @@ pub struct RoomThreads {
 
 /// A join under way. While it lives, its room does not end.
 #[derive(Debug)]
-pub(super) struct Entrance(RoomHandle);
+pub(super) struct JoinGuard(RoomHandle);
 
 impl Rooms {
     /// No rooms yet.
     pub fn new(context: Arc<RoomContext>, threads: RoomThreads) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(RoomsShared {
             context,
             rooms: Mutex::default(),
             lingering: Mutex::default(),
@@ -133,11 +133,11 @@ impl Rooms {
         &self,
         workspace: &WorkspaceSlug,
         open: impl FnOnce() -> RoomHandle,
-    ) -> Entrance {
+    ) -> JoinGuard {
         let mut rooms = self.lock();
         let room = rooms.entry(workspace.clone()).or_insert_with(open);
         room.shared().entrants.fetch_add(1, Ordering::Relaxed);
-        Entrance(room.clone())
+        JoinGuard(room.clone())
     }
 
     /// Takes what a gateway, maybe this one, tells all of them.
@@ -160,7 +160,7 @@ impl Rooms {
     }
 
     /// Removes the room that `shared` belongs to, unless somebody is entering. `true` if it may end.
-    pub(super) fn close(&self, workspace: &WorkspaceSlug, shared: &Arc<Shared>) -> bool {
+    pub(super) fn close(&self, workspace: &WorkspaceSlug, shared: &Arc<RoomShared>) -> bool {
         let mut rooms = self.lock();
         // Entering counts under the same lock, so nobody enters between the look and the removal.
         if shared.entrants.load(Ordering::Relaxed) > 0 {
@@ -186,7 +186,7 @@ impl Rooms {
     }
 
     /// Removes the room that `shared` belongs to, whoever is entering: it has ended.
-    pub(super) fn forget(&self, workspace: &WorkspaceSlug, shared: &Arc<Shared>) {
+    pub(super) fn forget(&self, workspace: &WorkspaceSlug, shared: &Arc<RoomShared>) {
         remove(&mut self.lock(), workspace, shared);
     }
 
@@ -201,7 +201,7 @@ impl Rooms {
         if lingering.len() > LINGERING_MAX
             && let Some(longest) = lingering.pop_front()
         {
-            longest.tell(Command::EndIfEmpty);
+            longest.send(RoomCommand::EndIfEmpty);
         }
     }
 
@@ -214,7 +214,7 @@ impl Rooms {
 fn remove(
     rooms: &mut HashMap<WorkspaceSlug, RoomHandle>,
     workspace: &WorkspaceSlug,
-    shared: &Arc<Shared>,
+    shared: &Arc<RoomShared>,
 ) {
     // There may be another one by now.
     if rooms.get(workspace).is_some_and(|room| room.is(shared)) {
@@ -222,13 +222,13 @@ fn remove(
     }
 }
 
-impl Entrance {
+impl JoinGuard {
     pub(super) fn room(&self) -> &RoomHandle {
         &self.0
     }
 }
 
-impl Drop for Entrance {
+impl Drop for JoinGuard {
     fn drop(&mut self) {
         self.0.shared().entrants.fetch_sub(1, Ordering::Relaxed);
     }

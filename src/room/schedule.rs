@@ -40,7 +40,7 @@ impl Schedule {
     }
 
     /// A look has been asked for.
-    pub(super) fn asked(&mut self, now: Instant) {
+    pub(super) fn requested(&mut self, now: Instant) {
         for due in &mut self.follow_ups {
             *due = due.filter(|due| *due > now);
         }
@@ -95,7 +95,7 @@ mod tests {
         let mut now = start;
         for _ in 0..4 {
             now = schedule.next();
-            schedule.asked(now);
+            schedule.requested(now);
             schedule.done(now);
             seen.push(now.duration_since(start));
         }

@@ -13,8 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::SessionId;
-use super::fan_out::{Addressed, FanOut, Round, Sample, Seat, Turn, WRITES_A_TURN};
-use crate::event::Mark;
+use super::fan_out::{Addressed, FanOut, FanOutRound, Sample, Sink, Turn, WRITES_A_TURN};
+use crate::event::Position;
 use crate::socket::{Frame, Writer};
 
 /// A room of more sockets than this is large. What a task by itself does with so many takes some 2 ms. Measured with
@@ -29,10 +29,10 @@ const SHARDS_MAX: usize = 8;
 const ROUNDS_MAX: usize = 2;
 
 /// Those of the members that stand in one shard.
-type Seats = Arc<[(SessionId, Seat)]>;
+type Sinks = Arc<[(SessionId, Sink)]>;
 
 /// Notifications for all members.
-type Events = Arc<[(Mark, Arc<Frame>)]>;
+type Events = Arc<[(Position, Arc<Frame>)]>;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -40,11 +40,11 @@ pub(super) struct Shards {
     /// Unbounded, but the room begins with no other event while they are full, see [`Shards::is_full`].
     queues: Vec<mpsc::UnboundedSender<Job>>,
     /// One for each job.
-    reports: mpsc::UnboundedReceiver<Report>,
+    reports: mpsc::UnboundedReceiver<ShardReport>,
     /// They end with this.
     tasks: JoinSet<()>,
     /// `None` after a change of the members.
-    seats: Option<Vec<Seats>>,
+    sinks: Option<Vec<Sinks>>,
     /// Rounds that a shard is not through with, and those behind them.
     rounds: VecDeque<UnderWay>,
     /// How many rounds came before these.
@@ -55,7 +55,7 @@ pub(super) struct Shards {
 
 #[derive(Debug)]
 struct UnderWay {
-    round: Round,
+    round: FanOutRound,
     /// Shards that are not through with it.
     left: usize,
 }
@@ -71,7 +71,7 @@ struct Job {
 #[derive(Debug)]
 enum Order {
     ToAll {
-        seats: Seats,
+        sinks: Sinks,
         events: Events,
         sample: Sample,
     },
@@ -85,11 +85,11 @@ enum Order {
 
 /// The orders of a round, by shard.
 #[derive(Debug)]
-pub(super) struct Orders(Vec<(Seats, Vec<Order>)>);
+pub(super) struct Orders(Vec<(Sinks, Vec<Order>)>);
 
 /// A shard is through with its part of a round.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct ShardReport {
     round: u64,
     out: FanOut,
     ended: Instant,
@@ -116,7 +116,7 @@ impl Shards {
             queues: queues.take(count).collect(),
             reports,
             tasks,
-            seats: None,
+            sinks: None,
             rounds: VecDeque::new(),
             before: 0,
             bytes: 0,
@@ -124,35 +124,35 @@ impl Shards {
     }
 
     /// The members have changed.
-    pub(super) fn reseat(&mut self) {
-        self.seats = None;
+    pub(super) fn members_changed(&mut self) {
+        self.sinks = None;
     }
 
     /// Orders for a round, of which there are none yet. `all` members are looked at only after a change.
     pub(super) fn orders<'a>(
         &mut self,
-        all: impl Iterator<Item = (SessionId, &'a Seat)>,
+        all: impl Iterator<Item = (SessionId, &'a Sink)>,
     ) -> Orders {
         let count = self.queues.len();
-        let seats = self.seats.get_or_insert_with(|| {
-            let mut seats = vec![Vec::new(); count];
-            for (session, seat) in all {
-                if let Some(shard) = seats.get_mut(place(session, count)) {
-                    shard.push((session, seat.clone()));
+        let sinks = self.sinks.get_or_insert_with(|| {
+            let mut sinks = vec![Vec::new(); count];
+            for (session, sink) in all {
+                if let Some(shard) = sinks.get_mut(shard_of(session, count)) {
+                    shard.push((session, sink.clone()));
                 }
             }
-            seats.into_iter().map(Seats::from).collect()
+            sinks.into_iter().map(Sinks::from).collect()
         });
         Orders(
-            seats
+            sinks
                 .iter()
-                .map(|seats| (Arc::clone(seats), Vec::new()))
+                .map(|sinks| (Arc::clone(sinks), Vec::new()))
                 .collect(),
         )
     }
 
     /// Gives a round out by these `orders`, behind those that are under way.
-    pub(super) fn give(&mut self, round: Round, orders: Orders) {
+    pub(super) fn give(&mut self, round: FanOutRound, orders: Orders) {
         let number = self.before + self.rounds.len() as u64;
         let mut left = 0;
         for (queue, (_, orders)) in self.queues.iter().zip(orders.0) {
@@ -181,7 +181,7 @@ impl Shards {
     }
 
     /// Answers once all shards are through with what they have now.
-    pub(super) fn mark(&mut self, answer: oneshot::Sender<()>) {
+    pub(super) fn when_written(&mut self, answer: oneshot::Sender<()>) {
         match self.rounds.back_mut() {
             Some(last) => last.round.answers.push(answer),
             None => {
@@ -195,7 +195,7 @@ impl Shards {
     ///
     /// # Panics
     /// With the panic of a shard's task.
-    pub(super) async fn next(&mut self) -> Option<Report> {
+    pub(super) async fn next(&mut self) -> Option<ShardReport> {
         let ended = tokio::select! {
             biased;
             ended = self.tasks.join_next() => ended?,
@@ -210,9 +210,9 @@ impl Shards {
     }
 
     /// Takes note of a report.
-    pub(super) fn reported(&mut self, report: Report) {
-        let place = usize::try_from(report.round - self.before).unwrap_or(usize::MAX);
-        if let Some(under_way) = self.rounds.get_mut(place) {
+    pub(super) fn reported(&mut self, report: ShardReport) {
+        let index = usize::try_from(report.round - self.before).unwrap_or(usize::MAX);
+        if let Some(under_way) = self.rounds.get_mut(index) {
             under_way.left -= 1;
             under_way.round.out.add(report.out);
             under_way.round.ended = under_way.round.ended.max(report.ended);
@@ -220,7 +220,7 @@ impl Shards {
     }
 
     /// The next round, in order, that all shards are through with.
-    pub(super) fn finished(&mut self) -> Option<Round> {
+    pub(super) fn finished(&mut self) -> Option<FanOutRound> {
         if self.rounds.front()?.left > 0 {
             return None;
         }
@@ -236,13 +236,13 @@ impl Orders {
     pub(super) fn give_all(&mut self, batch: &[Addressed], mut sample: Sample) {
         let events: Events = batch
             .iter()
-            .map(|one| (one.mark, Arc::clone(&one.frame)))
+            .map(|one| (one.position, Arc::clone(&one.frame)))
             .collect();
-        for (seats, orders) in &mut self.0 {
-            let sample = sample.split(seats.len());
-            if !seats.is_empty() {
+        for (sinks, orders) in &mut self.0 {
+            let sample = sample.split(sinks.len());
+            if !sinks.is_empty() {
                 orders.push(Order::ToAll {
-                    seats: Arc::clone(seats),
+                    sinks: Arc::clone(sinks),
                     events: Arc::clone(&events),
                     sample,
                 });
@@ -258,8 +258,8 @@ impl Orders {
         frames: Vec<Arc<Frame>>,
         sample: Sample,
     ) {
-        let place = place(session, self.0.len());
-        if let Some((_, orders)) = self.0.get_mut(place) {
+        let shard = shard_of(session, self.0.len());
+        if let Some((_, orders)) = self.0.get_mut(shard) {
             orders.push(Order::ToOne {
                 session,
                 writer,
@@ -271,12 +271,15 @@ impl Orders {
 }
 
 /// In which of so many shards a session stands: always in the same one, or its events would lose their order.
-fn place(session: SessionId, shards: usize) -> usize {
+fn shard_of(session: SessionId, shards: usize) -> usize {
     usize::from(session.low_byte()) % shards
 }
 
 /// The task of a shard.
-async fn shard(mut jobs: mpsc::UnboundedReceiver<Job>, reports: mpsc::UnboundedSender<Report>) {
+async fn shard(
+    mut jobs: mpsc::UnboundedReceiver<Job>,
+    reports: mpsc::UnboundedSender<ShardReport>,
+) {
     let mut turn = Turn::default();
     while let Some(Job { round, orders }) = jobs.recv().await {
         let mut out = FanOut::default();
@@ -285,24 +288,24 @@ async fn shard(mut jobs: mpsc::UnboundedReceiver<Job>, reports: mpsc::UnboundedS
         }
         let ended = Instant::now();
         // The room may be ending.
-        let _ = reports.send(Report { round, out, ended });
+        let _ = reports.send(ShardReport { round, out, ended });
     }
 }
 
 async fn give_out(order: Order, out: &mut FanOut, turn: &mut Turn) {
     match order {
         Order::ToAll {
-            seats,
+            sinks,
             events,
             mut sample,
         } => {
             let frames: Vec<_> = events.iter().map(|(_, frame)| Arc::clone(frame)).collect();
-            for seats in seats.chunks(WRITES_A_TURN) {
+            for sinks in sinks.chunks(WRITES_A_TURN) {
                 turn.pass().await;
-                turn.spend(seats.len());
-                let marks = events.iter().map(|(mark, _)| *mark);
-                let seats = seats.iter().map(|(session, seat)| (*session, seat));
-                out.push_to_all(&frames, &marks, seats, &mut sample);
+                turn.spend(sinks.len());
+                let positions = events.iter().map(|(position, _)| *position);
+                let sinks = sinks.iter().map(|(session, sink)| (*session, sink));
+                out.push_to_all(&frames, &positions, sinks, &mut sample);
             }
         }
         Order::ToOne {
@@ -323,29 +326,29 @@ mod tests {
     use super::*;
     use crate::projection::Recipients;
 
-    fn mark(sequence: u64) -> Mark {
-        Mark {
+    fn position(sequence: u64) -> Position {
+        Position {
             sequence,
             time: chrono::DateTime::from_timestamp_nanos(sequence.cast_signed()),
         }
     }
 
-    fn seats(count: u128) -> Vec<(SessionId, Seat)> {
-        let seat = |number| {
-            let seat = Seat {
+    fn sinks(count: u128) -> Vec<(SessionId, Sink)> {
+        let sink = |number| {
+            let sink = Sink {
                 writer: Writer::new(usize::MAX, Arc::default()),
-                floor: 0,
+                start_position: 0,
             };
-            (SessionId::from_u128(number), seat)
+            (SessionId::from_u128(number), sink)
         };
-        (0..count).map(seat).collect()
+        (0..count).map(sink).collect()
     }
 
-    /// Gives all of `seats` a notification of so many bytes.
-    fn give(shards: &mut Shards, seats: &[(SessionId, Seat)], length: usize) {
-        let round = Round::new(
+    /// Gives all of `sinks` a notification of so many bytes.
+    fn give(shards: &mut Shards, sinks: &[(SessionId, Sink)], length: usize) {
+        let round = FanOutRound::new(
             vec![Addressed {
-                mark: mark(1),
+                position: position(1),
                 id: String::new(),
                 recipients: Recipients::Everyone,
                 frame: Frame::of_length(length),
@@ -353,8 +356,8 @@ mod tests {
             None,
             Instant::now(),
         );
-        let seats = seats.iter().map(|(session, seat)| (*session, seat));
-        let mut orders = shards.orders(seats);
+        let sinks = sinks.iter().map(|(session, sink)| (*session, sink));
+        let mut orders = shards.orders(sinks);
         orders.give_all(&round.batch, round.sample(0));
         shards.give(round, orders);
     }
@@ -367,13 +370,13 @@ mod tests {
     #[tokio::test]
     async fn shards_are_full_until_all_of_them_are_through() {
         let mut shards = Shards::of(2, &Handle::current());
-        let seats = seats(4);
+        let sinks = sinks(4);
         assert!(!shards.is_full(0), "what is larger than all goes out alone");
-        give(&mut shards, &seats, 500);
+        give(&mut shards, &sinks, 500);
         assert!(shards.is_full(500) && !shards.is_full(501));
         let (answer, mut answered) = oneshot::channel();
-        shards.mark(answer);
-        give(&mut shards, &seats, 0);
+        shards.when_written(answer);
+        give(&mut shards, &sinks, 0);
         assert!(shards.is_full(usize::MAX));
         report(&mut shards).await;
         assert!(shards.finished().is_none() && answered.try_recv().is_err());
@@ -393,7 +396,7 @@ mod tests {
     #[tokio::test]
     async fn others_have_their_turn_while_a_shard_writes() {
         let mut shards = Shards::of(1, &Handle::current());
-        give(&mut shards, &seats(10 * WRITES_A_TURN as u128), 1);
+        give(&mut shards, &sinks(10 * WRITES_A_TURN as u128), 1);
         let turns = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let taken = Arc::clone(&turns);
         let other = tokio::spawn(async move {

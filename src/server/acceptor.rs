@@ -154,7 +154,7 @@ impl Acceptor {
     /// Waits until everything stored before now is queued for the members of `room`.
     pub(super) async fn catch_up(&self, room: &RoomHandle) {
         if let Some(rooms) = self.rooms.get()
-            && let Some(end) = rooms.floor().await
+            && let Some(end) = rooms.start_position().await
         {
             room.barrier(end.sequence).await;
         }
@@ -190,7 +190,7 @@ impl Acceptor {
         if damper.is_blocked(&workspace, identity.user) {
             // Others are not to wait meanwhile.
             drop(turn);
-            let allowed = damper.ask(&workspace, identity.user);
+            let allowed = damper.check(&workspace, identity.user);
             let allowed = allowed.instrument(phases.span()).await;
             allowed.map_err(JoinError::from)?;
             turn = self.turn().instrument(phases.span()).await?;

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Bytes;
 use super::{request, upgrade};
 use crate::conn::Conn;
 use crate::event::WorkspaceSlug;
-use crate::socket::{Action, Incoming, Input, Session, SessionLimits, Transport, Writer};
+use crate::socket::{Action, Incoming, Session, SessionInput, SessionLimits, Transport, Writer};
 
 /// The key of a handshake, or the status that refuses it.
 ///
@@ -88,16 +88,16 @@ pub async fn frames(bytes: &[u8], read: usize, max_message_bytes: usize) -> Vec<
         let input = match &incoming {
             Incoming::Text(text) => {
                 seen.push(ObservedFrame::Text(text.as_str().to_owned()));
-                Input::Text(text)
+                SessionInput::Text(text)
             }
-            Incoming::Binary => Input::Binary,
+            Incoming::Binary => SessionInput::Binary,
             Incoming::Ping(_) => {
                 seen.push(ObservedFrame::Ping);
-                Input::Ping
+                SessionInput::Ping
             }
             Incoming::Pong { .. } => {
                 seen.push(ObservedFrame::Pong);
-                Input::Pong
+                SessionInput::Pong
             }
             Incoming::Closed(code) => {
                 seen.push(ObservedFrame::Closed(*code));

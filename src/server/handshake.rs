@@ -26,7 +26,7 @@ use super::upgrade::{body_refused, switching, upgrade_required, websocket_key};
 use crate::admission::Address;
 use crate::conn::Conn;
 use crate::socket::{
-    CloseReason, Control, Session, SessionLimits, Transport, Unsent, Writer, code_label,
+    CloseReason, ControlMessage, Session, SessionLimits, Transport, Unsent, Writer, code_label,
 };
 use crate::telemetry::{JoinOutcome, JoinPhase, JoinPhases};
 
@@ -183,7 +183,7 @@ async fn serve(
     if has_control {
         let session = membership.session().to_string();
         // Before the writer opens: a notification may wait already.
-        writer.hello(Control::hello(session, expires_at, &limits).frame());
+        writer.hello(ControlMessage::hello(session, expires_at, &limits).frame());
     }
     let transport = Transport::new(conn, read, max_message_bytes, writer.clone()).await;
     let now = Instant::now();

@@ -19,8 +19,8 @@ use crate::auth::UserKey;
 use crate::event::WorkspaceSlug;
 use crate::room::{Membership, SessionId};
 use crate::socket::{
-    Action, CloseReason, Control, Incoming, Input, Session, Transport, Turn, Writer, code_label,
-    probe_payload,
+    Action, CloseReason, ControlMessage, Incoming, Session, SessionInput, Transport, WriteTurn,
+    Writer, code_label, probe_payload,
 };
 use crate::telemetry::{ConnectionTrace, Sent};
 
@@ -221,7 +221,7 @@ impl Pump {
                     {
                         return SocketEnd::Ours(closing.reason);
                     }
-                    self.take(Input::Time)
+                    self.take(SessionInput::Time)
                 }
                 PumpEvent::End(end) => return end,
                 PumpEvent::CaughtUp => Action::Nothing,
@@ -233,8 +233,8 @@ impl Pump {
             match action {
                 Action::Nothing => {}
                 Action::Ping => self.transport.ping(&[]),
-                Action::Heartbeat => self.answer(&Control::Heartbeat),
-                Action::Renewed(until) => self.answer(&Control::token(until)),
+                Action::Heartbeat => self.answer(&ControlMessage::Heartbeat),
+                Action::Renewed(until) => self.answer(&ControlMessage::token(until)),
                 Action::Close(reason) => return SocketEnd::Ours(reason),
                 Action::CloseAfterCatchUp(reason) => catch_up = Some(self.catch_up(reason)),
                 Action::Dead => return SocketEnd::Dead,
@@ -303,8 +303,8 @@ impl Pump {
         report(&self.writer, &self.acceptor, session, self.trace.as_deref());
         match written {
             Poll::Ready(Err(_)) => Poll::Ready(PumpEvent::End(SocketEnd::Gone)),
-            Poll::Ready(Ok(Turn::More)) => Poll::Ready(PumpEvent::Written),
-            Poll::Ready(Ok(Turn::Done)) => match self.writer.ending() {
+            Poll::Ready(Ok(WriteTurn::More)) => Poll::Ready(PumpEvent::Written),
+            Poll::Ready(Ok(WriteTurn::Done)) => match self.writer.ending() {
                 Some(reason) => Poll::Ready(PumpEvent::End(SocketEnd::Ours(reason))),
                 None => Poll::Pending,
             },
@@ -314,11 +314,11 @@ impl Pump {
 
     fn incoming(&mut self, incoming: Incoming) -> Result<Action, SocketEnd> {
         Ok(match incoming {
-            Incoming::Text(text) => self.take(Input::Text(&text)),
-            Incoming::Binary => self.take(Input::Binary),
+            Incoming::Text(text) => self.take(SessionInput::Text(&text)),
+            Incoming::Binary => self.take(SessionInput::Binary),
             Incoming::Ping(payload) => {
                 self.transport.pong(&payload);
-                self.take(Input::Ping)
+                self.take(SessionInput::Ping)
             }
             Incoming::Pong(payload) => {
                 let probe = self.probe.take_if(|probe| probe.0 == payload);
@@ -326,7 +326,7 @@ impl Pump {
                     // Who asked may have no time left.
                     let _ = probe.1.send(());
                 }
-                self.take(Input::Pong)
+                self.take(SessionInput::Pong)
             }
             Incoming::Closed(code) => return Err(SocketEnd::Peer(code)),
             Incoming::Violation(reason) => return Err(SocketEnd::Ours(reason)),
@@ -335,14 +335,14 @@ impl Pump {
     }
 
     /// Answers a client that asked for it.
-    fn answer(&self, control: &Control) {
+    fn answer(&self, control: &ControlMessage) {
         if self.has_control {
-            let says_more = *control != Control::Heartbeat;
+            let says_more = *control != ControlMessage::Heartbeat;
             self.writer.answer(control.frame(), says_more);
         }
     }
 
-    fn take(&mut self, input: Input<'_>) -> Action {
+    fn take(&mut self, input: SessionInput<'_>) -> Action {
         let refresh = |token: &str, until| {
             self.acceptor
                 .refresh(token, self.user, &self.workspace, until)

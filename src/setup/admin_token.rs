@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
 use crate::config::{FileError, read_bounded};
-use crate::json::without_mark;
+use crate::json::without_bom;
 
 /// A shorter one could be guessed.
 const BYTES_MIN: usize = 16;
@@ -53,7 +53,7 @@ impl AdminToken {
     }
 
     fn new(bytes: &[u8]) -> Result<Self, Wrong> {
-        let token = without_mark(bytes).trim_ascii();
+        let token = without_bom(bytes).trim_ascii();
         if token.len() < BYTES_MIN {
             return Err(Wrong::Short);
         }

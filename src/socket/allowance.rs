@@ -35,7 +35,7 @@ pub(super) struct Allowance {
     /// When the frames, and the bytes, that came are earned.
     frames: Option<Instant>,
     bytes: Option<Instant>,
-    at: Position,
+    at: FramePosition,
 }
 
 /// What there was too much of.
@@ -55,7 +55,7 @@ impl Allowance {
             bytes_per_second: u32::try_from(bytes_per_second).unwrap_or(u32::MAX),
             frames: None,
             bytes: None,
-            at: Position::First,
+            at: FramePosition::First,
         }
     }
 
@@ -81,7 +81,7 @@ impl Allowance {
 /// Where in a frame (RFC 6455 section 5.2) the next byte stands. Whether the frame is a good one the
 /// library says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Position {
+enum FramePosition {
     /// At its first byte.
     First,
     /// At its second byte.
@@ -104,7 +104,7 @@ struct Header {
     has_mask: bool,
 }
 
-impl Position {
+impl FramePosition {
     /// Goes on over `bytes`: how many frames that count have their header's end in them.
     fn advance(&mut self, bytes: &[u8]) -> u32 {
         let mut frames = 0;
@@ -278,12 +278,12 @@ mod tests {
 
     #[test]
     fn lengths_that_no_frame_can_have_are_nothing_special() {
-        let mut at = Position::First;
+        let mut at = FramePosition::First;
         let header = [vec![TEXT, 0xff], vec![0xff; 8]].concat();
         assert_eq!(at.advance(&header), 1);
         assert_eq!(at.advance(&[0; 5000]), 0);
         // Without a mask, and without a payload, a frame is its two bytes.
-        let mut at = Position::First;
+        let mut at = FramePosition::First;
         assert_eq!(at.advance(&[TEXT, 0, PONG, 0, TEXT]), 2);
     }
 
@@ -296,7 +296,7 @@ mod tests {
             cuts in prop::collection::vec(1usize..3000, 1..50),
         ) {
             let bytes: Vec<u8> = payloads.iter().flat_map(|n| frame(TEXT, *n)).collect();
-            let mut at = Position::First;
+            let mut at = FramePosition::First;
             let mut frames = 0;
             let mut rest = bytes.as_slice();
             for cut in cuts.iter().cycle() {
@@ -308,7 +308,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(frames as usize, payloads.len());
-            prop_assert_eq!(at, Position::First);
+            prop_assert_eq!(at, FramePosition::First);
         }
     }
 }

@@ -20,7 +20,7 @@ const INTEGER_MAX: u128 = (1 << 53) - 1;
     rename_all = "lowercase",
     rename_all_fields = "camelCase"
 )]
-pub enum Control {
+pub enum ControlMessage {
     /// The first message. `heartbeat` is how often a client may well send one.
     Hello {
         session: String,
@@ -33,7 +33,7 @@ pub enum Control {
     Token { expires_at: u64 },
 }
 
-impl Control {
+impl ControlMessage {
     /// The first message of a session.
     pub(crate) fn hello(session: String, expires_at: SystemTime, limits: &SessionLimits) -> Self {
         Self::Hello {
@@ -97,22 +97,24 @@ mod tests {
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_123);
         for (message, text) in [
             (
-                Control::hello("abc".to_owned(), at, &LIMITS),
+                ControlMessage::hello("abc".to_owned(), at, &LIMITS),
                 r#"{"herald":"hello","session":"abc","expiresAt":1800000000123,"heartbeat":25000}"#,
             ),
-            (Control::Heartbeat, r#"{"herald":"heartbeat"}"#),
+            (ControlMessage::Heartbeat, r#"{"herald":"heartbeat"}"#),
             (
-                Control::token(at),
+                ControlMessage::token(at),
                 r#"{"herald":"token","expiresAt":1800000000123}"#,
             ),
         ] {
             let frame = message.frame();
             assert!(frame.ends_with(text.as_bytes()), "{frame:?}");
-            assert_eq!(Control::parse(text), Some(message));
+            assert_eq!(ControlMessage::parse(text), Some(message));
         }
         let later = r#"{"herald":"later"}"#;
-        assert!(Control::is_one(later) && Control::parse(later).is_none());
-        assert!(!Control::is_one(r#"{"id":"1","herald":"heartbeat"}"#));
+        assert!(ControlMessage::is_one(later) && ControlMessage::parse(later).is_none());
+        assert!(!ControlMessage::is_one(
+            r#"{"id":"1","herald":"heartbeat"}"#
+        ));
     }
 
     #[test]
@@ -121,10 +123,10 @@ mod tests {
             inactivity: Duration::from_secs(2),
             ..LIMITS
         };
-        let hello = Control::hello(String::new(), SystemTime::UNIX_EPOCH, &quick);
+        let hello = ControlMessage::hello(String::new(), SystemTime::UNIX_EPOCH, &quick);
         assert!(matches!(
             hello,
-            Control::Hello {
+            ControlMessage::Hello {
                 heartbeat: 1000,
                 expires_at: 0,
                 ..

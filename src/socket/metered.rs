@@ -28,7 +28,7 @@ enum Meter {
     /// known.
     Over(Excess),
     /// It was told: what comes is thrown away, and the end is near.
-    Told,
+    Reported,
 }
 
 impl Metered {
@@ -70,7 +70,7 @@ impl AsyncRead for Metered {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if let Meter::Over(excess) = this.meter {
-            this.meter = Meter::Told;
+            this.meter = Meter::Reported;
             return Poll::Ready(Err(io::Error::other(excess)));
         }
         let before = buf.filled().len();

@@ -18,10 +18,10 @@ mod writer;
 
 pub(crate) use self::close::Unsent;
 pub use self::close::{Advice, CloseReason, close_code, code_label};
-pub use self::control::Control;
+pub use self::control::ControlMessage;
 pub use self::depth::QueueDepth;
 pub use self::frame::Frame;
-pub use self::session::{Action, Input, Session, SessionLimits};
+pub use self::session::{Action, Session, SessionInput, SessionLimits};
 pub(crate) use self::transport::{Incoming, Transport, probe_payload};
-pub(crate) use self::writer::Turn;
-pub use self::writer::{Load, Pushed, QueueLimits, SLOW_AFTER, Standing, Writer};
+pub(crate) use self::writer::WriteTurn;
+pub use self::writer::{Load, Pushed, QueueLimits, QueueStatus, SLOW_AFTER, Writer};

@@ -33,7 +33,7 @@ impl From<&SocketsConfig> for SessionLimits {
 
 /// What happened on the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input<'a> {
+pub enum SessionInput<'a> {
     /// A whole text message.
     Text(&'a str),
     Binary,
@@ -95,7 +95,7 @@ impl Session {
         }
     }
 
-    /// When [`Input::Time`] is due at the latest.
+    /// When [`SessionInput::Time`] is due at the latest.
     pub fn deadline(&self, now: Instant, wall: SystemTime) -> Instant {
         let expiry = now
             + self
@@ -123,7 +123,7 @@ impl Session {
     /// fresh one does.
     pub fn take(
         &mut self,
-        input: Input<'_>,
+        input: SessionInput<'_>,
         now: Instant,
         wall: SystemTime,
         refresh: impl FnOnce(&str, SystemTime) -> Result<SystemTime, CloseReason>,
@@ -132,20 +132,20 @@ impl Session {
             return Action::Nothing;
         }
         let action = match input {
-            Input::Text(text) => self.text(text, now, wall, refresh),
-            Input::Binary => Action::Close(CloseReason::Binary),
-            Input::Ping => {
+            SessionInput::Text(text) => self.text(text, now, wall, refresh),
+            SessionInput::Binary => Action::Close(CloseReason::Binary),
+            SessionInput::Ping => {
                 self.active_at = now;
                 Action::Nothing
             }
-            Input::Pong => {
+            SessionInput::Pong => {
                 self.unanswered = 0;
                 if self.limits.pong_is_activity {
                     self.active_at = now;
                 }
                 Action::Nothing
             }
-            Input::Time => self.time(now, wall),
+            SessionInput::Time => self.time(now, wall),
         };
         self.decided = matches!(
             action,
@@ -262,7 +262,7 @@ mod tests {
             }
         }
 
-        fn take(&mut self, seconds: u64, input: Input<'_>) -> Action {
+        fn take(&mut self, seconds: u64, input: SessionInput<'_>) -> Action {
             self.at = Duration::from_secs(seconds);
             let refresh = |token: &str, _| {
                 self.tokens.push(token.to_owned());
@@ -278,10 +278,10 @@ mod tests {
                 let now = self.start + self.at;
                 let due = self.session.deadline(now, self.wall + self.at);
                 self.at += due.saturating_duration_since(now);
-                match self.take(self.at.as_secs(), Input::Time) {
+                match self.take(self.at.as_secs(), SessionInput::Time) {
                     Action::Nothing | Action::Heartbeat | Action::Renewed(_) => {}
                     Action::Ping if pongs => {
-                        self.take(self.at.as_secs(), Input::Pong);
+                        self.take(self.at.as_secs(), SessionInput::Pong);
                     }
                     Action::Ping => {}
                     action => return (self.at.as_secs(), action),
@@ -315,9 +315,12 @@ mod tests {
     #[test]
     fn pings_and_texts_are_activity() {
         for (input, action) in [
-            (Input::Ping, Action::Nothing),
-            (Input::Text("{\"type\":\"heartbeat\"}"), Action::Heartbeat),
-            (Input::Text("not json"), Action::Nothing),
+            (SessionInput::Ping, Action::Nothing),
+            (
+                SessionInput::Text("{\"type\":\"heartbeat\"}"),
+                Action::Heartbeat,
+            ),
+            (SessionInput::Text("not json"), Action::Nothing),
         ] {
             let mut clock = Clock::new(LIMITS, 10_000);
             assert_eq!(clock.take(200, input), action);
@@ -352,9 +355,9 @@ mod tests {
     fn a_ping_that_is_late_delays_no_other_and_many_that_were_missed_are_one() {
         let mut clock = Clock::new(LIMITS, 10_000);
         let pings = |clock: &mut Clock, at| {
-            assert_eq!(clock.take(at, Input::Time), Action::Ping, "{at}");
-            clock.take(at, Input::Pong);
-            assert_eq!(clock.take(at, Input::Time), Action::Nothing, "{at}");
+            assert_eq!(clock.take(at, SessionInput::Time), Action::Ping, "{at}");
+            clock.take(at, SessionInput::Pong);
+            assert_eq!(clock.take(at, SessionInput::Time), Action::Nothing, "{at}");
         };
         for at in [26, 50, 140, 165] {
             pings(&mut clock, at);
@@ -368,7 +371,10 @@ mod tests {
         let token = "\u{feff}{\"type\":\"token\",\"token\":\"t\",\"x\":[1e400,\"\\ud83d\"]}";
         let later = clock.wall + Duration::from_secs(200);
         clock.verified = Ok(later);
-        assert_eq!(clock.take(50, Input::Text(token)), Action::Renewed(later));
+        assert_eq!(
+            clock.take(50, SessionInput::Text(token)),
+            Action::Renewed(later)
+        );
         assert_eq!(clock.tokens, ["t"]);
         assert_eq!(
             clock.run(true),
@@ -377,11 +383,11 @@ mod tests {
         let mut clock = Clock::new(LIMITS, 100);
         clock.verified = Err(CloseReason::BadToken);
         assert_eq!(
-            clock.take(1, Input::Text(token)),
+            clock.take(1, SessionInput::Text(token)),
             Action::Close(CloseReason::BadToken)
         );
         assert_eq!(
-            clock.take(2, Input::Binary),
+            clock.take(2, SessionInput::Binary),
             Action::Nothing,
             "it is decided"
         );
@@ -393,12 +399,12 @@ mod tests {
         let mut clock = Clock::new(LIMITS, 100);
         for at in [1, 11] {
             assert!(matches!(
-                clock.take(at, Input::Text(token)),
+                clock.take(at, SessionInput::Text(token)),
                 Action::Renewed(_)
             ));
         }
         assert_eq!(
-            clock.take(20, Input::Text(token)),
+            clock.take(20, SessionInput::Text(token)),
             Action::Close(CloseReason::TooManyTokens)
         );
         assert_eq!(clock.tokens.len(), 2);
@@ -412,11 +418,11 @@ mod tests {
         for at in [3, 6, 9, 12] {
             let until = clock.wall + Duration::from_secs(at + 5);
             clock.verified = Ok(until);
-            let taken = clock.take(at, Input::Text(token));
+            let taken = clock.take(at, SessionInput::Text(token));
             assert_eq!(taken, Action::Renewed(until), "{at}");
         }
         assert_eq!(
-            clock.take(12, Input::Text(token)),
+            clock.take(12, SessionInput::Text(token)),
             Action::Close(CloseReason::TooManyTokens)
         );
     }
@@ -430,7 +436,7 @@ mod tests {
         ] {
             let mut clock = Clock::new(LIMITS, 100);
             assert_eq!(
-                clock.take(1, Input::Text(frame)),
+                clock.take(1, SessionInput::Text(frame)),
                 Action::Close(CloseReason::NoToken),
                 "{frame}"
             );
@@ -441,7 +447,11 @@ mod tests {
     fn other_valid_text_is_ignored() {
         for text in ["", "[]", "{\"type\":7}", "{\"type\":\"subscribe\"}", "null"] {
             let mut clock = Clock::new(LIMITS, 100);
-            assert_eq!(clock.take(1, Input::Text(text)), Action::Nothing, "{text}");
+            assert_eq!(
+                clock.take(1, SessionInput::Text(text)),
+                Action::Nothing,
+                "{text}"
+            );
         }
     }
 
@@ -449,11 +459,11 @@ mod tests {
     fn a_decided_close_is_not_decided_again() {
         let mut clock = Clock::new(LIMITS, 10);
         assert!(matches!(
-            clock.take(10, Input::Time),
+            clock.take(10, SessionInput::Time),
             Action::CloseAfterCatchUp(_)
         ));
-        assert_eq!(clock.take(11, Input::Time), Action::Nothing);
-        assert_eq!(clock.take(11, Input::Binary), Action::Nothing);
+        assert_eq!(clock.take(11, SessionInput::Time), Action::Nothing);
+        assert_eq!(clock.take(11, SessionInput::Binary), Action::Nothing);
     }
 
     #[test]
@@ -463,7 +473,7 @@ mod tests {
         assert_eq!(due - clock.start, LIMITS.ping);
         clock.wall += Duration::from_secs(10_000);
         assert_eq!(
-            clock.take(25, Input::Time),
+            clock.take(25, SessionInput::Time),
             Action::CloseAfterCatchUp(CloseReason::TokenExpired)
         );
     }

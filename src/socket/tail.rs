@@ -14,9 +14,9 @@ const LONGEST: usize = 2 + 4 + 125;
 
 /// The last bytes that came.
 #[derive(Debug, Default)]
-pub(super) struct Tail(Vec<u8>);
+pub(super) struct CloseFrameScanner(Vec<u8>);
 
-impl Tail {
+impl CloseFrameScanner {
     /// Takes what was read. The code of the close frame that it ends with, if it does; 1005 if that
     /// says none.
     pub(super) fn take(&mut self, read: &[u8]) -> Option<u16> {
@@ -79,7 +79,7 @@ mod tests {
             for before in [0, 1, 5, 131, 5000] {
                 let bytes = [vec![0xff; before], frame.clone()].concat();
                 for piece in [1, 7, bytes.len()] {
-                    let mut tail = Tail::default();
+                    let mut tail = CloseFrameScanner::default();
                     let mut found = Vec::new();
                     for piece in bytes.chunks(piece) {
                         found.extend(tail.take(piece));
@@ -106,7 +106,7 @@ mod tests {
             // No peer may send this code.
             &close(&1006u16.to_be_bytes()),
         ] {
-            assert_eq!(Tail::default().take(bytes), None, "{bytes:?}");
+            assert_eq!(CloseFrameScanner::default().take(bytes), None, "{bytes:?}");
         }
     }
 }

@@ -23,9 +23,9 @@ use super::close::Unsent;
 use super::depth::Undelivered;
 use super::frame::frame;
 use super::metered::Metered;
-use super::tail::Tail;
+use super::tail::CloseFrameScanner;
 use super::wire::Wire;
-use super::writer::Turn;
+use super::writer::WriteTurn;
 use super::{CloseReason, Writer};
 use crate::conn::{Conn, TooMuchOverhead};
 
@@ -165,8 +165,8 @@ impl Transport {
         self.writer.ping(frame(PING, payload));
     }
 
-    /// Writes what there is. [`Turn::Done`] once the kernel has all of it.
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, Gone>> {
+    /// Writes what there is. [`WriteTurn::Done`] once the kernel has all of it.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<WriteTurn, Gone>> {
         let wire = self.stream.get_mut().wire();
         wire.poll_write_out(cx).map_err(|_| Gone)
     }
@@ -203,7 +203,7 @@ impl Transport {
     async fn close_with(&mut self, payload: &[u8], why: Undelivered, within: Duration) -> bool {
         self.writer.close(frame(CLOSE, payload), why);
         let written = async {
-            while poll_fn(|cx| self.poll_write(cx)).await? == Turn::More {
+            while poll_fn(|cx| self.poll_write(cx)).await? == WriteTurn::More {
                 consume_budget().await;
             }
             Ok::<_, Gone>(())
@@ -236,33 +236,33 @@ impl Transport {
     /// After our close frame: waits for the peer's, [`CLOSE_PEER`] at most. Only then may the connection
     /// end, by [`Transport::end_after`] (RFC 6455 5.5.1 and 7.1.1): a client that reads on takes our end of
     /// it, seen before its answer is out, for one without a closing handshake.
-    pub(crate) async fn finish(&mut self, unsent: Unsent) -> Answer {
-        let patience = match unsent {
+    pub(crate) async fn finish(&mut self, unsent: Unsent) -> CloseAnswer {
+        let timeout_after = match unsent {
             Unsent::Awaited => CLOSE_PEER_AWAITED,
             Unsent::Left | Unsent::Dropped => CLOSE_PEER,
         };
-        let answer = timeout(patience, self.answer()).await;
-        answer.unwrap_or(Answer::Silent)
+        let answer = timeout(timeout_after, self.answer()).await;
+        answer.unwrap_or(CloseAnswer::Silent)
     }
 
     /// Ends the connection as the peer's answer asks for.
-    pub(crate) async fn end_after(self, answer: Answer, unsent: Unsent) {
+    pub(crate) async fn end_after(self, answer: CloseAnswer, unsent: Unsent) {
         match answer {
-            Answer::Closed { .. } | Answer::Left => self.end().await,
-            Answer::Silent if self.is_flooded => self.reset(),
-            Answer::Silent => self.give_up(unsent).await,
+            CloseAnswer::Closed { .. } | CloseAnswer::Left => self.end().await,
+            CloseAnswer::Silent if self.is_flooded => self.reset(),
+            CloseAnswer::Silent => self.give_up(unsent).await,
         }
     }
 
     /// What the peer does about our close frame. Pending where it floods: it is not read any more.
-    async fn answer(&mut self) -> Answer {
+    async fn answer(&mut self) -> CloseAnswer {
         let mut taken = 0;
         let mut has_read = false;
         while !self.is_broken && taken < FRAMES_AFTER_CLOSE {
             match self.stream.next().await {
                 Some(Ok(Message::Close(frame))) => {
                     let code = frame.map_or(1005, |frame| frame.code.into());
-                    return Answer::Closed { code, has_read };
+                    return CloseAnswer::Closed { code, has_read };
                 }
                 Some(Ok(message)) => {
                     taken += message.len() + FRAME_BYTES;
@@ -272,9 +272,9 @@ impl Transport {
                 }
                 Some(Err(error)) => match broken(&error) {
                     Incoming::Violation(reason) => self.violated(reason),
-                    _ => return Answer::Left,
+                    _ => return CloseAnswer::Left,
                 },
-                None => return Answer::Left,
+                None => return CloseAnswer::Left,
             }
             consume_budget().await;
         }
@@ -283,15 +283,15 @@ impl Transport {
         } else {
             BYTES_AFTER_CLOSE
         };
-        let mut tail = Tail::default();
+        let mut tail = CloseFrameScanner::default();
         let mut bytes = [0u8; 2048];
         while taken < most {
             let read = self.stream.get_mut().wire().read(&mut bytes).await;
             let Ok(read @ 1..) = read else {
-                return Answer::Left;
+                return CloseAnswer::Left;
             };
             if let Some(code) = bytes.get(..read).and_then(|read| tail.take(read)) {
-                return Answer::Closed { code, has_read };
+                return CloseAnswer::Closed { code, has_read };
             }
             taken += read;
         }
@@ -328,7 +328,7 @@ fn close_payload(code: u16, reason: &str) -> Vec<u8> {
 
 /// What the peer did about our close frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum CloseAnswer {
     /// It sent a close frame, too, with this code (1005: none). It may be one that crossed ours, unless it
     /// `has_read` the ping that went out with that.
     Closed { code: u16, has_read: bool },
@@ -338,7 +338,7 @@ pub(crate) enum Answer {
     Silent,
 }
 
-impl Answer {
+impl CloseAnswer {
     /// Whether the peer lived to read a close frame with `code`: its own is the answer to that. A page that
     /// goes away (1001) takes its socket along, whatever it has read.
     pub(crate) fn is_to(self, code: u16) -> bool {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::Writer;
-use super::writer::Turn;
+use super::writer::WriteTurn;
 use crate::conn::{self, Conn};
 
 /// What is encrypted at once, about: one record of TLS (RFC 8446 section 5.1).
@@ -22,11 +22,11 @@ const RECORDS_A_TURN: usize = 4;
 #[derive(Debug)]
 pub(super) struct Wire {
     writer: Writer,
-    tls: Option<Tls>,
+    tls: Option<TlsWire>,
 }
 
 #[derive(Debug)]
-struct Tls {
+struct TlsWire {
     conn: Conn,
     /// Frames that the session has not taken, from `at` on.
     bytes: Vec<u8>,
@@ -45,7 +45,7 @@ impl Wire {
             }
             Conn::Tls(_) => {
                 writer.open(None);
-                Some(Tls {
+                Some(TlsWire {
                     conn,
                     bytes: Vec::new(),
                     at: 0,
@@ -56,11 +56,11 @@ impl Wire {
         Self { writer, tls }
     }
 
-    /// Writes what there is. [`Turn::Done`] once the kernel has all of it.
+    /// Writes what there is. [`WriteTurn::Done`] once the kernel has all of it.
     ///
     /// # Errors
     /// The connection is gone.
-    pub(super) fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Turn>> {
+    pub(super) fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<WriteTurn>> {
         let Some(tls) = &mut self.tls else {
             return self.writer.poll_write(cx);
         };
@@ -97,8 +97,12 @@ impl Wire {
     }
 }
 
-impl Tls {
-    fn poll_write_out(&mut self, writer: &Writer, cx: &mut Context<'_>) -> Poll<io::Result<Turn>> {
+impl TlsWire {
+    fn poll_write_out(
+        &mut self,
+        writer: &Writer,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<WriteTurn>> {
         for _ in 0..RECORDS_A_TURN {
             if self.at == self.bytes.len() {
                 self.bytes.clear();
@@ -113,12 +117,12 @@ impl Tls {
                     ready!(Pin::new(&mut self.conn).poll_flush(cx))?;
                     self.is_unflushed = false;
                 }
-                return Poll::Ready(Ok(Turn::Done));
+                return Poll::Ready(Ok(WriteTurn::Done));
             }
             self.at += ready!(Pin::new(&mut self.conn).poll_write(cx, left))?;
             self.is_unflushed = true;
         }
-        Poll::Ready(Ok(Turn::More))
+        Poll::Ready(Ok(WriteTurn::More))
     }
 }
 

@@ -96,7 +96,7 @@ async fn a_leaders_read_is_sent_again_until_somebody_leads() {
         "ws.>",
     );
     let tail = leader.end().await.unwrap();
-    assert_eq!(tail.mark.sequence, 7);
+    assert_eq!(tail.position.sequence, 7);
     assert_eq!(asked.await.unwrap().len(), 3);
 }
 
@@ -120,7 +120,7 @@ async fn a_leaders_read_is_sent_again_when_there_was_an_election() {
         let last = questions.next().await.expect("a question");
         answer(&client, last.reply.expect("a question")).await;
     };
-    let asking = async { assert_eq!(leader.end().await.unwrap().mark.sequence, 7) };
+    let asking = async { assert_eq!(leader.end().await.unwrap().position.sequence, 7) };
     tokio::join!(asking, elections);
 }
 

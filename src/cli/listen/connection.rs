@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::policy::Disconnect;
 use super::renewal::Renewal;
 use crate::event::Traceparent;
-use crate::socket::Control;
+use crate::socket::ControlMessage;
 use crate::telemetry::CommandTraces;
 
 /// Name resolution, connection, TLS and upgrade together. A gateway answers an upgrade within a few
@@ -145,13 +145,13 @@ pub(super) async fn follow(
             message = stream.next() => {
                 heard = true;
                 match message {
-                    Some(Ok(Message::Text(text))) if Control::is_one(&text) => {
-                        match Control::parse(&text) {
-                            Some(Control::Hello { heartbeat: every, .. }) => {
+                    Some(Ok(Message::Text(text))) if ControlMessage::is_one(&text) => {
+                        match ControlMessage::parse(&text) {
+                            Some(ControlMessage::Hello { heartbeat: every, .. }) => {
                                 beats = beats_at_most(heartbeat, every);
                             }
-                            Some(Control::Token { expires_at }) => status(&taken(expires_at)),
-                            Some(Control::Heartbeat) | None => {}
+                            Some(ControlMessage::Token { expires_at }) => status(&taken(expires_at)),
+                            Some(ControlMessage::Heartbeat) | None => {}
                         }
                     }
                     Some(Ok(Message::Text(text))) => match print(out, status, &text) {

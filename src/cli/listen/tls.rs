@@ -10,7 +10,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_tungstenite::Connector;
 
 use super::CliError;
-use crate::json::without_mark;
+use crate::json::without_bom;
 
 /// What makes TLS connections.
 ///
@@ -37,7 +37,7 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, CliError> {
     if let Some(path) = ca {
         let unusable = |what: &str| CliError::Usage(format!("--ca {} {what}", path.display()));
         let pem = std::fs::read(path).map_err(|error| unusable(&error.to_string()))?;
-        let certificates = CertificateDer::pem_slice_iter(without_mark(&pem))
+        let certificates = CertificateDer::pem_slice_iter(without_bom(&pem))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| unusable("is damaged"))?;
         if certificates.is_empty() {

@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{self, InconsistentKeys, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::read_bounded;
-use crate::json::without_mark;
+use crate::json::without_bom;
 
 /// How often the files are looked at. Their contents are compared, not their times: a swapped
 /// symbolic link (Kubernetes) or a rewrite within one tick of the clock shows in nothing else.
@@ -251,7 +251,7 @@ impl Pair {
     }
 
     fn config(&self, cert: &TlsFile, key: &TlsFile) -> Result<Arc<ServerConfig>, TlsError> {
-        let chain = CertificateDer::pem_slice_iter(without_mark(&self.cert))
+        let chain = CertificateDer::pem_slice_iter(without_bom(&self.cert))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| TlsError::Damaged(cert.clone()))?;
         if chain.is_empty() {
@@ -288,7 +288,7 @@ impl Pair {
 
     fn private_key(&self, file: &TlsFile) -> Result<PrivateKeyDer<'static>, TlsError> {
         let label = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
-        match PrivateKeyDer::pem_slice_iter(without_mark(&self.key)).next() {
+        match PrivateKeyDer::pem_slice_iter(without_bom(&self.key)).next() {
             Some(Ok(key)) => Ok(key),
             Some(Err(_)) => Err(TlsError::Damaged(file.clone())),
             None if self.key.windows(label.len()).any(|window| window == label) => {

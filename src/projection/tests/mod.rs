@@ -8,7 +8,7 @@ use bytes::Bytes;
 use chrono::DateTime;
 use serde_json::{Value, json};
 
-use super::rules::{DEFAULT_RULES, Rules};
+use super::rules::{DEFAULT_RULES, RuleSet};
 use super::{ENCODED_MAX, Notification, Projector, Recipients};
 use crate::config::TypeMode;
 use crate::event::{BadEvent, Reason, StoredMessage, WorkspaceSlug, is_traceparent};
@@ -39,7 +39,7 @@ fn with_headers(mut message: StoredMessage, headers: &[(&str, &str)]) -> StoredM
 /// A projector with these rules.
 fn ruled(rules: &str) -> Projector {
     Projector {
-        rules: Rules::parse(rules).unwrap(),
+        rules: RuleSet::parse(rules).unwrap(),
         stream: "EVENTS".to_owned(),
         type_mode: TypeMode::Severity,
         traceparent: false,
@@ -268,7 +268,7 @@ fn reserved_metadata_is_always_heralds_own() {
     let derived = metadata(&projector, &plain)["traceparent"].clone();
     assert_eq!(
         derived,
-        super::Identity::new("EVENTS", 42, plain.time).traceparent()
+        super::EventIdentity::new("EVENTS", 42, plain.time).traceparent()
     );
     assert!(is_traceparent(derived.as_str().unwrap()));
     let notification = projector.project(&plain).unwrap();

@@ -6,7 +6,7 @@ use super::{bad, json_of, message, projected, ruled};
 use crate::config::ProjectionConfig;
 use crate::event::Reason;
 use crate::projection::Projector;
-use crate::projection::rules::Rules;
+use crate::projection::rules::RuleSet;
 
 #[test]
 fn the_first_rule_that_matches_counts_and_the_last_resort_is_generic() {
@@ -239,7 +239,7 @@ const MISTAKES: &[(&str, &str)] = &[
 #[test]
 fn a_rules_file_with_a_mistake_is_refused_with_the_rule_and_the_mistake() {
     for (rules, want) in MISTAKES {
-        let problems = Rules::parse(rules).unwrap_err();
+        let problems = RuleSet::parse(rules).unwrap_err();
         assert!(
             problems.join("\n").contains(want),
             "{rules:?}: {problems:?}"
@@ -247,7 +247,7 @@ fn a_rules_file_with_a_mistake_is_refused_with_the_rule_and_the_mistake() {
         assert_eq!(problems.len(), 1, "{rules:?}: {problems:?}");
     }
     let both = "[[rule]]\nmatch = '*.*'\ntitel = 'x'\n[[rule]]\nmatch = 'x.*'";
-    assert_eq!(Rules::parse(both).unwrap_err().len(), 2);
+    assert_eq!(RuleSet::parse(both).unwrap_err().len(), 2);
 }
 
 /// Found by fuzzing: 40 KB of it took 10 s to read. And a text without braces was as long as one liked.
@@ -256,9 +256,9 @@ fn regression_a_template_with_a_long_source_is_refused_unread() {
     let (most, over) = ("x".repeat(8192), "x".repeat(8193));
     let joined = format!("{{{{ 1{} }}}}", "~1".repeat(20_000));
     let rules = |title: &str| format!("[[rule]]\nmatch = '*.*'\ntitle = '{title}'");
-    assert!(Rules::parse(&rules(&most)).is_ok());
+    assert!(RuleSet::parse(&rules(&most)).is_ok());
     for title in [over, joined] {
-        let problems = Rules::parse(&rules(&title)).unwrap_err();
+        let problems = RuleSet::parse(&rules(&title)).unwrap_err();
         let wanted = "rule 1 (*.*): the template `title` has a source of over 8192 bytes (line 3)";
         assert_eq!(problems, [wanted]);
     }

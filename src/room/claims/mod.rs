@@ -74,7 +74,7 @@ impl From<LastClaim> for Standing {
 
 /// What follows from what the machine was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ClaimAction {
     /// Close this session with 4009: a later claim of the user is known.
     Replaced(SessionId),
     /// Publish the claim of this session again, expecting `last` to be the subject's last sequence:
@@ -87,7 +87,7 @@ pub(super) enum Verdict {
 /// The claims of one room.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    held: HashMap<UserKey, Held>,
+    users: HashMap<UserKey, UserSessions>,
     recent: HashMap<UserKey, Recent>,
     /// When it was last looked for what no longer matters.
     pruned: Option<Instant>,
@@ -95,14 +95,14 @@ pub(super) struct Claims {
 
 /// The sessions of one user here: one, but for the moment in which a newer one takes over.
 #[derive(Debug, Default)]
-struct Held {
-    sessions: Vec<Session>,
+struct UserSessions {
+    sessions: Vec<ClaimedSession>,
     /// Another's claim that was heard live and is below an acknowledged one of these.
     lower: Option<SessionId>,
 }
 
 #[derive(Debug)]
-struct Session {
+struct ClaimedSession {
     id: SessionId,
     /// Unknown until the claim is acknowledged.
     sequence: Option<u64>,
@@ -119,7 +119,7 @@ struct Recent {
     heard: Instant,
 }
 
-impl Session {
+impl ClaimedSession {
     /// Whether its claim is from before `claim`, which has a lower sequence. `lower` was heard live.
     fn is_older_than(&self, claim: Claim, lower: Option<SessionId>) -> bool {
         match (self.time, claim.time) {
@@ -133,10 +133,10 @@ impl Claims {
     /// Registers a session whose claim is about to be published.
     pub(super) fn pending(&mut self, user: UserKey, session: SessionId) {
         let heard = self.recent.get(&user).map(|recent| recent.last.sequence);
-        let held = self.held.entry(user).or_default();
-        let acknowledged = held.sessions.iter().filter_map(|known| known.sequence);
+        let of_user = self.users.entry(user).or_default();
+        let acknowledged = of_user.sessions.iter().filter_map(|known| known.sequence);
         let known = acknowledged.chain(heard).max().unwrap_or(0);
-        held.sessions.push(Session {
+        of_user.sessions.push(ClaimedSession {
             id: session,
             sequence: None,
             time: None,
@@ -151,15 +151,16 @@ impl Claims {
         session: SessionId,
         sequence: u64,
         now: Instant,
-    ) -> Vec<Verdict> {
+    ) -> Vec<ClaimAction> {
         let claim = Claim {
             session,
             sequence,
             time: None,
             own: true,
         };
-        let held = self.held.get_mut(&user);
-        let own = held.and_then(|held| held.sessions.iter_mut().find(|own| own.id == session));
+        let of_user = self.users.get_mut(&user);
+        let own =
+            of_user.and_then(|of_user| of_user.sessions.iter_mut().find(|own| own.id == session));
         if let Some(own) = own {
             let known = std::mem::take(&mut own.known);
             own.sequence = Some(sequence);
@@ -171,10 +172,10 @@ impl Claims {
     }
 
     /// A claim was heard, live or as an own ack. The same claim may be heard twice.
-    pub(super) fn heard(&mut self, user: UserKey, claim: Claim, now: Instant) -> Vec<Verdict> {
+    pub(super) fn heard(&mut self, user: UserKey, claim: Claim, now: Instant) -> Vec<ClaimAction> {
         let mut fell_back = false;
-        if let Some(held) = self.held.get_mut(&user) {
-            for session in &mut held.sessions {
+        if let Some(of_user) = self.users.get_mut(&user) {
+            for session in &mut of_user.sessions {
                 if session.id != claim.session {
                     fell_back |= session.sequence.is_some_and(|own| own > claim.sequence);
                 } else if session.sequence.is_none_or(|own| own == claim.sequence) {
@@ -183,46 +184,48 @@ impl Claims {
             }
             fell_back &= !claim.own;
             if fell_back {
-                held.lower = Some(claim.session);
+                of_user.lower = Some(claim.session);
             }
         }
         self.note(user, claim, now);
-        let mut verdicts = self.judge(user);
+        let mut actions = self.judge(user);
         if fell_back {
             // Either this claim came late, or SESSIONS was made anew and counts from the start.
-            verdicts.push(Verdict::Check);
+            actions.push(ClaimAction::Check);
         }
-        verdicts
+        actions
     }
 
     /// SESSIONS, read with proof, holds `last` for `user`; asked for because `session` was held with the
-    /// sequence `asked`.
+    /// sequence `checked_sequence`.
     pub(super) fn checked(
         &mut self,
         user: UserKey,
         session: SessionId,
-        asked: u64,
+        checked_sequence: u64,
         last: Standing,
         now: Instant,
-    ) -> Vec<Verdict> {
-        let Some(held) = self.held.get_mut(&user) else {
+    ) -> Vec<ClaimAction> {
+        let Some(of_user) = self.users.get_mut(&user) else {
             return Vec::new();
         };
-        let Some(own) = held.sessions.iter_mut().find(|own| own.id == session) else {
+        let Some(own) = of_user.sessions.iter_mut().find(|own| own.id == session) else {
             return Vec::new();
         };
-        if own.sequence != Some(asked) {
+        if own.sequence != Some(checked_sequence) {
             // It was claimed again meanwhile: the answer is about the past.
             return Vec::new();
         }
-        let lower = held.lower.take();
+        let lower = of_user.lower.take();
         match last {
             Standing::Claim(claim) if claim.session == session => {
                 own.sequence = Some(claim.sequence);
                 own.time = claim.time;
                 Vec::new()
             }
-            Standing::Claim(claim) if claim.sequence > asked => self.heard(user, claim, now),
+            Standing::Claim(claim) if claim.sequence > checked_sequence => {
+                self.heard(user, claim, now)
+            }
             // SESSIONS is another one than that which acknowledged the claim. This one is from after
             // that, or was in the backup.
             Standing::Claim(claim) if own.is_older_than(claim, lower) => {
@@ -236,41 +239,41 @@ impl Claims {
     }
 
     /// SESSIONS does not hold the claim of `session` any more, and none that replaces it.
-    fn claim_again(&mut self, user: UserKey, session: SessionId, last: u64) -> Vec<Verdict> {
+    fn claim_again(&mut self, user: UserKey, session: SessionId, last: u64) -> Vec<ClaimAction> {
         // What was remembered belongs to a SESSIONS that is no more.
         self.recent.remove(&user);
-        vec![Verdict::ClaimAgain { session, last }]
+        vec![ClaimAction::ClaimAgain { session, last }]
     }
 
     /// `claim` is the user's first known of a SESSIONS that counts anew: what was acknowledged before
     /// is older.
-    fn rewound(&mut self, user: UserKey, claim: Claim, now: Instant) -> Vec<Verdict> {
-        let mut verdicts = Vec::new();
-        if let Some(held) = self.held.get_mut(&user) {
-            for session in &mut held.sessions {
+    fn rewound(&mut self, user: UserKey, claim: Claim, now: Instant) -> Vec<ClaimAction> {
+        let mut actions = Vec::new();
+        if let Some(of_user) = self.users.get_mut(&user) {
+            for session in &mut of_user.sessions {
                 session.known = 0;
                 if session.id != claim.session && session.sequence.is_some() {
-                    verdicts.push(Verdict::Replaced(session.id));
+                    actions.push(ClaimAction::Replaced(session.id));
                 }
             }
         }
         self.recent.remove(&user);
         self.note(user, claim, now);
-        verdicts
+        actions
     }
 
     /// The session has left, for whatever reason. `true` if it was held with an acknowledged claim: the user's
     /// standing one.
     pub(super) fn left(&mut self, user: UserKey, session: SessionId) -> bool {
         let mut stood = false;
-        if let Some(held) = self.held.get_mut(&user) {
-            held.sessions.retain(|known| {
+        if let Some(of_user) = self.users.get_mut(&user) {
+            of_user.sessions.retain(|known| {
                 let leaves = known.id == session;
                 stood |= leaves && known.sequence.is_some();
                 !leaves
             });
-            if held.sessions.is_empty() {
-                self.held.remove(&user);
+            if of_user.sessions.is_empty() {
+                self.users.remove(&user);
             }
         }
         if self
@@ -285,8 +288,8 @@ impl Claims {
 
     /// The session of `user` that stands here, if one does: of two, the later.
     pub(super) fn standing(&self, user: UserKey) -> Option<SessionId> {
-        let acknowledged = |session: &Session| Some((session.sequence?, session.id));
-        let sessions = self.held.get(&user)?.sessions.iter();
+        let acknowledged = |session: &ClaimedSession| Some((session.sequence?, session.id));
+        let sessions = self.users.get(&user)?.sessions.iter();
         sessions.filter_map(acknowledged).max().map(|(_, id)| id)
     }
 
@@ -296,9 +299,12 @@ impl Claims {
     }
 
     /// Each acknowledged session with its claim's sequence: what a check asks about.
-    pub(super) fn held(&self) -> impl Iterator<Item = (UserKey, SessionId, u64)> + '_ {
-        self.held.iter().flat_map(|(user, held)| {
-            held.sessions
+    pub(super) fn acknowledged_sessions(
+        &self,
+    ) -> impl Iterator<Item = (UserKey, SessionId, u64)> + '_ {
+        self.users.iter().flat_map(|(user, of_user)| {
+            of_user
+                .sessions
                 .iter()
                 .filter_map(|session| Some((*user, session.id, session.sequence?)))
         })
@@ -313,7 +319,7 @@ impl Claims {
 
     /// Remembers the user's latest claim.
     fn note(&mut self, user: UserKey, claim: Claim, now: Instant) {
-        let is_new = !self.recent.contains_key(&user) && !self.held.contains_key(&user);
+        let is_new = !self.recent.contains_key(&user) && !self.users.contains_key(&user);
         if is_new && self.recent.len() >= REMEMBERED_MAX {
             // Each look goes through all of them.
             let since = self
@@ -337,11 +343,12 @@ impl Claims {
     }
 
     /// Sessions of `user` whose own claim is known and is not the latest.
-    fn judge(&self, user: UserKey) -> Vec<Verdict> {
-        let (Some(held), Some(recent)) = (self.held.get(&user), self.recent.get(&user)) else {
+    fn judge(&self, user: UserKey) -> Vec<ClaimAction> {
+        let (Some(of_user), Some(recent)) = (self.users.get(&user), self.recent.get(&user)) else {
             return Vec::new();
         };
-        held.sessions
+        of_user
+            .sessions
             .iter()
             .filter(|session| {
                 session.id != recent.last.session
@@ -349,7 +356,7 @@ impl Claims {
                         .sequence
                         .is_some_and(|sequence| sequence < recent.last.sequence)
             })
-            .map(|session| Verdict::Replaced(session.id))
+            .map(|session| ClaimAction::Replaced(session.id))
             .collect()
     }
 }

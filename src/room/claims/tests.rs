@@ -28,7 +28,7 @@ fn the_older_of_two_sessions_here_is_replaced_when_the_newer_claim_is_stored() {
     claims.pending(user(), id(2));
     assert_eq!(
         claims.acknowledged(user(), id(2), 11, now),
-        [Verdict::Replaced(id(1))]
+        [ClaimAction::Replaced(id(1))]
     );
 }
 
@@ -40,7 +40,7 @@ fn a_later_claim_heard_before_the_own_ack_waits_for_it() {
     assert_eq!(claims.heard(user(), other(2, 11), now), []);
     assert_eq!(
         claims.acknowledged(user(), id(1), 10, now),
-        [Verdict::Replaced(id(1))]
+        [ClaimAction::Replaced(id(1))]
     );
 }
 
@@ -50,7 +50,7 @@ fn an_earlier_claim_heard_late_replaces_nobody_but_is_looked_into() {
     let mut claims = Claims::default();
     claims.pending(user(), id(1));
     claims.acknowledged(user(), id(1), 10, now);
-    assert_eq!(claims.heard(user(), other(2, 9), now), [Verdict::Check]);
+    assert_eq!(claims.heard(user(), other(2, 9), now), [ClaimAction::Check]);
 }
 
 #[test]
@@ -60,11 +60,11 @@ fn an_answer_about_the_past_takes_nothing_with_it() {
     claims.pending(user(), id(1));
     claims.acknowledged(user(), id(1), 10, now);
     // SESSIONS was made anew, and another claim is the first in it.
-    assert_eq!(claims.heard(user(), other(2, 3), now), [Verdict::Check]);
+    assert_eq!(claims.heard(user(), other(2, 3), now), [ClaimAction::Check]);
     assert_eq!(claims.checked(user(), id(1), 9, Standing::Nothing, now), []);
     assert_eq!(
         claims.checked(user(), id(1), 10, Standing::Claim(other(2, 3)), now),
-        [Verdict::Replaced(id(1))]
+        [ClaimAction::Replaced(id(1))]
     );
 }
 
@@ -74,9 +74,9 @@ fn a_check_claims_again_over_a_message_that_is_no_claim() {
     let mut claims = Claims::default();
     claims.pending(user(), id(1));
     claims.acknowledged(user(), id(1), 10, now);
-    let verdicts = claims.checked(user(), id(1), 10, Standing::NoClaim(11), now);
+    let actions = claims.checked(user(), id(1), 10, Standing::NoClaim(11), now);
     let (session, last) = (id(1), 11);
-    assert_eq!(verdicts, [Verdict::ClaimAgain { session, last }]);
+    assert_eq!(actions, [ClaimAction::ClaimAgain { session, last }]);
     assert_eq!(claims.acknowledged(user(), id(1), 12, now), []);
 }
 
@@ -96,7 +96,7 @@ fn who_is_held_is_replaced_also_when_too_many_others_are_remembered() {
     assert!(!claims.recent.contains_key(&user()));
     assert_eq!(
         claims.heard(user(), other(2, 1_000_000), later),
-        [Verdict::Replaced(id(1))]
+        [ClaimAction::Replaced(id(1))]
     );
 }
 
@@ -106,7 +106,7 @@ fn a_check_claims_again_what_sessions_lost() {
     let mut claims = Claims::default();
     claims.pending(user(), id(1));
     claims.acknowledged(user(), id(1), 10, now);
-    let again = |last| Verdict::ClaimAgain {
+    let again = |last| ClaimAction::ClaimAgain {
         session: id(1),
         last,
     };
@@ -122,7 +122,7 @@ fn a_check_claims_again_what_sessions_lost() {
     claims.acknowledged(user(), id(1), 4, now);
     assert_eq!(
         claims.heard(user(), other(3, 5), now),
-        [Verdict::Replaced(id(1))]
+        [ClaimAction::Replaced(id(1))]
     );
 }
 
@@ -136,13 +136,13 @@ fn a_newcomer_stays_whose_claim_is_the_first_of_sessions_made_anew() {
     claims.pending(user(), id(3));
     assert_eq!(
         claims.acknowledged(user(), id(3), 2, now),
-        [Verdict::Replaced(id(1))]
+        [ClaimAction::Replaced(id(1))]
     );
     claims.left(user(), id(1));
     // The other one of the two was stored before, and is acknowledged later.
     assert_eq!(
         claims.acknowledged(user(), id(2), 1, now),
-        [Verdict::Replaced(id(2))]
+        [ClaimAction::Replaced(id(2))]
     );
 }
 
@@ -152,10 +152,10 @@ fn another_gateways_newcomer_stays_whose_claim_is_in_sessions_made_anew() {
     let mut claims = Claims::default();
     claims.pending(user(), id(1));
     claims.acknowledged(user(), id(1), 100, now);
-    assert_eq!(claims.heard(user(), other(2, 1), now), [Verdict::Check]);
+    assert_eq!(claims.heard(user(), other(2, 1), now), [ClaimAction::Check]);
     assert_eq!(
         claims.checked(user(), id(1), 100, Standing::Claim(other(2, 1)), now),
-        [Verdict::Replaced(id(1))]
+        [ClaimAction::Replaced(id(1))]
     );
     claims.left(user(), id(1));
     assert_eq!(claims.heard(user(), other(3, 2), now), []);
@@ -182,9 +182,9 @@ fn of_a_restored_sessions_the_store_times_say_what_is_newer() {
             now,
         );
         let want = if newer {
-            Verdict::Replaced(id(1))
+            ClaimAction::Replaced(id(1))
         } else {
-            Verdict::ClaimAgain {
+            ClaimAction::ClaimAgain {
                 session: id(1),
                 last: 40,
             }
@@ -248,13 +248,13 @@ proptest! {
             for (index, ack) in events {
                 let session = id(index as u128 + 1);
                 let sequence = index as u64 + 1;
-                let verdicts = if ack {
+                let actions = if ack {
                     claims.acknowledged(user(), session, sequence, now)
                 } else {
                     claims.heard(user(), Claim { session, sequence, time: None, own: owners[index] == gateway }, now)
                 };
-                for verdict in verdicts {
-                    if let Verdict::Replaced(replaced) = verdict {
+                for action in actions {
+                    if let ClaimAction::Replaced(replaced) = action {
                         alive.retain(|known| *known != replaced);
                         claims.left(user(), replaced);
                     }

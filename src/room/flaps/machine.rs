@@ -49,7 +49,7 @@ struct Flap {
     standing: Option<SessionId>,
     blocked_until: Option<Instant>,
     /// When it was last asked whether the standing socket lives, unless that was answered.
-    asked: Option<Instant>,
+    probed_at: Option<Instant>,
     alive_until: Option<Instant>,
     /// Newcomers who wait for an answer. It is dropped with the answer, which wakes them and nobody else.
     answer: Option<watch::Sender<()>>,
@@ -96,7 +96,7 @@ impl Flaps {
         by: SessionId,
         now: Instant,
     ) -> bool {
-        if !self.has_place(&who, now) {
+        if !self.can_remember(&who, now) {
             return false;
         }
         let flap = self.users.entry(who).or_default();
@@ -148,24 +148,24 @@ impl Flaps {
         if flap.alive_until.is_some_and(|until| until > now) {
             return Newcomer::Refused(blocked);
         }
-        match flap.asked {
-            Some(asked) if now < asked + ANSWER => Newcomer::Wait(asked + ANSWER),
+        match flap.probed_at {
+            Some(probed_at) if now < probed_at + ANSWER => Newcomer::Wait(probed_at + ANSWER),
             // No gateway has a socket of the user, or the one that has it is cut off.
-            Some(asked) if now < asked + 2 * ANSWER => {
+            Some(probed_at) if now < probed_at + 2 * ANSWER => {
                 self.users.remove(who);
                 Newcomer::Vacant
             }
             Some(_) | None => {
-                flap.asked = Some(now);
+                flap.probed_at = Some(now);
                 Newcomer::Ask
             }
         }
     }
 
     /// Some gateway asks whether the standing socket of `who` lives. The answer will be heard here, too.
-    pub(super) fn asked(&mut self, who: &Who, now: Instant) {
+    pub(super) fn probed(&mut self, who: &Who, now: Instant) {
         if let Some(flap) = self.users.get_mut(who) {
-            flap.asked = Some(now);
+            flap.probed_at = Some(now);
         }
     }
 
@@ -174,14 +174,14 @@ impl Flaps {
         if !is_alive {
             self.users.remove(who);
         } else if let Some(flap) = self.users.get_mut(who) {
-            flap.asked = None;
+            flap.probed_at = None;
             flap.alive_until = Some(now + ALIVE);
             flap.answer = None;
         }
     }
 
     /// Whether `who` is remembered, or can be.
-    fn has_place(&mut self, who: &Who, now: Instant) -> bool {
+    fn can_remember(&mut self, who: &Who, now: Instant) -> bool {
         if self.users.len() < USERS_MAX || self.users.contains_key(who) {
             return true;
         }
@@ -217,8 +217,8 @@ impl Flap {
     /// What stands where `session` was: gateways do not tell in order.
     fn latest(&self, session: SessionId) -> SessionId {
         // In a circle, which nobody tells, it ends too.
-        let steps = self.replaced.iter();
-        steps.fold(session, |latest, _| {
+        let replaced = self.replaced.iter();
+        replaced.fold(session, |latest, _| {
             self.successor(latest).unwrap_or(latest)
         })
     }
@@ -338,7 +338,7 @@ mod tests {
     fn another_gateways_question_is_everybodys() {
         let now = Instant::now();
         let mut flaps = blocked(now);
-        flaps.asked(&ann(), now);
+        flaps.probed(&ann(), now);
         assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Wait(now + ANSWER));
     }
 

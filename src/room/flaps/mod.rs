@@ -15,7 +15,7 @@ use tokio::time::timeout_at;
 use tracing::debug;
 
 use self::machine::{ANSWER, Flaps, Newcomer, Who};
-use super::handle::{Command, RoomHandle};
+use super::handle::{RoomCommand, RoomHandle};
 use super::session_id::SessionId;
 use crate::auth::UserKey;
 use crate::event::WorkspaceSlug;
@@ -29,12 +29,12 @@ const PINGS_MAX: usize = 1024;
 
 /// A cheap handle on what is known of flapping users.
 #[derive(Debug, Clone)]
-pub struct Damper(Arc<Inner>);
+pub struct Damper(Arc<DamperShared>);
 
 #[derive(Debug)]
-struct Inner {
+struct DamperShared {
     /// A lock, held for a look-up: joins, sockets and the listener come from many tasks.
-    state: Mutex<State>,
+    state: Mutex<DamperState>,
     notices: Notices,
 }
 
@@ -46,7 +46,7 @@ pub struct Flapping {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct DamperState {
     flaps: Flaps,
     /// Whose sockets are being pinged.
     pinged: HashSet<Who>,
@@ -55,7 +55,7 @@ struct State {
 impl Damper {
     /// Nobody flaps yet. What happens is told by `notices`.
     pub fn new(notices: Notices) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(DamperShared {
             state: Mutex::default(),
             notices,
         }))
@@ -70,7 +70,7 @@ impl Damper {
         by: SessionId,
     ) {
         let who = (workspace.clone(), user);
-        self.tell(
+        self.notify(
             &who,
             Notice::Replaced {
                 session: session.uuid(),
@@ -99,7 +99,7 @@ impl Damper {
     ///
     /// # Errors
     /// [`Flapping`] if it does.
-    pub(crate) async fn ask(
+    pub(crate) async fn check(
         &self,
         workspace: &WorkspaceSlug,
         user: UserKey,
@@ -113,14 +113,14 @@ impl Damper {
                     Newcomer::Welcome => return Ok(()),
                     Newcomer::Vacant => {
                         // Elsewhere the block would protect this newcomer's socket from the user's next one.
-                        self.tell(&who, Notice::Probed(false));
+                        self.notify(&who, Notice::Probed(false));
                         return Ok(());
                     }
                     Newcomer::Refused(retry_after) => {
                         return Err(Flapping { retry_after });
                     }
                     Newcomer::Ask => {
-                        self.tell(&who, Notice::Probe);
+                        self.notify(&who, Notice::Probe);
                         now + ANSWER
                     }
                     Newcomer::Wait(until) => until,
@@ -136,7 +136,7 @@ impl Damper {
     pub(super) fn left(&self, workspace: &WorkspaceSlug, user: UserKey, session: SessionId) {
         if self.is_blocked(workspace, user) {
             let who = (workspace.clone(), user);
-            self.tell(&who, Notice::Left(session.uuid()));
+            self.notify(&who, Notice::Left(session.uuid()));
             self.lock().flaps.left(&who, session);
         }
     }
@@ -157,7 +157,7 @@ impl Damper {
             Notice::Probed(is_alive) => self.lock().flaps.answered(&who, is_alive, now),
             Notice::Probe => {
                 let mut state = self.lock();
-                state.flaps.asked(&who, now);
+                state.flaps.probed(&who, now);
                 let Some(room) = room else {
                     return;
                 };
@@ -171,11 +171,11 @@ impl Damper {
         }
     }
 
-    fn tell(&self, (workspace, user): &Who, notice: Notice) {
+    fn notify(&self, (workspace, user): &Who, notice: Notice) {
         self.0.notices.send(workspace, *user, notice);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DamperState> {
         // No code that holds the lock can panic half-way through a change.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -186,19 +186,19 @@ async fn answer(damper: Damper, room: RoomHandle, who: Who) {
     let _pinged = Pinged(&damper, &who);
     let (workspace, user) = &who;
     let until = tokio::time::Instant::now() + PONG;
-    let asked = timeout_at(until, pong(&room, *user)).await;
-    let Ok(Some(pong)) = asked else {
+    let pong = timeout_at(until, pong(&room, *user)).await;
+    let Ok(Some(pong)) = pong else {
         return;
     };
     let is_alive = matches!(timeout_at(until, pong).await, Ok(Ok(())));
     debug!(%workspace, is_alive, "existing socket pinged for a new one");
-    damper.tell(&who, Notice::Probed(is_alive));
+    damper.notify(&who, Notice::Probed(is_alive));
 }
 
 /// Has the user's standing socket pinged; the pong is told by the answer, and its end by the answer's.
 async fn pong(room: &RoomHandle, user: UserKey) -> Option<oneshot::Receiver<()>> {
-    let asked = room.ask(|answer| Command::Probe { user, answer });
-    asked.await?
+    let pong = room.request(|answer| RoomCommand::Probe { user, answer });
+    pong.await?
 }
 
 /// A socket that is being pinged, until the value is gone.

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use super::{Asked, Cursor, Effect, Follower};
-use crate::event::Mark;
+use super::{Cursor, Effect, Follower, PendingSweep};
+use crate::event::Position;
 use crate::nats::{AtPosition, Last, LastKnown, StreamState};
 
 /// What a sweep's answer says of the stream's identity.
-pub(super) enum Identity {
+pub(super) enum StreamIdentity {
     Same,
     Other,
     /// Shorter or older: either another one, or as a leader has it that is none any more.
@@ -18,25 +18,25 @@ pub(super) enum Identity {
 
 impl Follower {
     /// Whether a message contradicts what was delivered or heard.
-    pub(super) fn is_out_of_place(&self, subject: &str, message: Mark) -> bool {
-        self.cursor.is_out_of_place(subject, message)
+    pub(super) fn contradicts(&self, subject: &str, message: Position) -> bool {
+        self.cursor.contradicts(subject, message)
             || self.heard.is_some_and(|heard| message.contradicts(heard))
     }
 
     /// The latest of the messages that are out of place.
-    pub(super) fn out_of_place(&self, lasts: &[Last]) -> Option<Mark> {
+    pub(super) fn latest_contradiction(&self, lasts: &[Last]) -> Option<Position> {
         lasts
             .iter()
-            .filter(|last| self.is_out_of_place(&last.subject, last.mark))
-            .map(|last| last.mark)
-            .max_by_key(|mark| mark.time)
+            .filter(|last| self.contradicts(&last.subject, last.position))
+            .map(|last| last.position)
+            .max_by_key(|position| position.time)
     }
 
     /// Something says that the stream was rewound: sequences are given a second time.
     pub(super) fn rewound(&mut self) {
         self.is_rewound = true;
-        if let Some(asked) = &mut self.asked {
-            asked.compares = false;
+        if let Some(pending) = &mut self.pending {
+            pending.compares = false;
         }
         self.suspect("sweep");
     }
@@ -59,42 +59,43 @@ impl Follower {
     /// sequences a second time.
     pub(super) fn identity(
         &mut self,
-        asked: Asked,
+        pending: PendingSweep,
         stream: &StreamState,
         seen: Option<AtPosition>,
-    ) -> Identity {
+    ) -> StreamIdentity {
         let known = *self.incarnation.get_or_insert(stream.created);
         let is_other = stream.created == known && seen == Some(AtPosition::Other);
         if stream.created > known || is_other {
-            return Identity::Other;
+            return StreamIdentity::Other;
         }
-        if stream.created < known || stream.last_sequence < asked.newest {
+        if stream.created < known || stream.last_sequence < pending.newest {
             return if stream.is_replicated {
-                Identity::Shorter
+                StreamIdentity::Shorter
             } else {
-                Identity::Other
+                StreamIdentity::Other
             };
         }
-        if self.is_rewound && !asked.compares {
-            return Identity::Outdated;
+        if self.is_rewound && !pending.compares {
+            return StreamIdentity::Outdated;
         }
         self.is_rewound = false;
-        Identity::Same
+        StreamIdentity::Same
     }
 
     /// Follows another stream, from its last message on.
-    pub(super) fn restart(&mut self, asked: Asked, stream: &StreamState, now: Instant) {
+    pub(super) fn restart(&mut self, pending: PendingSweep, stream: &StreamState, now: Instant) {
         let last = stream.last();
         // What fitted in was delivered meanwhile. The repair finds out if it was of the stream before.
-        let is_newer = |mark: &Mark| mark.sequence > last.sequence && mark.time > last.time;
-        self.cursor = Cursor::new(asked.delivered.filter(is_newer).unwrap_or(last));
+        let is_newer =
+            |position: &Position| position.sequence > last.sequence && position.time > last.time;
+        self.cursor = Cursor::new(pending.delivered.filter(is_newer).unwrap_or(last));
         self.incarnation = Some(stream.created);
         self.heard = None;
         self.is_rewound = false;
         self.is_doubted = false;
         self.shorter_since = None;
         // The repair reads what of it is of this stream: it begins after they were heard.
-        self.hold.clear();
+        self.buffer.clear();
         self.effects.push_back(Effect::OtherStream(*stream));
         self.repair("anew");
         self.sweep.done(now);

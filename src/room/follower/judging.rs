@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use super::identity::Identity;
-use super::{Effect, Follower, LOOK_AGAIN, Phase};
+use super::identity::StreamIdentity;
+use super::{Effect, Follower, FollowerPhase, LOOK_AGAIN};
 use crate::nats::{AtPosition, Last, StreamState};
 
 /// Something found missing that is younger than this may still be on its way.
@@ -27,41 +27,41 @@ impl Follower {
         watched: bool,
         (now, wall): (Instant, DateTime<Utc>),
     ) {
-        let Some(asked) = self.asked.take() else {
+        let Some(pending) = self.pending.take() else {
             return;
         };
-        let misplaced = lasts.and_then(|lasts| self.out_of_place(lasts));
-        if misplaced.is_some() && !asked.compares {
+        let misplaced = lasts.and_then(|lasts| self.latest_contradiction(lasts));
+        if misplaced.is_some() && !pending.compares {
             self.rewound();
         }
-        match self.identity(asked, stream, seen) {
-            Identity::Same => {
+        match self.identity(pending, stream, seen) {
+            StreamIdentity::Same => {
                 self.shorter_since = None;
                 // By a leader whose clock was ahead.
                 if let Some(misplaced) = misplaced {
                     self.cursor.saw(misplaced.time);
                 }
-                if asked.epoch == self.epoch {
-                    self.is_doubted &= !asked.doubts;
+                if pending.epoch == self.epoch {
+                    self.is_doubted &= !pending.doubts;
                     self.judge_sweep(stream, lasts, watched, (now, wall));
                 } else {
                     // It says nothing about what was stored while the connection was away.
                     self.sweep.again();
                 }
             }
-            Identity::Other => self.restart(asked, stream, now),
-            Identity::Shorter => {
+            StreamIdentity::Other => self.restart(pending, stream, now),
+            StreamIdentity::Shorter => {
                 let since = *self.shorter_since.get_or_insert(now);
                 if now.saturating_duration_since(since) < BELIEVED_AFTER {
                     self.sweep.look_again(now, LOOK_AGAIN);
                 } else {
-                    self.restart(asked, stream, now);
+                    self.restart(pending, stream, now);
                 }
             }
-            Identity::Outdated => self.sweep.again(),
+            StreamIdentity::Outdated => self.sweep.again(),
         }
         if self.sweep.take_again() {
-            self.ask_sweep(true, now);
+            self.request_sweep(true, now);
         }
     }
 
@@ -73,11 +73,14 @@ impl Follower {
         (now, wall): (Instant, DateTime<Utc>),
     ) {
         if !watched {
-            self.hold.clear();
-            self.phase = Phase::Live;
+            self.buffer.clear();
+            self.phase = FollowerPhase::Live;
             self.advance(stream.last(), now);
             // Nobody was there to hear of them.
-            let times = lasts.unwrap_or_default().iter().map(|last| last.mark.time);
+            let times = lasts
+                .unwrap_or_default()
+                .iter()
+                .map(|last| last.position.time);
             if let Some(time) = times.max() {
                 self.cursor.saw(time);
             }
@@ -87,19 +90,19 @@ impl Follower {
         let wait = matches!(missing, Some(Some(age)) if self.may_be_on_its_way(age, now));
         match (&self.phase, missing) {
             // The repair ends further than this sweep saw.
-            (Phase::Repairing(_), _) => {}
-            (Phase::Suspect(_), Some(None)) => {
-                self.phase = Phase::Live;
+            (FollowerPhase::Repairing(_), _) => {}
+            (FollowerPhase::Suspect(_), Some(None)) => {
+                self.phase = FollowerPhase::Live;
                 self.advance(stream.last(), now);
             }
-            (Phase::Live, Some(None)) => self.advance(stream.last(), now),
-            (Phase::Live, _) if wait => self.sweep.look_again(now, ON_ITS_WAY / 10),
-            (Phase::Suspect(reason), _) => {
+            (FollowerPhase::Live, Some(None)) => self.advance(stream.last(), now),
+            (FollowerPhase::Live, _) if wait => self.sweep.look_again(now, ON_ITS_WAY / 10),
+            (FollowerPhase::Suspect(reason), _) => {
                 let reason = *reason;
                 self.count_aged_out(stream);
                 self.repair(reason);
             }
-            (Phase::Live, _) => {
+            (FollowerPhase::Live, _) => {
                 self.count_aged_out(stream);
                 self.repair("sweep");
             }
@@ -110,9 +113,9 @@ impl Follower {
     fn missing(&self, lasts: &[Last], wall: DateTime<Utc>) -> Option<Duration> {
         lasts
             .iter()
-            .filter(|last| self.cursor.is_new(&last.subject, last.mark))
+            .filter(|last| self.cursor.is_new(&last.subject, last.position))
             // A negative age (clocks differ) counts as none.
-            .map(|last| (wall - last.mark.time).to_std().unwrap_or_default())
+            .map(|last| (wall - last.position.time).to_std().unwrap_or_default())
             .max()
     }
 

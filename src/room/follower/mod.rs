@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use super::cursor::{Cursor, Offer};
-use super::hold::{Hold, HoldBudget};
+use super::cursor::{Cursor, Judgement};
+use super::reorder_buffer::{ReorderBudget, ReorderBuffer};
 use super::schedule::Schedule;
-use crate::event::{Mark, StoredMessage};
+use crate::event::{Position, StoredMessage};
 use crate::nats::{LastKnown, Live, Repaired, StreamState};
 
 /// How often it is looked again, by all rooms, at a leader that cannot be right or is none any more.
@@ -26,7 +26,7 @@ const EVENTS_MAX: u64 = 10_000;
 const TRACKED_MAX: usize = 4096;
 
 /// Why a repair reads the stream: the `reason` of its metrics.
-pub(super) type Reason = &'static str;
+pub(super) type RepairReason = &'static str;
 
 /// What the room is to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,8 +39,8 @@ pub(super) enum Effect {
     /// Begin to read what is above this in the stream that has this event; what is read goes to [`Follower::repaired`].
     Repair {
         above: u64,
-        known: Mark,
-        reason: Reason,
+        known: Position,
+        reason: RepairReason,
     },
     /// Ask the repair under way for its next batch.
     NextBatch,
@@ -60,46 +60,46 @@ pub(super) enum Effect {
 pub(super) struct Delivery {
     pub(super) message: StoredMessage,
     /// Why a repair read it, if one did.
-    pub(super) repair: Option<Reason>,
+    pub(super) repair: Option<RepairReason>,
     /// A later event of another subject has been delivered.
     pub(super) is_late: bool,
 }
 
 /// How live messages are treated.
 #[derive(Debug)]
-enum Phase {
+enum FollowerPhase {
     /// Delivered as they come.
     Live,
     /// Held until a sweep says whether something was missed.
-    Suspect(Reason),
+    Suspect(RepairReason),
     /// Held until what was missed has been read.
     Repairing(Repairing),
 }
 
 #[derive(Debug)]
 struct Repairing {
-    reason: Reason,
+    reason: RepairReason,
     batch: VecDeque<StoredMessage>,
-    /// The next batch has been asked for.
-    asked: bool,
+    /// The next batch has been requested.
+    is_requested: bool,
     /// The last of the batch: all up to there has been read, once it is taken.
-    last: Option<Mark>,
+    last: Option<Position>,
     /// The same of the last batch, whose end may be further.
-    end: Option<Mark>,
+    end: Option<Position>,
 }
 
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Follower {
     cursor: Cursor,
-    phase: Phase,
-    hold: Hold,
+    phase: FollowerPhase,
+    buffer: ReorderBuffer,
     /// The connection that the cursor follows without a break.
     epoch: u64,
     /// The incarnation of the stream that the sequences belong to.
     incarnation: Option<DateTime<Utc>>,
     /// The highest sequence and the latest time heard live since the room was last suspect.
-    heard: Option<Mark>,
+    heard: Option<Position>,
     /// A message contradicts what is known, as it does where the stream was rewound.
     is_rewound: bool,
     /// The stream is to be asked whether it still has the last that is known of it.
@@ -112,14 +112,14 @@ pub(super) struct Follower {
     gap: Option<u64>,
     sweep: Schedule,
     /// What held when the sweep under way was asked for.
-    asked: Option<Asked>,
+    pending: Option<PendingSweep>,
     /// Events delivered since the watermark moved.
     events: u64,
     effects: VecDeque<Effect>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Asked {
+struct PendingSweep {
     epoch: u64,
     newest: u64,
     /// Nothing has said since that the stream was rewound.
@@ -127,23 +127,23 @@ struct Asked {
     /// It was to be seen whether the stream has the last that is known of it.
     doubts: bool,
     /// The highest that was delivered since.
-    delivered: Option<Mark>,
+    delivered: Option<Position>,
 }
 
 impl Follower {
-    /// Follows the stream from `floor` on, heard on the connection `epoch`. `share` spreads the sweeps
+    /// Follows the stream from `start_position` on, heard on the connection `epoch`. `share` spreads the sweeps
     /// of rooms.
     pub(super) fn new(
-        floor: Mark,
+        start_position: Position,
         epoch: u64,
-        budget: HoldBudget,
+        budget: ReorderBudget,
         share: u16,
         now: Instant,
     ) -> Self {
         Self {
-            cursor: Cursor::new(floor),
-            phase: Phase::Live,
-            hold: Hold::new(budget),
+            cursor: Cursor::new(start_position),
+            phase: FollowerPhase::Live,
+            buffer: ReorderBuffer::new(budget),
             epoch,
             incarnation: None,
             heard: None,
@@ -153,7 +153,7 @@ impl Follower {
             missing_since: None,
             gap: None,
             sweep: Schedule::new(share, now),
-            asked: None,
+            pending: None,
             events: 0,
             effects: VecDeque::new(),
         }
@@ -166,17 +166,17 @@ impl Follower {
 
     /// Whether a repair is under way.
     pub(super) fn is_repairing(&self) -> bool {
-        matches!(self.phase, Phase::Repairing(_))
+        matches!(self.phase, FollowerPhase::Repairing(_))
     }
 
     /// Whether nothing is delivered before a sweep has answered.
     pub(super) fn is_suspect(&self) -> bool {
-        matches!(self.phase, Phase::Suspect(_))
+        matches!(self.phase, FollowerPhase::Suspect(_))
     }
 
     /// Whether live messages are delivered as they come.
     pub(super) fn is_live(&self) -> bool {
-        matches!(self.phase, Phase::Live)
+        matches!(self.phase, FollowerPhase::Live)
     }
 
     /// The next thing to do.
@@ -186,31 +186,31 @@ impl Follower {
 
     /// When [`Follower::time`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.asked.is_none().then(|| self.sweep.next())
+        self.pending.is_none().then(|| self.sweep.next())
     }
 
     /// A live message, heard on the connection `epoch`.
     pub(super) fn heard(&mut self, live: Live, epoch: u64, now: Instant) {
         self.connection(epoch, now);
-        let message = live.message.mark();
+        let message = live.message.position();
         let is_again = self
             .heard
             .is_some_and(|heard| message.sequence <= heard.sequence);
-        let is_rewound = self.is_out_of_place(&live.message.subject, message);
+        let is_rewound = self.contradicts(&live.message.subject, message);
         if is_rewound || is_again {
             // The live path is in stream order: this is the second time, or of another stream.
             if is_rewound {
                 self.rewound();
             }
-            if matches!(self.phase, Phase::Live) {
-                self.phase = Phase::Suspect("sweep");
+            if matches!(self.phase, FollowerPhase::Live) {
+                self.phase = FollowerPhase::Suspect("sweep");
             }
-            self.ask_sweep(true, now);
+            self.request_sweep(true, now);
         }
         let heard = self.heard.get_or_insert(message);
         heard.sequence = heard.sequence.max(message.sequence);
         heard.time = heard.time.max(message.time);
-        self.hold.push(live);
+        self.buffer.push(live);
     }
 
     /// Compares the connection with the one that the cursor follows. What was stored between the two
@@ -227,15 +227,15 @@ impl Follower {
 
     /// Delivers nothing more before a sweep has said what the stream holds. What is held or being read is
     /// let go: it may be of a stream that is none any more, and a repair reads what is not.
-    fn suspect(&mut self, reason: Reason) {
+    fn suspect(&mut self, reason: RepairReason) {
         let reason = match &self.phase {
-            Phase::Live => reason,
-            Phase::Suspect(reason) => reason,
-            Phase::Repairing(repairing) => repairing.reason,
+            FollowerPhase::Live => reason,
+            FollowerPhase::Suspect(reason) => reason,
+            FollowerPhase::Repairing(repairing) => repairing.reason,
         };
-        self.phase = Phase::Suspect(reason);
+        self.phase = FollowerPhase::Suspect(reason);
         self.is_doubted = true;
-        self.hold.clear();
+        self.buffer.clear();
         self.heard = None;
     }
 
@@ -244,16 +244,16 @@ impl Follower {
     /// this one subscribes to.
     pub(super) fn doubt(&mut self, now: Instant) {
         self.sweep.follow_up(now);
-        self.ask_sweep(true, now);
+        self.request_sweep(true, now);
     }
 
     /// Asks for a sweep; if one is under way, for another after it.
-    pub(super) fn ask_sweep(&mut self, urgent: bool, now: Instant) {
-        if self.asked.is_some() {
+    pub(super) fn request_sweep(&mut self, urgent: bool, now: Instant) {
+        if self.pending.is_some() {
             self.sweep.again();
             return;
         }
-        self.asked = Some(Asked {
+        self.pending = Some(PendingSweep {
             epoch: self.epoch,
             newest: self
                 .heard
@@ -263,41 +263,41 @@ impl Follower {
             doubts: self.is_doubted,
             delivered: None,
         });
-        self.sweep.asked(now);
+        self.sweep.requested(now);
         let known = self.known();
         self.effects.push_back(Effect::Sweep { urgent, known });
     }
 
     /// Does what the time asks for.
     pub(super) fn time(&mut self, now: Instant) {
-        if self.asked.is_none() && now >= self.sweep.next() {
+        if self.pending.is_none() && now >= self.sweep.next() {
             let urgent = !self.is_live() || self.missing_since.is_some();
-            self.ask_sweep(urgent, now);
+            self.request_sweep(urgent, now);
         }
     }
 
     /// What comes of the repair under way; `None` if it ended without an end, as it does with the gateway.
     pub(super) fn repaired(&mut self, repaired: Option<Repaired>, now: Instant) {
-        let Phase::Repairing(repairing) = &mut self.phase else {
+        let FollowerPhase::Repairing(repairing) = &mut self.phase else {
             return;
         };
         match repaired {
             Some(Repaired::Batch(batch)) => {
-                repairing.asked = false;
+                repairing.is_requested = false;
                 repairing.end = batch.end;
-                repairing.last = batch.messages.last().map(StoredMessage::mark);
+                repairing.last = batch.messages.last().map(StoredMessage::position);
                 repairing.batch = batch.messages.into();
             }
             Some(Repaired::OtherStream) => {
                 self.rewound();
-                self.ask_sweep(true, now);
+                self.request_sweep(true, now);
             }
             Some(Repaired::ShorterStream) => {
-                self.phase = Phase::Suspect(repairing.reason);
+                self.phase = FollowerPhase::Suspect(repairing.reason);
                 self.is_doubted = true;
-                self.ask_sweep(true, now);
+                self.request_sweep(true, now);
             }
-            None => self.phase = Phase::Suspect("reconnect"),
+            None => self.phase = FollowerPhase::Suspect("reconnect"),
         }
     }
 
@@ -306,11 +306,11 @@ impl Follower {
     pub(super) fn deliver(&mut self, watched: bool, now: Instant) -> Option<Delivery> {
         loop {
             match &mut self.phase {
-                Phase::Suspect(_) => return None,
-                Phase::Repairing(repairing) => match repairing.batch.pop_front() {
+                FollowerPhase::Suspect(_) => return None,
+                FollowerPhase::Repairing(repairing) => match repairing.batch.pop_front() {
                     Some(message) => {
                         let reason = repairing.reason;
-                        if self.cursor.is_new(&message.subject, message.mark()) {
+                        if self.cursor.is_new(&message.subject, message.position()) {
                             return Some(self.delivery(message, Some(reason), now));
                         }
                     }
@@ -320,20 +320,20 @@ impl Follower {
                             if let Some(last) = repairing.last.take() {
                                 self.cursor.advance(last);
                             }
-                            if !std::mem::replace(&mut repairing.asked, true) {
+                            if !std::mem::replace(&mut repairing.is_requested, true) {
                                 self.effects.push_back(Effect::NextBatch);
                             }
                             return None;
                         }
                     },
                 },
-                Phase::Live => match self.hold.pop() {
+                FollowerPhase::Live => match self.buffer.pop() {
                     Some(live) => {
                         if let Some(delivery) = self.judge(live, watched, now) {
                             return Some(delivery);
                         }
                     }
-                    None if self.hold.take_overflowed() => self.repair("overflow"),
+                    None if self.buffer.take_overflowed() => self.repair("overflow"),
                     None => return None,
                 },
             }
@@ -349,19 +349,19 @@ impl Follower {
         }
         match self
             .cursor
-            .offer(subject, live.message.mark(), live.previous)
+            .offer(subject, live.message.position(), live.previous)
         {
-            Offer::Deliver => return Some(self.delivery(live.message, None, now)),
-            Offer::Duplicate => self.effects.push_back(Effect::Duplicate),
-            Offer::Gap => {
+            Judgement::Deliver => return Some(self.delivery(live.message, None, now)),
+            Judgement::Duplicate => self.effects.push_back(Effect::Duplicate),
+            Judgement::Gap => {
                 let is_again =
                     self.gap.replace(live.message.sequence) == Some(live.message.sequence);
-                self.hold.put_back(live);
+                self.buffer.put_back(live);
                 if is_again {
                     // What was read ends before what this message follows: by a leader that is none any
                     // more, or that was deleted, or the message is none of the stream's.
                     self.gap = None;
-                    self.phase = Phase::Suspect("gap");
+                    self.phase = FollowerPhase::Suspect("gap");
                     self.sweep.look_again(now, LOOK_AGAIN);
                 } else {
                     self.repair("gap");
@@ -374,10 +374,10 @@ impl Follower {
     fn delivery(
         &mut self,
         message: StoredMessage,
-        repair: Option<Reason>,
+        repair: Option<RepairReason>,
         now: Instant,
     ) -> Delivery {
-        let is_late = self.cursor.is_late(message.mark());
+        let is_late = self.cursor.is_late(message.position());
         self.note(&message, now);
         Delivery {
             message,
@@ -387,11 +387,11 @@ impl Follower {
     }
 
     fn note(&mut self, message: &StoredMessage, now: Instant) {
-        self.cursor.delivered(&message.subject, message.mark());
-        if let Some(asked) = &mut self.asked {
-            let delivered = asked.delivered.get_or_insert(message.mark());
+        self.cursor.delivered(&message.subject, message.position());
+        if let Some(pending) = &mut self.pending {
+            let delivered = pending.delivered.get_or_insert(message.position());
             if message.sequence > delivered.sequence {
-                *delivered = message.mark();
+                *delivered = message.position();
             }
         }
         self.events += 1;
@@ -403,12 +403,12 @@ impl Follower {
     }
 
     /// Begins to read everything that is not delivered; live messages are held meanwhile.
-    fn repair(&mut self, reason: Reason) {
+    fn repair(&mut self, reason: RepairReason) {
         let known = self.cursor.highest();
-        self.phase = Phase::Repairing(Repairing {
+        self.phase = FollowerPhase::Repairing(Repairing {
             reason,
             batch: VecDeque::new(),
-            asked: true,
+            is_requested: true,
             last: None,
             end: None,
         });
@@ -419,12 +419,12 @@ impl Follower {
         });
     }
 
-    fn end_repair(&mut self, end: Mark, now: Instant) {
+    fn end_repair(&mut self, end: Position, now: Instant) {
         self.advance(end, now);
-        self.phase = Phase::Live;
+        self.phase = FollowerPhase::Live;
     }
 
-    fn advance(&mut self, watermark: Mark, now: Instant) {
+    fn advance(&mut self, watermark: Position, now: Instant) {
         self.cursor.advance(watermark);
         self.events = 0;
         self.missing_since = None;

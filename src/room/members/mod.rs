@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::SessionId;
-use super::fan_out::{Addressed, FanOut, Round, Sample, Seat, WRITES_A_TURN};
+use super::fan_out::{Addressed, FanOut, FanOutRound, Sample, Sink, WRITES_A_TURN};
 use super::handle::Successor;
 use super::pressure::Pressure;
-use super::shards::{LARGE, Orders, Report, SMALL, Shards};
+use super::shards::{LARGE, Orders, SMALL, ShardReport, Shards};
 use crate::auth::UserKey;
-use crate::event::Mark;
+use crate::event::Position;
 use crate::projection::Recipients;
 use crate::socket::{Frame, Writer};
 
 /// When to look again whether the shards are through with what they have; they tell before.
-const SHARDS_TELL: Duration = Duration::from_secs(1);
+const SHARDS_REPORT: Duration = Duration::from_secs(1);
 
 /// One socket as its room knows it.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Member {
     /// The token's `sub`, which `recipients` name.
     pub(super) subject: Arc<str>,
     pub(super) successor: Successor,
-    pub(super) seat: Seat,
+    pub(super) sink: Sink,
 }
 
 /// The members of a room, and what is on its way to them.
@@ -76,9 +76,9 @@ impl Roster {
         self.by_session.len()
     }
 
-    fn seats(&self) -> impl Iterator<Item = (SessionId, &Seat)> {
+    fn sinks(&self) -> impl Iterator<Item = (SessionId, &Sink)> {
         let members = self.by_session.iter();
-        members.map(|(session, member)| (*session, &member.seat))
+        members.map(|(session, member)| (*session, &member.sink))
     }
 
     /// The sessions of those whom `recipients` name.
@@ -107,8 +107,8 @@ impl Roster {
     /// Has each member that `round` names `given` what of it is above its floor, in order.
     fn to_some(
         &self,
-        round: &Round,
-        mut give: impl FnMut(SessionId, &Seat, Vec<Arc<Frame>>, &mut Sample),
+        round: &FanOutRound,
+        mut give: impl FnMut(SessionId, &Sink, Vec<Arc<Frame>>, &mut Sample),
     ) {
         let reached = round.batch.iter().flat_map(|one| {
             let sessions = self.sessions(&one.recipients);
@@ -121,15 +121,15 @@ impl Roster {
         for of_one in reached.chunk_by(|(one, _), (next, _)| one == next) {
             let session = of_one.first().map(|(session, _)| *session);
             let member = session.and_then(|session| self.by_session.get_key_value(&session));
-            let Some((session, Member { seat, .. })) = member else {
+            let Some((session, Member { sink, .. })) = member else {
                 continue;
             };
             let above = of_one
                 .iter()
-                .filter(|(_, one)| seat.floor < one.mark.sequence);
+                .filter(|(_, one)| sink.start_position < one.position.sequence);
             let frames: Vec<_> = above.map(|(_, one)| Arc::clone(&one.frame)).collect();
             if !frames.is_empty() {
-                give(*session, seat, frames, &mut sample);
+                give(*session, sink, frames, &mut sample);
             }
         }
     }
@@ -146,7 +146,7 @@ impl Members {
 
     pub(super) fn insert(&mut self, session: SessionId, member: Member) {
         self.roster.insert(session, member);
-        self.reseat();
+        self.members_changed();
     }
 
     pub(super) fn get(&self, session: SessionId) -> Option<&Member> {
@@ -155,23 +155,23 @@ impl Members {
 
     pub(super) fn remove(&mut self, session: SessionId) -> Option<Member> {
         let member = self.roster.remove(session)?;
-        self.reseat();
+        self.members_changed();
         self.leave_shards();
         Some(member)
     }
 
-    fn reseat(&mut self) {
+    fn members_changed(&mut self) {
         if let Some(shards) = &mut self.shards {
-            shards.reseat();
+            shards.members_changed();
         }
     }
 
     /// The floor of a socket that asked to join `since`, and read this one. It may be of a stream that is no more: then
     /// there is none, since what the room delivers of another one was stored after the join asked.
-    pub(super) fn floor(&self, floor: Mark, since: Instant) -> u64 {
+    pub(super) fn start_position(&self, start_position: Position, since: Instant) -> u64 {
         match self.other_since {
             Some(other_since) if since < other_since => 0,
-            _ => floor.sequence,
+            _ => start_position.sequence,
         }
     }
 
@@ -194,14 +194,14 @@ impl Members {
     /// Gives each of a round's batch, in order, to the members that it is for and whose floor is below it, with one
     /// write for each socket. Some of the deliveries of what is traced have spans: not always to the same ones, so
     /// that each socket of a busy room is seen now and then. `None`: the shards have it.
-    pub(super) fn fan_out(&mut self, mut round: Round) -> Option<Round> {
+    pub(super) fn fan_out(&mut self, mut round: FanOutRound) -> Option<FanOutRound> {
         self.unseen = self.unseen.saturating_add(round.bytes());
         let Self { roster, shards, .. } = self;
         // What they have goes first; then the room may write to a few sockets by itself.
         if let Some(shards) = shards
             && (!shards.is_idle() || roster.reached_at_most(&round.batch) > WRITES_A_TURN)
         {
-            let mut orders = shards.orders(roster.seats());
+            let mut orders = shards.orders(roster.sinks());
             give_by_orders(roster, &round, &mut orders);
             shards.give(round, orders);
             return None;
@@ -211,7 +211,7 @@ impl Members {
     }
 
     /// What a shard tells next; without shards, nothing ever. `None` where the runtime is ending.
-    pub(super) async fn told(&mut self) -> Option<Report> {
+    pub(super) async fn next_report(&mut self) -> Option<ShardReport> {
         match &mut self.shards {
             Some(shards) => shards.next().await,
             None => std::future::pending().await,
@@ -219,23 +219,23 @@ impl Members {
     }
 
     /// Takes note of a report.
-    pub(super) fn reported(&mut self, report: Report) {
+    pub(super) fn reported(&mut self, report: ShardReport) {
         if let Some(shards) = &mut self.shards {
             shards.reported(report);
         }
     }
 
     /// The next round, in order, that all shards are through with.
-    pub(super) fn finished(&mut self) -> Option<Round> {
+    pub(super) fn finished(&mut self) -> Option<FanOutRound> {
         let round = self.shards.as_mut()?.finished()?;
         self.leave_shards();
         Some(round)
     }
 
     /// Answers once all that was given out has come to its sockets.
-    pub(super) fn mark(&mut self, answer: oneshot::Sender<()>) {
+    pub(super) fn when_written(&mut self, answer: oneshot::Sender<()>) {
         match &mut self.shards {
-            Some(shards) => shards.mark(answer),
+            Some(shards) => shards.when_written(answer),
             None => {
                 // Who asked may have run out of time.
                 let _ = answer.send(());
@@ -259,13 +259,13 @@ impl Members {
     pub(super) fn pressed(&mut self, now: impl Fn() -> Instant) -> Option<Instant> {
         let is_full = |shards: &Shards| shards.is_full(self.limit() / 4);
         if self.shards.as_ref().is_some_and(is_full) {
-            return Some(now() + SHARDS_TELL);
+            return Some(now() + SHARDS_REPORT);
         }
         if !self.is_pressed_by(0) {
             return None;
         }
         let now = now();
-        let loads = self.roster.seats().map(|(_, seat)| seat.writer.load(now));
+        let loads = self.roster.sinks().map(|(_, sink)| sink.writer.load(now));
         let until = self.pressure.judge(now, loads);
         if until.is_none() {
             self.unseen = 0;
@@ -281,8 +281,8 @@ impl Members {
 
     /// Bytes that may wait for one socket, as things stand.
     fn limit(&self) -> usize {
-        let one = self.roster.seats().next();
-        one.map_or(usize::MAX, |(_, seat)| seat.writer.limit())
+        let one = self.roster.sinks().next();
+        one.map_or(usize::MAX, |(_, sink)| sink.writer.limit())
     }
 
     /// Nothing more waits to be delivered.
@@ -291,22 +291,22 @@ impl Members {
     }
 
     /// The stream is another one from `now` on, followed from its last message: no floor read so far means anything in it.
-    pub(super) fn forget_floors(&mut self, now: Instant) {
+    pub(super) fn forget_start_positions(&mut self, now: Instant) {
         self.other_since = Some(now);
         for member in self.roster.by_session.values_mut() {
-            member.seat.floor = 0;
+            member.sink.start_position = 0;
         }
-        self.reseat();
+        self.members_changed();
     }
 
     /// The queues of all members.
     pub(super) fn writers(&self) -> Vec<Writer> {
-        let seats = self.roster.seats();
-        seats.map(|(_, seat)| seat.writer.clone()).collect()
+        let sinks = self.roster.sinks();
+        sinks.map(|(_, sink)| sink.writer.clone()).collect()
     }
 }
 
-fn give_now(roster: &Roster, round: &mut Round) {
+fn give_now(roster: &Roster, round: &mut FanOutRound) {
     let mut out = FanOut::default();
     if round.is_for_all() {
         let collected: Vec<_>;
@@ -317,24 +317,24 @@ fn give_now(roster: &Roster, round: &mut Round) {
                 collected.as_slice()
             }
         };
-        let marks = round.batch.iter().map(|one| one.mark);
+        let positions = round.batch.iter().map(|one| one.position);
         let mut sample = round.sample(roster.len());
-        out.push_to_all(frames, &marks, roster.seats(), &mut sample);
+        out.push_to_all(frames, &positions, roster.sinks(), &mut sample);
     } else {
-        roster.to_some(round, |session, seat, frames, sample| {
-            out.push(session, &seat.writer, &frames, sample);
+        roster.to_some(round, |session, sink, frames, sample| {
+            out.push(session, &sink.writer, &frames, sample);
         });
     }
     round.out = out;
     round.ended = Instant::now();
 }
 
-fn give_by_orders(roster: &Roster, round: &Round, orders: &mut Orders) {
+fn give_by_orders(roster: &Roster, round: &FanOutRound, orders: &mut Orders) {
     if round.is_for_all() {
         orders.give_all(&round.batch, round.sample(roster.len()));
     } else {
-        roster.to_some(round, |session, seat, frames, sample| {
-            orders.give_one(session, seat.writer.clone(), frames, sample.split(1));
+        roster.to_some(round, |session, sink, frames, sample| {
+            orders.give_one(session, sink.writer.clone(), frames, sample.split(1));
         });
     }
 }

@@ -8,22 +8,22 @@ use tokio::runtime::{Handle, Runtime};
 use super::*;
 use crate::socket::CloseReason;
 
-fn mark(sequence: u64) -> Mark {
-    Mark {
+fn position(sequence: u64) -> Position {
+    Position {
         sequence,
         time: DateTime::from_timestamp_nanos(sequence.cast_signed()),
     }
 }
 
-fn join(members: &mut Members, number: u128, subject: &str, floor: u64) -> Writer {
-    join_with(members, number, subject, floor, 1024)
+fn join(members: &mut Members, number: u128, subject: &str, start_position: u64) -> Writer {
+    join_with(members, number, subject, start_position, 1024)
 }
 
 fn join_with(
     members: &mut Members,
     number: u128,
     subject: &str,
-    floor: u64,
+    start_position: u64,
     limit: usize,
 ) -> Writer {
     let writer = Writer::new(limit, Arc::default());
@@ -33,9 +33,9 @@ fn join_with(
             user: UserKey::new(None, subject),
             subject: subject.into(),
             successor: Successor::default(),
-            seat: Seat {
+            sink: Sink {
                 writer: writer.clone(),
-                floor,
+                start_position,
             },
         },
     );
@@ -48,7 +48,7 @@ fn to(users: &[&str]) -> Recipients {
 
 fn addressed(sequence: u64, recipients: Recipients, length: usize) -> Addressed {
     Addressed {
-        mark: mark(sequence),
+        position: position(sequence),
         id: String::new(),
         recipients,
         frame: Frame::of_length(length),
@@ -57,7 +57,7 @@ fn addressed(sequence: u64, recipients: Recipients, length: usize) -> Addressed 
 
 /// What comes of a batch that no shard has.
 fn fan_out(members: &mut Members, batch: Vec<Addressed>) -> FanOut {
-    let round = members.fan_out(Round::new(batch, None, Instant::now()));
+    let round = members.fan_out(FanOutRound::new(batch, None, Instant::now()));
     round.expect("there are no shards").out
 }
 
@@ -114,14 +114,14 @@ proptest! {
     /// Sent together or one by one: each socket gets the same, in the same order.
     #[test]
     fn a_batch_is_its_notifications_one_after_the_other(
-        floors in prop::collection::vec(0u64..12, 1..6),
+        start_positions in prop::collection::vec(0u64..12, 1..6),
         events in prop::collection::vec(prop::option::of(prop::collection::btree_set(0usize..6, 0..4)), 1..20),
     ) {
         let count = events.len();
         let got = |size: usize| {
             let mut members = Members::default();
-            let writers: Vec<_> = floors.iter().enumerate().map(|(user, floor)| {
-                join_with(&mut members, user as u128, &format!("u{user}"), *floor, usize::MAX)
+            let writers: Vec<_> = start_positions.iter().enumerate().map(|(user, start_position)| {
+                join_with(&mut members, user as u128, &format!("u{user}"), *start_position, usize::MAX)
             }).collect();
             let events = (1u64..).zip(&events).map(|(sequence, users)| {
                 addressed(sequence, recipients(users.as_ref()), usize::try_from(sequence).unwrap())
@@ -144,7 +144,7 @@ proptest! {
 
 /// What happens in a room.
 #[derive(Debug, Clone)]
-enum Step {
+enum Happening {
     Join(usize),
     /// The oldest leave, as sockets do whose connection is gone.
     Leave(usize),
@@ -158,17 +158,17 @@ enum Step {
     Settle,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn happenings() -> impl Strategy<Value = Vec<Happening>> {
     let users = prop::option::weighted(0.3, prop::collection::btree_set(0usize..600, 0..300));
-    let step = prop_oneof![
-        2 => (1usize..200).prop_map(Step::Join),
-        2 => (1usize..200).prop_map(Step::Leave),
-        2 => Just(Step::Replace),
-        8 => (users, 1u64..4).prop_map(|(users, count)| Step::Events(users, count)),
-        1 => Just(Step::OtherStream),
-        1 => Just(Step::Settle),
+    let happen = prop_oneof![
+        2 => (1usize..200).prop_map(Happening::Join),
+        2 => (1usize..200).prop_map(Happening::Leave),
+        2 => Just(Happening::Replace),
+        8 => (users, 1u64..4).prop_map(|(users, count)| Happening::Events(users, count)),
+        1 => Just(Happening::OtherStream),
+        1 => Just(Happening::Settle),
     ];
-    prop::collection::vec(step, 1..30)
+    prop::collection::vec(happen, 1..30)
 }
 
 /// A room of which everything is known.
@@ -177,48 +177,53 @@ struct Model {
     members: Members,
     /// By user; what an ended one had by its end.
     writers: Vec<(Writer, Option<Vec<u8>>)>,
-    standing: VecDeque<usize>,
+    members_left: VecDeque<usize>,
     sequence: u64,
     delivered: u64,
 }
 
 impl Model {
-    async fn run(steps: &[Step], runtime: Option<&Handle>) -> Self {
+    async fn run(happenings: &[Happening], runtime: Option<&Handle>) -> Self {
         let mut model = Self::default();
-        let large = Step::Join(LARGE + 1);
-        for step in [&large].into_iter().chain(steps).chain([&Step::Settle]) {
-            model.step(step, runtime).await;
+        let large = Happening::Join(LARGE + 1);
+        for happen in [&large]
+            .into_iter()
+            .chain(happenings)
+            .chain([&Happening::Settle])
+        {
+            model.happen(happen, runtime).await;
         }
         model
     }
 
-    async fn step(&mut self, step: &Step, runtime: Option<&Handle>) {
-        match step {
-            Step::Join(count) => {
+    async fn happen(&mut self, happen: &Happening, runtime: Option<&Handle>) {
+        match happen {
+            Happening::Join(count) => {
                 for _ in 0..*count {
                     let user = self.writers.len();
                     // It may be that it asked to join before what was given out last.
-                    let floor = self.sequence.saturating_sub(user as u64 % 3);
+                    let start_position = self.sequence.saturating_sub(user as u64 % 3);
                     let name = format!("u{user}");
                     let number = user as u128;
-                    let writer = join_with(&mut self.members, number, &name, floor, usize::MAX);
+                    let writer =
+                        join_with(&mut self.members, number, &name, start_position, usize::MAX);
                     self.writers.push((writer, None));
-                    self.standing.push_back(user);
+                    self.members_left.push_back(user);
                 }
             }
-            Step::Leave(count) => {
+            Happening::Leave(count) => {
                 for _ in 0..*count {
                     self.end();
                 }
             }
-            Step::Replace => self.end(),
-            Step::Events(users, count) => {
+            Happening::Replace => self.end(),
+            Happening::Events(users, count) => {
                 let batch = (0..*count).map(|_| {
                     self.sequence += 1;
                     let length = usize::try_from(self.sequence).unwrap();
                     addressed(self.sequence, recipients(users.as_ref()), length)
                 });
-                let round = Round::new(batch.collect(), None, Instant::now());
+                let round = FanOutRound::new(batch.collect(), None, Instant::now());
                 if let Some(runtime) = runtime
                     && self.members.want_shards()
                 {
@@ -228,14 +233,14 @@ impl Model {
                     self.delivered += round.out.delivered;
                 }
             }
-            Step::OtherStream => self.members.forget_floors(Instant::now()),
-            Step::Settle => self.settle().await,
+            Happening::OtherStream => self.members.forget_start_positions(Instant::now()),
+            Happening::Settle => self.settle().await,
         }
     }
 
     /// The oldest is told to end, and is no member from then on.
     fn end(&mut self) {
-        let Some(user) = self.standing.pop_front() else {
+        let Some(user) = self.members_left.pop_front() else {
             return;
         };
         self.members.remove(SessionId::from_u128(user as u128));
@@ -246,14 +251,14 @@ impl Model {
 
     async fn settle(&mut self) {
         let (answer, answered) = oneshot::channel();
-        self.members.mark(answer);
+        self.members.when_written(answer);
         while self
             .members
             .shards
             .as_ref()
             .is_some_and(|shards| !shards.is_idle())
         {
-            let report = self.members.told().await.expect("the runtime lives");
+            let report = self.members.next_report().await.expect("the runtime lives");
             self.members.reported(report);
             while let Some(round) = self.members.finished() {
                 self.delivered += round.out.delivered;
@@ -276,9 +281,9 @@ proptest! {
 
     /// While it grows and shrinks, and events are on their way.
     #[test]
-    fn a_room_in_shards_gives_each_socket_what_any_room_does(steps in steps()) {
+    fn a_room_in_shards_gives_each_socket_what_any_room_does(happenings in happenings()) {
         let (whole, parts) = RUNTIME.block_on(async {
-            (Model::run(&steps, None).await, Model::run(&steps, Some(RUNTIME.handle())).await)
+            (Model::run(&happenings, None).await, Model::run(&happenings, Some(RUNTIME.handle())).await)
         });
         for ((one, before), (other, had)) in whole.writers.iter().zip(&parts.writers) {
             // Who ends has some of what was on its way then, and gets nothing more.
@@ -286,7 +291,7 @@ proptest! {
             prop_assert!(before.starts_with(had.as_deref().unwrap_or_default()));
             prop_assert_eq!(one.drained(), other.drained());
         }
-        if parts.standing.len() == parts.writers.len() {
+        if parts.members_left.len() == parts.writers.len() {
             prop_assert_eq!(whole.delivered, parts.delivered);
         }
     }

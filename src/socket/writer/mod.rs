@@ -25,8 +25,8 @@ use tokio_tungstenite::tungstenite::Bytes;
 
 pub use self::limits::QueueLimits;
 pub(crate) use self::state::Written;
-use self::state::{Dropped, Entry, FRAMES_AT_ONCE, Phase, State};
-pub use self::state::{Load, SLOW_AFTER, Standing};
+use self::state::{Dropped, FRAMES_AT_ONCE, QueuedFrame, WriterPhase, WriterState};
+pub use self::state::{Load, QueueStatus, SLOW_AFTER};
 use super::depth::{QueueDepth, Undelivered};
 use super::{CloseReason, Frame};
 
@@ -35,15 +35,15 @@ const WRITES_A_TURN: usize = 4;
 
 /// The writing side of one socket. Cheap to clone; idle, it has allocated nothing beyond itself.
 #[derive(Debug, Clone)]
-pub struct Writer(Arc<Shared>);
+pub struct Writer(Arc<WriterShared>);
 
 #[derive(Debug)]
-struct Shared {
+struct WriterShared {
     /// The connection, once the 101 is out. There is none where it goes over TLS: its task alone writes there.
     tcp: OnceLock<TcpStream>,
     /// A lock and not a channel: whoever has something writes it, in one order, and "close now" overtakes what
     /// waits. It is held for one system call that does not wait.
-    state: Mutex<State>,
+    state: Mutex<WriterState>,
     task: AtomicWaker,
     limits: QueueLimits,
     /// Of all queues of the gateway.
@@ -63,7 +63,7 @@ pub struct Pushed {
 
 /// How far a turn of the socket's task came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum WriteTurn {
     /// The kernel has all there was.
     Done,
     /// There may be more.
@@ -74,7 +74,7 @@ impl Writer {
     /// A writer of a socket that is joining. What waits is counted in `depth`, the one of all queues with these
     /// limits.
     pub fn new(limits: impl Into<QueueLimits>, depth: Arc<QueueDepth>) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(WriterShared {
             tcp: OnceLock::new(),
             state: Mutex::default(),
             task: AtomicWaker::new(),
@@ -90,8 +90,8 @@ impl Writer {
             let _ = self.0.tcp.set(tcp);
         }
         let mut state = self.lock();
-        if state.phase == Phase::Joining {
-            state.phase = Phase::Open;
+        if state.phase == WriterPhase::Joining {
+            state.phase = WriterPhase::Open;
         }
     }
 
@@ -121,9 +121,9 @@ impl Writer {
         }
         for frame in rest {
             let trace = frame.trace.as_ref().filter(|_| is_traced);
-            let entry = Entry {
+            let entry = QueuedFrame {
                 span: trace.map(|trace| Box::new(trace.queued())),
-                ..Entry::of(frame)
+                ..QueuedFrame::of(frame)
             };
             if !self.0.queue(&mut state, entry) {
                 pushed.overflowed = true;
@@ -157,12 +157,12 @@ impl Writer {
 
     /// How the queue stands `now`.
     pub fn load(&self, now: Instant) -> Load {
-        self.lock().load(now, self.0.may_hold())
+        self.lock().load(now, self.0.limit_now())
     }
 
     /// Bytes that may wait, as things stand.
     pub fn limit(&self) -> usize {
-        self.0.may_hold()
+        self.0.limit_now()
     }
 
     /// Bytes that the kernel took, and when the last notification that was written was made.
@@ -227,14 +227,14 @@ impl Writer {
     ///
     /// # Errors
     /// The connection is gone.
-    pub(crate) fn poll_write(&self, cx: &mut Context<'_>) -> Poll<io::Result<Turn>> {
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>) -> Poll<io::Result<WriteTurn>> {
         let Some(tcp) = self.0.tcp.get() else {
-            return Poll::Ready(Ok(Turn::Done));
+            return Poll::Ready(Ok(WriteTurn::Done));
         };
         for _ in 0..WRITES_A_TURN {
             let mut state = self.lock();
             if !state.has_output() {
-                return Poll::Ready(Ok(Turn::Done));
+                return Poll::Ready(Ok(WriteTurn::Done));
             }
             match tcp.poll_write_ready(cx) {
                 Poll::Ready(is_ready) => is_ready?,
@@ -252,7 +252,7 @@ impl Writer {
                 result => result?,
             }
         }
-        Poll::Ready(Ok(Turn::More))
+        Poll::Ready(Ok(WriteTurn::More))
     }
 
     /// Puts what is to be written next behind `into`, up to `most` bytes in all, for who writes it by another way.
@@ -291,24 +291,24 @@ impl Writer {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, WriterState> {
         // No code that holds the lock can panic half-way, so a poisoned state is still whole.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Shared {
+impl WriterShared {
     /// What the queue may hold, as full as the gateway is.
-    fn may_hold(&self) -> usize {
+    fn limit_now(&self) -> usize {
         self.limits.now(self.depth.memory())
     }
 
     /// Puts one more behind what waits. `false` if it does not fit: nothing waits then, and nothing more will.
-    fn queue(&self, state: &mut State, entry: Entry) -> bool {
+    fn queue(&self, state: &mut WriterState, entry: QueuedFrame) -> bool {
         let cost = entry.cost();
-        if !state.fits(cost, self.may_hold()) {
+        if !state.fits(cost, self.limit_now()) {
             self.try_again(state);
-            if !state.fits(cost, self.may_hold()) {
+            if !state.fits(cost, self.limit_now()) {
                 state.end.get_or_insert(CloseReason::TooSlow);
                 self.dropped(state.drop_queue(), Undelivered::Slow);
                 return false;
@@ -321,7 +321,7 @@ impl Shared {
 
     /// Slow is what the kernel does not take: it is asked once more. The runtime may have had no time to hear that
     /// it does.
-    fn try_again(&self, state: &mut State) {
+    fn try_again(&self, state: &mut WriterState) {
         let Some(tcp) = self.tcp.get() else {
             return;
         };
@@ -337,12 +337,12 @@ impl Shared {
     /// Writes by `write` what comes next.
     fn write_out(
         &self,
-        state: &mut State,
+        state: &mut WriterState,
         write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<()> {
         state.begins();
         let mut slices = [IoSlice::new(&[]); FRAMES_AT_ONCE];
-        let count = state.gather(&mut slices);
+        let count = state.fill_slices(&mut slices);
         let wrote = write(slices.get(..count).unwrap_or_default())?;
         let (entries, cost) = state.wrote(wrote);
         self.depth.taken(entries, cost);
@@ -355,7 +355,7 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for WriterShared {
     fn drop(&mut self) {
         let mut state =
             std::mem::take(self.state.get_mut().unwrap_or_else(PoisonError::into_inner));
@@ -366,7 +366,7 @@ impl Drop for Shared {
 /// Writes as many of `frames` as the kernel takes at once; those of which it has no byte.
 fn write_frames<'a>(
     tcp: &TcpStream,
-    state: &mut State,
+    state: &mut WriterState,
     frames: &'a [Arc<Frame>],
     pushed: &mut Pushed,
 ) -> &'a [Arc<Frame>] {
@@ -397,7 +397,7 @@ fn write_frames<'a>(
     if let Some(frame) = rest.as_slice().first() {
         state.refused(Instant::now());
         if left > 0 {
-            state.begin(frame.bytes.slice(left..), Entry::of(frame));
+            state.begin(frame.bytes.slice(left..), QueuedFrame::of(frame));
             pushed.queued += 1;
             rest.next();
         }

@@ -28,7 +28,7 @@ pub(super) const FRAMES_AT_ONCE: usize = 64;
 
 /// Where the socket stands on its way.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum WriterPhase {
     /// The 101 is not out: nothing may be written.
     #[default]
     Joining,
@@ -40,12 +40,12 @@ pub(super) enum Phase {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State {
-    pub(super) phase: Phase,
+pub(super) struct WriterState {
+    pub(super) phase: WriterPhase,
     begun: Option<Begun>,
     /// Boxed: an idle socket has none.
-    control: Option<Box<Control>>,
-    queue: VecDeque<Entry>,
+    control: Option<Box<ControlFrames>>,
+    queue: VecDeque<QueuedFrame>,
     /// Of the queue.
     bytes: usize,
     /// Since when the kernel takes nothing of what there is.
@@ -53,7 +53,7 @@ pub(super) struct State {
     /// Bytes that the kernel took, in all.
     pub(super) taken: u64,
     /// The last look at these.
-    look: Option<Look>,
+    sample: Option<QueueSample>,
     /// When a notification was written last.
     pub(super) active_at: Option<Instant>,
     /// What was written of the queue, and not told yet.
@@ -65,7 +65,7 @@ pub(super) struct State {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct QueueSample {
     at: Instant,
     taken: u64,
     /// Since the one before; none was while this queue waits.
@@ -77,11 +77,11 @@ struct Look {
 struct Begun {
     left: Bytes,
     /// If it is a notification.
-    entry: Option<Entry>,
+    entry: Option<QueuedFrame>,
 }
 
 #[derive(Debug, Default)]
-struct Control {
+struct ControlFrames {
     pong: Option<Bytes>,
     ping: Option<Bytes>,
     /// Before any notification.
@@ -95,13 +95,13 @@ struct Control {
 
 /// One notification for this socket.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct QueuedFrame {
     pub(super) frame: Arc<Frame>,
     /// The span of its delivery, if that has one. Boxed: most have none.
     pub(super) span: Option<Box<SendSpan>>,
 }
 
-impl Entry {
+impl QueuedFrame {
     pub(super) fn of(frame: &Arc<Frame>) -> Self {
         Self {
             frame: Arc::clone(frame),
@@ -117,7 +117,7 @@ impl Entry {
 /// How a queue stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
-    pub standing: Standing,
+    pub status: QueueStatus,
     /// The kernel takes something of it.
     pub moves: bool,
     /// More than half of what may wait does.
@@ -128,7 +128,7 @@ pub struct Load {
 
 /// What a queue waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum QueueStatus {
     /// For nothing: it is empty, or has ended.
     Clear,
     /// For its socket's turn to be written.
@@ -161,50 +161,50 @@ pub(crate) struct Written {
     pub(crate) traced: Vec<(Arc<Frame>, SendSpan)>,
 }
 
-impl State {
+impl WriterState {
     /// Whether a frame may be written at once: nothing waits, and the kernel is not known to refuse.
     pub(super) fn is_idle(&self) -> bool {
-        self.phase == Phase::Open && self.end.is_none() && !self.has_output()
+        self.phase == WriterPhase::Open && self.end.is_none() && !self.has_output()
     }
 
     /// Whether there is something to write, and it may be.
     pub(super) fn has_output(&self) -> bool {
         let has_some = self.begun.is_some() || self.control.is_some() || !self.queue.is_empty();
-        has_some && matches!(self.phase, Phase::Open | Phase::Closing)
+        has_some && matches!(self.phase, WriterPhase::Open | WriterPhase::Closing)
     }
 
     /// How the queue stands `now`, of which `limit` may wait.
     pub(super) fn load(&mut self, now: Instant, limit: usize) -> Load {
-        let standing = match self.refused_since {
-            _ if self.end.is_some() || self.queue.is_empty() => Standing::Clear,
-            Some(since) => Standing::Refused { since },
-            None => Standing::Due,
+        let status = match self.refused_since {
+            _ if self.end.is_some() || self.queue.is_empty() => QueueStatus::Clear,
+            Some(since) => QueueStatus::Refused { since },
+            None => QueueStatus::Due,
         };
-        let moves = standing == Standing::Due || self.moves(now, limit);
+        let moves = status == QueueStatus::Due || self.moves(now, limit);
         Load {
-            standing,
+            status,
             moves,
-            is_half_full: standing != Standing::Clear && self.bytes > limit / 2,
+            is_half_full: status != QueueStatus::Clear && self.bytes > limit / 2,
             oldest: self.queue.front().map(|entry| entry.frame.made.at),
         }
     }
 
     /// Whether the kernel takes a fair part of the limit in a second.
     fn moves(&mut self, now: Instant, limit: usize) -> bool {
-        let Some(look) = &mut self.look else {
+        let Some(sample) = &mut self.sample else {
             return true;
         };
-        let passed = now.saturating_duration_since(look.at);
-        let taken = (self.taken - look.taken) as f64;
+        let passed = now.saturating_duration_since(sample.at);
+        let taken = (self.taken - sample.taken) as f64;
         let has_moved = taken >= (limit / MOVES_BY) as f64 * passed.as_secs_f64();
         if passed >= MOVES_WITHIN {
-            *look = Look {
+            *sample = QueueSample {
                 at: now,
                 taken: self.taken,
                 has_moved: Some(has_moved),
             };
         }
-        look.has_moved.unwrap_or(has_moved)
+        sample.has_moved.unwrap_or(has_moved)
     }
 
     /// Whether one more entry of `cost` fits. One always fits an empty queue: a socket that has taken all
@@ -213,10 +213,10 @@ impl State {
         self.queue.is_empty() || self.bytes + cost <= limit
     }
 
-    pub(super) fn push(&mut self, entry: Entry) {
+    pub(super) fn push(&mut self, entry: QueuedFrame) {
         if self.queue.is_empty() {
             // Before, it kept up.
-            self.look = Some(Look {
+            self.sample = Some(QueueSample {
                 at: entry.frame.made.at,
                 taken: self.taken,
                 has_moved: None,
@@ -233,7 +233,7 @@ impl State {
     }
 
     /// The kernel has a part of this frame.
-    pub(super) fn begin(&mut self, left: Bytes, entry: Entry) {
+    pub(super) fn begin(&mut self, left: Bytes, entry: QueuedFrame) {
         self.begun = Some(Begun {
             left,
             entry: Some(entry),
@@ -257,7 +257,7 @@ impl State {
     /// An answer to the client, behind what waits. Where one waits already that one is enough, but for one that
     /// says more, which takes its place.
     pub(super) fn answer(&mut self, frame: Bytes, says_more: bool) {
-        if self.phase != Phase::Open {
+        if self.phase != WriterPhase::Open {
             return;
         }
         let queued = self.queue.len();
@@ -274,7 +274,7 @@ impl State {
 
     /// `frame` is the last thing that is written. What waits is dropped.
     pub(super) fn close(&mut self, frame: Bytes) -> Dropped {
-        self.phase = Phase::Closing;
+        self.phase = WriterPhase::Closing;
         let control = self.control.get_or_insert_default();
         control.close = Some(frame);
         control.answer = None;
@@ -295,7 +295,7 @@ impl State {
 
     /// Drops all there is, begun or not. Nothing is written any more.
     pub(super) fn clear(&mut self) -> Dropped {
-        self.phase = Phase::Over;
+        self.phase = WriterPhase::Over;
         self.control = None;
         let begun = self.begun.take().and_then(|begun| begun.entry);
         Dropped {
@@ -318,7 +318,7 @@ impl State {
     }
 
     /// Puts what is to be written next, in its order, into `slices`; how many there are.
-    pub(super) fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>; FRAMES_AT_ONCE]) -> usize {
+    pub(super) fn fill_slices<'a>(&'a self, slices: &mut [IoSlice<'a>; FRAMES_AT_ONCE]) -> usize {
         let control = self.control.as_deref();
         let begun = self.begun.as_ref().map(|begun| &begun.left);
         let pong = control.and_then(|control| control.pong.as_ref());
@@ -355,7 +355,7 @@ impl State {
         self.active_at = Some(frame.made.at);
     }
 
-    /// The kernel has taken the first `count` bytes of what [`State::gather`] gave; how many entries left the
+    /// The kernel has taken the first `count` bytes of what [`WriterState::fill_slices`] gave; how many entries left the
     /// queue, and their cost.
     pub(super) fn wrote(&mut self, mut count: usize) -> (u64, u64) {
         let (mut entries, mut cost) = (0, 0);
@@ -420,8 +420,8 @@ impl State {
         (entries, cost)
     }
 
-    fn delivered(&mut self, entry: Entry) {
-        let Entry { frame, span } = entry;
+    fn delivered(&mut self, entry: QueuedFrame) {
+        let QueuedFrame { frame, span } = entry;
         self.note_written(&frame);
         let unreported = self.unreported.get_or_insert_default();
         unreported.notifications += 1;
@@ -433,7 +433,7 @@ impl State {
     }
 }
 
-impl Control {
+impl ControlFrames {
     fn has_some(&self) -> bool {
         let Self {
             pong,

@@ -122,7 +122,7 @@ fn the_hello_comes_first_and_one_answer_waits_at_its_place() {
     writer.answer(frame(b'c'), false);
     // However little the kernel takes at once.
     let mut bytes = Vec::new();
-    while writer.load(Instant::now()).standing != Standing::Clear || bytes.len() < 15 {
+    while writer.load(Instant::now()).status != QueueStatus::Clear || bytes.len() < 15 {
         let most = bytes.len() + 2;
         writer.take_bytes(most, &mut bytes);
     }
@@ -302,8 +302,8 @@ async fn what_the_kernel_takes_is_written_at_once_and_the_rest_by_the_task() {
     }
     assert!(queued > 0, "the kernel took two megabytes");
     assert!(matches!(
-        writer.load(Instant::now()).standing,
-        Standing::Refused { .. }
+        writer.load(Instant::now()).status,
+        QueueStatus::Refused { .. }
     ));
     let all = (written + queued) as usize * 1004;
     let reads = async {
@@ -315,7 +315,7 @@ async fn what_the_kernel_takes_is_written_at_once_and_the_rest_by_the_task() {
         while std::future::poll_fn(|cx| writer.poll_write(cx))
             .await
             .expect("it is taken")
-            == Turn::More
+            == WriteTurn::More
         {}
     };
     let (bytes, ()) = tokio::join!(reads, writes);
@@ -324,7 +324,7 @@ async fn what_the_kernel_takes_is_written_at_once_and_the_rest_by_the_task() {
     }
     let told = writer.take_written().expect("some waited");
     assert_eq!((told.notifications, told.bytes), (queued, queued * 1000));
-    assert_eq!(writer.load(Instant::now()).standing, Standing::Clear);
+    assert_eq!(writer.load(Instant::now()).status, QueueStatus::Clear);
     assert_eq!(writer.progress().0, (written + queued) * 1004);
 }
 

@@ -15,7 +15,7 @@ use crate::event::{
     BadEvent, Event, StoredMessage, Traceparent, baggage, baggage_members, ce_traceparent,
     traceparent, tracestate,
 };
-use crate::projection::Identity;
+use crate::projection::EventIdentity;
 
 /// Every subject of an event, for who groups spans by destination.
 pub(super) const TEMPLATE: &str = "ws.{workspace}.{category}.{name}";
@@ -29,7 +29,7 @@ pub(crate) struct EventFacts<'a> {
     pub(crate) message: &'a StoredMessage,
     pub(crate) stream: &'a str,
     /// The notification's id, and the trace id where the publisher sent none.
-    pub(crate) identity: Identity,
+    pub(crate) identity: EventIdentity,
     /// What it was decoded to, unless it is bad.
     pub(crate) event: Option<&'a Event>,
     /// Why a repair read it, if one did.

@@ -7,10 +7,10 @@ use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 
 use super::Draw;
-use crate::event::{Mark, StoredMessage, WorkspaceSlug};
+use crate::event::{Position, StoredMessage, WorkspaceSlug};
 use crate::nats::{AtPosition, Last, LastKnown, Live, Repaired, RepairedBatch, StreamState};
 use crate::room::follower::{Effect, Follower};
-use crate::room::hold::HoldBudget;
+use crate::room::reorder_buffer::ReorderBudget;
 
 /// What stands for the subjects of all other workspaces: their events take sequences, and no more.
 const OTHERS: usize = 3;
@@ -23,7 +23,7 @@ struct Stored {
     /// Tells apart what was stored under the same sequence.
     number: usize,
     subject: usize,
-    mark: Mark,
+    position: Position,
     previous: u64,
 }
 
@@ -32,8 +32,8 @@ impl Stored {
         StoredMessage {
             workspace: WorkspaceSlug::parse("acme").unwrap(),
             subject: format!("ws.acme.custom.{}", self.subject).into(),
-            sequence: self.mark.sequence,
-            time: self.mark.time,
+            sequence: self.position.sequence,
+            time: self.position.time,
             headers: None,
             payload: self.number.to_string().into(),
         }
@@ -48,7 +48,7 @@ impl Stored {
 }
 
 /// The stream, the way from it to a room, and the room's follower.
-pub(super) struct Stream {
+pub(super) struct StreamModel {
     follower: Follower,
     epoch: u64,
     start: Instant,
@@ -83,24 +83,24 @@ pub(super) struct Stream {
 /// A repair under way.
 struct Repair {
     above: u64,
-    known: Option<Mark>,
+    known: Option<Position>,
     /// Read with the first batch.
-    end: Option<Mark>,
+    end: Option<Position>,
 }
 
 type SweepAnswer = (StreamState, Vec<Last>, Option<AtPosition>);
 
-impl Stream {
+impl StreamModel {
     pub(super) fn new(draw: &mut Draw) -> Self {
         let (skew, is_replicated) = [(0, false), (0, true), (10, true)][draw.below(3)];
         let start = Instant::now();
         let created = DateTime::from_timestamp(1_000_000, 0).unwrap();
-        let floor = Mark {
+        let start_position = Position {
             sequence: 0,
             time: created,
         };
         Self {
-            follower: Follower::new(floor, 0, HoldBudget::default(), 0, start),
+            follower: Follower::new(start_position, 0, ReorderBudget::default(), 0, start),
             epoch: 0,
             start,
             elapsed: Duration::ZERO,
@@ -133,7 +133,7 @@ impl Stream {
             + Duration::from_millis(self.numbers as u64)
     }
 
-    pub(super) fn step(&mut self, draw: &mut Draw) {
+    pub(super) fn advance(&mut self, draw: &mut Draw) {
         match draw.below(16) {
             0..=4 => self.publish(draw),
             5..=8 => {
@@ -175,7 +175,7 @@ impl Stream {
                 0..=1 if !self.skew.is_zero() => self.is_ahead = !self.is_ahead,
                 2 if !self.skew.is_zero() => self.purge(draw),
                 0 if self.may_change() => self.restore(draw),
-                1 if self.may_change() => self.make_anew(draw),
+                1 if self.may_change() => self.recreate(draw),
                 2 if self.may_change() => self.restore_unseen(draw),
                 _ => {
                     let now = self.now();
@@ -193,12 +193,12 @@ impl Stream {
             .iter()
             .rev()
             .find(|event| event.subject == subject);
-        let previous = previous.map_or(0, |event| event.mark.sequence);
+        let previous = previous.map_or(0, |event| event.position.sequence);
         self.numbers += 1;
         let event = Stored {
             number: self.by_number.len(),
             subject,
-            mark: Mark {
+            position: Position {
                 sequence: self.stored.len() as u64 + 1,
                 time: self.wall() + self.skew * u32::from(self.is_ahead),
             },
@@ -249,7 +249,7 @@ impl Stream {
         self.reconnect();
     }
 
-    fn make_anew(&mut self, draw: &mut Draw) {
+    fn recreate(&mut self, draw: &mut Draw) {
         self.lose(0, draw);
         self.is_first = true;
         self.numbers += 1;
@@ -300,7 +300,9 @@ impl Stream {
             created: self.created,
             first_sequence: 1,
             last_sequence: stored.len() as u64,
-            last_time: stored.last().map_or(self.created, |event| event.mark.time),
+            last_time: stored
+                .last()
+                .map_or(self.created, |event| event.position.time),
             is_replicated: self.is_replicated,
         };
         let seen = known.map(|known| match known {
@@ -308,7 +310,7 @@ impl Stream {
         });
         let lasts = lasts.into_values().map(|event| Last {
             subject: event.message().subject.to_string(),
-            mark: event.mark,
+            position: event.position,
         });
         *answer = Some((state, lasts.collect(), seen));
     }
@@ -331,18 +333,18 @@ impl Stream {
 
         let last = self.stored.iter().rfind(|event| event.subject != DELETED);
         let end = *repair.end.get_or_insert(last.map_or(
-            Mark {
+            Position {
                 sequence: self.stored.len() as u64,
                 time: self.created,
             },
-            |event| event.mark,
+            |event| event.position,
         ));
         let read: Vec<&Stored> = self
             .stored
             .iter()
             .filter(|event| event.subject < OTHERS)
-            .filter(|event| event.mark.sequence > repair.above)
-            .filter(|event| event.mark.sequence <= end.sequence)
+            .filter(|event| event.position.sequence > repair.above)
+            .filter(|event| event.position.sequence <= end.sequence)
             .take(most)
             .collect();
         let now = self.now();
@@ -363,7 +365,7 @@ impl Stream {
             end: is_last.then_some(end),
         };
         if let Some(last) = read.last() {
-            repair.above = last.mark.sequence;
+            repair.above = last.position.sequence;
         }
         if !is_last {
             self.repair = Some(repair);
@@ -399,7 +401,7 @@ impl Stream {
                     // What was stored before it was found may be missing.
                     let found = self.follower.watermark();
                     for event in &self.stored {
-                        if event.mark.sequence <= found {
+                        if event.position.sequence <= found {
                             self.owed.remove(&event.number);
                         }
                     }
@@ -467,16 +469,16 @@ impl Stream {
 }
 
 /// What the stream has where `known` was.
-fn seen(stored: &[Stored], known: Mark) -> AtPosition {
+fn seen(stored: &[Stored], known: Position) -> AtPosition {
     if known.sequence == 0 {
         return AtPosition::Same;
     }
     let there = stored
         .iter()
-        .find(|event| event.mark.sequence == known.sequence);
+        .find(|event| event.position.sequence == known.sequence);
     match there {
         Some(event) if event.subject == DELETED => AtPosition::Gone,
-        Some(event) if event.mark == known => AtPosition::Same,
+        Some(event) if event.position == known => AtPosition::Same,
         Some(_) => AtPosition::Other,
         None => AtPosition::Gone,
     }

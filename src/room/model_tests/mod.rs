@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
-use self::sessions::Sessions;
-use self::stream::Stream;
+use self::sessions::SessionsModel;
+use self::stream::StreamModel;
 
 /// Draws from the numbers of a run; 0 for ever after the last.
 struct Draw(VecDeque<u32>);
@@ -38,18 +38,18 @@ proptest! {
     /// Whatever happens to what the machines hear: each event stored is delivered once, in the order of
     /// its subject, and late only where it says so; and of a user's sessions the newest stands alone.
     #[test]
-    fn any_interleaving_keeps_the_laws(numbers in proptest::collection::vec(any::<u32>(), 1..160)) {
+    fn any_interleaving_keeps_the_promises(numbers in proptest::collection::vec(any::<u32>(), 1..160)) {
         let mut draw = Draw(numbers.clone().into());
-        let mut stream = Stream::new(&mut draw);
+        let mut stream = StreamModel::new(&mut draw);
         while !draw.0.is_empty() {
-            stream.step(&mut draw);
+            stream.advance(&mut draw);
         }
         stream.quiesce();
         stream.judge()?;
         let mut draw = Draw(numbers.into());
-        let mut sessions = Sessions::new();
+        let mut sessions = SessionsModel::new();
         while !draw.0.is_empty() {
-            sessions.step(&mut draw);
+            sessions.advance(&mut draw);
         }
         sessions.quiesce();
         sessions.judge()?;

@@ -17,18 +17,18 @@ const ENTRY_BYTES: usize = 512;
 
 /// What all holds of a gateway share: the bytes that wait in them.
 #[derive(Debug, Clone, Default)]
-pub struct HoldBudget(Arc<AtomicUsize>);
+pub struct ReorderBudget(Arc<AtomicUsize>);
 
 /// The buffer.
 #[derive(Debug)]
-pub(super) struct Hold {
+pub(super) struct ReorderBuffer {
     waiting: VecDeque<Live>,
     bytes: usize,
     overflowed: bool,
-    budget: HoldBudget,
+    budget: ReorderBudget,
 }
 
-impl HoldBudget {
+impl ReorderBudget {
     /// Takes `bytes` if there are so many left.
     fn take(&self, bytes: usize) -> bool {
         let taken = self.0.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -43,9 +43,9 @@ impl HoldBudget {
     }
 }
 
-impl Hold {
+impl ReorderBuffer {
     /// Nothing waits; what will is counted in `budget`.
-    pub(super) fn new(budget: HoldBudget) -> Self {
+    pub(super) fn new(budget: ReorderBudget) -> Self {
         Self {
             waiting: VecDeque::new(),
             bytes: 0,
@@ -70,7 +70,7 @@ impl Hold {
         self.waiting.push_back(live);
     }
 
-    /// Gives back what [`Hold::pop`] took, in its place.
+    /// Gives back what [`ReorderBuffer::pop`] took, in its place.
     pub(super) fn put_back(&mut self, live: Live) {
         let cost = cost(&live);
         // It was here just now, so a little over the limit does no harm.
@@ -102,7 +102,7 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for ReorderBuffer {
     fn drop(&mut self) {
         self.clear();
     }

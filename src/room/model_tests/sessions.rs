@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::Draw;
 use crate::auth::UserKey;
 use crate::room::SessionId;
-use crate::room::claims::{Claim, Claims, Standing, Verdict};
+use crate::room::claims::{Claim, ClaimAction, Claims, Standing};
 
 /// A claim as SESSIONS stores it.
 type StoredClaim = (SessionId, u64, DateTime<Utc>);
@@ -25,7 +25,7 @@ enum News {
 const GATEWAYS: usize = 3;
 
 /// SESSIONS and the claims machines of some gateways, for one user.
-pub(super) struct Sessions {
+pub(super) struct SessionsModel {
     claims: Vec<Claims>,
     news: Vec<Vec<News>>,
     /// Open sockets by gateway.
@@ -38,7 +38,7 @@ pub(super) struct Sessions {
     now: Instant,
 }
 
-impl Sessions {
+impl SessionsModel {
     pub(super) fn new() -> Self {
         Self {
             claims: (0..GATEWAYS).map(|_| Claims::default()).collect(),
@@ -56,7 +56,7 @@ impl Sessions {
         UserKey::new(None, "u1")
     }
 
-    pub(super) fn step(&mut self, draw: &mut Draw) {
+    pub(super) fn advance(&mut self, draw: &mut Draw) {
         let gateway = draw.below(GATEWAYS);
         match draw.below(12) {
             0..=1 => self.join(gateway),
@@ -65,7 +65,7 @@ impl Sessions {
                     if draw.below(6) == 0 {
                         self.news[gateway].push(news);
                     }
-                    self.tell(gateway, news);
+                    self.deliver(gateway, news);
                 }
             }
             8 => {
@@ -133,9 +133,9 @@ impl Sessions {
         }
     }
 
-    fn tell(&mut self, gateway: usize, news: News) {
+    fn deliver(&mut self, gateway: usize, news: News) {
         let user = Self::user();
-        let verdicts = match news {
+        let actions = match news {
             News::Live(claim) => {
                 let claim = self.claim(gateway, claim);
                 self.claims[gateway].heard(user, claim, self.now)
@@ -153,11 +153,11 @@ impl Sessions {
                 self.claims[gateway].checked(user, session, asked, last, self.now)
             }
         };
-        for verdict in verdicts {
-            match verdict {
-                Verdict::Replaced(session) => self.leave(gateway, session),
-                Verdict::Check => self.check(gateway),
-                Verdict::ClaimAgain { session, last } => {
+        for action in actions {
+            match action {
+                ClaimAction::Replaced(session) => self.leave(gateway, session),
+                ClaimAction::Check => self.check(gateway),
+                ClaimAction::ClaimAgain { session, last } => {
                     if self.last.map_or(0, |(_, sequence, _)| sequence) == last {
                         self.store(gateway, session);
                     } else {
@@ -170,7 +170,7 @@ impl Sessions {
 
     /// SESSIONS is read; what it holds is on its way.
     fn check(&mut self, gateway: usize) {
-        let held: Vec<_> = self.claims[gateway].held().collect();
+        let held: Vec<_> = self.claims[gateway].acknowledged_sessions().collect();
         for (_, session, asked) in held {
             self.news[gateway].push(News::Checked(session, asked, self.last));
         }
@@ -185,14 +185,14 @@ impl Sessions {
         for _ in 0..8 {
             for gateway in 0..GATEWAYS {
                 for news in std::mem::take(&mut self.news[gateway]) {
-                    self.tell(gateway, news);
+                    self.deliver(gateway, news);
                 }
                 self.check(gateway);
             }
         }
         for gateway in 0..GATEWAYS {
             for news in std::mem::take(&mut self.news[gateway]) {
-                self.tell(gateway, news);
+                self.deliver(gateway, news);
             }
         }
     }
