@@ -8,21 +8,20 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use herald_bench::marker::Markers;
-use herald_bench::own::{Load, Outcome};
+use herald_bench::own::Load;
 use herald_bench::publish::{Pace, Publisher};
 use herald_bench::slot::{Manner, SocketPlan, request_at};
 use herald_bench::stored::Stream;
 use herald_bench::wire::Address;
 use tokio::runtime::Handle;
 use tokio_rustls::rustls::ClientConfig;
-use tokio_tungstenite::Connector;
 
-use super::listen::target::Target;
-use super::nats::{NatsConnection, no_stream};
-use super::{CliError, listen, output, token};
+use super::nats::NatsConnection;
+use super::target::Target;
+use super::{CliError, output, token};
 use crate::config::{AuthConfig, Config, Secret, names, parse_duration};
 use crate::event::WorkspaceSlug;
-use crate::nats::{PublishError, publish};
+use crate::nats::publish;
 
 /// How long the stream may take for the event that shows where the others begin.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,7 +45,7 @@ pub(super) struct Args {
     #[arg(value_name = "URL")]
     url: Option<Secret>,
     /// A workspace to load; may be given several times.
-    #[arg(long = "workspace", value_name = "SLUG", default_value = "herald-bench", value_parser = parse_workspace)]
+    #[arg(long = "workspace", value_name = "SLUG", default_value = "herald-bench", value_parser = WorkspaceSlug::parse)]
     workspaces: Vec<WorkspaceSlug>,
     /// Sockets in each workspace.
     #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -90,17 +89,6 @@ impl Args {
             &["nats", "auth"]
         }
     }
-
-    fn pace(&self) -> Pace {
-        match self.burst {
-            Some(events) => Pace::AtOnce(events),
-            None => Pace::PerSecond(f64::from(self.rate)),
-        }
-    }
-}
-
-fn parse_workspace(text: &str) -> Result<WorkspaceSlug, String> {
-    WorkspaceSlug::parse(text).map_err(|error| error.to_string())
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
@@ -113,31 +101,28 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 
 pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     let Some(url) = &args.url else {
-        return Err(CliError::Usage(
-            "no address is given: name your gateway's, for example `herald bench wss://notify.example.com/`"
-                .to_owned(),
+        return Err(CliError::usage(
+            "no address is given: name your gateway's, for example `herald bench wss://notify.example.com/`",
         ));
     };
     let stop = herald_bench::run::interrupts(&Handle::current());
     let config = with(&args, config);
-    let tls = trusted(url, args.ca.clone()).await?;
+    let plain = plain_target(url)?;
+    let tls = plain.trusted(args.ca.clone()).await?;
     let plans = plans(&args, url, tls.as_ref(), &config).await?;
-    let nats = NatsConnection::open(&config, "herald bench").await?;
-    let run = uuid::Uuid::new_v4().simple().to_string();
-    let subject = |workspace| {
-        config
-            .nats
-            .names()
-            .subject(&names::event(workspace, "custom.bench"))
-    };
+    let mut nats = NatsConnection::open(&config.nats, "herald bench").await?;
+    let names = config.nats.names();
+    let subject = |workspace| names.subject(&names::event(workspace, "custom.bench"));
     let subjects: Vec<String> = args.workspaces.iter().map(subject).collect();
-    let (nats, stream) = stream(nats, &config, subjects.first()).await?;
+    let first_subject = subjects.first().cloned().unwrap_or_default();
+    let stream = stream(&mut nats, &config, first_subject).await?;
     eprintln!(
         "herald: {} sockets in {} workspace{}; Ctrl-C ends it with the figures until then",
         plans.len(),
         args.workspaces.len(),
         if args.workspaces.len() == 1 { "" } else { "s" }
     );
+    let run = uuid::Uuid::new_v4().simple().to_string();
     let load = Load {
         plans,
         rooms: u32::try_from(args.workspaces.len()).unwrap_or(u32::MAX),
@@ -149,29 +134,23 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
             event_bytes: args.event_bytes as usize,
             stop,
         },
-        pace: args.pace(),
+        pace: match args.burst {
+            Some(events) => Pace::AtOnce(events),
+            None => Pace::PerSecond(f64::from(args.rate)),
+        },
         time: args.duration,
         stream,
         run,
     };
     let measured = tokio::task::spawn_blocking(move || load.measure()).await;
-    let measured = measured.map_err(|_| CliError::Failure("the load client failed".to_owned()))?;
-    print(
-        &args,
-        &measured.map_err(|error| CliError::Failure(error.to_string()))?,
-    )
-}
-
-fn print(args: &Args, outcome: &Outcome) -> Result<(), CliError> {
-    for warning in outcome.warnings() {
-        eprintln!("herald: warning: {warning}");
-    }
-    let text = if args.json {
-        outcome.json().to_string()
-    } else {
-        outcome.text().trim_end().to_owned()
-    };
-    output::line(&text).map(drop)
+    let measured = measured.map_err(|_| CliError::failure("the load client failed"))?;
+    let outcome = measured.map_err(CliError::failure)?;
+    let warnings = outcome.warnings().iter();
+    output::messages(warnings.map(|warning| format!("warning: {warning}")));
+    output::lines([match args.json {
+        true => outcome.json().to_string(),
+        false => outcome.text().trim_end().to_owned(),
+    }])
 }
 
 /// The settings, with what the arguments say instead.
@@ -179,7 +158,7 @@ fn with(args: &Args, mut config: Config) -> Config {
     if let Some(file) = &args.hmac_secret_file {
         config.auth = AuthConfig {
             hmac_secret_file: Some(file.clone()),
-            ..Config::default().auth
+            ..AuthConfig::default()
         };
     }
     if let Some(nats) = &args.nats {
@@ -188,41 +167,24 @@ fn with(args: &Args, mut config: Config) -> Config {
     config
 }
 
-fn target(url: &Secret, workspace: &WorkspaceSlug) -> Result<Target, CliError> {
-    let usage = |text: String| CliError::Usage(text);
-    let plain = Target::parse(url.expose(), None).map_err(|error| usage(error.to_string()))?;
-    // Either would be the same for all sockets.
+/// The address, which is the same for all sockets.
+fn plain_target(url: &Secret) -> Result<Target, CliError> {
+    let plain = Target::parse(url.expose(), None)?;
     if plain.token().is_some() {
-        let text = "the address contains a token, which belongs to one user: give --token-command or \
-            --hmac-secret-file instead";
-        return Err(usage(text.to_owned()));
+        return Err(CliError::usage(
+            "the address contains a token, which belongs to one user: give --token-command or \
+            --hmac-secret-file instead",
+        ));
     }
     if plain.url_with("").contains("workspaceSlug=") {
-        let text = "the address names a workspace: give it with --workspace instead";
-        return Err(usage(text.to_owned()));
+        return Err(CliError::usage(
+            "the address names a workspace: give it with --workspace instead",
+        ));
     }
-    Target::parse(url.expose(), Some(workspace.as_str())).map_err(|error| usage(error.to_string()))
+    Ok(plain)
 }
 
-/// Whose certificates a wss: address may have.
-async fn trusted(url: &Secret, ca: Option<PathBuf>) -> Result<Option<Arc<ClientConfig>>, CliError> {
-    let target = Target::parse(url.expose(), None);
-    let is_tls = target
-        .map_err(|error| CliError::Usage(error.to_string()))?
-        .is_tls();
-    match (is_tls, ca) {
-        (false, Some(_)) => Err(CliError::Usage(
-            "--ca goes with a wss:// address".to_owned(),
-        )),
-        (false, None) => Ok(None),
-        (true, ca) => match listen::tls::connector(ca).await? {
-            Connector::Rustls(config) => Ok(Some(config)),
-            _ => Ok(None),
-        },
-    }
-}
-
-/// A client for each socket, all of different users.
+/// What each socket is to do, all of different users.
 async fn plans(
     args: &Args,
     url: &Secret,
@@ -231,7 +193,7 @@ async fn plans(
 ) -> Result<Vec<SocketPlan>, CliError> {
     let mut plans = Vec::new();
     for (room, workspace) in (0..).zip(&args.workspaces) {
-        let target = target(url, workspace)?;
+        let target = Target::parse(url.expose(), Some(workspace.as_str()))?;
         let (plain, trusted) = (target.url_with(""), tls.cloned());
         let address = super::blocking(move || Address::of(&plain, trusted.as_ref()));
         let address = address.await?.map_err(CliError::Failure)?;
@@ -274,36 +236,23 @@ async fn one_token(
         ("HERALD_BENCH_USER", user.as_str()),
         ("HERALD_BENCH_WORKSPACE", workspace.as_str()),
     ];
-    let token = listen::token::run_with(command, &environment).await;
+    let token = token::from_command(command, &environment).await;
     token.map_err(CliError::Failure)
 }
 
 /// Where in which stream the events will be: a first event shows it, and that this user may publish them.
 async fn stream(
-    mut nats: NatsConnection,
+    nats: &mut NatsConnection,
     config: &Config,
-    subject: Option<&String>,
-) -> Result<(NatsConnection, Stream), CliError> {
+    subject: String,
+) -> Result<Stream, CliError> {
     let client = nats.client.clone();
-    let subject = subject.cloned().unwrap_or_default();
     let payload = r#"{"title":"herald bench begins"}"#.into();
     let publishing = publish(&client, subject.clone(), HeaderMap::new(), payload, TIMEOUT);
     let stored = nats.allowed(publishing).await?;
-    let names = config.nats.names();
-    let ack = stored.map_err(|error| {
-        CliError::Failure(match error {
-            PublishError::NoStream => {
-                format!(
-                    "no stream takes {subject}: {}",
-                    no_stream(&client, &config.nats, names.events())
-                )
-            }
-            error => format!("{error} ({})", config.nats.hosts()),
-        })
-    })?;
-    let stream = Stream {
-        direct_get: names.api("DIRECT.GET", &ack.stream),
+    let ack = stored.map_err(|error| CliError::Failure(nats.publish_failure(&subject, &error)))?;
+    Ok(Stream {
+        direct_get: config.nats.names().api("DIRECT.GET", &ack.stream),
         first: ack.sequence + 1,
-    };
-    Ok((nats, stream))
+    })
 }

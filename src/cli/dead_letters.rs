@@ -1,16 +1,12 @@
 //! `herald dead-letters`: the events that could not become notifications, and why.
 
-use async_nats::Client;
+use serde::Serialize;
 
-use super::nats::{NatsConnection, no_stream};
+use super::nats::{NatsConnection, ReadFrom};
 use super::{CliError, output};
-use crate::config::{Config, NatsConfig, names};
+use crate::config::{Config, names};
 use crate::event::WorkspaceSlug;
-use crate::nats::{DirectGet, DirectGetError, RawStored};
-
-/// Letters of one read, and about how many bytes: their payloads come along.
-const BATCH: usize = 512;
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
+use crate::nats::RawStored;
 
 const HEADINGS: [&str; 6] = [
     "WORKSPACE",
@@ -28,7 +24,7 @@ const HEADINGS: [&str; 6] = [
     `nats stream get DEAD --last-for dead.<workspace>.<sequence>` shows its payload."
 )]
 pub(super) struct Args {
-    /// Only those of this workspace; `_unroutable`: of events whose subject names no workspace.
+    /// Only those of this workspace. `_unroutable`: those whose subject names no workspace.
     #[arg(long, value_name = "SLUG", value_parser = parse_workspace)]
     workspace: Option<WorkspaceSlug>,
     /// Print one JSON object a line instead of a table.
@@ -44,207 +40,118 @@ fn parse_workspace(text: &str) -> Result<WorkspaceSlug, String> {
     WorkspaceSlug::parse(text).map_err(|error| error.to_string())
 }
 
-/// One row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Row {
-    /// In the order of [`HEADINGS`].
-    cells: [String; 6],
-    /// Bytes of the payload, where the letter was cut short and has its beginning only.
+/// One dead letter, without its payload.
+#[derive(Debug, Serialize)]
+struct Listed {
+    workspace: String,
+    sequence: u64,
+    subject: String,
+    reason: String,
+    time: String,
+    detail: String,
+    /// Of the whole payload, where the letter was cut short and has its beginning only.
+    #[serde(skip_serializing_if = "Option::is_none")]
     payload_bytes: Option<u64>,
 }
 
 pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
-    let mut nats = NatsConnection::open(&config, "herald dead-letters").await?;
+    let mut nats = NatsConnection::open(&config.nats, "herald dead-letters").await?;
     let names = config.nats.names();
-    let get = DirectGet::new(nats.client.clone(), &names, names.dead());
     let subject = match &args.workspace {
         Some(workspace) => names::letter(workspace, "*"),
         None => names::ALL_LETTERS.to_owned(),
     };
     let mut rows = Vec::new();
-    let mut from = 0;
-    loop {
-        let reading = read(&get, &mut from, &subject, &mut rows);
-        let read = nats.allowed(reading).await?;
-        let more = read.map_err(|error| failure(&error, &nats.client, &config.nats))?;
-        // JSON needs no widths, so that it need not wait for the last row.
+    nats.read(names.dead(), &subject, ReadFrom::Sequence(0), |raw| {
+        let letter = Listed::new(&raw);
         if args.json {
-            for row in rows.drain(..) {
-                if !output::line(&row.json())? {
-                    return Ok(());
-                }
-            }
+            return output::line(letter.json());
         }
-        if !more {
-            break;
+        rows.push(letter.cells());
+        Ok(true)
+    })
+    .await?;
+    match (args.json, rows.is_empty()) {
+        (true, _) => Ok(()),
+        (false, true) => {
+            eprintln!("herald: no dead letters");
+            Ok(())
         }
+        (false, false) => output::lines(output::table(HEADINGS, rows)),
     }
-    if args.json {
-        return Ok(());
-    }
-    if rows.is_empty() {
-        eprintln!("herald: no dead letters");
-        return Ok(());
-    }
-    for line in table(&rows) {
-        if !output::line(&line)? {
-            return Ok(());
-        }
-    }
-    Ok(())
 }
 
-/// Reads one batch from sequence `from` on; says whether there are more.
-async fn read(
-    get: &DirectGet,
-    from: &mut u64,
-    subject: &str,
-    rows: &mut Vec<Row>,
-) -> Result<bool, DirectGetError> {
-    let mut batch = get
-        .next_by_subject(*from, BATCH, BATCH_BYTES, subject)
-        .await?;
-    while let Some(raw) = batch.next().await? {
-        *from = raw.sequence + 1;
-        rows.push(Row::new(&raw));
-    }
-    Ok(batch.end().pending > 0)
-}
-
-impl Row {
+impl Listed {
     fn new(raw: &RawStored) -> Self {
         let mut tokens = raw.subject.split('.').skip(1);
-        let mut token = || tokens.next().unwrap_or_default().to_owned();
+        let mut token = || tokens.next().unwrap_or_default();
         let header = |name: &str| {
             let value = raw.headers.as_ref().and_then(|headers| headers.get(name));
-            value.map(|value| value.as_str().to_owned())
+            value.map_or(String::new(), |value| value.as_str().to_owned())
         };
-        let payload_bytes = header("Herald-Payload-Bytes");
         Self {
-            payload_bytes: payload_bytes.and_then(|bytes| bytes.parse().ok()),
-            cells: [
-                token(),
-                token(),
-                header("Herald-Subject").unwrap_or_default(),
-                header("Herald-Reason").unwrap_or_default(),
-                header("Herald-Time").unwrap_or_default(),
-                header("Herald-Detail").unwrap_or_default(),
-            ],
+            workspace: token().to_owned(),
+            sequence: token().parse().unwrap_or_default(),
+            subject: header("Herald-Subject"),
+            reason: header("Herald-Reason"),
+            time: header("Herald-Time"),
+            detail: header("Herald-Detail"),
+            payload_bytes: header("Herald-Payload-Bytes").parse().ok(),
         }
     }
 
-    /// The cells as the table has them.
-    fn shown(&self) -> [String; 6] {
-        let mut cells = self.cells.clone().map(|cell| output::harmless(&cell));
-        if let (Some(bytes), [.., detail]) = (self.payload_bytes, &mut cells) {
-            detail.push_str(&format!(" (cut short, the payload had {bytes} bytes)"));
-        }
-        cells
+    /// In the order of [`HEADINGS`].
+    fn cells(self) -> [String; 6] {
+        let cut = self.payload_bytes.map_or_else(String::new, |bytes| {
+            format!(" (cut short, the payload had {bytes} bytes)")
+        });
+        [
+            self.workspace,
+            self.sequence.to_string(),
+            self.subject,
+            self.reason,
+            self.time,
+            self.detail + &cut,
+        ]
     }
 
     fn json(&self) -> String {
-        let [workspace, sequence, subject, reason, time, detail] = &self.cells;
-        let sequence = sequence.parse::<u64>().unwrap_or(0);
-        let text = |text: &str| serde_json::Value::from(text);
-        let cut = self
-            .payload_bytes
-            .map_or_else(String::new, |bytes| format!(r#","payload_bytes":{bytes}"#));
-        format!(
-            r#"{{"workspace":{},"sequence":{sequence},"subject":{},"reason":{},"time":{},"detail":{}{cut}}}"#,
-            text(workspace),
-            text(subject),
-            text(reason),
-            text(time),
-            text(detail)
-        )
+        serde_json::to_string(self).unwrap_or_default()
     }
-}
-
-/// The rows under their headings, in columns as wide as they need.
-fn table(rows: &[Row]) -> Vec<String> {
-    let headings = HEADINGS.map(str::to_owned);
-    let cells: Vec<[String; 6]> = std::iter::once(headings)
-        .chain(rows.iter().map(Row::shown))
-        .collect();
-    let mut widths = [0; 6];
-    for row in &cells {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    cells
-        .iter()
-        .map(|row| {
-            let padded: Vec<String> = row
-                .iter()
-                .zip(widths)
-                .map(|(cell, width)| format!("{cell:width$}"))
-                .collect();
-            padded.join("  ").trim_end().to_owned()
-        })
-        .collect()
-}
-
-fn failure(error: &DirectGetError, client: &Client, config: &NatsConfig) -> CliError {
-    let names = config.names();
-    let stream = names.dead();
-    CliError::Failure(match error {
-        DirectGetError::NoResponders => no_stream(client, config, stream),
-        DirectGetError::Timeout(_) => format!(
-            "{error} at {}: is NATS up, and may this user publish to {}?",
-            config.hosts(),
-            names.api("DIRECT.GET", stream)
-        ),
-        _ => error.to_string(),
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn row(cells: [&str; 6]) -> Row {
-        Row {
-            cells: cells.map(str::to_owned),
-            payload_bytes: None,
+    fn letter(payload_bytes: Option<u64>) -> Listed {
+        let text = str::to_owned;
+        Listed {
+            workspace: text("acme"),
+            sequence: 7,
+            subject: text("s"),
+            reason: text("json"),
+            time: text("t"),
+            detail: text("d"),
+            payload_bytes,
         }
     }
 
     #[test]
     fn a_letter_that_was_cut_says_so() {
-        let cut = Row {
-            payload_bytes: Some(130_048),
-            ..row(["acme", "7", "s", "too_large", "t", "d"])
-        };
-        let table = table(std::slice::from_ref(&cut));
-        let detail = "d (cut short, the payload had 130048 bytes)";
-        assert!(table.iter().any(|line| line.ends_with(detail)), "{table:?}");
+        let cut = letter(Some(130_048));
         assert!(
             cut.json()
                 .ends_with(r#""detail":"d","payload_bytes":130048}"#)
         );
-    }
-
-    #[test]
-    fn a_table_is_as_wide_as_its_cells_and_steers_no_terminal() {
-        let lines = table(&[
-            row(["acme", "7", "ws.acme.x\u{1b}", "subject", "t", "d"]),
-            row(["a-long-workspace", "8", "s", "json", "t", ""]),
-        ]);
-        assert_eq!(
-            lines,
-            [
-                "WORKSPACE         SEQUENCE  SUBJECT     REASON   TIME  DETAIL",
-                "acme              7         ws.acme.x\u{fffd}  subject  t     d",
-                "a-long-workspace  8         s           json     t",
-            ]
-        );
+        let [.., detail] = cut.cells();
+        assert_eq!(detail, "d (cut short, the payload had 130048 bytes)");
     }
 
     #[test]
     fn json_has_the_sequence_as_a_number() {
         assert_eq!(
-            row(["acme", "7", "s", "json", "t", "d"]).json(),
+            letter(None).json(),
             r#"{"workspace":"acme","sequence":7,"subject":"s","reason":"json","time":"t","detail":"d"}"#
         );
     }

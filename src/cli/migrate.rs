@@ -3,11 +3,10 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::CliError;
+use super::{CliError, output};
 use crate::config::Config;
 use crate::migrate::{
-    ApplyReport, Difference, MigrateError, Migration, MigrationSet, MigrationState, Migrator,
-    OperationKind, Status,
+    ApplyReport, Difference, MigrateError, Migration, MigrationSet, Migrator, OperationKind, Status,
 };
 use crate::nats::connect;
 
@@ -50,42 +49,48 @@ struct Plan {
 pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     let client = connect(&config.nats, "herald-migrate", drop).await?;
     let migrator = Migrator::new(&client, &config.nats, &MigrationSet::embedded())?;
+    let print = |value: Value, text: Vec<String>| match args.json {
+        true => output::lines([format!("{value:#}")]),
+        false => output::lines(text),
+    };
     if args.status {
         let status = migrator.status().await?;
-        print(args.json, &status_json(&status), || print_status(&status));
+        print(status_json(&status), status_text(&status))?;
         return Ok(status.check()?);
     }
     if args.dry_run {
         let status = migrator.status().await?;
         status.check()?;
-        let plan = plan(&migrator, &status);
-        print(args.json, &json!(plan), || print_plan(&plan));
-        return Ok(());
+        let plan = Plan {
+            apply: pending(&migrator, &status),
+            reconcile: status.differences,
+        };
+        return print(json!(plan), plan_text(&plan));
     }
     let mut report = migrator.apply().await?;
     let reconciled = migrator.reconcile().await.inspect_err(|_| {
         // What was applied is applied, whatever comes after.
-        for name in &report.applied {
-            eprintln!("herald: applied {name}");
-        }
+        output::messages(applied(&report));
     })?;
     report
         .differences
         .retain(|difference| !reconciled.contains(difference));
-    let done = Done { report, reconciled };
-    print(args.json, &json!(done), || print_done(&done));
-    Ok(())
-}
-
-fn print(as_json: bool, value: &Value, text: impl FnOnce()) {
-    if as_json {
-        println!("{value:#}");
-    } else {
-        text();
+    if !args.json {
+        let edits = report.edits.iter().map(Difference::advice);
+        output::messages(edits.chain(report.unknown.iter().map(|name| {
+            format!("the ledger has migration {name}, which this version does not know")
+        })));
     }
+    let done = Done { report, reconciled };
+    print(json!(done), done_text(&done))
 }
 
-/// The status with the one question that a script has answered in it.
+fn applied(report: &ApplyReport) -> Vec<String> {
+    let names = report.applied.iter();
+    names.map(|name| format!("applied {name}")).collect()
+}
+
+/// The status, with an answer to the one question of a script in it.
 fn status_json(status: &Status) -> Value {
     let mut value = json!(status);
     if let Some(object) = value.as_object_mut() {
@@ -94,99 +99,78 @@ fn status_json(status: &Status) -> Value {
     value
 }
 
-fn print_status(status: &Status) {
-    let width = status
-        .migrations
-        .iter()
-        .map(|entry| entry.name.len())
-        .max()
-        .unwrap_or(0)
-        .max("MIGRATION".len());
-    println!(
-        "{:width$}  STATE    BREAKS OLDER  CHECKSUM      BY       AT",
-        "MIGRATION"
-    );
-    for entry in &status.migrations {
+fn status_text(status: &Status) -> Vec<String> {
+    const HEADINGS: [&str; 6] = ["MIGRATION", "STATE", "BREAKS OLDER", "CHECKSUM", "BY", "AT"];
+    let rows = status.migrations.iter().map(|entry| {
         let (by, at) = entry.applied.as_ref().map_or(("-", "-"), |applied| {
             (applied.applied_by.as_str(), applied.applied_at.as_str())
         });
-        println!(
-            "{:width$}  {:<7}  {:<12}  {:.12}  {by:<7}  {at}",
-            entry.name,
-            match entry.state {
-                MigrationState::Applied => "applied",
-                MigrationState::Pending => "pending",
-                MigrationState::Changed => "changed",
-                MigrationState::Unknown => "unknown",
-            },
-            if entry.breaks_older_gateways {
-                "yes"
-            } else {
-                "no"
-            },
-            entry.checksum,
-        );
-    }
-    for difference in &status.differences {
-        println!("differs from the settings: {difference}");
-    }
-    for edit in &status.edits {
-        println!("{}", edit.advice());
-    }
+        let state = json!(entry.state);
+        let breaks = if entry.breaks_older_gateways {
+            "yes"
+        } else {
+            "no"
+        };
+        [
+            entry.name.clone(),
+            state.as_str().unwrap_or_default().to_owned(),
+            breaks.to_owned(),
+            entry.checksum.chars().take(12).collect(),
+            by.to_owned(),
+            at.to_owned(),
+        ]
+    });
+    let mut lines = output::table(HEADINGS, rows);
+    let differences = status.differences.iter();
+    lines.extend(differences.map(|difference| format!("differs from the settings: {difference}")));
+    lines.extend(status.edits.iter().map(Difference::advice));
+    lines
 }
 
-fn plan(migrator: &Migrator<'_>, status: &Status) -> Plan {
+/// The migrations that are to be applied.
+pub(super) fn pending(migrator: &Migrator<'_>, status: &Status) -> Vec<Migration> {
     let pending: Vec<&str> = status.pending().collect();
     let migrations = migrator.migrations().iter();
     let is_pending = |migration: &&Migration| pending.contains(&migration.name.as_str());
-    Plan {
-        apply: migrations.filter(is_pending).cloned().collect(),
-        reconcile: status.differences.clone(),
-    }
+    migrations.filter(is_pending).cloned().collect()
 }
 
-fn print_plan(plan: &Plan) {
+fn plan_text(plan: &Plan) -> Vec<String> {
+    let mut lines = Vec::new();
     for migration in &plan.apply {
         let breaks = if migration.breaks_older_gateways {
             " (breaks older gateways)"
         } else {
             ""
         };
-        println!(
+        lines.push(format!(
             "would apply {}: {}{breaks}",
             migration.name, migration.description
-        );
-        for operation in &migration.operations {
+        ));
+        lines.extend(migration.operations.iter().map(|operation| {
             let kind = match operation.kind {
                 OperationKind::Create => "create",
                 OperationKind::Update => "update",
             };
             let config = Value::Object(operation.config.clone());
-            println!("  {kind} stream {}: {config}", operation.stream);
-        }
+            format!("  {kind} stream {}: {config}", operation.stream)
+        }));
     }
-    for difference in &plan.reconcile {
-        println!("would reconcile {difference}");
-    }
-    if plan.apply.is_empty() && plan.reconcile.is_empty() {
-        println!("nothing to do");
-    }
+    let differences = plan.reconcile.iter();
+    lines.extend(differences.map(|difference| format!("would reconcile {difference}")));
+    or_nothing(lines)
 }
 
-fn print_done(done: &Done) {
-    for name in &done.report.applied {
-        println!("applied {name}");
+fn done_text(done: &Done) -> Vec<String> {
+    let mut lines = applied(&done.report);
+    let reconciled = done.reconciled.iter();
+    lines.extend(reconciled.map(|difference| format!("reconciled {difference}")));
+    or_nothing(lines)
+}
+
+fn or_nothing(mut lines: Vec<String>) -> Vec<String> {
+    if lines.is_empty() {
+        lines.push("nothing to do".to_owned());
     }
-    for difference in &done.reconciled {
-        println!("reconciled {difference}");
-    }
-    for edit in &done.report.edits {
-        eprintln!("herald: {}", edit.advice());
-    }
-    for name in &done.report.unknown {
-        eprintln!("herald: the ledger has migration {name}, which this version does not know");
-    }
-    if done.report.applied.is_empty() && done.reconciled.is_empty() {
-        println!("nothing to do");
-    }
+    lines
 }

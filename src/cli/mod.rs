@@ -21,8 +21,12 @@ mod replay;
 mod schema;
 mod serve;
 mod signals;
+mod target;
+mod tls;
 mod token;
+mod traces;
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -30,7 +34,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigError};
 
-/// The configuration file that is read where none is named and this one is there.
+/// The configuration file that is read if `--config` names none and this one exists.
 const CONFIG_FILE: &str = "herald.toml";
 
 /// A live notification gateway: NATS JetStream events to authenticated WebSockets.
@@ -83,9 +87,19 @@ pub enum CliError {
     Usage(String),
 }
 
+impl CliError {
+    fn failure(error: impl Display) -> Self {
+        Self::Failure(error.to_string())
+    }
+
+    fn usage(error: impl Display) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
-        Self::Usage(error.to_string())
+        Self::usage(error)
     }
 }
 
@@ -96,10 +110,8 @@ impl From<crate::nats::ConnectError> for CliError {
             ConnectError::File { .. }
             | ConnectError::Url
             | ConnectError::Logins
-            | ConnectError::TwoWays(_) => Self::Usage(error.to_string()),
-            ConnectError::Refused { .. } | ConnectError::Unreachable(_) => {
-                Self::Failure(error.to_string())
-            }
+            | ConnectError::TwoWays(_) => Self::usage(error),
+            ConnectError::Refused { .. } | ConnectError::Unreachable(_) => Self::failure(error),
         }
     }
 }
@@ -120,45 +132,43 @@ pub fn main() -> ExitCode {
     let code = match runtime.block_on(run(cli)) {
         Ok(()) => 0,
         Err(error) => {
-            for line in error.to_string().lines() {
-                eprintln!("herald: {line}");
-            }
+            output::messages(error.to_string().lines());
             match error {
                 CliError::Failure(_) => 1,
                 CliError::Usage(_) => 2,
             }
         }
     };
-    // What had to be ended has been. The exporters of telemetry would, when dropped, wait some seconds for
-    // a collector that hangs.
+    // Everything that had to end has ended. The exporters of telemetry would, when dropped, wait some seconds for a
+    // collector that hangs.
     std::process::exit(code)
 }
 
-/// The file that settings are read from: the one that is `named` for, or the usual one, if it is there.
+/// The file that settings are read from: the one that `--config` names, else [`CONFIG_FILE`], if it exists.
 fn config_file(named: Option<PathBuf>) -> Option<PathBuf> {
     let usual = PathBuf::from(CONFIG_FILE);
     named.or_else(|| usual.exists().then_some(usual))
 }
 
-/// Runs what reads files, and so may block for as long as a dead mount does, where nobody else waits for it.
+/// Runs what reads files in a thread of its own, since a dead mount may block it for long.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, CliError> {
     let ended = tokio::task::spawn_blocking(work).await;
-    ended.map_err(|error| CliError::Failure(format!("cannot read the settings: {error}")))
+    ended.map_err(|error| CliError::Failure(format!("cannot read files: {error}")))
 }
 
 async fn run(cli: Cli) -> Result<(), CliError> {
     let file = cli.config;
     let path = || config_file(file.clone());
-    // A command needs no more of the settings to be right than it reads.
+    // Only the tables that a command reads have to be right.
     let read = |tables: &[&str]| Config::read(path().as_deref())?.of(tables);
     match cli.command {
-        // Who hears signals does so before anything is read.
+        // These two listen for signals before anything is read.
         CliCommand::Serve(args) => Box::pin(serve::run(args, file)).await,
         CliCommand::Dev(args) => Box::pin(dev::run(args, file)).await,
         CliCommand::Migrate(args) => migrate::run(args, read(&["nats"])?).await,
-        // Who checks settings goes on to the files that they name; the others stop here.
+        // It goes on after wrong settings, to check the files as well. The others stop here.
         CliCommand::Check(args) => {
             check::run(args, Config::read(path().as_deref())?, path().as_deref()).await
         }

@@ -10,13 +10,13 @@ use chrono::{SecondsFormat, Utc};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use uuid::Uuid;
 
-use super::nats::{NatsConnection, no_stream};
-use super::{CliError, output};
+use super::nats::NatsConnection;
+use super::{CliError, output, traces};
 use crate::config::{Config, names};
 use crate::event::{EventName, PAYLOAD_MAX, StoredMessage, WorkspaceSlug};
-use crate::nats::{PubAck, PublishError, publish, stream_of};
+use crate::nats::{PubAck, publish, stream_of};
 use crate::projection::{Notification, Projector};
-use crate::telemetry::{CommandTraces, trace_of};
+use crate::telemetry::trace_of;
 
 /// How long the acknowledgement may take: an election of a new stream leader, and more.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 )]
 pub(super) struct Args {
     /// The workspace's slug.
-    #[arg(value_parser = parse_workspace)]
+    #[arg(value_parser = WorkspaceSlug::parse)]
     workspace: WorkspaceSlug,
     /// What happened: <category>.<name>, such as record.created or custom.order_placed.
     #[arg(value_name = "CATEGORY.NAME", value_parser = parse_event)]
@@ -66,10 +66,6 @@ pub(super) struct Args {
     json: bool,
 }
 
-fn parse_workspace(text: &str) -> Result<WorkspaceSlug, String> {
-    WorkspaceSlug::parse(text).map_err(|error| error.to_string())
-}
-
 fn parse_event(text: &str) -> Result<EventName, String> {
     EventName::parse(text).map_err(|bad| bad.detail)
 }
@@ -94,8 +90,8 @@ fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 }
 
 pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
-    let projector = Projector::from_config(&config.projection, &config.nats.stream)
-        .map_err(|error| CliError::Usage(error.to_string()))?;
+    let projector =
+        Projector::from_config(&config.projection, &config.nats.stream).map_err(CliError::usage)?;
     let payload = payload(&args.payload)?;
     let subject = names::event(&args.workspace, &args.event);
     let mut headers = headers(&args);
@@ -108,25 +104,18 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
         payload: payload.clone(),
     };
     let notification = check(&projector, &message)?;
-    for warning in warnings(&projector, &message) {
-        eprintln!("herald: warning: {warning}");
-    }
+    let warnings = warnings(&projector, &message).into_iter();
+    output::messages(warnings.map(|warning| format!("warning: {warning}")));
     if args.dry_run {
         eprintln!(
             "herald: nothing is published: an event gets its id and timestamp when it is stored, so here they \
                 are zeros and the time now"
         );
-        return output::line(&shown(&projector, &message, &notification)).map(drop);
+        return output::lines([shown(&projector, &message, &notification)]);
     }
-    let traces = CommandTraces::start("herald-publish");
-    for warning in traces.warnings() {
-        eprintln!("herald: {warning}");
-    }
-    let publication = if gives_traceparent(&args) {
-        None
-    } else {
-        Some(traces.publish(&subject, payload.len(), &mut headers))
-    };
+    let traces = traces::start("herald-publish");
+    let publication =
+        (!gives_traceparent(&args)).then(|| traces.publish(&subject, payload.len(), &mut headers));
     let trace = trace_of(&headers);
     let stored_under = config.nats.names().subject(&subject);
     let ack = store(&args, &config, &stored_under, headers, payload).await;
@@ -136,9 +125,7 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
             Err(error) => publication.failed(&error.to_string()),
         }
     }
-    if let Err(error) = traces.end().await {
-        eprintln!("herald: the trace is not exported: {error}");
-    }
+    traces::end(&traces).await;
     let ack = ack?;
     if let Some(trace) = &trace {
         eprintln!("herald: trace {trace}");
@@ -152,7 +139,7 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
         (false, false) => format!("{} {}", ack.stream, ack.sequence),
         (false, true) => format!("{} {} duplicate", ack.stream, ack.sequence),
     };
-    output::line(&line).map(drop)
+    output::lines([line])
 }
 
 /// Stores the event, and knows before it is sent that an answer can come back: without one, an event that is
@@ -164,21 +151,13 @@ async fn store(
     headers: HeaderMap,
     payload: Bytes,
 ) -> Result<PubAck, CliError> {
-    let mut nats = NatsConnection::open(config, "herald publish").await?;
+    let mut nats = NatsConnection::open(&config.nats, "herald publish").await?;
     let client = nats.client.clone();
-    let looking_up = stream_of(&client, subject.to_owned(), TIMEOUT);
     let not_stored = |why: String| CliError::Failure(format!("{why}. Nothing is stored"));
-    let stream = match nats.allowed(looking_up).await? {
-        Ok(stream) => stream,
-        Err(PublishError::NoStream) => {
-            let stream = config.nats.names().events().to_owned();
-            let why = no_stream(&client, &config.nats, &stream);
-            return Err(not_stored(format!("no stream takes {subject}: {why}")));
-        }
-        Err(error) => {
-            return Err(not_stored(format!("{error} ({})", config.nats.hosts())));
-        }
-    };
+    let stream = nats
+        .allowed(stream_of(&client, subject.to_owned(), TIMEOUT))
+        .await?
+        .map_err(|error| not_stored(nats.publish_failure(subject, &error)))?;
     let names = config.nats.names();
     // An account that imports the subject from Herald's need not have the same names.
     if stream != names.events() {
@@ -243,10 +222,8 @@ fn headers(args: &Args) -> HeaderMap {
         headers.insert("Nats-Msg-Id", format!("{}:{id}", args.workspace));
     }
     if args.cloudevent {
-        let id = args
-            .id
-            .clone()
-            .unwrap_or_else(|| Uuid::new_v4().to_string());
+        let id = args.id.clone();
+        let id = id.unwrap_or_else(|| Uuid::new_v4().to_string());
         let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
         for (name, value) in [
             ("ce-specversion", "1.0".to_owned()),

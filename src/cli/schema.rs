@@ -1,7 +1,6 @@
 //! `herald schema`: the contract as an AsyncAPI document, and its parts as JSON Schemas.
 
-use super::CliError;
-use super::output::line;
+use super::{CliError, output};
 use crate::schema::{self, ASYNCAPI};
 
 /// `herald schema`.
@@ -15,15 +14,12 @@ pub(super) struct Args {
     list: bool,
 }
 
-/// Runs it.
-///
 /// # Errors
-/// A name that there is not; an output that takes nothing.
+/// A name that does not exist.
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     if args.list {
-        let names: Vec<_> = schema::names().collect();
-        return line(&names.join("\n")).map(drop);
+        return output::lines(schema::names());
     }
     let found = schema::find(&args.name).map_err(CliError::Usage)?;
-    line(found.text.trim_end()).map(drop)
+    output::lines([found.text.trim_end()])
 }

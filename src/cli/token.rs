@@ -1,12 +1,18 @@
-//! `herald token`: a token for development, signed with the shared secret of the settings.
+//! `herald token`: a token for development, signed with the shared secret of the settings. And the other ways in which
+//! commands get tokens.
 
-use std::io::Write;
+use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use super::CliError;
+use tokio::process::Command;
+
+use super::{CliError, output};
 use crate::auth::{HmacSecret, NewToken, Workspaces, entry_for, sign, signing_secret};
 use crate::config::{AuthConfig, Config, IssuerConfig, Secret, parse_duration};
-use crate::event::WorkspaceSlug;
+use crate::event::{SlugError, WorkspaceSlug};
+
+/// A token command that takes longer is ended: it probably waits for someone to type.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Arguments of `herald token`.
 #[derive(Debug, clap::Args)]
@@ -16,7 +22,7 @@ pub(super) struct Args {
     user: String,
     /// A workspace that the token grants; may be given several times. '*' is every workspace.
     #[arg(long = "workspace", value_name = "SLUG", required = true, value_parser = parse_workspace)]
-    workspaces: Vec<Workspace>,
+    workspaces: Vec<Workspaces>,
     /// How long the token is valid.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_expiry)]
     expires: Duration,
@@ -32,18 +38,10 @@ pub(super) struct Args {
     audience: Option<String>,
 }
 
-#[derive(Debug, Clone)]
-enum Workspace {
-    Every,
-    One(WorkspaceSlug),
-}
-
-fn parse_workspace(text: &str) -> Result<Workspace, String> {
+fn parse_workspace(text: &str) -> Result<Workspaces, SlugError> {
     match text {
-        "*" => Ok(Workspace::Every),
-        slug => WorkspaceSlug::parse(slug)
-            .map(Workspace::One)
-            .map_err(|error| error.to_string()),
+        "*" => Ok(Workspaces::All),
+        slug => Ok(Workspaces::Some(vec![WorkspaceSlug::parse(slug)?])),
     }
 }
 
@@ -67,7 +65,7 @@ pub(super) fn for_user(
 ) -> Result<String, CliError> {
     let args = Args {
         user: user.to_owned(),
-        workspaces: vec![Workspace::One(workspace.clone())],
+        workspaces: vec![Workspaces::Some(vec![workspace.clone()])],
         expires,
         secret: None,
         issuer: None,
@@ -78,8 +76,43 @@ pub(super) fn for_user(
 
 pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     let token = make(&args, &config, SystemTime::now())?;
-    writeln!(std::io::stdout(), "{token}")
-        .map_err(|error| CliError::Failure(format!("cannot write the token: {error}")))
+    output::lines([token])
+}
+
+/// The token that `command` prints, which gets `environment` beside its own.
+///
+/// # Errors
+/// What went wrong with it, in words that hold nothing of its output.
+pub(super) async fn from_command(
+    command: &str,
+    environment: &[(&str, &str)],
+) -> Result<Secret, String> {
+    let output = Command::new("sh")
+        .args(["-c", command])
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(COMMAND_TIMEOUT, output)
+        .await
+        .map_err(|_| {
+            format!(
+                "the token command took over {} s",
+                COMMAND_TIMEOUT.as_secs()
+            )
+        })?
+        .map_err(|error| format!("the token command cannot be run: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("the token command failed: {}", output.status));
+    }
+    match String::from_utf8(output.stdout) {
+        Ok(text) if text.trim().contains(char::is_whitespace) => {
+            Err("the token command printed more than a token, which is one word".to_owned())
+        }
+        Ok(text) if !text.trim().is_empty() => Ok(Secret::from(text.trim())),
+        _ => Err("the token command printed no token".to_owned()),
+    }
 }
 
 /// The token that `args` ask for.
@@ -94,13 +127,13 @@ fn make(args: &Args, config: &Config, now: SystemTime) -> Result<String, CliErro
         None => signing_secret(&table, &settings)
             .map_err(|error| CliError::Usage(format!("{error}; or give --secret")))?,
     };
-    let slugs = args.workspaces.iter().map(|workspace| match workspace {
-        Workspace::Every => None,
-        Workspace::One(slug) => Some(slug.clone()),
+    let slugs = args.workspaces.iter().map(|workspaces| match workspaces {
+        Workspaces::All => None,
+        Workspaces::Some(slugs) => Some(slugs.clone()),
     });
     let workspaces = slugs
         .collect::<Option<Vec<_>>>()
-        .map_or(Workspaces::All, Workspaces::Some);
+        .map_or(Workspaces::All, |slugs| Workspaces::Some(slugs.concat()));
     sign(
         &secret,
         &NewToken {
@@ -113,7 +146,7 @@ fn make(args: &Args, config: &Config, now: SystemTime) -> Result<String, CliErro
             expires_in: args.expires,
         },
     )
-    .map_err(|error| CliError::Failure(error.to_string()))
+    .map_err(CliError::failure)
 }
 
 /// The issuer whose settings the token is to pass: the only one; the one that takes its `iss`, if that is

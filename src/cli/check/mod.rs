@@ -1,10 +1,11 @@
 //! `herald check`: whether `herald serve` would run with these settings and, with `--nats`, at this
-//! server. Every part is looked at, whatever is wrong with the others. It changes nothing, and may run
+//! server. Every part is checked, whatever is wrong with the others. It changes nothing, and may run
 //! beside a gateway.
 
 mod server;
 mod settings;
 
+use std::fmt::Display;
 use std::path::Path;
 
 use serde::Serialize;
@@ -52,23 +53,23 @@ struct Finding {
 }
 
 impl Finding {
-    fn ok(part: &'static str, detail: impl Into<String>) -> Self {
+    fn ok(part: &'static str, detail: impl Display) -> Self {
         Self::new(part, FindingLevel::Ok, detail)
     }
 
-    fn note(part: &'static str, detail: impl Into<String>) -> Self {
+    fn note(part: &'static str, detail: impl Display) -> Self {
         Self::new(part, FindingLevel::Note, detail)
     }
 
-    fn wrong(part: &'static str, detail: &impl std::fmt::Display) -> Self {
-        Self::new(part, FindingLevel::Wrong, detail.to_string())
+    fn wrong(part: &'static str, detail: impl Display) -> Self {
+        Self::new(part, FindingLevel::Wrong, detail)
     }
 
-    fn new(part: &'static str, state: FindingLevel, detail: impl Into<String>) -> Self {
+    fn new(part: &'static str, state: FindingLevel, detail: impl Display) -> Self {
         Self {
             part,
             state,
-            detail: detail.into(),
+            detail: detail.to_string(),
         }
     }
 
@@ -83,7 +84,7 @@ pub(super) async fn run(
     file: Option<&Path>,
 ) -> Result<(), CliError> {
     if args.print_rules {
-        return output::line(DEFAULT_RULES.trim_end()).map(drop);
+        return output::lines([DEFAULT_RULES.trim_end()]);
     }
     let built = Building::of(reading);
     let mut findings = settings::check(&built, file).await;
@@ -96,9 +97,17 @@ pub(super) async fn run(
     }
     if args.json {
         let ok = !findings.iter().any(Finding::is_wrong);
-        output::line(&format!("{:#}", json!({ "ok": ok, "findings": &findings })))?;
+        output::lines([format!("{:#}", json!({ "ok": ok, "findings": &findings }))])?;
     } else {
-        print(&findings)?;
+        // What is wrong goes to standard error with the exit code.
+        output::lines(findings.iter().filter_map(|finding| {
+            let word = match finding.state {
+                FindingLevel::Ok => "ok",
+                FindingLevel::Note => "note",
+                FindingLevel::Wrong => return None,
+            };
+            Some(format!("{word:4} {}: {}", finding.part, finding.detail))
+        }))?;
     }
     let problems = wrong(&findings);
     match problems.as_slice() {
@@ -119,19 +128,4 @@ fn wrong(findings: &[Finding]) -> Vec<String> {
         .filter(|finding| finding.is_wrong())
         .map(|finding| format!("{}: {}", finding.part, finding.detail))
         .collect()
-}
-
-/// The good news; what is wrong goes to standard error with the exit code.
-fn print(findings: &[Finding]) -> Result<(), CliError> {
-    for finding in findings {
-        let word = match finding.state {
-            FindingLevel::Ok => "ok",
-            FindingLevel::Note => "note",
-            FindingLevel::Wrong => continue,
-        };
-        if !output::line(&format!("{word:4} {}: {}", finding.part, finding.detail))? {
-            break;
-        }
-    }
-    Ok(())
 }

@@ -3,10 +3,11 @@
 
 use async_nats::Client;
 
+use super::super::migrate;
 use super::super::nats::{NatsConnection, VERSION_MIN, is_new_enough};
 use super::Finding;
 use crate::config::Config;
-use crate::migrate::{self, MigrateError, MigrationSet, Migrator, OperationKind, Status};
+use crate::migrate::{MigrateError, MigrationSet, Migrator, OperationKind, Status};
 use crate::nats::permissions;
 
 const CONNECTION: &str = "nats connection";
@@ -15,12 +16,12 @@ const MIGRATIONS: &str = "migrations";
 
 /// Looks at every part that can be looked at.
 pub(super) async fn check(config: &Config) -> Vec<Finding> {
-    let nats = match NatsConnection::open(config, "herald check").await {
+    let nats = match NatsConnection::open(&config.nats, "herald check").await {
         Ok(nats) => nats,
-        Err(error) => return vec![Finding::wrong(CONNECTION, &error)],
+        Err(error) => return vec![Finding::wrong(CONNECTION, error)],
     };
     let mut findings = vec![connection(&nats.client)];
-    let status = migrate::status(&nats.client, &config.nats).await;
+    let status = crate::migrate::status(&nats.client, &config.nats).await;
     let probes = permissions::of_serve(
         &config.nats.names(),
         &streams_to_make(config, &nats.client, &status),
@@ -34,12 +35,12 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     findings.extend(
         denied
             .into_iter()
-            .map(|text| Finding::wrong(PERMISSIONS, &text)),
+            .map(|text| Finding::wrong(PERMISSIONS, text)),
     );
     match status {
         Ok(status) => findings.extend(migrations(&status, config.nats.migrate)),
         Err(MigrateError::Denied(_)) if already_reported => {}
-        Err(error) => findings.push(Finding::wrong(MIGRATIONS, &error)),
+        Err(error) => findings.push(Finding::wrong(MIGRATIONS, error)),
     }
     findings
 }
@@ -51,7 +52,7 @@ fn connection(client: &Client) -> Finding {
     } else {
         Finding::wrong(
             CONNECTION,
-            &format!(
+            format!(
                 "nats-server {version} is too old: batched direct get needs {VERSION_MIN} or newer"
             ),
         )
@@ -67,18 +68,15 @@ fn streams_to_make(
     let (true, Ok(status)) = (config.nats.migrate, status) else {
         return Vec::new();
     };
-    let pending: Vec<&str> = status.pending().collect();
     // The binary's own files, which its tests have read.
     let Ok(migrator) = Migrator::new(client, &config.nats, &MigrationSet::embedded()) else {
         return Vec::new();
     };
-    migrator
-        .migrations()
-        .iter()
-        .filter(|migration| pending.contains(&migration.name.as_str()))
-        .flat_map(|migration| &migration.operations)
+    migrate::pending(&migrator, status)
+        .into_iter()
+        .flat_map(|migration| migration.operations)
         .filter(|operation| operation.kind == OperationKind::Create)
-        .map(|operation| operation.stream.clone())
+        .map(|operation| operation.stream)
         .collect()
 }
 
@@ -92,7 +90,7 @@ fn migrations(status: &Status, serve_applies: bool) -> Vec<Finding> {
             ),
             false => Finding::wrong(
                 MIGRATIONS,
-                &format!("{name} is not applied: herald migrate applies it"),
+                format!("{name} is not applied: herald migrate applies it"),
             ),
         })
         .collect();
@@ -100,7 +98,7 @@ fn migrations(status: &Status, serve_applies: bool) -> Vec<Finding> {
         status
             .check()
             .err()
-            .map(|error| Finding::wrong(MIGRATIONS, &error)),
+            .map(|error| Finding::wrong(MIGRATIONS, error)),
     );
     if findings.is_empty() {
         let text = match status.edits.as_slice() {

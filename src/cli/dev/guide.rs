@@ -27,12 +27,10 @@ pub(super) struct Guide<'a> {
 
 impl fmt::Display for Guide<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut herald = quoted(&self.program.display().to_string());
+        let path = |path: &Path| quoted(&path.display().to_string());
+        let mut herald = path(self.program);
         if let Some(config) = self.config {
-            herald = format!(
-                "{herald} --config {}",
-                quoted(&config.display().to_string())
-            );
+            herald = format!("{herald} --config {}", path(config));
         }
         let settings: String = self
             .settings
@@ -47,41 +45,33 @@ impl fmt::Display for Guide<'_> {
             secret,
             ..
         } = self;
-        writeln!(
+        write!(
             f,
-            "\nHerald is ready: sockets at {sockets}, metrics at http://{}/metrics, nats-server {} at {}.\n",
+            "
+Herald is ready: sockets at {sockets}, metrics at http://{}/metrics, nats-server {} at {}.
+
+In a second terminal, in this folder, listen as {user}:
+
+    {herald} listen --url {sockets} --workspace {workspace} --token {token}
+
+In a third one, publish an event:
+
+    {settings}{herald} publish {workspace} record.created \
+             '{{\"collection\":\"orders\",\"recordId\":\"1001\"}}'
+
+For wscat, or `new WebSocket(…)` in a browser's console:
+
+    {sockets}?token={token}&workspaceSlug={workspace}
+
+A user has one connection in a workspace, and a newer one replaces it. A token for another user:
+
+    {herald} token --user grace --workspace {workspace} --secret {secret}
+
+Ctrl-C ends all of this, and nothing of it stays.",
             reachable(self.admin),
             self.nats_version,
             self.nats_url
-        )?;
-        writeln!(
-            f,
-            "In a second terminal, in this folder, listen as {user}:\n"
-        )?;
-        writeln!(
-            f,
-            "    {herald} listen --url {sockets} --workspace {workspace} --token {token}\n"
-        )?;
-        writeln!(f, "In a third one, publish an event:\n")?;
-        writeln!(
-            f,
-            "    {settings}{herald} publish {workspace} record.created \
-             '{{\"collection\":\"orders\",\"recordId\":\"1001\"}}'\n"
-        )?;
-        writeln!(
-            f,
-            "For wscat, or `new WebSocket(…)` in a browser's console:\n"
-        )?;
-        writeln!(f, "    {sockets}?token={token}&workspaceSlug={workspace}\n")?;
-        writeln!(
-            f,
-            "A user has one connection in a workspace, and a newer one replaces it. A token for another user:\n"
-        )?;
-        writeln!(
-            f,
-            "    {herald} token --user grace --workspace {workspace} --secret {secret}\n"
-        )?;
-        write!(f, "Ctrl-C ends all of this, and nothing of it stays.")
+        )
     }
 }
 

@@ -6,7 +6,7 @@ mod guide;
 mod server;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::signal::unix::SignalKind;
 use uuid::Uuid;
@@ -15,9 +15,8 @@ use self::guide::Guide;
 use self::server::{Port, Server};
 use super::serve::telemetry;
 use super::signals::{self, Stops};
-use super::{CliError, blocking, config_file, output};
-use crate::auth::{HmacSecret, NewToken, Workspaces, sign};
-use crate::config::{AuthConfig, Config, NatsConfig, ProjectionConfig, Secret, ServerConfig};
+use super::{CliError, blocking, config_file, output, token};
+use crate::config::{AuthConfig, Config, KEYS, NatsConfig, ProjectionConfig, Secret, ServerConfig};
 use crate::event::WorkspaceSlug;
 use crate::ops::{Gateway, ServeError};
 use crate::setup::Building;
@@ -105,11 +104,11 @@ async fn serve(
     stops: &Stops,
 ) -> Result<(), CliError> {
     let secret = Uuid::new_v4().simple().to_string() + &Uuid::new_v4().simple().to_string();
-    for name in unused(config) {
-        eprintln!("herald: {name} is not used: herald dev has its own");
-    }
     let settings = settings(args, config, &server.url(), &secret);
-    let token = token(&settings, &secret)?;
+    let unused = unused(config, &settings).into_iter();
+    output::messages(unused.map(|name| format!("{name} is not used: herald dev has its own")));
+    let workspace = WorkspaceSlug::parse(WORKSPACE).map_err(CliError::failure)?;
+    let token = token::for_user(USER, &workspace, TOKEN_EXPIRES, &settings)?;
     let (telemetry, may_move) = (telemetry.clone(), args.port.is_none());
     let binding = blocking(move || bind(settings, &telemetry, may_move));
     let Some(gateway) = stops.unless_heard(binding).await else {
@@ -120,8 +119,8 @@ async fn serve(
         let admin = gateway.admin_address()?;
         Ok((listen, admin, guide::program()?))
     });
-    let (listen, admin, program) =
-        addresses.map_err(|error| CliError::Failure(format!("cannot tell the way: {error}")))?;
+    let (listen, admin, program) = addresses
+        .map_err(|error| CliError::Failure(format!("cannot find its own address: {error}")))?;
     let nats_url = server.url();
     let guide = Guide {
         program: &program,
@@ -150,7 +149,7 @@ async fn serve(
         died = server.died() => return Err(died),
         () = &mut ready => {}
     }
-    output::line(&text)?;
+    output::lines([text])?;
     tokio::select! {
         ended = &mut running => Ok(ended?),
         died = server.died() => Err(died),
@@ -190,39 +189,15 @@ fn moved(server: &mut ServerConfig, error: &ServeError, may_move: bool) -> bool 
     moves
 }
 
-/// What was set and does not hold here, by name.
-fn unused(config: &Config) -> Vec<&'static str> {
-    let (nats, auth, server) = (&config.nats, &config.auth, &config.server);
-    let default = NatsConfig::default();
-    [
-        ("nats.url", nats.url != default.url),
-        ("nats.credentials_file", nats.credentials_file.is_some()),
-        ("nats.token_file", nats.token_file.is_some()),
-        ("nats.nkey_file", nats.nkey_file.is_some()),
-        ("nats.ca_file", nats.ca_file.is_some()),
-        ("nats.client_cert", nats.client_cert.is_some()),
-        ("nats.domain", nats.domain.is_some()),
-        (
-            "nats.inbox_prefix",
-            nats.inbox_prefix != default.inbox_prefix,
-        ),
-        ("nats.replicas", nats.replicas != default.replicas),
-        ("nats.max_bytes", nats.max_bytes.is_some()),
-        ("nats.sessions_max_bytes", nats.sessions_max_bytes.is_some()),
-        ("nats.dead_max_bytes", nats.dead_max_bytes.is_some()),
-        ("nats.migrate", nats.migrate != default.migrate),
-        ("auth.hmac_secret", auth.hmac_secret.is_some()),
-        ("auth.hmac_secret_file", auth.hmac_secret_file.is_some()),
-        ("auth.public_key_file", auth.public_key_file.is_some()),
-        ("auth.jwks_file", auth.jwks_file.is_some()),
-        ("auth.algorithms", auth.algorithms.is_some()),
-        ("auth.issuers", !auth.issuers.is_empty()),
-        ("server.tls_cert", server.tls_cert.is_some()),
-        ("server.proxy_protocol", server.proxy_protocol),
-    ]
-    .into_iter()
-    .filter_map(|(name, is_set)| is_set.then_some(name))
-    .collect()
+/// What was set and is replaced by `own`, by name.
+fn unused(config: &Config, own: &Config) -> Vec<&'static str> {
+    let default = Config::default();
+    let replaced = KEYS
+        .iter()
+        .filter(|key| key.differs(&default, config) && key.differs(config, own));
+    // A port is replaced where the user wants it so, and needs no word.
+    let named = replaced.filter(|key| key.name != "server.listen");
+    named.map(|key| key.name).collect()
 }
 
 /// The gateway's settings: the user's, with a server and a key of its own.
@@ -287,22 +262,6 @@ fn for_publishers<'a>(config: &'a Config, nats_url: &'a str) -> Vec<(&'static st
     settings
 }
 
-fn token(config: &Config, secret: &str) -> Result<String, CliError> {
-    let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
-    let secret = HmacSecret::new(secret.as_bytes()).map_err(|error| failed(&error))?;
-    let workspace = WorkspaceSlug::parse(WORKSPACE).map_err(|error| failed(&error))?;
-    let token = NewToken {
-        settings: &config.auth.short_form(),
-        subject: USER,
-        workspaces: &Workspaces::Some(vec![workspace]),
-        issuer: None,
-        audience: None,
-        issued_at: SystemTime::now(),
-        expires_in: TOKEN_EXPIRES,
-    };
-    sign(&secret, &token).map_err(|error| failed(&error))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,16 +298,6 @@ mod tests {
         config.nats.migrate = false;
         config.auth.jwks_file = Some("keys.json".into());
         config.server.tls_cert = Some("tls.crt".into());
-        assert_eq!(
-            unused(&config),
-            [
-                "nats.url",
-                "nats.credentials_file",
-                "nats.migrate",
-                "auth.jwks_file",
-                "server.tls_cert"
-            ]
-        );
         let args = Args {
             nats_server: None,
             port: None,
@@ -357,7 +306,20 @@ mod tests {
         };
         let secret = "0123456789abcdef0123456789abcdef";
         let settings = settings(&args, &config, "nats://127.0.0.1:4222", secret);
-        assert_eq!(unused(&settings), ["auth.hmac_secret"]);
-        assert!(token(&settings, secret).is_ok());
+        assert_eq!(
+            unused(&config, &settings),
+            [
+                "server.tls_cert",
+                "nats.url",
+                "nats.credentials_file",
+                "nats.migrate",
+                "auth.jwks_file",
+            ]
+        );
+        assert_eq!(settings.nats.url.expose(), "nats://127.0.0.1:4222");
+        assert!(settings.nats.credentials_file.is_none() && settings.nats.migrate);
+        assert!(settings.auth.jwks_file.is_none() && settings.server.tls_cert.is_none());
+        let slug = WorkspaceSlug::parse(WORKSPACE).unwrap();
+        assert!(token::for_user(USER, &slug, TOKEN_EXPIRES, &settings).is_ok());
     }
 }

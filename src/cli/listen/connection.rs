@@ -2,6 +2,7 @@
 //! decides nothing about what follows.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use chrono::DateTime;
@@ -10,7 +11,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
-use tokio_rustls::rustls;
+use tokio_rustls::rustls::{self, ClientConfig};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::http::header::{RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
@@ -21,8 +22,9 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 
-use super::policy::Disconnect;
-use super::renewal::Renewal;
+use super::reconnect::Disconnect;
+use super::tokens::Renewal;
+use crate::cli::CliError;
 use crate::event::Traceparent;
 use crate::socket::ControlMessage;
 use crate::telemetry::CommandTraces;
@@ -45,24 +47,13 @@ const HEARTBEAT: &str = r#"{"type":"heartbeat"}"#;
 
 pub(super) type ClientStream = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// How an open connection ended.
-#[derive(Debug)]
-pub(super) enum Ended {
-    /// By the other side, or by a fault.
-    Connection(Disconnect),
-    /// By the user: an interrupt, or nobody reads the output any more.
-    ByUser,
-    /// The output cannot be written.
-    OutputFailed(io::Error),
-}
-
 /// Connects and upgrades.
 ///
 /// # Errors
 /// What came instead of the open. Holds nothing of `url`.
 pub(super) async fn connect(
     url: &str,
-    connector: Option<Connector>,
+    tls: Option<Arc<ClientConfig>>,
 ) -> Result<ClientStream, Disconnect> {
     let config = WebSocketConfig::default()
         .read_buffer_size(16 * 1024)
@@ -76,8 +67,12 @@ pub(super) async fn connect(
         SEC_WEBSOCKET_PROTOCOL,
         HeaderValue::from_static(SUBPROTOCOLS),
     );
-    let connecting =
-        tokio_tungstenite::connect_async_tls_with_config(request, Some(config), true, connector);
+    let connecting = tokio_tungstenite::connect_async_tls_with_config(
+        request,
+        Some(config),
+        true,
+        tls.map(Connector::Rustls),
+    );
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok((stream, _))) => Ok(stream),
         Ok(Err(Error::Http(response))) => Err(Disconnect::Refused {
@@ -97,7 +92,11 @@ pub(super) async fn connect(
     }
 }
 
-/// Prints what comes until the connection ends or `cancel`. Pings are answered while reading.
+/// Prints what comes until the connection ends. Pings are answered while reading. `None`: the user ended it, by
+/// `cancel` or because nobody reads the output any more.
+///
+/// # Errors
+/// [`CliError::Failure`] where the output cannot be written.
 pub(super) async fn follow(
     mut stream: ClientStream,
     out: &mut impl Write,
@@ -105,7 +104,7 @@ pub(super) async fn follow(
     heartbeat: Option<Duration>,
     mut renewal: Renewal<'_>,
     cancel: &CancellationToken,
-) -> Ended {
+) -> Result<Option<Disconnect>, CliError> {
     let mut beats = beats(heartbeat);
     let mut heard = true;
     loop {
@@ -119,7 +118,7 @@ pub(super) async fn follow(
             biased;
             () = cancel.cancelled() => {
                 leave(stream).await;
-                return Ended::ByUser;
+                return Ok(None);
             }
             // Before the messages: a flood of them must not keep the connection from proving that
             // its client lives.
@@ -127,17 +126,17 @@ pub(super) async fn follow(
                 // The ping of the last beat was not answered: the gateway is gone, and TCP would
                 // take a quarter of an hour to notice.
                 if !std::mem::take(&mut heard) {
-                    return Ended::Connection(Disconnect::Lost);
+                    return Ok(Some(Disconnect::Lost));
                 }
                 if let Err(error) = send_heartbeat(&mut stream).await {
-                    return Ended::Connection(outcome_of(&error));
+                    return Ok(Some(fault(&error)));
                 }
             }
             renewed = renewal.next() => match renewed {
                 Ok(token) => {
                     status("the token is renewed");
                     if let Err(error) = stream.send(token_frame(&token)).await {
-                        return Ended::Connection(outcome_of(&error));
+                        return Ok(Some(fault(&error)));
                     }
                 }
                 Err(why) => status(&why),
@@ -159,19 +158,19 @@ pub(super) async fn follow(
                         Err(error) => {
                             leave(stream).await;
                             return match error.kind() {
-                                io::ErrorKind::BrokenPipe => Ended::ByUser,
-                                _ => Ended::OutputFailed(error),
+                                io::ErrorKind::BrokenPipe => Ok(None),
+                                _ => Err(CliError::Failure(format!("cannot write: {error}"))),
                             };
                         }
                     },
                     Some(Ok(Message::Close(frame))) => {
                         finish(stream).await;
-                        return Ended::Connection(closed(frame));
+                        return Ok(Some(closed(frame)));
                     }
                     Some(Ok(Message::Binary(_))) => status("ignored a binary message"),
                     Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                    Some(Err(error)) => return Ended::Connection(outcome_of(&error)),
-                    None => return Ended::Connection(Disconnect::Lost),
+                    Some(Err(error)) => return Ok(Some(fault(&error))),
+                    None => return Ok(Some(Disconnect::Lost)),
                 }
             }
         }
@@ -268,21 +267,15 @@ async fn finish(mut stream: ClientStream) {
 }
 
 fn closed(frame: Option<CloseFrame>) -> Disconnect {
-    match frame {
-        Some(frame) => Disconnect::Closed {
-            code: frame.code.into(),
-            reason: frame.reason.to_string(),
-        },
-        // RFC 6455 section 7.1.5: a close without a code.
-        None => Disconnect::Closed {
-            code: 1005,
-            reason: String::new(),
-        },
-    }
+    // RFC 6455 section 7.1.5: a close without a code.
+    frame.map_or(Disconnect::by_code(1005), |frame| Disconnect::Closed {
+        code: frame.code.into(),
+        reason: frame.reason.to_string(),
+    })
 }
 
 /// A fault that this side found counts as the close it would send for it.
-fn outcome_of(error: &Error) -> Disconnect {
+fn fault(error: &Error) -> Disconnect {
     let code = match error {
         Error::Utf8(_) => 1007,
         Error::Capacity(CapacityError::MessageTooLong { .. }) => 1009,
@@ -292,10 +285,7 @@ fn outcome_of(error: &Error) -> Disconnect {
         Error::Protocol(_) => 1002,
         _ => return Disconnect::Lost,
     };
-    Disconnect::Closed {
-        code,
-        reason: String::new(),
-    }
+    Disconnect::by_code(code)
 }
 
 fn certificate_error(error: &io::Error) -> Option<String> {

@@ -1,29 +1,26 @@
-//! `herald listen`: prints each notification as one line of JSON, and reconnects as the contract
-//! says. Of a notification that brings its `traceparent` the trace id goes to standard error. What follows from how a connection ended is decided in `policy`; `connection` is one
-//! connection; `target` is the address. The token is never printed, whatever the server says.
+//! `herald listen`: prints each notification as one line of JSON, and reconnects as the contract says. The trace id of a
+//! notification that brings its `traceparent` goes to standard error. The token is never printed, whatever the server says.
+//!
+//! `connection` is one connection. `reconnect` decides what follows from its end. `tokens` has the token.
 
 mod connection;
-mod policy;
-mod renewal;
-pub(super) mod target;
+mod reconnect;
 #[cfg(test)]
 mod tests;
-pub(super) mod tls;
-pub(super) mod token;
+mod tokens;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio_tungstenite::Connector;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_util::sync::CancellationToken;
 
-use self::connection::Ended;
-use self::policy::{Decision, Disconnect, Pace, Reconnect};
-use self::renewal::Renewal;
-use self::target::Target;
-use self::token::TokenSource;
-use super::CliError;
+use self::reconnect::{Disconnect, Pace, Reconnect};
+use self::tokens::{Renewal, TokenSource};
+use super::target::Target;
+use super::{CliError, traces};
 use crate::config::Secret;
 use crate::telemetry::CommandTraces;
 
@@ -31,7 +28,7 @@ use crate::telemetry::CommandTraces;
 /// a socket (4008).
 const HEARTBEAT: Duration = Duration::from_secs(120);
 
-/// From one token to the next on a connection. A gateway takes one in 10 s, as it sees them come.
+/// From one token to the next on a connection. A gateway accepts one in 10 s.
 const RENEWAL: Duration = Duration::from_secs(12);
 
 /// Arguments of `herald listen`.
@@ -65,23 +62,14 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
-    let target = Target::parse(args.url.expose(), args.workspace.as_deref())
-        .map_err(|error| CliError::Usage(error.to_string()))?;
+    let target = Target::parse(args.url.expose(), args.workspace.as_deref())?;
     let given = target.token().or(args.token.as_ref()).cloned();
     if given.is_none() && args.token_command.is_none() {
-        return Err(CliError::Usage(
-            "no token: give --token, HERALD_TOKEN or --token-command".to_owned(),
+        return Err(CliError::usage(
+            "no token: give --token, HERALD_TOKEN or --token-command",
         ));
     }
-    let connector = if target.is_tls() {
-        Some(tls::connector(args.ca).await?)
-    } else if args.ca.is_some() {
-        return Err(CliError::Usage(
-            "--ca goes with a wss:// address".to_owned(),
-        ));
-    } else {
-        None
-    };
+    let tls = target.trusted(args.ca).await?;
     let cancel = CancellationToken::new();
     let interrupted = cancel.clone();
     tokio::spawn(async move {
@@ -89,24 +77,18 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
             interrupted.cancel();
         }
     });
-    let traces = CommandTraces::start("herald-listen");
-    for warning in traces.warnings() {
-        eprintln!("herald: {warning}");
-    }
     let mut listener = Listener {
-        traces,
+        traces: traces::start("herald-listen"),
         target,
         tokens: TokenSource::new(given, args.token_command),
-        connector,
+        tls,
         heartbeat: (!args.no_heartbeat).then_some(HEARTBEAT),
         renewal: RENEWAL,
         pace: Pace::CONTRACT,
     };
     let status = |line: &str| eprintln!("herald: {line}");
     let result = listener.run(&mut std::io::stdout(), status, &cancel).await;
-    if let Err(error) = listener.traces.end().await {
-        eprintln!("herald: the last spans are not exported: {error}");
-    }
+    traces::end(&listener.traces).await;
     result
 }
 
@@ -115,7 +97,7 @@ struct Listener {
     traces: CommandTraces,
     target: Target,
     tokens: TokenSource,
-    connector: Option<Connector>,
+    tls: Option<Arc<ClientConfig>>,
     heartbeat: Option<Duration>,
     renewal: Duration,
     pace: Pace,
@@ -139,8 +121,8 @@ impl Listener {
                 () = cancel.cancelled() => return Ok(()),
                 connected = self.connect() => connected,
             };
-            let (outcome, open_for) = match connected {
-                Err(outcome) => (outcome, None),
+            let (disconnect, open_for) = match connected {
+                Err(disconnect) => (disconnect, None),
                 Ok(stream) => {
                     status(&format!("connected to {}", self.target.host()));
                     let since = Instant::now();
@@ -152,32 +134,22 @@ impl Listener {
                         Renewal::new(&mut self.tokens, self.renewal),
                         cancel,
                     );
-                    match follow.await {
-                        Ended::ByUser => return Ok(()),
-                        Ended::OutputFailed(error) => {
-                            return Err(CliError::Failure(format!("cannot write: {error}")));
-                        }
-                        Ended::Connection(outcome) => (outcome, Some(since.elapsed())),
+                    match follow.await? {
+                        None => return Ok(()),
+                        Some(disconnect) => (disconnect, Some(since.elapsed())),
                     }
                 }
             };
-            match reconnect.next(&outcome, open_for, jitter()) {
-                Decision::Stop(why) => return Err(CliError::Failure(self.tokens.redact(&why))),
-                Decision::Wait {
-                    delay,
-                    renew_token,
-                    why,
-                } => {
-                    status(&self.tokens.redact(&why));
-                    if renew_token {
-                        self.tokens.forget_current();
-                    }
-                    tokio::select! {
-                        biased;
-                        () = cancel.cancelled() => return Ok(()),
-                        () = tokio::time::sleep(delay) => {}
-                    }
-                }
+            let retry = reconnect.next(&disconnect, open_for, jitter());
+            let retry = retry.map_err(|why| CliError::Failure(self.tokens.redact(&why)))?;
+            status(&self.tokens.redact(&retry.why));
+            if retry.renew_token {
+                self.tokens.forget_current();
+            }
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Ok(()),
+                () = tokio::time::sleep(retry.delay) => {}
             }
         }
     }
@@ -185,7 +157,7 @@ impl Listener {
     async fn connect(&mut self) -> Result<connection::ClientStream, Disconnect> {
         let token = self.tokens.current().await.map_err(Disconnect::NoToken)?;
         let url = self.target.url_with(token);
-        connection::connect(&url, self.connector.clone()).await
+        connection::connect(&url, self.tls.clone()).await
     }
 }
 

@@ -156,7 +156,7 @@ fn listener(server: &Server, token: Option<&str>, command: Option<&str>) -> List
         traces: CommandTraces::start("test"),
         target: Target::parse(&server.url, Some("acme")).unwrap(),
         tokens: TokenSource::new(token.map(Secret::from), command.map(str::to_owned)),
-        connector: None,
+        tls: None,
         heartbeat: None,
         renewal: Duration::from_millis(100),
         pace: FAST,
@@ -466,9 +466,9 @@ async fn a_command_that_gives_no_better_token_leaves_the_connection_alone() {
         let said = said.join("\n");
         assert_eq!((heard.len(), connections), (0, 1), "{command}: {said}");
         // A token of the same second may have been made a moment later.
-        let is_told =
+        let is_reported =
             said.contains(why) || said.contains("expires no later") || said.contains("has expired");
-        assert!(is_told, "{command}: {said}");
+        assert!(is_reported, "{command}: {said}");
         assert!(said.contains("next attempt in"), "{command}: {said}");
     }
 }
@@ -585,16 +585,20 @@ async fn wss_trusts_the_given_authority_and_no_other() {
     for (ca, expected) in [(cert, "closed with 4009"), (other_ca, "no trust")] {
         let mut listener = listener(&elsewhere, Some(TOKEN), None);
         listener.target = Target::parse(&url, None).unwrap();
-        listener.connector = Some(tls::connector(Some(ca)).await.unwrap());
+        listener.tls = listener.target.trusted(Some(ca)).await.unwrap();
         let run = run_to_end(listener, &CancellationToken::new()).await;
         assert!(failure(&run).contains(expected), "{}", failure(&run));
     }
     gateway.abort();
     for (file, expected) in [
-        (&key, "holds no PEM certificate"),
+        (&key, "has no PEM certificate"),
         (&directory.path().join("absent"), "--ca"),
     ] {
-        let Err(CliError::Usage(why)) = tls::connector(Some(file.clone())).await else {
+        let Err(CliError::Usage(why)) = Target::parse(&url, None)
+            .unwrap()
+            .trusted(Some(file.clone()))
+            .await
+        else {
             panic!("{file:?}");
         };
         assert!(why.contains(expected), "{why}");

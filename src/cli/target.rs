@@ -1,17 +1,21 @@
-//! The address to connect to: what the user gave, with the token and the workspace as the query
-//! parameters of the contract. Pure.
+//! The WebSocket address that a command connects to: what the user gave, with the token and the workspace as the query
+//! parameters of the contract. Pure, but for [`Target::trusted`], which reads certificates.
 
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 
+use tokio_rustls::rustls::ClientConfig;
 use tokio_tungstenite::tungstenite::http::Uri;
 
+use super::{CliError, tls};
 use crate::config::Secret;
 
 const TOKEN: &str = "token";
 const WORKSPACE: &str = "workspaceSlug";
 
 /// An address without its token.
-pub(in crate::cli) struct Target {
+pub(super) struct Target {
     /// Scheme, authority and path.
     base: String,
     /// Parameters as given, still encoded, the token taken out.
@@ -25,14 +29,20 @@ pub(in crate::cli) struct Target {
 /// The address cannot be connected to. The text holds no part of it, since it may hold a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the address must be a URL such as ws://127.0.0.1:8080/ or wss://ws.example.com/")]
-pub(in crate::cli) struct TargetError;
+pub(super) struct TargetError;
+
+impl From<TargetError> for CliError {
+    fn from(error: TargetError) -> Self {
+        Self::usage(error)
+    }
+}
 
 impl Target {
     /// Reads `url`, and adds `workspace` unless the address names one already.
     ///
     /// # Errors
     /// [`TargetError`] where `url` is not a ws: or wss: URL (RFC 6455 section 3).
-    pub(in crate::cli) fn parse(url: &str, workspace: Option<&str>) -> Result<Self, TargetError> {
+    pub(super) fn parse(url: &str, workspace: Option<&str>) -> Result<Self, TargetError> {
         // RFC 6455 section 3: a fragment is meaningless here.
         let url = url.trim().split('#').next().unwrap_or_default();
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
@@ -96,20 +106,31 @@ impl Target {
     }
 
     /// The token that the address held.
-    pub(in crate::cli) fn token(&self) -> Option<&Secret> {
+    pub(super) fn token(&self) -> Option<&Secret> {
         self.token.as_ref()
     }
 
-    pub(in crate::cli) fn host(&self) -> &str {
+    pub(super) fn host(&self) -> &str {
         &self.host
     }
 
-    pub(in crate::cli) fn is_tls(&self) -> bool {
-        self.is_tls
+    /// What a wss: address is connected to with: the system's certificates are trusted, and those of the file `ca`.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`] where there is a `ca` and no TLS; as [`tls::client`].
+    pub(super) async fn trusted(
+        &self,
+        ca: Option<PathBuf>,
+    ) -> Result<Option<Arc<ClientConfig>>, CliError> {
+        match (self.is_tls, ca) {
+            (true, ca) => tls::client(ca).await.map(Some),
+            (false, None) => Ok(None),
+            (false, Some(_)) => Err(CliError::usage("--ca goes with a wss:// address")),
+        }
     }
 
     /// The whole address. Not to be printed.
-    pub(in crate::cli) fn url_with(&self, token: &str) -> String {
+    pub(super) fn url_with(&self, token: &str) -> String {
         let mut parameters = vec![encoded(TOKEN, token)];
         parameters.extend(self.query.iter().cloned());
         format!("{}?{}", self.base, parameters.join("&"))
@@ -180,7 +201,7 @@ mod tests {
         let target = Target::parse("wss://u:p@h:1/?token=a%2Eb&x=1", None).unwrap();
         assert_eq!(target.token().unwrap().expose(), "a.b");
         assert_eq!(target.host(), "h:1");
-        assert!(target.is_tls());
+        assert!(target.is_tls);
         assert_eq!(format!("{target:?}"), "Target(h:1)");
         assert!(
             Target::parse("ws://h/?token=", None)

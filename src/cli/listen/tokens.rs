@@ -1,5 +1,7 @@
-//! A new token for a connection that is open, before the one it was opened with expires. What fails here is no
-//! matter as long as the token holds, and then the gateway closes with 4003, which is another way to a new token.
+//! The token of `herald listen`: where it comes from, how it is kept out of what is printed, and its renewal.
+//!
+//! An open connection gets a new token before the one it was opened with expires. A failure here does no harm as long as
+//! the old token is valid. After that the gateway closes with 4003, which leads to a new token as well.
 
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
@@ -9,11 +11,84 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::token::TokenSource;
+use crate::cli::token::from_command;
 use crate::config::Secret;
 
 /// A token is renewed so long before its end, or with a third of its time left where that is less.
 const BEFORE: Duration = Duration::from_secs(60);
+
+/// A token and how to get the next one.
+#[derive(Debug)]
+pub(super) struct TokenSource {
+    current: Option<Secret>,
+    /// The one before, which a server may still quote.
+    previous: Option<Secret>,
+    command: Option<String>,
+}
+
+impl TokenSource {
+    pub(super) fn new(given: Option<Secret>, command: Option<String>) -> Self {
+        Self {
+            current: given,
+            previous: None,
+            command,
+        }
+    }
+
+    pub(super) fn can_renew(&self) -> bool {
+        self.command.is_some()
+    }
+
+    /// Makes the next [`TokenSource::current`] run the command.
+    pub(super) fn forget_current(&mut self) {
+        self.previous = self.current.take().or(self.previous.take());
+    }
+
+    /// The token, if there is one.
+    pub(super) fn known(&self) -> Option<&str> {
+        Some(self.current.as_ref()?.expose().trim())
+    }
+
+    /// The next token, from the command.
+    pub(super) fn run_command(
+        &self,
+    ) -> impl Future<Output = Result<Secret, String>> + Send + 'static {
+        let command = self.command.clone();
+        async move { run(command.as_deref()).await }
+    }
+
+    /// Uses another token from now on.
+    pub(super) fn replace(&mut self, token: Secret) -> &str {
+        self.previous = self.current.take();
+        self.current.insert(token).expose()
+    }
+
+    /// The token, from the command if there is none.
+    ///
+    /// # Errors
+    /// What went wrong with the command, in words that hold nothing of its output.
+    pub(super) async fn current(&mut self) -> Result<&str, String> {
+        let token = match self.current.take() {
+            Some(token) => token,
+            None => run(self.command.as_deref()).await?,
+        };
+        Ok(self.current.insert(token).expose().trim())
+    }
+
+    /// `text` without the token: what a server says might quote it.
+    pub(super) fn redact(&self, text: &str) -> String {
+        let tokens = [&self.current, &self.previous];
+        let tokens = tokens.into_iter().flatten();
+        let tokens = tokens.map(|token| token.expose().trim());
+        tokens
+            .filter(|token| !token.is_empty())
+            .fold(text.to_owned(), |text, token| text.replace(token, "***"))
+    }
+}
+
+async fn run(command: Option<&str>) -> Result<Secret, String> {
+    from_command(command.ok_or("there is no --token-command")?, &[]).await
+}
 
 type Running = Pin<Box<dyn Future<Output = Result<Secret, String>> + Send>>;
 
@@ -162,5 +237,55 @@ mod tests {
                     .contains(why.unwrap_or_default())
             );
         }
+    }
+
+    fn source_of(command: &str) -> TokenSource {
+        TokenSource::new(None, Some(command.to_owned()))
+    }
+
+    #[tokio::test]
+    async fn the_command_runs_only_for_a_token_that_is_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let count = directory.path().join("count");
+        let command = format!(
+            "echo x >> {0}; echo ' token-'$(wc -l < {0})",
+            count.display()
+        );
+        let mut tokens = TokenSource::new(Some(Secret::from("given\n")), Some(command));
+        assert_eq!(tokens.current().await, Ok("given"));
+        assert_eq!(tokens.current().await, Ok("given"));
+        tokens.forget_current();
+        assert_eq!(tokens.current().await, Ok("token-1"));
+        assert_eq!(tokens.current().await, Ok("token-1"));
+        tokens.forget_current();
+        assert_eq!(tokens.current().await, Ok("token-2"));
+    }
+
+    #[tokio::test]
+    async fn a_command_that_gives_no_token_is_reported_without_its_output() {
+        for (command, expected) in [
+            ("echo secret; exit 3", "exit status: 3"),
+            ("true", "printed no token"),
+            ("echo", "printed no token"),
+            ("echo secret of two", "printed more than a token"),
+            ("echo warning; echo secret", "printed more than a token"),
+            ("printf '\\377'", "printed no token"),
+            ("no-such-program-here 2>/dev/null", "exit status: 127"),
+        ] {
+            let error = source_of(command).current().await.unwrap_err();
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_token_is_taken_out_of_any_text() {
+        let tokens = TokenSource::new(Some(Secret::from("a.b.c\n")), None);
+        assert_eq!(
+            tokens.redact("your token a.b.c is bad"),
+            "your token *** is bad"
+        );
+        assert!(!format!("{tokens:?}").contains("a.b.c"));
+        assert_eq!(TokenSource::new(None, None).redact("text"), "text");
     }
 }

@@ -1,23 +1,23 @@
-//! What follows from how a connection ended. Pure: an outcome in, the next step out. The numbers
-//! are those of the contract's NotificationManager; the codes are its close-code table's.
+//! What follows from how a connection ended. Pure. The numbers are those of the contract's NotificationManager. What a
+//! client does after a close code is in the close-code table.
 
 use std::time::Duration;
 
 use crate::socket::{Advice, close_code};
 
-/// Retry-After is honoured up to this; what asks for longer is as good as gone.
+/// Retry-After is honoured up to this. A gateway that asks for longer is as good as gone.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
 /// A delay is lengthened by up to this share of it, so that the clients of a gateway that restarts
 /// do not come back in the same moment. Never shortened: the contract's delays are the least.
 const JITTER: f64 = 0.5;
 
-/// A close with 4003 sooner than this after the open is a refusal, which only looks like an open
-/// because a browser sees nothing of a failed handshake. It does not start the attempts anew: a
-/// token command that gives out expired tokens must come to an end.
+/// A close with 4003 sooner than this after the open is a refusal. It only looks like an open, since a browser sees
+/// nothing of a failed handshake. It does not reset the attempts: a token command that prints expired tokens must come
+/// to an end.
 const REFUSAL_WITHIN: Duration = Duration::from_secs(5);
 
-/// How a connection, or the try to make one, ended.
+/// How a connection, or the attempt to make one, ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Disconnect {
     /// A close frame, or what would be its code.
@@ -31,21 +31,18 @@ pub(super) enum Disconnect {
     },
     /// No answer at all.
     Unreachable(String),
-    /// The gateway's certificate does not stand.
+    /// The gateway's certificate is not trusted.
     Untrusted(String),
     /// The token command gave no token.
     NoToken(String),
 }
 
-/// What to do about it.
+/// The next attempt.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Decision {
-    Stop(String),
-    Wait {
-        delay: Duration,
-        renew_token: bool,
-        why: String,
-    },
+pub(super) struct Retry {
+    pub(super) delay: Duration,
+    pub(super) renew_token: bool,
+    pub(super) why: String,
 }
 
 /// How fast and how often to reconnect.
@@ -65,7 +62,7 @@ impl Pace {
     };
 }
 
-/// The back-off from one outcome to the next.
+/// The back-off from one end of a connection to the next.
 #[derive(Debug)]
 pub(super) struct Reconnect {
     pace: Pace,
@@ -84,96 +81,103 @@ impl Reconnect {
         }
     }
 
-    /// The next step after `outcome`. `open_for` is how long the connection was open, if it ever
-    /// was; `jitter` is a random number from 0 to 1.
+    /// The attempt after `disconnect`. `open_for` is how long the connection was open, if it ever was; `jitter` is a
+    /// random number from 0 to 1.
+    ///
+    /// # Errors
+    /// Why there is none.
     pub(super) fn next(
         &mut self,
-        outcome: &Disconnect,
+        disconnect: &Disconnect,
         open_for: Option<Duration>,
         jitter: f64,
-    ) -> Decision {
+    ) -> Result<Retry, String> {
         let expired =
-            matches!(outcome, Disconnect::Closed { code, .. } if advice(*code) == Advice::Token);
+            matches!(disconnect, Disconnect::Closed { code, .. } if advice(*code) == Advice::Token);
         if open_for.is_some_and(|open_for| !expired || open_for >= REFUSAL_WITHIN) {
             self.attempts = 0;
             self.delay = self.pace.first;
         }
-        let what = describe(outcome);
-        let at_least = match judge(outcome, self.can_renew_token) {
-            Err(advice) => return Decision::Stop(format!("{what}: {advice}")),
-            Ok(at_least) => at_least,
-        };
-        if self.attempts >= self.pace.attempts {
-            let attempts = self.pace.attempts;
-            return Decision::Stop(format!("{what}: gave up after {attempts} attempts"));
+        let (what, least) = disconnect.judge(self.can_renew_token);
+        let least = least.map_err(|way_out| format!("{what}: {way_out}"))?;
+        let Pace {
+            attempts, longest, ..
+        } = self.pace;
+        if self.attempts >= attempts {
+            return Err(format!("{what}: gave up after {attempts} attempts"));
         }
         self.attempts += 1;
-        let delay = self.delay.max(at_least).mul_f64(1.0 + JITTER * jitter);
-        self.delay = (self.delay * 2).min(self.pace.longest);
-        let Pace { attempts, .. } = self.pace;
-        Decision::Wait {
+        let delay = self.delay.max(least).mul_f64(1.0 + JITTER * jitter);
+        self.delay = (self.delay * 2).min(longest);
+        let (this, seconds) = (self.attempts, delay.as_secs_f64());
+        Ok(Retry {
             delay,
             renew_token: expired,
-            why: format!(
-                "{what}; attempt {} of {attempts} in {:.1} s",
-                self.attempts,
-                delay.as_secs_f64()
-            ),
-        }
+            why: format!("{what}; attempt {this} of {attempts} in {seconds:.1} s"),
+        })
     }
 }
 
-/// The least delay before a reconnect, or what to tell where reconnecting is of no use.
-fn judge(outcome: &Disconnect, can_renew_token: bool) -> Result<Duration, &'static str> {
-    match outcome {
-        Disconnect::Closed { code, .. } => match (advice(*code), code) {
-            (Advice::Token, _) if can_renew_token => Ok(Duration::ZERO),
-            (Advice::Token, _) => Err("give a new token, or --token-command to have one made"),
-            (Advice::BackOff | Advice::Now, _) => Ok(Duration::ZERO),
-            (Advice::Stop, 4001) => Err("check the token and its workspaces"),
-            (Advice::Stop, 4002) => Err("give --workspace with the workspace's slug"),
-            (Advice::Stop, 4009) => {
-                Err("one connection per user and workspace, and the newest stays")
+impl Disconnect {
+    /// A close without a reason.
+    pub(super) const fn by_code(code: u16) -> Self {
+        Self::Closed {
+            code,
+            reason: String::new(),
+        }
+    }
+
+    /// What happened, and the least delay before a reconnect or, where that is of no use, the way out.
+    fn judge(&self, can_renew_token: bool) -> (String, Result<Duration, &'static str>) {
+        let soon = Ok(Duration::ZERO);
+        match self {
+            Self::Closed { code, reason } => {
+                // The reason is another's text: shown, but not able to steer a terminal.
+                let reason = match reason.as_str() {
+                    "" => close_code(*code)
+                        .map_or("no reason given", |row| row.when)
+                        .into(),
+                    reason => reason.escape_debug().to_string(),
+                };
+                let least = match (advice(*code), code) {
+                    (Advice::Token, _) if !can_renew_token => {
+                        Err("give a new token, or --token-command to have one made")
+                    }
+                    (Advice::Token | Advice::BackOff | Advice::Now, _) => soon,
+                    (Advice::Stop, 4001) => Err("check the token and its workspaces"),
+                    (Advice::Stop, 4002) => Err("give --workspace with the workspace's slug"),
+                    (Advice::Stop, 4009) => {
+                        Err("one connection per user and workspace, and the newest stays")
+                    }
+                    (Advice::Stop, _) => Err("the two sides do not speak the same protocol"),
+                };
+                (format!("closed with {code} ({reason})"), least)
             }
-            (Advice::Stop, _) => Err("the two sides do not speak the same protocol"),
-        },
-        Disconnect::Refused {
-            status,
-            retry_after,
-        } => match status {
-            409 | 429 | 500 | 502..=504 => Ok(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX)),
-            _ => Err("check that the address is a Herald gateway's"),
-        },
-        Disconnect::Untrusted(_) => Err("check the address, or give the authority with --ca"),
-        Disconnect::Lost | Disconnect::Unreachable(_) | Disconnect::NoToken(_) => {
-            Ok(Duration::ZERO)
+            Self::Lost => ("connection lost (1006)".to_owned(), soon),
+            Self::Refused {
+                status,
+                retry_after,
+            } => {
+                let least = match status {
+                    409 | 429 | 500 | 502..=504 => {
+                        Ok(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
+                    }
+                    _ => Err("check that the address is a Herald gateway's"),
+                };
+                (format!("refused with HTTP {status}"), least)
+            }
+            Self::Unreachable(error) => (format!("cannot connect: {error}"), soon),
+            Self::Untrusted(error) => {
+                let way_out = "check the address, or give the authority with --ca";
+                (format!("no trust: {error}"), Err(way_out))
+            }
+            Self::NoToken(error) => (format!("no token: {error}"), soon),
         }
     }
-}
-
-fn describe(outcome: &Disconnect) -> String {
-    match outcome {
-        Disconnect::Closed { code, reason } if reason.is_empty() => {
-            format!("closed with {code} ({})", meaning(*code))
-        }
-        // The reason is another's text: shown, but not able to steer a terminal.
-        Disconnect::Closed { code, reason } => {
-            format!("closed with {code} ({})", reason.escape_debug())
-        }
-        Disconnect::Lost => "connection lost (1006)".to_owned(),
-        Disconnect::Refused { status, .. } => format!("refused with HTTP {status}"),
-        Disconnect::Unreachable(error) => format!("cannot connect: {error}"),
-        Disconnect::Untrusted(error) => format!("no trust: {error}"),
-        Disconnect::NoToken(error) => format!("no token: {error}"),
-    }
-}
-
-fn meaning(code: u16) -> &'static str {
-    close_code(code).map_or("no reason given", |code| code.when)
 }
 
 fn advice(code: u16) -> Advice {
-    close_code(code).map_or(Advice::BackOff, |code| code.client)
+    close_code(code).map_or(Advice::BackOff, |row| row.client)
 }
 
 #[cfg(test)]
@@ -181,10 +185,7 @@ mod tests {
     use super::*;
 
     fn closed(code: u16) -> Disconnect {
-        Disconnect::Closed {
-            code,
-            reason: String::new(),
-        }
+        Disconnect::by_code(code)
     }
 
     fn refused(status: u16) -> Disconnect {
@@ -194,7 +195,7 @@ mod tests {
         }
     }
 
-    fn first_decision(outcome: &Disconnect, can_renew: bool) -> Decision {
+    fn first(outcome: &Disconnect, can_renew: bool) -> Result<Retry, String> {
         let open_for = matches!(outcome, Disconnect::Closed { .. } | Disconnect::Lost)
             .then_some(Duration::from_secs(60));
         Reconnect::new(Pace::CONTRACT, can_renew).next(outcome, open_for, 0.0)
@@ -220,9 +221,9 @@ mod tests {
             (refused(501), "address"),
             (Disconnect::Untrusted("UnknownIssuer".to_owned()), "--ca"),
         ] {
-            match first_decision(&outcome, false) {
-                Decision::Stop(why) => assert!(why.contains(expected), "{outcome:?}: {why}"),
-                next @ Decision::Wait { .. } => panic!("{outcome:?}: {next:?}"),
+            match first(&outcome, false) {
+                Err(why) => assert!(why.contains(expected), "{outcome:?}: {why}"),
+                Ok(retry) => panic!("{outcome:?}: {retry:?}"),
             }
         }
     }
@@ -250,31 +251,15 @@ mod tests {
             Disconnect::Unreachable("refused".to_owned()),
             Disconnect::NoToken("it failed".to_owned()),
         ] {
-            match first_decision(&outcome, false) {
-                Decision::Wait {
-                    delay, renew_token, ..
-                } => {
-                    assert_eq!(delay, Duration::from_secs(1), "{outcome:?}");
-                    assert!(!renew_token, "{outcome:?}");
-                }
-                next @ Decision::Stop(_) => panic!("{outcome:?}: {next:?}"),
-            }
+            let retry = first(&outcome, false).unwrap();
+            assert_eq!(retry.delay, Duration::from_secs(1), "{outcome:?}");
+            assert!(!retry.renew_token, "{outcome:?}");
         }
     }
 
     #[test]
     fn an_expired_token_is_renewed_where_there_is_a_command() {
-        let next = first_decision(&closed(4003), true);
-        assert!(
-            matches!(
-                next,
-                Decision::Wait {
-                    renew_token: true,
-                    ..
-                }
-            ),
-            "{next:?}"
-        );
+        assert!(first(&closed(4003), true).unwrap().renew_token);
     }
 
     fn delays(
@@ -283,8 +268,8 @@ mod tests {
         open_for: Option<Duration>,
     ) -> Vec<u64> {
         let mut delays = Vec::new();
-        while let Decision::Wait { delay, .. } = reconnect.next(outcome, open_for, 0.0) {
-            delays.push(delay.as_secs());
+        while let Ok(retry) = reconnect.next(outcome, open_for, 0.0) {
+            delays.push(retry.delay.as_secs());
             assert!(delays.len() < 10, "it never stops");
         }
         delays
@@ -306,9 +291,7 @@ mod tests {
             delays(&mut reconnect, &Disconnect::Lost, None),
             [1, 2, 4, 8, 16, 30, 30, 30]
         );
-        let Decision::Stop(why) = reconnect.next(&Disconnect::Lost, None, 0.0) else {
-            panic!("it goes on");
-        };
+        let why = reconnect.next(&Disconnect::Lost, None, 0.0).unwrap_err();
         assert!(why.contains("gave up after 8 attempts"), "{why}");
     }
 
@@ -316,11 +299,10 @@ mod tests {
     fn an_open_resets_the_attempts() {
         let mut reconnect = Reconnect::new(Pace::CONTRACT, true);
         let unreachable = Disconnect::Unreachable(String::new());
-        let mut delay_after =
-            |outcome: &Disconnect, open_for| match reconnect.next(outcome, open_for, 0.0) {
-                Decision::Wait { delay, .. } => delay.as_secs(),
-                next @ Decision::Stop(_) => panic!("{next:?}"),
-            };
+        let mut delay_after = |outcome: &Disconnect, open_for| {
+            let retry = reconnect.next(outcome, open_for, 0.0).unwrap();
+            retry.delay.as_secs()
+        };
         for _ in 0..3 {
             // However short it was.
             assert_eq!(delay_after(&closed(1012), Some(Duration::ZERO)), 1);
@@ -351,11 +333,8 @@ mod tests {
                 status: 503,
                 retry_after: Some(Duration::from_secs(wanted)),
             };
-            let next = first_decision(&outcome, false);
-            let Decision::Wait { delay, .. } = next else {
-                panic!("{next:?}");
-            };
-            assert_eq!(delay.as_secs(), expected);
+            let retry = first(&outcome, false).unwrap();
+            assert_eq!(retry.delay.as_secs(), expected);
         }
     }
 
@@ -363,11 +342,8 @@ mod tests {
     fn jitter_lengthens_a_delay_and_never_shortens_it() {
         for (jitter, expected) in [(0.0, 1000), (0.5, 1250), (1.0, 1500)] {
             let mut reconnect = Reconnect::new(Pace::CONTRACT, false);
-            let next = reconnect.next(&Disconnect::Lost, None, jitter);
-            let Decision::Wait { delay, .. } = next else {
-                panic!("{next:?}");
-            };
-            assert_eq!(delay.as_millis(), expected);
+            let retry = reconnect.next(&Disconnect::Lost, None, jitter).unwrap();
+            assert_eq!(retry.delay.as_millis(), expected);
         }
     }
 
@@ -377,6 +353,6 @@ mod tests {
             code: 4001,
             reason: "\u{1b}[2Jgone\n".to_owned(),
         };
-        assert!(!describe(&outcome).contains(['\u{1b}', '\n']));
+        assert!(!outcome.judge(false).0.contains(['\u{1b}', '\n']));
     }
 }
