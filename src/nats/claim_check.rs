@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use super::coalesce::{Pending, RETRY, coalesce};
 use super::consistent_read::{ConsistentReadError, lasts};
-use super::direct_get::{DirectGet, LastOf};
+use super::direct_get::DirectGet;
 use super::leader::{Leader, LeaderError};
+use super::raw::RawStored;
 use super::sessions::{self, ClaimWriter, StoredClaim};
 use crate::auth::UserKey;
 use crate::event::WorkspaceSlug;
@@ -142,11 +143,12 @@ impl ClaimChecker {
                 .iter()
                 .map(|(workspace, (user, ..))| sessions::subject(workspace, *user))
                 .collect();
-            let found: HashMap<String, LastOf> = lasts(&self.direct, &self.leader, &subjects, &end)
-                .await?
-                .into_iter()
-                .map(|entry| (entry.subject.to_string(), entry))
-                .collect();
+            let found: HashMap<String, RawStored> =
+                lasts(&self.direct, &self.leader, &subjects, &end)
+                    .await?
+                    .into_iter()
+                    .map(|entry| (entry.subject.to_string(), entry))
+                    .collect();
             for (subject, (workspace, (user, session, sequence))) in subjects.iter().zip(chunk) {
                 let last = found
                     .get(subject)
@@ -162,7 +164,7 @@ impl ClaimChecker {
         Ok(answers)
     }
 
-    fn standing(&self, entry: &LastOf, workspace: &WorkspaceSlug) -> LastClaim {
+    fn standing(&self, entry: &RawStored, workspace: &WorkspaceSlug) -> LastClaim {
         let stored = (entry.sequence, entry.time);
         let parsed = self
             .claims

@@ -1,241 +1,222 @@
-//! The connection to NATS: options from the settings, used by the gateway and by every command.
+//! The connection to NATS: whether there is one, why not, and what it lost. Whoever needs to know asks this.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, Message, ReconnectToServer, Server,
-    ServerAddr, Statistics, Subscriber,
-};
-use futures_util::StreamExt as _;
-use tokio::sync::mpsc;
-use tracing::warn;
+use async_nats::{Client, ClientError, Event, Statistics};
+use futures_util::StreamExt;
+use tracing::{Span, info, warn};
 
+use super::connect::connect_reporting;
 use super::connect_error::ConnectError;
-use super::{login, reach};
+use super::denials::Denials;
+use super::losses::{LossLog, Losses};
 use crate::config::NatsConfig;
-
-/// Messages that may wait for one subscription before NATS' client drops the newest and reports
-/// `SlowConsumer` (its own default is 65,536, which at 128 KiB each is no bound at all). The room
-/// drains its subscription without waiting for anything, so this is burst room only.
-pub const SUBSCRIPTION_CAPACITY: usize = 4096;
-
-/// Commands that may wait for the connection task.
-const CLIENT_CAPACITY: usize = 4096;
-/// The client pings after this long without a word from the server, and at the third time gives the
-/// connection up: 9 s after the last word.
-const PING: Duration = Duration::from_secs(3);
-
-/// How long a server may take to let us in; after that another one is tried. The default of NATS' own client
-/// for Go.
-const CONNECT: Duration = Duration::from_secs(2);
-
-/// Events of a connection that may wait for a command: far more than a command has denied requests.
-const EVENTS_MAX: usize = 1024;
+use crate::telemetry::{self, Metrics};
 
 /// How often it is looked whether there is a connection again, or another one.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(20);
+/// The pause before a gateway tries again that never had a connection, at first and at most.
+const PAUSE: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(5)];
 
-/// Connects as `name`, and keeps the connection up for ever; `happens` hears what happens to it, and does not
-/// take long.
-///
-/// # Errors
-/// [`ConnectError`].
-pub async fn connect(
-    config: &NatsConfig,
-    name: &str,
-    happens: impl Fn(Event) + Send + Sync + 'static,
-) -> Result<Client, ConnectError> {
-    connect_reporting(config, name, happens, |_| {}).await
+/// A cheap handle on the connection.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    client: Client,
+    statistics: Arc<Statistics>,
+    absence: Arc<Absence>,
+    losses: Arc<LossLog>,
 }
 
-/// As [`connect`]; `away` hears why there is no connection again, before each further try.
-///
-/// # Errors
-/// [`ConnectError`].
-pub(super) async fn connect_reporting(
-    config: &NatsConfig,
-    name: &str,
-    happens: impl Fn(Event) + Send + Sync + 'static,
-    away: impl Fn(String) + Send + Sync + 'static,
-) -> Result<Client, ConnectError> {
-    let (happens, away) = (Arc::new(happens), Arc::new(away));
-    let (_, servers) = options(config).await?;
-    // Not always the same one first: many gateways start at a time.
-    let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
-    let first = usize::try_from(high).unwrap_or_default() % servers.len().max(1);
-    let mut causes = Vec::new();
-    for server in servers.iter().cycle().skip(first).take(servers.len()) {
-        let (happens, away) = (Arc::clone(&happens), Arc::clone(&away));
-        let tried = try_first(config, name, server, happens, away).await;
-        let error = match tried {
-            Ok(client) => return Ok(client),
-            Err(error) => error,
-        };
-        match error.kind() {
-            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-                return Err(ConnectError::Refused {
-                    server: reach::address(server),
-                    way: login::ways(config),
-                });
-            }
-            ConnectErrorKind::ServerParse => return Err(ConnectError::Url),
-            _ => {
-                let shows_certificate = config.client_cert.is_some();
-                causes.push(reach::explained(server, &error, shows_certificate).await);
-            }
+/// Why there is no connection, as far as that is known. A lock for a moment.
+#[derive(Debug, Default)]
+struct Absence(Mutex<Option<String>>);
+
+impl Absence {
+    fn cause(&self) -> Option<String> {
+        let cause = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        cause.clone().filter(|cause| !cause.is_empty())
+    }
+
+    /// Logs each cause once.
+    fn log(&self, cause: String) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref() != Some(&cause) {
+            warn!(cause, "nats cannot be reached");
+            *known = Some(cause);
         }
     }
-    Err(ConnectError::Unreachable(causes.join("; ")))
+
+    fn end(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
-/// Connects to `server`, and later to whichever there is. The client would try all of them at once and tell only
-/// how the last one failed, and not which it was.
-async fn try_first(
-    config: &NatsConfig,
-    name: &str,
-    server: &ServerAddr,
-    happens: Arc<impl Fn(Event) + Send + Sync + 'static>,
-    away: Arc<impl Fn(String) + Send + Sync + 'static>,
-) -> Result<Client, async_nats::ConnectError> {
-    let unreadable =
-        |error| async_nats::ConnectError::with_source(ConnectErrorKind::Io, Box::new(error));
-    let (options, servers) = options(config).await.map_err(unreadable)?;
-    let (server, shows_certificate) = (server.clone(), config.client_cert.is_some());
-    // The tries since there was a connection; the very first one is for `server`.
-    let tries = Arc::new(AtomicUsize::new(0));
-    let tried = Arc::clone(&tries);
-    let is_first = std::sync::atomic::AtomicBool::new(true);
-    let select = move |pool: Vec<Server>, _| {
-        let first = is_first
-            .swap(false, Ordering::Relaxed)
-            .then(|| server.clone());
-        let is_retry = first.is_none() && tries.fetch_add(1, Ordering::Relaxed) > 0;
-        let away = Arc::clone(&away);
-        async move {
-            if is_retry {
-                away(causes_in(&pool, shows_certificate).await);
-            }
-            first.map(|addr| ReconnectToServer {
-                addr,
-                // The first connection is not waited for.
-                delay: Some(Duration::ZERO),
-            })
+/// The connection of a command: its absence has no known cause, and its losses matter to nobody.
+impl From<Client> for Connection {
+    fn from(client: Client) -> Self {
+        Self {
+            statistics: client.statistics(),
+            client,
+            absence: Arc::default(),
+            losses: Arc::default(),
         }
-    };
-    options
-        .name(name)
-        .reconnect_delay_callback(pause)
-        .reconnect_to_server_callback(select)
-        .event_callback(move |event| {
-            if event == Event::Connected {
-                tried.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Connection {
+    /// Connects and keeps the connection up. `denials` learns what NATS denies. Waits while no server can be
+    /// reached, and reports that to the log and to `waits`. Gives up where a further try would have the same answer.
+    ///
+    /// # Errors
+    /// [`ConnectError`] but for `Unreachable`.
+    pub async fn establish(
+        config: &NatsConfig,
+        metrics: Arc<Metrics>,
+        denials: &Denials,
+        waits: impl Fn(String),
+    ) -> Result<Self, ConnectError> {
+        let (absence, losses) = (Arc::<Absence>::default(), Arc::<LossLog>::default());
+        let [mut pause, longest] = PAUSE;
+        let client = loop {
+            let record = record(
+                Arc::clone(&metrics),
+                Arc::clone(&losses),
+                Arc::clone(&absence),
+            );
+            let denials = denials.clone();
+            let inbox_prefix = config.inbox_prefix.clone();
+            let happens = move |event| {
+                denials.observe(&event, &inbox_prefix);
+                record(event);
+            };
+            let known = Arc::clone(&absence);
+            let failed = move |cause| known.log(cause);
+            match connect_reporting(config, "herald", happens, failed).await {
+                Err(error @ ConnectError::Unreachable(_)) => {
+                    waits(error.to_string());
+                    if let ConnectError::Unreachable(cause) = error {
+                        warn!(cause, "waiting for nats");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(longest);
+                }
+                other => break other?,
             }
-            happens(event);
-            std::future::ready(())
+        };
+        metrics.nats_connected(true);
+        info!("connected to nats");
+        Ok(Self {
+            absence,
+            losses,
+            ..Self::from(client)
         })
-        .connect(servers)
-        .await
-}
-
-/// Why none of `pool` could be reached just now. The client keeps no cause of a name that is not known.
-async fn causes_in(pool: &[Server], shows_certificate: bool) -> String {
-    let mut causes = Vec::new();
-    for server in pool {
-        let cause = match &server.last_error {
-            Some(error) => Some(reach::cause(error, shows_certificate)),
-            None => server
-                .addr
-                .socket_addrs()
-                .await
-                .err()
-                .map(|error| reach::cause(&error.to_string(), shows_certificate)),
-        };
-        let address = reach::address(&server.addr);
-        causes.extend(cause.map(|cause| format!("{address}: {cause}")));
     }
-    causes.join("; ")
-}
 
-/// The pause before each further try of whichever server: short, since sockets wait for it, 100, 200, then 400 ms.
-fn pause(attempt: usize) -> Duration {
-    let exponent = u32::try_from(attempt.min(3)).unwrap_or(3);
-    Duration::from_millis(50 * 2u64.pow(exponent))
-}
-
-/// What [`connect`] tells, for somebody who waits for some of it. What comes while [`EVENTS_MAX`] wait is left out.
-pub fn event_channel() -> (
-    impl Fn(Event) + Send + Sync + 'static,
-    mpsc::Receiver<Event>,
-) {
-    let (sender, events) = mpsc::channel(EVENTS_MAX);
-    // Full, or nobody waits any more.
-    (move |event| drop(sender.try_send(event)), events)
-}
-
-/// Waits until there is a connection. What is sent while there is none stays in the client: after a long time
-/// the server would get all of it at once, and none of it would matter any more.
-pub(super) async fn connected(client: &Client) {
-    while client.connection_state() != State::Connected {
-        tokio::time::sleep(LOOK).await;
+    /// The client, for requests and subscriptions.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
-}
 
-/// Counts a client's connections made so far. The connection task counts up before it reads the first byte of a
-/// new connection, so that a message taken while this number stands is from the connection it stands for, or
-/// an earlier one; the events of the client come later than that.
-pub(super) fn epoch(statistics: &Statistics) -> u64 {
-    statistics.connects.load(Ordering::Acquire)
-}
+    /// Counts the connections made so far. The client counts up before it reads the first byte of a new connection.
+    /// So a message taken while this number stands came on that connection or an earlier one. The client's events
+    /// come later.
+    pub fn epoch(&self) -> u64 {
+        self.statistics.connects.load(Ordering::Acquire)
+    }
 
-/// The next message that came to `inbox`. The client routes by the number of a subscription alone, so it is
-/// looked at the subject, too. `None` if the connection is closed.
-pub(super) async fn next_on(messages: &mut Subscriber, inbox: &str) -> Option<Message> {
-    loop {
-        let message = messages.next().await?;
-        if message.subject.as_str() == inbox {
-            return Some(message);
+    /// Whether there is a connection.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// Why there is no connection, where there is none and the cause is known.
+    pub fn absence(&self) -> Option<String> {
+        self.absence.cause().filter(|_| !self.is_connected())
+    }
+
+    /// Waits until there is a connection. What is sent without one stays in the client: the server would get all of
+    /// it at once after a long time, when none of it matters any more.
+    pub async fn connected(&self) {
+        while !self.is_connected() {
+            tokio::time::sleep(POLL).await;
         }
-        warn!(subject = %message.subject, "answer for another inbox ignored");
+    }
+
+    /// Waits until there is another connection than that of `epoch`: what it was to answer will not be answered.
+    pub(super) async fn replaced(&self, epoch: u64) {
+        while self.epoch() == epoch {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Waits until live messages may have been lost, and takes all that is known of it. For one task.
+    pub async fn losses(&self) -> Losses {
+        self.losses.next().await
+    }
+
+    /// Waits until the client itself has ended, after which there is no connection any more. It reconnects for ever,
+    /// so this is its own failure: a panic of its task, which it does not report. All its subscriptions end then.
+    pub async fn ended(&self) {
+        match self.client.subscribe(self.client.new_inbox()).await {
+            Ok(mut nothing) => while nothing.next().await.is_some() {},
+            Err(error) => warn!(%error, "the nats client has ended"),
+        }
     }
 }
 
-/// Waits until there is another connection than that of `since`: what was to be answered on it will not be.
-pub(super) async fn broken(client: &Client, since: u64) {
-    let statistics = client.statistics();
-    while epoch(&statistics) == since {
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// Reads what a connection is made with, and makes none.
-///
-/// # Errors
-/// [`ConnectError`], but for `Refused` and `Unreachable`.
-pub async fn check_settings(config: &NatsConfig) -> Result<(), ConnectError> {
-    options(config).await.map(drop)
-}
-
-async fn options(config: &NatsConfig) -> Result<(ConnectOptions, Vec<ServerAddr>), ConnectError> {
-    let options = ConnectOptions::new()
-        .custom_inbox_prefix(&config.inbox_prefix)
-        .subscription_capacity(SUBSCRIPTION_CAPACITY)
-        .client_capacity(CLIENT_CAPACITY)
-        .connection_timeout(CONNECT)
-        .ping_interval(PING)
-        .request_timeout(Some(Duration::from_secs(5)));
-    login::add(options, config).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pauses_before_further_tries_grow_and_stay_short() {
-        let millis = |attempt| pause(attempt).as_millis();
-        assert_eq!([1, 2, 3, 4, 1000].map(millis), [100, 200, 400, 400, 400]);
+/// Logs and counts what happens to the connection, and records what may be lost.
+fn record(
+    metrics: Arc<Metrics>,
+    losses: Arc<LossLog>,
+    absence: Arc<Absence>,
+) -> impl Fn(Event) + Send + Sync {
+    let was_connected = AtomicBool::new(false);
+    // Open while there is no connection.
+    let absent_for = Mutex::new(Span::none());
+    let reconnecting = move |span| {
+        *absent_for.lock().unwrap_or_else(PoisonError::into_inner) = span;
+    };
+    move |event| {
+        let name = match &event {
+            Event::Connected => {
+                metrics.nats_connected(true);
+                reconnecting(Span::none());
+                absence.end();
+                if was_connected.swap(true, Ordering::Relaxed) {
+                    metrics.nats_reconnected();
+                    info!("reconnected to nats");
+                    losses.reconnected();
+                }
+                "connected"
+            }
+            Event::Disconnected => {
+                metrics.nats_connected(false);
+                reconnecting(telemetry::reconnect());
+                warn!("disconnected from nats");
+                "disconnected"
+            }
+            Event::SlowConsumer(subscription) => {
+                metrics.nats_slow_consumer();
+                losses.full(*subscription);
+                "slow_consumer"
+            }
+            Event::ServerError(error) => {
+                warn!(%error, "nats server error");
+                "server_error"
+            }
+            // A try to reconnect that failed, by its kind alone: [`Absence`] has the server and the cause.
+            Event::ClientError(ClientError::Other(_)) => "client_error",
+            Event::ClientError(error) => {
+                warn!(%error, "nats client error");
+                "client_error"
+            }
+            Event::LameDuckMode => "lame_duck",
+            Event::Draining => "draining",
+            Event::Closed => "closed",
+        };
+        metrics.nats_event(name);
     }
 }

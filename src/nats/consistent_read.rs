@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::direct_get::{DirectGet, DirectGetError, LastOf};
+use super::direct_get::{DirectGet, DirectGetError};
 use super::leader::{Leader, LeaderError, StreamEnd, Witness};
+use super::raw::RawStored;
 
 /// How often a lagging replica is read again.
 const LAG_RETRIES: usize = 5;
@@ -33,7 +34,7 @@ pub(super) async fn lasts(
     leader: &Leader,
     subjects: &[String],
     end: &StreamEnd,
-) -> Result<Vec<LastOf>, ConsistentReadError> {
+) -> Result<Vec<RawStored>, ConsistentReadError> {
     let mut wanted = subjects.to_vec();
     let has_witness = match &end.witness {
         // The leader's own word that the stream holds nothing.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::Info;
-use async_nats::{Client, StatusCode, wire};
+use async_nats::{StatusCode, wire};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use super::connection::{connected, next_on};
+use super::connection::Connection;
+use super::inbox::Inbox;
 use super::raw::RawStored;
 use crate::config::Names;
 use crate::event::Position;
@@ -111,7 +112,7 @@ pub enum AtPosition {
 /// Reads from one stream's leader.
 #[derive(Debug, Clone)]
 pub struct Leader {
-    client: Client,
+    connection: Connection,
     names: Names,
     name: String,
     subjects: &'static str,
@@ -180,9 +181,14 @@ const NO_MESSAGE: u64 = 10037;
 impl Leader {
     /// Of the stream `name`, whose messages are all under the plain `subjects`. Subjects are plain here, asked
     /// for and answered. Does no I/O.
-    pub fn new(client: &Client, names: &Names, name: &str, subjects: &'static str) -> Self {
+    pub fn new(
+        connection: impl Into<Connection>,
+        names: &Names,
+        name: &str,
+        subjects: &'static str,
+    ) -> Self {
         Self {
-            client: client.clone(),
+            connection: connection.into(),
             names: names.clone(),
             name: name.to_owned(),
             subjects,
@@ -422,7 +428,7 @@ impl Leader {
     }
 
     async fn connected(&self) -> Result<(), LeaderError> {
-        let connected = timeout(TIMEOUT, connected(&self.client)).await;
+        let connected = timeout(TIMEOUT, self.connection.connected()).await;
         connected.map_err(|_| self.error("NATS is away"))
     }
 
@@ -439,24 +445,21 @@ impl Leader {
     ) -> Result<Bytes, LeaderError> {
         let subject = self.names.api(&format!("STREAM.{api}"), &self.name);
         let request = Bytes::from(request);
-        let inbox = self.client.new_inbox();
-        let subscribed = self.client.subscribe(inbox.clone()).await;
-        let mut answers = subscribed.map_err(|error| self.error(error))?;
+        let inbox = Inbox::open(&self.connection).await;
+        let mut inbox = inbox.map_err(|error| self.error(error))?;
         let mut elections = self.elections.subscribe();
         let mut again = AGAIN;
         loop {
-            connected(&self.client).await;
-            self.client
-                .publish_with_reply(subject.clone(), inbox.clone(), request.clone())
-                .await
-                .map_err(|error| self.error(error))?;
+            self.connection.connected().await;
+            let sent = inbox.request(subject.clone().into(), request.clone());
+            sent.await.map_err(|error| self.error(error))?;
             tokio::select! {
-                answer = next_on(&mut answers, &inbox) => return match answer {
-                    Some(answer) if answer.status == Some(StatusCode::NO_RESPONDERS) => {
+                answer = inbox.next() => return match answer {
+                    Ok(answer) if answer.status == Some(StatusCode::NO_RESPONDERS) => {
                         Err(self.error("no responders"))
                     }
-                    Some(answer) => Ok(answer.payload),
-                    None => Err(self.error("the connection is closed")),
+                    Ok(answer) => Ok(answer.payload),
+                    Err(error) => Err(self.error(error)),
                 },
                 () = tokio::time::sleep(again) => again = AGAIN.min(again * 2),
                 // The other end is our own: this is an election.

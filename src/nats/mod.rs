@@ -1,17 +1,19 @@
 //! The NATS edge: live messages in by interest, repair of what was lost, dead letters out.
 
 mod claim_check;
+mod connect;
 mod connect_error;
 mod connection;
 mod dead_letters;
 mod denials;
 mod direct_get;
-mod disturbances;
 mod stream_end;
+mod subscriptions;
 mod coalesce;
+mod inbox;
 mod intake;
 mod leader;
-mod link;
+mod losses;
 mod live;
 mod login;
 pub mod notices;
@@ -19,7 +21,6 @@ pub mod permissions;
 mod consistent_read;
 mod publish;
 mod raw;
-mod reach;
 mod readable;
 mod repair;
 mod sessions;
@@ -29,18 +30,16 @@ mod unroutable;
 pub use self::claim_check::{
     CheckedClaim, ClaimCheckHandle, ClaimCheckRequest, ClaimChecker, LastClaim,
 };
+pub use self::connect::{SUBSCRIPTION_CAPACITY, check_settings, connect, event_channel};
 pub use self::connect_error::ConnectError;
-pub use self::connection::{SUBSCRIPTION_CAPACITY, check_settings, connect, event_channel};
+pub use self::connection::Connection;
 pub use self::dead_letters::{DeadLetterCounters, DeadLetters, DropReason};
 pub use self::denials::Denials;
-pub use self::direct_get::{
-    ANSWER_TIMEOUT, BATCH_MAX, Batch, BatchEnd, DirectGet, DirectGetError, LastOf,
-};
-pub use self::disturbances::{Disturbances, Happened};
+pub use self::direct_get::{ANSWER_TIMEOUT, BATCH_MAX, Batch, BatchEnd, DirectGet, DirectGetError};
 pub use self::intake::Intake;
 pub use self::leader::{AtPosition, Leader, LeaderError, StreamEnd, StreamState};
-pub use self::link::Link;
 pub use self::live::{Live, event as live_event};
+pub use self::losses::Losses;
 pub use self::notices::{Notice, Notices};
 pub use self::publish::{PubAck, PublishError, publish, stream_of};
 pub use self::raw::{NotStored, RawStored};
@@ -48,5 +47,6 @@ pub use self::readable::{Readable, WatchedStream, Way};
 pub use self::repair::{Repair, Repaired, RepairedBatch, Repairer};
 pub use self::sessions::{ClaimError, ClaimWriter, StoredClaim};
 pub use self::stream_end::StreamEndReader;
+pub use self::subscriptions::RoomSubscriptions;
 pub use self::sweep::{Last, LastKnown, SweepHandle, SweepRequest, Sweeper, Swept};
 pub use self::unroutable::{Unroutable, UnroutableCounts};

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::Link;
+use super::connection::Connection;
 use crate::auth::UserKey;
 use crate::config::{Names, names};
 use crate::event::WorkspaceSlug;
@@ -58,9 +58,9 @@ pub struct Notices {
 
 impl Notices {
     /// Notices, and the task that sends them.
-    pub fn start(link: Link, names: Names) -> (Self, impl Future<Output = ()> + Send) {
+    pub fn start(connection: Connection, names: Names) -> (Self, impl Future<Output = ()> + Send) {
         let (sender, waiting) = mpsc::channel(WAITING_MAX);
-        (Self { names, sender }, send_all(link, waiting))
+        (Self { names, sender }, send_all(connection, waiting))
     }
 
     /// Tells all gateways, this one too.
@@ -123,13 +123,13 @@ impl From<Notice> for NoticeBody {
     }
 }
 
-async fn send_all(link: Link, mut waiting: mpsc::Receiver<(String, Vec<u8>)>) {
+async fn send_all(connection: Connection, mut waiting: mpsc::Receiver<(String, Vec<u8>)>) {
     while let Some((subject, body)) = waiting.recv().await {
         // After a reconnect it would be about the past.
-        if !link.is_connected() {
+        if !connection.is_connected() {
             continue;
         }
-        let sent = link.client().publish(subject, body.into());
+        let sent = connection.client().publish(subject, body.into());
         match timeout(SEND, sent).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(%error, "notice not sent"),

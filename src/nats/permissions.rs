@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_nats::{Client, Event, HeaderMap, Request, RequestErrorKind, ServerError, header};
 use tokio::sync::mpsc;
 
-use super::{ConnectError, connect, event_channel};
+use super::connect::{connect, event_channel};
+use super::connect_error::ConnectError;
 use crate::config::{Names, NatsConfig, names};
 
 /// A workspace of the attempts' own; nothing of it is ever stored.

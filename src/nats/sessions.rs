@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use async_nats::Client;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorKind};
 use async_nats::jetstream::{self, Context, ErrorCode, message::PublishMessage};
@@ -13,6 +12,7 @@ use uuid::Uuid;
 
 use tracing::debug;
 
+use super::connection::Connection;
 use super::leader::{Leader, LeaderError};
 use super::live;
 use super::raw::RawStored;
@@ -103,11 +103,11 @@ pub struct ClaimWriter {
 
 impl ClaimWriter {
     /// Claims in the name of `gateway`, the instance's id; `leader` is that of SESSIONS.
-    pub fn new(client: Client, names: Names, leader: Leader, gateway: &str) -> Self {
+    pub fn new(connection: &Connection, names: Names, leader: Leader, gateway: &str) -> Self {
         let context = ContextBuilder::new()
             .ack_timeout(ACK_TIMEOUT)
             .backpressure_on_inflight(true)
-            .build(client);
+            .build(connection.client().clone());
         Self {
             context,
             names,

@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, Request};
+use async_nats::Request;
 use bytes::Bytes;
 use chrono::Utc;
 use serde::Deserialize;
 use serde_json::json;
 use tracing::{debug, warn};
 
-use super::connection::connected;
+use super::connection::Connection;
 use super::dead_letters::DeadLetters;
 use super::direct_get::DirectGet;
 use super::leader::Leader;
@@ -72,7 +72,7 @@ impl UnroutableCounts {
 /// What the looks read from, and where they report.
 #[derive(Debug)]
 pub struct Unroutable {
-    pub client: Client,
+    pub connection: Connection,
     pub names: Names,
     pub events: Leader,
     pub direct: DirectGet,
@@ -162,7 +162,7 @@ impl Unroutable {
         loop {
             // Gateways that start together do not look together.
             tokio::time::sleep(jittered(rest)).await;
-            connected(&self.client).await;
+            self.connection.connected().await;
             let began = Instant::now();
             let list = self.list(round.offset).await;
             rest = (began.elapsed() * RESTS).max(REST_LEAST);
@@ -210,7 +210,12 @@ impl Unroutable {
             .timeout(Some(TIMEOUT));
         // Not as other reads of the leader, which are sent again after a while.
         let subject = self.names.api("STREAM.INFO", self.events.stream());
-        Ok(self.client.send_request(subject, request).await?.payload)
+        Ok(self
+            .connection
+            .client()
+            .send_request(subject, request)
+            .await?
+            .payload)
     }
 
     /// Makes a dead letter of the first event of each, the same one on every gateway, and one line for all.
@@ -260,14 +265,7 @@ impl Unroutable {
         let last = lasts
             .into_iter()
             .find(|last| last.subject.as_str() == subject)?;
-        Some(StoredMessage {
-            workspace: stray.whose.clone(),
-            subject: last.subject,
-            sequence: last.sequence,
-            time: last.time,
-            headers: last.headers,
-            payload: last.payload,
-        })
+        Some(last.into_stored(stray.whose.clone()))
     }
 }
 

@@ -27,9 +27,9 @@ use crate::config::{Config, names};
 use crate::conn;
 use crate::migrate;
 use crate::nats::{
-    ClaimChecker, ClaimWriter, ConnectError, DeadLetters, Denials, DirectGet, Disturbances,
-    Happened, Intake, Leader, Link, Notices, Readable, Repairer, StreamEndReader, Sweeper,
-    Unroutable, WatchedStream, notices, permissions,
+    ClaimChecker, ClaimWriter, ConnectError, Connection, DeadLetters, Denials, DirectGet, Intake,
+    Leader, Losses, Notices, Readable, Repairer, StreamEndReader, Sweeper, Unroutable,
+    WatchedStream, notices, permissions,
 };
 use crate::room::{Damper, ReorderBudget, Resync, RoomContext, RoomThreads, Rooms};
 use crate::server::{self, Acceptor, OpenFiles, PendingConnections, elsewhere, upgrade};
@@ -42,7 +42,7 @@ const LOST: Duration = Duration::from_millis(200);
 /// How often the lag behind the stream is measured: a read at its leader each time.
 const LAG_EVERY: Duration = Duration::from_secs(15);
 /// Pause between looks at what happened to the connection: an overload drops many messages a second.
-const DISTURBANCES_PAUSE: Duration = Duration::from_millis(100);
+const LOSSES_PAUSE: Duration = Duration::from_millis(100);
 /// Pause between looks at migrations that another process is to apply.
 const MIGRATIONS_PAUSE: Duration = Duration::from_secs(1);
 
@@ -268,8 +268,8 @@ async fn end_of_serving<S: Future<Output = ()>, D: Future<Output = ()>>(
     let served = tokio::select! {
         () = stop() => Ok(()),
         // Sockets that are closed now come back to another gateway, or to this one's next start.
-        () = rooms.context().link.lost() => Err(ServeError::Lost),
-        ended = parts.join_next() => Err(failed(ended, &rooms.context().link).await),
+        () = rooms.context().nats.ended() => Err(ServeError::Lost),
+        ended = parts.join_next() => Err(failed(ended, &rooms.context().nats).await),
     };
     let dead_letters = &rooms.context().dead_letters;
     let ending = async {
@@ -301,9 +301,9 @@ async fn last_of_its_connection(mut response: Response) -> Response {
 }
 
 /// What it means that a part has ended.
-async fn failed(ended: Option<Result<(), JoinError>>, link: &Link) -> ServeError {
+async fn failed(ended: Option<Result<(), JoinError>>, nats: &Connection) -> ServeError {
     // Without the NATS client some parts end as well; it is told at about the same time.
-    if timeout(LOST, link.lost()).await.is_ok() {
+    if timeout(LOST, nats.ended()).await.is_ok() {
         return ServeError::Lost;
     }
     match ended {
@@ -342,24 +342,22 @@ async fn open(
     threads: RoomThreads,
     parts: &mut JoinSet<()>,
 ) -> Result<Rooms, ServeError> {
-    let disturbances = Arc::new(Disturbances::default());
     let denials = Denials::new(config.nats.names());
     let metrics = Arc::clone(telemetry.metrics());
     let waits = |why| health.waits(why);
-    let disturbed = Arc::clone(&disturbances);
-    let link = Link::establish(&config.nats, metrics, disturbed, &denials, waits).await?;
-    migrated(&link, config, waits).await?;
+    let nats = Connection::establish(&config.nats, metrics, &denials, waits).await?;
+    migrated(&nats, config, waits).await?;
     permitted(config).await?;
     let names = config.nats.names();
     let leader =
-        |stream: &str, subjects: &'static str| Leader::new(link.client(), &names, stream, subjects);
+        |stream: &str, subjects: &'static str| Leader::new(nats.clone(), &names, stream, subjects);
     let leaders = Leaders {
         events: leader(names.events(), names::ALL_EVENTS).observed(telemetry.metrics()),
         sessions: leader(names.sessions(), names::ALL_CLAIMS),
     };
     let context = context(
         config,
-        link.clone(),
+        nats.clone(),
         leaders.clone(),
         live,
         telemetry,
@@ -367,7 +365,7 @@ async fn open(
         parts,
     );
     let rooms = Rooms::new(Arc::new(context), threads);
-    parts.spawn(resync(rooms.clone(), disturbances));
+    parts.spawn(resync(rooms.clone()));
     parts.spawn(hear_notices(rooms.clone()));
     for leader in [leaders.events.clone(), leaders.sessions] {
         parts.spawn(elections(leader, rooms.clone()));
@@ -379,15 +377,19 @@ async fn open(
     ));
     acceptor.open(rooms.clone());
     let context = rooms.context();
-    health.opened(context.readable.clone(), context.link.clone());
+    health.opened(context.readable.clone(), context.nats.clone());
     Ok(rooms)
 }
 
 /// Applies the migrations, or waits until another process has.
-async fn migrated(link: &Link, config: &Config, waits: impl Fn(String)) -> Result<(), ServeError> {
+async fn migrated(
+    nats: &Connection,
+    config: &Config,
+    waits: impl Fn(String),
+) -> Result<(), ServeError> {
     let mut said = String::new();
     loop {
-        let tried = async { try_migrated(link, config).await.record_error() };
+        let tried = async { try_migrated(nats, config).await.record_error() };
         match tried.instrument(telemetry::migrate()).await {
             Ok(None) => return Ok(()),
             Ok(Some(why)) if why == said => {}
@@ -404,7 +406,7 @@ async fn migrated(link: &Link, config: &Config, waits: impl Fn(String)) -> Resul
 
 /// `None` once all migrations are applied, else what is waited for.
 async fn try_migrated(
-    link: &Link,
+    nats: &Connection,
     config: &Config,
 ) -> Result<Option<String>, migrate::MigrateError> {
     let waits = |error: migrate::MigrateError| {
@@ -415,11 +417,11 @@ async fn try_migrated(
         }
     };
     if config.nats.migrate
-        && let Err(error) = migrate::apply(link.client(), &config.nats).await
+        && let Err(error) = migrate::apply(nats.client(), &config.nats).await
     {
         return waits(error);
     }
-    let status = match migrate::status(link.client(), &config.nats).await {
+    let status = match migrate::status(nats.client(), &config.nats).await {
         Ok(status) => status,
         Err(error) => return waits(error),
     };
@@ -462,7 +464,7 @@ struct Leaders {
 
 fn context(
     config: &Config,
-    link: Link,
+    nats: Connection,
     leaders: Leaders,
     live: &LiveSettings,
     telemetry: &Telemetry,
@@ -470,14 +472,13 @@ fn context(
     parts: &mut JoinSet<()>,
 ) -> RoomContext {
     let metrics = Arc::clone(telemetry.metrics());
-    let client = link.client().clone();
     let names = config.nats.names();
     let Leaders { events, sessions } = leaders;
-    let events_direct = DirectGet::new(client.clone(), &names, names.events());
-    let (floor, reader) = StreamEndReader::start(events.clone());
+    let events_direct = DirectGet::new(nats.clone(), &names, names.events());
+    let (start_position, reader) = StreamEndReader::start(events.clone());
     parts.spawn(reader);
     let claims = ClaimWriter::new(
-        client.clone(),
+        &nats,
         names.clone(),
         sessions.clone(),
         &telemetry.instance().to_string(),
@@ -488,18 +489,18 @@ fn context(
     };
     let (sweeps, sweeper) = sweeper.start();
     parts.spawn(sweeper);
-    let sessions_direct = DirectGet::new(client.clone(), &names, names.sessions());
+    let sessions_direct = DirectGet::new(nats.clone(), &names, names.sessions());
     let looked = vec![
         WatchedStream::new(&events, &events_direct),
         WatchedStream::new(&sessions, &sessions_direct),
     ];
     let known = live.clone();
     let unready_after = move || known.now().config.server.unready_after;
-    parts.spawn(
-        denials
-            .clone()
-            .watch(config.nats.clone(), client.clone(), unready_after.clone()),
-    );
+    parts.spawn(denials.clone().watch(
+        config.nats.clone(),
+        nats.client().clone(),
+        unready_after.clone(),
+    ));
     let (readable, look) = Readable::start(looked, denials, unready_after);
     parts.spawn(look);
     observed::readable(metrics.meter(), readable.clone());
@@ -510,13 +511,13 @@ fn context(
     };
     let (claim_checks, checker) = checker.start();
     parts.spawn(checker);
-    let (notices, sender) = Notices::start(link.clone(), names.clone());
+    let (notices, sender) = Notices::start(nats.clone(), names.clone());
     parts.spawn(sender);
-    let (dead_letters, publisher) = DeadLetters::start(client.clone(), names.clone());
+    let (dead_letters, publisher) = DeadLetters::start(nats.clone(), names.clone());
     parts.spawn(publisher);
     observed::dead_letters(metrics.meter(), dead_letters.counters());
     let unroutable = Unroutable {
-        client,
+        connection: nats.clone(),
         names: names.clone(),
         events: events.clone(),
         direct: events_direct.clone(),
@@ -524,18 +525,18 @@ fn context(
     };
     parts.spawn(observed::started(metrics.meter(), unroutable));
     RoomContext {
-        repairer: Repairer::new(events_direct, events, floor.clone()),
+        repairer: Repairer::new(events_direct, events, start_position.clone()),
         reorder_budget: ReorderBudget::default(),
         sweeps,
         claim_checks,
         damper: Damper::new(notices),
         dead_letters,
         queues,
-        start_position: floor,
+        start_position,
         claims,
         live: live.clone(),
         names,
-        link,
+        nats,
         readable,
         metrics,
     }
@@ -545,7 +546,7 @@ fn context(
 async fn watch_lag(events: Leader, rooms: Rooms, metrics: Arc<Metrics>) {
     loop {
         tokio::time::sleep(LAG_EVERY).await;
-        metrics.nats_connected(rooms.context().link.is_connected());
+        metrics.nats_connected(rooms.context().nats.is_connected());
         let lowest = rooms.lowest_watermark();
         match (events.end().await, lowest) {
             (Ok(tail), Some(lowest)) => {
@@ -561,8 +562,8 @@ async fn watch_lag(events: Leader, rooms: Rooms, metrics: Arc<Metrics>) {
 /// Hears what all gateways tell of a user's sockets. Ends with the NATS client.
 async fn hear_notices(rooms: Rooms) {
     use futures_util::StreamExt;
-    let (link, names) = (&rooms.context().link, &rooms.context().names);
-    let Some(mut heard) = notices::subscribe(link.client(), names).await else {
+    let (nats, names) = (&rooms.context().nats, &rooms.context().names);
+    let Some(mut heard) = notices::subscribe(nats.client(), names).await else {
         error!("notices of other gateways not subscribed to");
         return;
     };
@@ -576,9 +577,9 @@ async fn hear_notices(rooms: Rooms) {
 }
 
 /// Tells the rooms, for ever, of what happened to the connection.
-async fn resync(rooms: Rooms, disturbances: Arc<Disturbances>) {
+async fn resync(rooms: Rooms) {
     loop {
-        let Happened { reconnected, full } = disturbances.next().await;
+        let Losses { reconnected, full } = rooms.context().nats.losses().await;
         if reconnected {
             rooms.resync(Resync::Reconnected);
         }
@@ -589,7 +590,7 @@ async fn resync(rooms: Rooms, disturbances: Arc<Disturbances>) {
             );
             rooms.resync_listening(&full);
         }
-        tokio::time::sleep(DISTURBANCES_PAUSE).await;
+        tokio::time::sleep(LOSSES_PAUSE).await;
     }
 }
 
@@ -599,7 +600,7 @@ async fn elections(leader: Leader, rooms: Rooms) {
     use futures_util::StreamExt;
     let context = rooms.context();
     let subject = context.names.elected(leader.stream());
-    let Ok(mut elections) = context.link.client().subscribe(subject.clone()).await else {
+    let Ok(mut elections) = context.nats.client().subscribe(subject.clone()).await else {
         error!(
             stream = leader.stream(),
             "leader elections not subscribed to"

@@ -9,14 +9,14 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::sync::SetOnce;
 
-use crate::nats::{Link, Readable};
+use crate::nats::{Connection, Readable};
 use crate::setup::LiveSettings;
 
 /// What `/readyz` looks at.
 #[derive(Debug)]
 pub(super) struct Health {
     /// Set when migrations are applied and rooms can open.
-    opened: SetOnce<(Readable, Link)>,
+    opened: SetOnce<(Readable, Connection)>,
     /// What is waited for until then. A lock, held to read or write it.
     waits: Mutex<String>,
     draining: AtomicBool,
@@ -34,9 +34,9 @@ impl Health {
     }
 
     /// Migrations are applied and NATS is there.
-    pub(super) fn opened(&self, readable: Readable, link: Link) {
+    pub(super) fn opened(&self, readable: Readable, nats: Connection) {
         // A gateway opens once.
-        let _ = self.opened.set((readable, link));
+        let _ = self.opened.set((readable, nats));
     }
 
     /// This is waited for before the gateway opens.
@@ -65,12 +65,12 @@ impl Health {
         if self.is_draining() {
             return Some("draining".to_owned());
         }
-        let Some((readable, link)) = self.opened.get() else {
+        let Some((readable, nats)) = self.opened.get() else {
             let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
             return Some(waits.clone());
         };
         let trouble = readable.trouble(self.live.now().config.server.unready_after)?;
-        Some(match link.away() {
+        Some(match nats.absence() {
             Some(cause) => format!("{trouble}: {cause}"),
             None => trouble,
         })

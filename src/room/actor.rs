@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use async_nats::Subscriber;
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
 use tracing::{Instrument, debug};
 
 use super::affinity::{Affinity, Threads};
@@ -21,9 +19,8 @@ use super::members::Members;
 use super::registry::{RoomContext, Rooms};
 use super::schedule::Schedule;
 use super::shards::ShardReport;
-use crate::config::names;
 use crate::event::{Position, WorkspaceSlug};
-use crate::nats::{CheckedClaim, Repair, Repaired, Swept};
+use crate::nats::{CheckedClaim, Repair, Repaired, RoomSubscriptions, Swept};
 use crate::socket::CloseReason;
 use crate::telemetry::{self, Traffic};
 
@@ -31,8 +28,6 @@ use crate::telemetry::{self, Traffic};
 const LINGER: Duration = Duration::from_secs(60);
 /// Pause before an activation that failed is tried again.
 const RETRY: Duration = Duration::from_millis(100);
-/// So long an activation waits for a NATS that is away, before it looks whether anybody still wants the room.
-const AWAY: Duration = Duration::from_secs(1);
 /// How often claims that no longer matter are forgotten.
 const PRUNE: Duration = Duration::from_secs(60);
 /// Live messages taken in one go before commands get their turn.
@@ -48,7 +43,7 @@ pub(super) struct Room {
     commands: mpsc::UnboundedReceiver<RoomCommand>,
     pub(super) swept: Answers<Swept>,
     pub(super) checked: Answers<Vec<CheckedClaim>>,
-    pub(super) ears: Ears,
+    pub(super) subscriptions: RoomSubscriptions,
     pub(super) follower: Follower,
     /// The repair under way.
     pub(super) repair: Option<Repair>,
@@ -68,12 +63,6 @@ pub(super) struct Room {
     /// The registry knows that the room has, or had, no sockets.
     is_lingering: bool,
     _registered: Registered,
-}
-
-/// The room's subscriptions.
-pub(super) struct Ears {
-    pub(super) events: Subscriber,
-    claims: Subscriber,
 }
 
 /// What NATS answers to what the room asks it: each ask takes one end along.
@@ -139,9 +128,9 @@ impl Room {
     ) -> Option<Self> {
         let workspace = handle.workspace().clone();
         loop {
-            let epoch = context.link.epoch();
-            match listen(&context, &workspace, &shared).await {
-                Some((ears, start_position)) => {
+            let epoch = context.nats.epoch();
+            match subscribe(&context, &workspace, &shared).await {
+                Some((subscriptions, start_position)) => {
                     let now = Instant::now();
                     let traffic = context.metrics.room_opened(&workspace);
                     return Some(Self {
@@ -173,7 +162,7 @@ impl Room {
                         commands,
                         swept: Answers::default(),
                         checked: Answers::default(),
-                        ears,
+                        subscriptions,
                     });
                 }
                 None if rooms.close(&workspace, &shared) => return None,
@@ -236,10 +225,10 @@ impl Room {
             command = self.commands.recv() => command.map(RoomInput::RoomCommand),
             swept = self.swept.all.recv() => swept.map(RoomInput::Swept),
             checked = self.checked.all.recv() => checked.map(RoomInput::Checked),
-            claim = self.ears.claims.next() => claim.map(RoomInput::Claim),
+            claim = self.subscriptions.claims.next() => claim.map(RoomInput::Claim),
             report = self.members.next_report() => report.map(RoomInput::ShardReport),
             repaired = repaired(&mut self.repair) => Some(RoomInput::Repaired(repaired)),
-            event = self.ears.events.next(), if events => event.map(RoomInput::Event),
+            event = self.subscriptions.events.next(), if events => event.map(RoomInput::Event),
             () = tokio::time::sleep_until(wake.into()) => Some(RoomInput::Time),
         }
     }
@@ -397,26 +386,17 @@ async fn repaired(repair: &mut Option<Repair>) -> Option<Repaired> {
 }
 
 /// Subscribes, and proves by a read sent afterwards on the same connection that it is in force.
-async fn listen(
+async fn subscribe(
     context: &RoomContext,
     workspace: &WorkspaceSlug,
     shared: &RoomShared,
-) -> Option<(Ears, Position)> {
-    timeout(AWAY, context.link.connected()).await.ok()?;
-    let client = context.link.client();
-    let live = |stored: String| context.names.subject(&names::live(stored));
-    let events = client
-        .subscribe(live(names::event(workspace, ">")))
-        .await
-        .ok()?;
-    let claims = client
-        .subscribe(live(names::claim(workspace, "*")))
-        .await
-        .ok()?;
+) -> Option<(RoomSubscriptions, Position)> {
+    let opened = RoomSubscriptions::open(&context.nats, &context.names, workspace);
+    let subscriptions = opened.await?;
     // Before the read: what the subscriptions drop meanwhile is to be looked for.
-    shared.listen([events.sid(), claims.sid()]);
+    shared.listen(subscriptions.ids());
     match context.start_position.read().await {
-        Ok(start_position) => Some((Ears { events, claims }, start_position)),
+        Ok(start_position) => Some((subscriptions, start_position)),
         Err(error) => {
             debug!(?error, %workspace, "room not active yet");
             None

@@ -29,13 +29,13 @@ impl Room {
             return;
         };
         self.affinity.took_event();
-        let epoch = self.context.link.epoch();
+        let epoch = self.context.nats.epoch();
         self.follower.heard(live, epoch, now);
     }
 
     /// Looks for a reconnect: each input does, since a message may come before anyone tells of it.
     pub(super) fn notice_reconnect(&mut self, now: Instant) {
-        let epoch = self.context.link.epoch();
+        let epoch = self.context.nats.epoch();
         self.follower.connection(epoch, now);
     }
 
@@ -139,7 +139,7 @@ impl Room {
                 break;
             }
             // The runtime's budget for a task would say that nothing is there after some hundred.
-            match unconstrained(self.ears.events.next()).now_or_never() {
+            match unconstrained(self.subscriptions.events.next()).now_or_never() {
                 Some(Some(message)) => {
                     bytes += message.payload.len();
                     self.event(message, now);

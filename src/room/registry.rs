@@ -16,7 +16,7 @@ use crate::auth::UserKey;
 use crate::config::Names;
 use crate::event::WorkspaceSlug;
 use crate::nats::{
-    ClaimCheckHandle, ClaimWriter, DeadLetters, Intake, Link, Notice, Readable, Repairer,
+    ClaimCheckHandle, ClaimWriter, Connection, DeadLetters, Intake, Notice, Readable, Repairer,
     StreamEndReader, SweepHandle,
 };
 use crate::setup::LiveSettings;
@@ -30,7 +30,7 @@ const LINGERING_MAX: usize = 1000;
 /// What every room works with.
 #[derive(Debug)]
 pub struct RoomContext {
-    pub link: Link,
+    pub nats: Connection,
     pub readable: Readable,
     /// What streams and subjects are called.
     pub names: Names,

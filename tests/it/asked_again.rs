@@ -90,7 +90,7 @@ async fn a_leaders_read_is_sent_again_until_somebody_leads() {
     let client = nats.connect().await;
     let asked = answering(&client, LEADER, 3).await;
     let leader = Leader::new(
-        &nats.connect().await,
+        nats.connect().await,
         &NatsConfig::default().names(),
         "EVENTS",
         "ws.>",
@@ -105,7 +105,7 @@ async fn a_leaders_read_is_sent_again_when_there_was_an_election() {
     let nats = Nats::start("").await;
     let client = nats.connect().await;
     let leader = Leader::new(
-        &nats.connect().await,
+        nats.connect().await,
         &NatsConfig::default().names(),
         "EVENTS",
         "ws.>",
@@ -129,7 +129,7 @@ async fn a_leader_that_never_answers_is_an_error_and_one_that_is_not_there_is_an
     let nats = Nats::start("").await;
     let client = nats.connect().await;
     let leader = Leader::new(
-        &nats.connect().await,
+        nats.connect().await,
         &NatsConfig::default().names(),
         "EVENTS",
         "ws.>",
@@ -204,7 +204,12 @@ async fn what_is_asked_without_a_connection_is_not_asked_when_there_is_one_again
     let mut asked = subscribed(&nats.connect().await, "$JS.API.>").await;
     let cable = Cable::to(nats.port()).await;
     let client = async_nats::connect(cable.url()).await.unwrap();
-    let leader = Leader::new(&client, &NatsConfig::default().names(), "EVENTS", "ws.>");
+    let leader = Leader::new(
+        client.clone(),
+        &NatsConfig::default().names(),
+        "EVENTS",
+        "ws.>",
+    );
     let patience = Duration::from_millis(100);
     let get = DirectGet::new(client.clone(), &NatsConfig::default().names(), "EVENTS")
         .with_timeout(patience);

@@ -15,7 +15,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::Client;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +27,7 @@ use self::publisher::Publisher;
 use self::queue::FairQueue;
 use crate::config::Names;
 use crate::event::{BadEvent, StoredMessage, WorkspaceSlug};
+use crate::nats::connection::Connection;
 use crate::telemetry::{DeadLetterTrace, EventTrace};
 
 /// Memory that letters may take which wait, in bytes, of all workspaces together. A small one takes some
@@ -76,9 +76,12 @@ enum LetterOutcome {
 }
 
 impl DeadLetters {
-    /// Where to report, and the task that publishes over `client`, which has to be run until
+    /// Where to report, and the task that publishes over `connection`, which has to be run until
     /// [`DeadLetters::end`].
-    pub fn start(client: Client, names: Names) -> (Self, impl Future<Output = ()> + Send) {
+    pub fn start<C: Into<Connection>>(
+        connection: C,
+        names: Names,
+    ) -> (Self, impl Future<Output = ()> + Send + use<C>) {
         let outbox = Arc::new(Outbox {
             state: Mutex::new(OutboxState {
                 queue: FairQueue::new(QUEUE_BYTES),
@@ -90,7 +93,7 @@ impl DeadLetters {
             ending: CancellationToken::new(),
             over: CancellationToken::new(),
         });
-        let publisher = Publisher::new(client, names, Arc::clone(&outbox));
+        let publisher = Publisher::new(connection.into(), names, Arc::clone(&outbox));
         let task = TaskTracker::new();
         let run = task.track_future({
             let outbox = Arc::clone(&outbox);

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, Request};
+use async_nats::Request;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
@@ -20,7 +20,7 @@ use super::share::{Amount, Shares, StreamUsage, Verdict};
 use super::{LetterOutcome, Outbox};
 use crate::config::{Names, names};
 use crate::event::WorkspaceSlug;
-use crate::nats::connection::{connected, epoch};
+use crate::nats::connection::Connection;
 use crate::nats::publish::{PubAck, PublishError, publish};
 
 /// At most so many letters in each time of [`PACE`]: 1,000 a second. A broker stores some 10,000 a second
@@ -50,7 +50,7 @@ const BEHIND_ALL: u64 = 1 << 40;
 
 /// The task behind [`super::DeadLetters`].
 pub(super) struct Publisher {
-    client: Client,
+    connection: Connection,
     names: Names,
     outbox: Arc<Outbox>,
     shares: Shares,
@@ -118,13 +118,13 @@ struct State {
 }
 
 impl Publisher {
-    pub(super) fn new(client: Client, names: Names, outbox: Arc<Outbox>) -> Self {
+    pub(super) fn new(connection: Connection, names: Names, outbox: Arc<Outbox>) -> Self {
         let mut pace = tokio::time::interval(PACE);
         // After a quiet time there is no burst to catch up.
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            epoch: epoch(&client.statistics()),
-            client,
+            epoch: connection.epoch(),
+            connection,
             names,
             outbox,
             shares: Shares::default(),
@@ -180,7 +180,7 @@ impl Publisher {
                 () = outbox.ending.cancelled() => self.hurry(),
             }
         }
-        connected(&self.client).await;
+        self.connection.connected().await;
         if !self.is_ending {
             let slots = Arc::clone(&self.slots);
             tokio::select! {
@@ -198,7 +198,7 @@ impl Publisher {
     }
 
     fn next(&mut self) -> NextAction {
-        let epoch = epoch(&self.client.statistics());
+        let epoch = self.connection.epoch();
         if std::mem::replace(&mut self.epoch, epoch) != epoch {
             self.shares.doubt();
         }
@@ -251,7 +251,11 @@ impl Publisher {
             .payload(Bytes::from(question.to_string()))
             .timeout(Some(ACK_TIMEOUT));
         let subject = self.names.api("STREAM.INFO", self.names.dead());
-        let answer = self.client.send_request(subject, request).await?;
+        let answer = self
+            .connection
+            .client()
+            .send_request(subject, request)
+            .await?;
         match serde_json::from_slice(&answer.payload)? {
             Answer::Said {
                 config,
@@ -289,13 +293,13 @@ impl Publisher {
         if verdict == Verdict::Cut {
             message.cut();
         }
-        let client = self.client.clone();
+        let connection = self.connection.clone();
         let subject = self.names.subject(&message.subject);
         let outbox = Arc::clone(&self.outbox);
         flights.spawn(async move {
             let sent = outbox
                 .over
-                .run_until_cancelled(send(&client, &subject, &mut message));
+                .run_until_cancelled(send(&connection, &subject, &mut message));
             let outcome = sent.await;
             let outcome = outcome.unwrap_or(LetterOutcome::Dropped(DropReason::Shutdown));
             outbox.settle(&workspace, message.is_found, message.trace, outcome);
@@ -305,12 +309,16 @@ impl Publisher {
 }
 
 /// Tries one letter until it is stored or given up.
-async fn send(client: &Client, subject: &str, message: &mut OutgoingLetter) -> LetterOutcome {
+async fn send(
+    connection: &Connection,
+    subject: &str,
+    message: &mut OutgoingLetter,
+) -> LetterOutcome {
     let mut retries = RETRIES.into_iter();
     loop {
-        connected(client).await;
+        connection.connected().await;
         let result = publish(
-            client,
+            connection.client(),
             subject.to_owned(),
             message.headers.clone(),
             message.payload.clone(),

@@ -10,14 +10,15 @@ mod answer;
 
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, Message, Subject, Subscriber};
+use async_nats::Subject;
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use tokio::time::timeout;
 
 use self::answer::{AnswerPart, QueryKind, read_part};
-use super::connection::{broken, connected, epoch, next_on};
+use super::connection::Connection;
+use super::inbox::{ClientEnded, Inbox};
 use super::raw::RawStored;
 use crate::config::Names;
 
@@ -38,29 +39,10 @@ const ATTEMPTS_MAX: u32 = 3;
 /// Direct reads of one stream.
 #[derive(Debug, Clone)]
 pub struct DirectGet {
-    client: Client,
+    connection: Connection,
     names: Names,
     subject: Subject,
     timeout: Duration,
-}
-
-/// What was asked. It can be asked again: what was lost with a connection, or went to a replica that is
-/// not there, gets no answer.
-#[derive(Debug)]
-struct Question {
-    client: Client,
-    subject: Subject,
-    body: Bytes,
-}
-
-/// The last message of one subject.
-#[derive(Debug, Clone)]
-pub struct LastOf {
-    pub subject: Subject,
-    pub sequence: u64,
-    pub time: DateTime<Utc>,
-    pub payload: Bytes,
-    pub headers: Option<HeaderMap>,
 }
 
 /// Why there is no answer, or no more of it.
@@ -90,6 +72,12 @@ pub enum DirectGetError {
     /// The request could not be sent.
     #[error("the connection to NATS is closed")]
     Closed,
+}
+
+impl From<ClientEnded> for DirectGetError {
+    fn from(_: ClientEnded) -> Self {
+        Self::Closed
+    }
 }
 
 /// The body of a request; what is `None` is not sent.
@@ -122,10 +110,10 @@ impl<'a> Request<'a> {
 }
 
 impl DirectGet {
-    /// Reads of `stream` over `client`. Subjects are plain here, asked for and answered.
-    pub fn new(client: Client, names: &Names, stream: &str) -> Self {
+    /// Reads of `stream`. Subjects are plain here, in requests and answers.
+    pub fn new(connection: impl Into<Connection>, names: &Names, stream: &str) -> Self {
         Self {
-            client,
+            connection: connection.into(),
             names: names.clone(),
             subject: names.api("DIRECT.GET", stream).into(),
             timeout: ANSWER_TIMEOUT,
@@ -196,7 +184,7 @@ impl DirectGet {
     pub async fn multi_last(
         &self,
         subjects: &[String],
-    ) -> Result<(Vec<LastOf>, BatchEnd), DirectGetError> {
+    ) -> Result<(Vec<RawStored>, BatchEnd), DirectGetError> {
         let subjects = subjects.iter().map(|subject| self.names.subject(subject));
         let subjects: Vec<String> = subjects.collect();
         let mut batch = self
@@ -207,13 +195,7 @@ impl DirectGet {
             .await?;
         let mut lasts = Vec::new();
         while let Some(raw) = batch.next().await? {
-            lasts.push(LastOf {
-                subject: raw.subject,
-                sequence: raw.sequence,
-                time: raw.time,
-                payload: raw.payload,
-                headers: raw.headers,
-            });
+            lasts.push(raw);
         }
         Ok((lasts, batch.end()))
     }
@@ -230,79 +212,46 @@ impl DirectGet {
 
     async fn request(&self, request: &Request<'_>) -> Result<Batch, DirectGetError> {
         let body = serde_json::to_vec(request).map_err(|_| DirectGetError::Closed)?;
-        let question = Question {
-            client: self.client.clone(),
-            subject: self.subject.clone(),
-            body: body.into(),
-        };
-        let inbox = question.send(self.timeout).await?;
+        let body = Bytes::from(body);
+        let inbox = self.send(&body, self.timeout).await?;
         Ok(Batch {
             inbox: inbox.ok_or(DirectGetError::Timeout(self.timeout))?,
-            names: self.names.clone(),
-            question,
+            reads: self.clone(),
+            body,
             attempts: 1,
             kind: if request.multi_last.is_some() {
                 QueryKind::MultiLast
             } else {
                 QueryKind::Next
             },
-            timeout: self.timeout,
             previous: 0,
             end: None,
         })
     }
-}
 
-impl Question {
-    /// Asks once there is a connection; returns where the answer will come. `None` if there is none within
-    /// `limit`.
-    async fn send(&self, limit: Duration) -> Result<Option<Inbox>, DirectGetError> {
-        timeout(limit, self.send_now()).await.ok().transpose()
+    /// Sends a request once there is a connection, and returns where the answer will come. `None` if there is none
+    /// within `limit`.
+    async fn send(&self, body: &Bytes, limit: Duration) -> Result<Option<Inbox>, DirectGetError> {
+        let sent = async {
+            self.connection.connected().await;
+            let inbox = Inbox::open(&self.connection).await?;
+            inbox.request(self.subject.clone(), body.clone()).await?;
+            Ok(inbox)
+        };
+        timeout(limit, sent).await.ok().transpose()
     }
-
-    async fn send_now(&self) -> Result<Inbox, DirectGetError> {
-        connected(&self.client).await;
-        let epoch = epoch(&self.client.statistics());
-        // An inbox of its own: the shared one of `Client::request` takes a single message.
-        let subject = self.client.new_inbox();
-        let messages = self
-            .client
-            .subscribe(subject.clone())
-            .await
-            .map_err(|_| DirectGetError::Closed)?;
-        // The server handles SUB and PUB of one connection in order, so nothing needs flushing in
-        // between.
-        self.client
-            .publish_with_reply(self.subject.clone(), subject.clone(), self.body.clone())
-            .await
-            .map_err(|_| DirectGetError::Closed)?;
-        Ok(Inbox {
-            subject,
-            messages,
-            epoch,
-        })
-    }
-}
-
-/// Where an answer comes.
-#[derive(Debug)]
-struct Inbox {
-    subject: String,
-    messages: Subscriber,
-    /// That of the connection on which it comes, and with which it ends.
-    epoch: u64,
 }
 
 /// An answer on its way. Dropping it unsubscribes, which ends what is still to come of it.
 #[derive(Debug)]
 pub struct Batch {
     inbox: Inbox,
-    names: Names,
-    question: Question,
-    /// How often it was asked, or would have been with a connection.
+    reads: DirectGet,
+    /// The request. It is sent again where an answer was lost with a connection or a replica.
+    body: Bytes,
+    /// How often it was sent, or would have been with a connection.
     attempts: u32,
     kind: QueryKind,
-    timeout: Duration,
     /// Sequence of the message before, 0 at first: what the next one must name.
     previous: u64,
     end: Option<BatchEnd>,
@@ -319,19 +268,17 @@ impl Batch {
             return Ok(None);
         }
         let message = loop {
-            let silence = match timeout(self.answer_timeout(self.attempts), self.heard()).await {
+            let limit = self.answer_timeout(self.attempts);
+            let silence = match timeout(limit, self.inbox.next_on_connection()).await {
                 Ok(Some(message)) => break message?,
                 Ok(None) => DirectGetError::Incomplete,
-                Err(_) => DirectGetError::Timeout(self.timeout),
+                Err(_) => DirectGetError::Timeout(self.reads.timeout),
             };
             if self.previous > 0 || self.attempts == ATTEMPTS_MAX {
                 return Err(silence);
             }
-            if let Some(inbox) = self
-                .question
-                .send(self.answer_timeout(self.attempts + 1))
-                .await?
-            {
+            let limit = self.answer_timeout(self.attempts + 1);
+            if let Some(inbox) = self.reads.send(&self.body, limit).await? {
                 self.inbox = inbox;
             }
             self.attempts += 1;
@@ -339,7 +286,7 @@ impl Batch {
         match read_part(message, self.kind, self.previous)? {
             AnswerPart::Message(raw) => {
                 self.previous = raw.sequence;
-                Ok(Some(raw.plain(&self.names)))
+                Ok(Some(raw.plain(&self.reads.names)))
             }
             AnswerPart::End(end) => {
                 self.end = Some(end);
@@ -348,26 +295,14 @@ impl Batch {
         }
     }
 
-    /// The next message; `None` if the connection that it was to come on is no more.
-    async fn heard(&mut self) -> Option<Result<Message, DirectGetError>> {
-        tokio::select! {
-            // What came before the break counts.
-            biased;
-            message = next_on(&mut self.inbox.messages, &self.inbox.subject) => {
-                Some(message.ok_or(DirectGetError::Closed))
-            }
-            () = broken(&self.question.client, self.inbox.epoch) => None,
-        }
-    }
-
     /// How long the next message is waited for after so many questions: for the first one at most the whole time
     /// in all, and longer each time, since it may just be slow.
     fn answer_timeout(&self, attempts: u32) -> Duration {
         match (self.previous, attempts) {
-            (0, 1) => self.timeout / 8,
-            (0, 2) => self.timeout / 4,
-            (0, _) => self.timeout / 8 * 5,
-            _ => self.timeout,
+            (0, 1) => self.reads.timeout / 8,
+            (0, 2) => self.reads.timeout / 4,
+            (0, _) => self.reads.timeout / 8 * 5,
+            _ => self.reads.timeout,
         }
     }
 
