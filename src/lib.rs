@@ -7,7 +7,7 @@
 //! 1. [`config`]: what can be set. [`json`]: how foreign JSON is read.
 //! 2. [`event`]: bytes and headers become an [`event::Event`]. [`projection`]: an event becomes a notification, encoded
 //!    once. Both are pure.
-//! 3. [`auth`] (tokens), `admission` (how many may come in, and how fast), `conn` (an accepted connection), [`telemetry`].
+//! 3. [`auth`] (tokens), [`codes`] (close codes and HTTP refusals), `admission` (how many may come in, and how fast), `conn` (an accepted connection), [`telemetry`].
 //! 4. [`nats`]: the NATS edge. Live messages come in by interest; what the live path lost is found by the sweep and
 //!    fetched by the repair; bad events go out as dead letters.
 //! 5. [`setup`]: all that a reload replaces.
@@ -21,6 +21,7 @@ pub mod json;
 pub mod event;
 pub mod projection;
 pub mod auth;
+pub mod codes;
 mod admission;
 mod conn;
 pub mod telemetry;

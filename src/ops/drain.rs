@@ -8,9 +8,10 @@ use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::codes::CloseReason;
 use crate::room::Rooms;
 use crate::server::Acceptor;
-use crate::socket::{CloseReason, Writer};
+use crate::socket::Writer;
 
 /// How long joins under way may take: they give up after 3 s.
 const JOINS: Duration = Duration::from_secs(4);

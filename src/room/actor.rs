@@ -19,9 +19,9 @@ use super::members::Members;
 use super::registry::{RoomContext, Rooms};
 use super::schedule::Schedule;
 use super::shards::ShardReport;
+use crate::codes::CloseReason;
 use crate::event::{Position, WorkspaceSlug};
 use crate::nats::{CheckedClaim, Repair, Repaired, RoomSubscriptions, Swept};
-use crate::socket::CloseReason;
 use crate::telemetry::{self, Traffic};
 
 /// How long a room stays after its last socket: a reload or a reconnect finds it still there.

@@ -12,8 +12,8 @@ use super::handle::{Attach, RoomCommand};
 use super::members::Member;
 use super::session_id::SessionId;
 use crate::auth::UserKey;
+use crate::codes::CloseReason;
 use crate::nats::{CheckedClaim, ClaimCheckRequest, ClaimError};
-use crate::socket::CloseReason;
 use crate::telemetry::LiveDrop;
 
 /// How long making a claim again may take before SESSIONS is looked into once more.

@@ -6,9 +6,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::codes::CloseReason;
 use crate::event::{Category, Severity, WorkspaceSlug};
 use crate::projection::DEFAULT_RULES;
-use crate::socket::CloseReason;
 
 fn json_of(name: &str) -> Value {
     serde_json::from_str(&find(name).unwrap().text).unwrap()

@@ -14,12 +14,15 @@ use super::refusal::Refusal;
 use super::request::{self, SubprotocolOffer};
 use crate::admission::{Address, AddressGuard, Admission, SocketGuard};
 use crate::auth::{AuthError, Identity, UserKey};
+use crate::codes::{CloseReason, HttpRefusal};
 use crate::config::Config;
 use crate::event::WorkspaceSlug;
 use crate::room::{Damper, JoinError, JoinRequest, Membership, RoomHandle, Rooms};
 use crate::setup::{LiveSettings, Setup};
-use crate::socket::{CloseReason, QueueDepth, QueueLimits, Writer};
-use crate::telemetry::{ConnectionTrace, JoinOutcome, JoinPhase, JoinPhases, Metrics, Telemetry};
+use crate::socket::{QueueDepth, QueueLimits, Writer};
+use crate::telemetry::{
+    ConnectionTrace, JoinOutcome, JoinPhase, JoinPhases, Metrics, Telemetry, TokenCheck,
+};
 
 /// Joins under way at a time. A storm of 10,000 at once lets the sockets that are there wait for 38 ms at
 /// the 99th percentile, instead of 200 ms without a bound, and takes a tenth longer. It is far more than
@@ -139,14 +142,14 @@ impl Acceptor {
 
     fn count_check(&self, usage: &'static str, wrong: Option<&Refusal>) {
         let result = match wrong {
-            Some(Refusal::Close(CloseReason::NoToken)) => "missing",
-            Some(Refusal::Close(CloseReason::BadToken)) => "invalid",
-            Some(Refusal::Close(CloseReason::TokenExpired)) => "expired",
-            Some(Refusal::Close(CloseReason::NoAccess)) => "no_access",
-            Some(Refusal::Close(CloseReason::OtherUser)) => "other_user",
-            Some(Refusal::Http(_)) => "not_yet",
+            Some(Refusal::Close(CloseReason::NoToken)) => TokenCheck::Missing,
+            Some(Refusal::Close(CloseReason::BadToken)) => TokenCheck::Invalid,
+            Some(Refusal::Close(CloseReason::TokenExpired)) => TokenCheck::Expired,
+            Some(Refusal::Close(CloseReason::NoAccess)) => TokenCheck::NoAccess,
+            Some(Refusal::Close(CloseReason::OtherUser)) => TokenCheck::OtherUser,
+            Some(Refusal::Http(_)) => TokenCheck::NotYet,
             // The token was good; the rest of the request may not be.
-            Some(Refusal::Close(_)) | None => "ok",
+            Some(Refusal::Close(_)) | None => TokenCheck::Ok,
         };
         self.metrics.token_check(usage, result);
     }
@@ -175,17 +178,17 @@ impl Acceptor {
         } = &setup.config;
         phases.begin(JoinPhase::Authenticate);
         if !request::origin_allowed(&request.headers, &server.allowed_origins) {
-            return Err(Refusal::ORIGIN);
+            return Err(HttpRefusal::Origin.into());
         }
         if offer == SubprotocolOffer::Others {
-            return Err(Refusal::SUBPROTOCOL);
+            return Err(HttpRefusal::Subprotocol.into());
         }
         self.not_draining()?;
         self.admission.attempt(sockets, address)?;
         let mut turn = self.turn().instrument(phases.span()).await?;
         let (identity, workspace) = self.authorize(setup, request, address)?;
         phases.begin(JoinPhase::Activate);
-        let rooms = self.rooms.get().ok_or(Refusal::NATS)?;
+        let rooms = self.rooms.get().ok_or(HttpRefusal::Nats)?;
         let damper = &rooms.context().damper;
         if damper.is_blocked(&workspace, identity.user) {
             // Others are not to wait meanwhile.
@@ -196,9 +199,9 @@ impl Acceptor {
             turn = self.turn().instrument(phases.span()).await?;
         }
         let address_guard = self.admission.address_guard(sockets, address);
-        let address_guard = address_guard.ok_or(Refusal::ADDRESS_CONNECTIONS)?;
+        let address_guard = address_guard.ok_or(HttpRefusal::AddressConnections)?;
         let socket_guard = self.admission.socket_guard(sockets);
-        let socket_guard = socket_guard.ok_or(Refusal::CAPACITY)?;
+        let socket_guard = socket_guard.ok_or(HttpRefusal::Capacity)?;
         // What is stored for the newcomer could not be repaired.
         if let Some(trouble) = rooms.context().readable.trouble(server.unready_after) {
             return Err(Refusal::unreadable(&trouble));
@@ -226,7 +229,7 @@ impl Acceptor {
     async fn turn(&self) -> Result<SemaphorePermit<'_>, Refusal> {
         let turn = timeout(TURN, self.turns.acquire()).await;
         let Ok(Ok(turn)) = turn else {
-            return Err(Refusal::BUSY);
+            return Err(HttpRefusal::Busy.into());
         };
         // It may have taken a while, and a claim closes the user's other socket.
         self.not_draining()?;
@@ -235,7 +238,7 @@ impl Acceptor {
 
     fn not_draining(&self) -> Result<(), Refusal> {
         if self.draining.load(Ordering::Relaxed) {
-            return Err(Refusal::DRAINING);
+            return Err(HttpRefusal::Draining.into());
         }
         Ok(())
     }
@@ -278,7 +281,7 @@ impl Acceptor {
             token => token?,
         };
         let known = self.admission.known(token.expose(), address);
-        known.map_err(Refusal::token_expired)?;
+        known.map_err(|wait| Refusal::later(HttpRefusal::TokenExpired, wait))?;
         let checked = check(setup, token.expose(), request);
         self.count_check("join", checked.as_ref().err());
         if let Err(Refusal::Close(CloseReason::TokenExpired)) = &checked {
@@ -301,7 +304,7 @@ fn check(
         Err(AuthError::NotYet(pause)) => {
             return Err(workspace
                 .err()
-                .map_or(Refusal::token_not_yet(pause), Into::into));
+                .map_or(Refusal::later(HttpRefusal::TokenNotYet, pause), Into::into));
         }
         judged => judged?,
     };

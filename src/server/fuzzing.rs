@@ -38,7 +38,7 @@ pub fn switching(accept: &str, request: &HeaderMap) -> HeaderMap {
 /// # Errors
 /// The close code.
 pub fn workspace(request: &Parts) -> Result<WorkspaceSlug, u16> {
-    request::workspace(&request.uri).map_err(crate::socket::CloseReason::code)
+    request::workspace(&request.uri).map_err(crate::codes::CloseReason::code)
 }
 
 /// Whether the origin may connect.

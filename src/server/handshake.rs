@@ -9,7 +9,6 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use hyper::body::Body;
 use hyper::upgrade::OnUpgrade;
@@ -22,12 +21,11 @@ use super::pending_connections::PendingConnection;
 use super::pump::Pump;
 use super::refusal::Refusal;
 use super::request::{self, Subprotocol, SubprotocolOffer};
-use super::upgrade::{body_refused, switching, upgrade_required, websocket_key};
+use super::upgrade::{switching, upgrade_required, websocket_key};
 use crate::admission::Address;
+use crate::codes::{CloseReason, HttpRefusal, Unsent, code_label};
 use crate::conn::Conn;
-use crate::socket::{
-    CloseReason, ControlMessage, Session, SessionLimits, Transport, Unsent, Writer, code_label,
-};
+use crate::socket::{ControlMessage, Session, SessionLimits, Transport, Writer};
 use crate::telemetry::{JoinOutcome, JoinPhase, JoinPhases};
 
 /// Moments in the interval of pings at which sockets are pinged, so 100 ms apart by default.
@@ -55,7 +53,7 @@ pub(crate) async fn upgrade(State(acceptor): State<Arc<Acceptor>>, request: Requ
         Err(response) => return *response,
     };
     if has_body {
-        return body_refused();
+        return HttpRefusal::Body.into_response();
     }
     let Some(upgrade) = request.extensions.remove::<OnUpgrade>() else {
         return upgrade_required(&acceptor.path);
@@ -107,8 +105,8 @@ pub(crate) async fn upgrade(State(acceptor): State<Arc<Acceptor>>, request: Requ
             switching(&accept, offer)
         }
         Err(Refusal::Http(refusal)) => {
-            let (status, reason) = (refusal.status.as_u16(), refusal.reason);
-            acceptor.metrics.join_refused(reason);
+            acceptor.metrics.join_refused(refusal.reason);
+            let (status, reason) = (refusal.reason.status(), refusal.reason.label());
             phases.end();
             let connection = phases.connection();
             connection.ended(&JoinOutcome::Refused { status, reason });
@@ -214,14 +212,15 @@ pub(crate) async fn elsewhere(State(acceptor): State<Arc<Acceptor>>, request: Re
     let path = acceptor.path();
     // A client that lost its way, or a proxy that changes paths. Scanners ask for pages.
     if websocket_key(&request, path).is_ok() {
-        acceptor.metrics().join_refused("path");
+        acceptor.metrics().join_refused(HttpRefusal::Path);
         debug!(status = 404, reason = "path", "join refused");
     }
     let text = format!(
-        "There is nothing at this path. Sockets are at wss://<host>{path} (server.path), \
-         the gateway's health at /healthz and /readyz.\n"
+        "{} Sockets are at wss://<host>{path} (server.path), \
+         the gateway's health at /healthz and /readyz.",
+        HttpRefusal::Path.text()
     );
-    (StatusCode::NOT_FOUND, text).into_response()
+    HttpRefusal::Path.answer(&text, None)
 }
 
 /// The connection after the 101, and what was read of it already.

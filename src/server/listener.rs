@@ -25,6 +25,7 @@ use tracing::{debug, warn};
 use super::pending_connections::{PendingConnection, PendingConnections};
 use super::proxied::{self, NoSource};
 use crate::admission::ConnectionSource;
+use crate::codes::HttpRefusal;
 use crate::conn::{Conn, Counted};
 use crate::setup::{LiveSettings, Setup};
 
@@ -186,7 +187,7 @@ async fn named(
         Ok(Err(why)) => why.to_string(),
         Err(_) => "it sent no whole PROXY header in time".to_owned(),
     };
-    pending_connections.refused("proxy_protocol");
+    pending_connections.refused(HttpRefusal::ProxyProtocol);
     if is_trusted {
         warn!(%peer, why, "connection of a proxy refused");
     } else {

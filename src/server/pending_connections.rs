@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::files::OpenFiles;
 use crate::admission::{Address, AddressGuard, ConnectionSource, PerAddress, TrustedProxies};
+use crate::codes::HttpRefusal;
 use crate::setup::LiveSettings;
 use crate::telemetry::{Clock, Metrics};
 
@@ -145,7 +146,7 @@ impl PendingConnections {
     }
 
     /// The connection ends before it could ask for anything.
-    pub(crate) fn refused(&self, reason: &'static str) {
+    pub(crate) fn refused(&self, reason: HttpRefusal) {
         self.metrics.join_refused(reason);
     }
 
@@ -165,7 +166,7 @@ impl PendingConnections {
         };
         let guard = all.take(Address::from(peer), limit);
         guard.map(Some).ok_or_else(|| {
-            self.refused("address_connections");
+            self.refused(HttpRefusal::AddressConnections);
             Full
         })
     }
@@ -176,7 +177,7 @@ impl PendingConnections {
             tokio::time::sleep(TIMEOUT).await;
             let others_wait = self.slots.available_permits() == 0;
             if others_wait && !pending.0.is_busy.load(Ordering::Relaxed) {
-                self.metrics.join_refused("silent");
+                self.refused(HttpRefusal::Silent);
                 return;
             }
         }

@@ -16,11 +16,12 @@ use tracing::{debug, warn};
 
 use super::acceptor::Acceptor;
 use crate::auth::UserKey;
+use crate::codes::{CloseReason, DEAD_PEER, code_label};
 use crate::event::WorkspaceSlug;
 use crate::room::{Membership, SessionId};
 use crate::socket::{
-    Action, CloseReason, ControlMessage, Incoming, Session, SessionInput, Transport, WriteTurn,
-    Writer, code_label, probe_payload,
+    Action, ControlMessage, Incoming, Session, SessionInput, Transport, WriteTurn, Writer,
+    probe_payload,
 };
 use crate::telemetry::{ConnectionTrace, Sent};
 
@@ -71,7 +72,7 @@ impl SocketEnd {
             Self::Ours(reason) => code_label(reason.code()),
             Self::Peer(code) => code_label(code),
             Self::Gone => code_label(1006),
-            Self::Dead => "dead_peer",
+            Self::Dead => DEAD_PEER,
         }
     }
 

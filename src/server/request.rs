@@ -5,9 +5,9 @@ use axum::http::{HeaderMap, Uri, header};
 
 use super::refusal::Refusal;
 use crate::auth::{AuthError, PresentedToken, cookie_token, offered_subprotocols, presented_token};
+use crate::codes::{CloseReason, HttpRefusal};
 use crate::config::allows;
 use crate::event::WorkspaceSlug;
-use crate::socket::CloseReason;
 
 /// What a client may offer beside its token, and gets selected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub(super) fn token(request: &Parts, cookie: Option<&str>) -> Result<PresentedTo
     let in_cookie = cookie_token(&request.headers, name);
     let has_cookie = !matches!(in_cookie, Err(AuthError::Missing));
     if has_cookie && !request.headers.contains_key(header::ORIGIN) {
-        return Err(Refusal::NO_ORIGIN);
+        return Err(HttpRefusal::NoOrigin.into());
     }
     Ok(in_cookie?)
 }

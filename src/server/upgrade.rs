@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::request::SubprotocolOffer;
+use crate::codes::HttpRefusal;
 
 /// The key of a request that is a WebSocket handshake (RFC 6455 4.2.1); `path` is the sockets'.
 pub(super) fn websocket_key(request: &Parts, path: &str) -> Result<String, Box<Response>> {
@@ -29,10 +30,7 @@ pub(super) fn websocket_key(request: &Parts, path: &str) -> Result<String, Box<R
         .and_then(|key| key.to_str().ok())
         .filter(|key| STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16))
         .map(str::to_owned)
-        .ok_or_else(|| {
-            let text = "Sec-WebSocket-Key is not 16 bytes in base64\n";
-            Box::new((StatusCode::BAD_REQUEST, text).into_response())
-        })
+        .ok_or_else(|| Box::new(HttpRefusal::BadKey.into_response()))
 }
 
 fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
@@ -44,24 +42,18 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
         .any(|value| value.trim().eq_ignore_ascii_case(token))
 }
 
-/// The answer to a handshake with a body. It has none (RFC 6455 4.1), and the frames that follow it would
-/// be taken for it.
-pub(super) fn body_refused() -> Response {
-    let text = "a WebSocket handshake has no body\n";
-    (StatusCode::BAD_REQUEST, text).into_response()
-}
-
 pub(super) fn upgrade_required(path: &str) -> Response {
     let text = format!(
-        "This is a WebSocket endpoint. Connect with a WebSocket client (version 13): \
-         wss://<host>{path}?token=<JWT>&workspaceSlug=<workspace>\n"
+        "{} Connect with a WebSocket client (version 13): \
+         wss://<host>{path}?token=<JWT>&workspaceSlug=<workspace>",
+        HttpRefusal::NoHandshake.text()
     );
     let headers = [
         (header::UPGRADE, "websocket"),
         (header::CONNECTION, "Upgrade"),
         (header::SEC_WEBSOCKET_VERSION, "13"),
     ];
-    (StatusCode::UPGRADE_REQUIRED, headers, text).into_response()
+    (headers, HttpRefusal::NoHandshake.answer(&text, None)).into_response()
 }
 
 pub(super) fn switching(accept: &str, offer: SubprotocolOffer) -> Response {

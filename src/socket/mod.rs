@@ -5,7 +5,6 @@
 //! [`writer`] is how all of them write to it.
 
 mod allowance;
-mod close;
 mod control;
 mod depth;
 mod frame;
@@ -16,8 +15,6 @@ mod transport;
 mod wire;
 mod writer;
 
-pub(crate) use self::close::Unsent;
-pub use self::close::{Advice, CloseReason, close_code, code_label};
 pub use self::control::ControlMessage;
 pub use self::depth::QueueDepth;
 pub use self::frame::Frame;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::CloseReason;
+use crate::codes::CloseReason;
 use crate::config::SocketsConfig;
 use crate::json::{self, Value};
 

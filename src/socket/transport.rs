@@ -18,15 +18,15 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
 
 use uuid::Uuid;
 
+use super::Writer;
 use super::allowance::{Allowance, Excess};
-use super::close::Unsent;
 use super::depth::Undelivered;
 use super::frame::frame;
 use super::metered::Metered;
 use super::tail::CloseFrameScanner;
 use super::wire::Wire;
 use super::writer::WriteTurn;
-use super::{CloseReason, Writer};
+use crate::codes::{CloseReason, Unsent};
 use crate::conn::{Conn, TooMuchOverhead};
 
 /// The read buffer, allocated for each socket and kept while it is idle. Clients send heartbeats and

@@ -28,7 +28,7 @@ pub use self::logging::{
     FILTER_BYTES_MAX, Filter, FilterError, FilterSettingError, LevelError, LogLevel,
 };
 pub use self::metrics::{Format, LiveDrop, Metrics};
-pub(crate) use self::metrics::{Stage, Traffic};
+pub(crate) use self::metrics::{Stage, TokenCheck, Traffic};
 pub(crate) use self::spans::{
     Clock, ConnectionTrace, DeadLetterTrace, EventFacts, EventTrace, Failure, FanOutTrace,
     JoinOutcome, JoinPhase, JoinPhases, SendSpan, SendTrace, Sent, activate_room, check_claims,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::socket::{Advice, close_code};
+use crate::codes::{Advice, close_code};
 
 /// Retry-After is honoured up to this. A gateway that asks for longer is as good as gone.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tokio::runtime::{Handle, Runtime};
 
 use super::*;
-use crate::socket::CloseReason;
+use crate::codes::CloseReason;
 
 fn position(sequence: u64) -> Position {
     Position {

@@ -27,8 +27,9 @@ pub use self::limits::QueueLimits;
 pub(crate) use self::state::Written;
 use self::state::{Dropped, FRAMES_AT_ONCE, QueuedFrame, WriterPhase, WriterState};
 pub use self::state::{Load, QueueStatus, SLOW_AFTER};
+use super::Frame;
 use super::depth::{QueueDepth, Undelivered};
-use super::{CloseReason, Frame};
+use crate::codes::CloseReason;
 
 /// What the socket's task writes before it looks at what came in, in system calls.
 const WRITES_A_TURN: usize = 4;

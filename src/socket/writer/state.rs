@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::Bytes;
 
+use crate::codes::CloseReason;
+use crate::socket::Frame;
 use crate::socket::depth::ENTRY_BYTES;
-use crate::socket::{CloseReason, Frame};
 use crate::telemetry::SendSpan;
 
 /// A socket of which the kernel takes nothing for so long is slow: once its queue is full, it is closed.

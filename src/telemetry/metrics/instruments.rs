@@ -6,9 +6,10 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
-use super::labels::{CHECKS, CLOSES, REFUSALS, RELOADS, Stage};
+use super::labels::{Stage, TokenCheck};
 use super::top_k::TopK;
 use super::{Exemplars, LATENCY, Metrics, SharedReader};
+use crate::codes::{CLOSE_CODES, DEAD_PEER, HttpRefusal};
 use crate::event::Reason;
 
 /// From a quarter of a millisecond, the best that store, republish and write take together, to the
@@ -233,22 +234,27 @@ impl Metrics {
             self.bad.add(0, &[KeyValue::new("reason", reason.as_str())]);
         }
         for (counter, key, values) in [
-            (&self.connections_closed, "code", CLOSES),
-            (&self.connections_refused, "reason", REFUSALS),
             (&self.live_dropped, "reason", &["forged", "bad_claim"]),
             (&self.lost, "reason", &["aged_out", "closed"]),
-            (&self.reloads, "outcome", RELOADS),
+            (&self.reloads, "outcome", &["applied", "refused"]),
         ] {
             for value in values {
                 counter.add(0, &[KeyValue::new(key, *value)]);
             }
         }
-        for result in CHECKS {
+        let closes = CLOSE_CODES.iter().map(|code| code.label);
+        for code in closes.chain([DEAD_PEER]) {
+            let label = KeyValue::new("code", code);
+            self.connections_closed.add(0, &[label]);
+        }
+        let refusals = HttpRefusal::ALL.iter().map(|refusal| refusal.label());
+        for reason in refusals.filter(|label| !label.is_empty()) {
+            let label = KeyValue::new("reason", reason);
+            self.connections_refused.add(0, &[label]);
+        }
+        for result in TokenCheck::ALL.map(TokenCheck::as_str) {
             for usage in ["join", "refresh"] {
-                let labels = [
-                    KeyValue::new("use", usage),
-                    KeyValue::new("result", *result),
-                ];
+                let labels = [KeyValue::new("use", usage), KeyValue::new("result", result)];
                 self.token_checks.add(0, &labels);
             }
         }

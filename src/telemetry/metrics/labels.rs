@@ -43,53 +43,38 @@ impl Stage {
     }
 }
 
-/// The close codes that come without a fault of the network's or of ours; others begin with their
-/// first.
-pub(super) const CLOSES: &[&str] = &[
-    "1000",
-    "1001",
-    "1005",
-    "1006",
-    "1009",
-    "1011",
-    "1012",
-    "4001",
-    "4002",
-    "4003",
-    "4008",
-    "4009",
-    "4010",
-    "4029",
-    "dead_peer",
-];
-/// Why a join is refused with an HTTP error, or a connection closed before its request.
-pub(super) const REFUSALS: &[&str] = &[
-    "path",
-    "origin",
-    "no_origin",
-    "subprotocol",
-    "draining",
-    "rate",
-    "address_rate",
-    "busy",
-    "token_expired",
-    "token_not_yet",
-    "address_connections",
-    "capacity",
-    "nats",
-    "flapping",
-    "silent",
-    "proxy_protocol",
-];
-/// What becomes of settings that are read again.
-pub(super) const RELOADS: &[&str] = &["applied", "refused"];
 /// What a look at a token can find.
-pub(super) const CHECKS: &[&str] = &[
-    "ok",
-    "missing",
-    "invalid",
-    "expired",
-    "no_access",
-    "other_user",
-    "not_yet",
-];
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenCheck {
+    Ok,
+    Missing,
+    Invalid,
+    Expired,
+    NoAccess,
+    OtherUser,
+    NotYet,
+}
+
+impl TokenCheck {
+    pub(super) const ALL: [Self; 7] = [
+        Self::Ok,
+        Self::Missing,
+        Self::Invalid,
+        Self::Expired,
+        Self::NoAccess,
+        Self::OtherUser,
+        Self::NotYet,
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Missing => "missing",
+            Self::Invalid => "invalid",
+            Self::Expired => "expired",
+            Self::NoAccess => "no_access",
+            Self::OtherUser => "other_user",
+            Self::NotYet => "not_yet",
+        }
+    }
+}

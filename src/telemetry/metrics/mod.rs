@@ -33,7 +33,7 @@ use self::exemplars::Exemplars;
 pub use self::exposition::Format;
 use self::instruments::LATENCY_BOUNDS;
 pub use self::labels::LiveDrop;
-pub(crate) use self::labels::Stage;
+pub(crate) use self::labels::{Stage, TokenCheck};
 use self::top_k::TopK;
 pub(crate) use self::top_k::Traffic;
 use super::TelemetryError;

@@ -9,7 +9,8 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanContext;
 
 use super::exemplars::Exemplar;
-use super::{LiveDrop, Metrics, Stage, Traffic};
+use super::{LiveDrop, Metrics, Stage, TokenCheck, Traffic};
+use crate::codes::HttpRefusal;
 use crate::event::{Reason, WorkspaceSlug};
 
 impl Metrics {
@@ -29,9 +30,9 @@ impl Metrics {
             .add(1, &[KeyValue::new("code", code)]);
     }
 
-    pub(crate) fn join_refused(&self, reason: &'static str) {
+    pub(crate) fn join_refused(&self, reason: HttpRefusal) {
         self.connections_refused
-            .add(1, &[KeyValue::new("reason", reason)]);
+            .add(1, &[KeyValue::new("reason", reason.label())]);
     }
 
     pub(crate) fn join_phase(&self, phase: &'static str, took: Duration) {
@@ -39,8 +40,11 @@ impl Metrics {
             .record(took.as_secs_f64(), &[KeyValue::new("step", phase)]);
     }
 
-    pub(crate) fn token_check(&self, usage: &'static str, result: &'static str) {
-        let labels = [KeyValue::new("use", usage), KeyValue::new("result", result)];
+    pub(crate) fn token_check(&self, usage: &'static str, result: TokenCheck) {
+        let labels = [
+            KeyValue::new("use", usage),
+            KeyValue::new("result", result.as_str()),
+        ];
         self.token_checks.add(1, &labels);
     }
 
