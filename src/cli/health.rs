@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{
@@ -18,8 +18,9 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme,
 };
+use tokio_tungstenite::MaybeTlsStream;
 
-use super::{CliError, output};
+use super::{CliError, output, tls};
 use crate::config::{Config, ServerConfig};
 
 /// How long the answer may take, all in all.
@@ -141,22 +142,24 @@ async fn request(endpoint: &Endpoint, path: &str) -> Result<(u16, String), Strin
         let sent = stream.write_all(PROXY_HEADER).await;
         sent.map_err(|error| error.to_string())?;
     }
-    let answer = if endpoint.is_tls {
+    let mut stream = if endpoint.is_tls {
         let name = ServerName::try_from("localhost").map_err(|error| error.to_string())?;
-        let stream = TlsConnector::from(Arc::new(any_certificate()?)).connect(name, stream);
+        let config = any_certificate().map_err(|error| error.to_string())?;
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream);
         let stream = stream.await;
-        let stream =
-            stream.map_err(|error| format!("no TLS: {error}. Is server.tls_cert set there?"))?;
-        exchange(stream, &endpoint.address, path).await
+        MaybeTlsStream::Rustls(
+            stream.map_err(|error| format!("no TLS: {error}. Is server.tls_cert set there?"))?,
+        )
     } else {
-        exchange(stream, &endpoint.address, path).await
+        MaybeTlsStream::Plain(stream)
     };
+    let answer = exchange(&mut stream, &endpoint.address, path).await;
     read(&answer.map_err(|error| error.to_string())?)
         .ok_or_else(|| "no HTTP answer: does it speak TLS there?".to_owned())
 }
 
 async fn exchange(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: &mut MaybeTlsStream<TcpStream>,
     host: &str,
     path: &str,
 ) -> std::io::Result<Vec<u8>> {
@@ -164,7 +167,7 @@ async fn exchange(
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     match stream.take(ANSWER_MAX).read_to_end(&mut answer).await {
-        // Who ends without a close of TLS has said all the same what there is.
+        // The answer is whole even if the connection ends without a close of TLS.
         Err(error) if answer.is_empty() => Err(error),
         Ok(_) | Err(_) => Ok(answer),
     }
@@ -181,13 +184,9 @@ fn read(answer: &[u8]) -> Option<(u16, String)> {
 }
 
 /// TLS with whatever certificate there is.
-fn any_certificate() -> Result<ClientConfig, String> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let verifier = Arc::new(AnyCertificate(provider));
-    Ok(builder
+fn any_certificate() -> Result<ClientConfig, CliError> {
+    let verifier = Arc::new(AnyCertificate(aws_lc_rs::default_provider()));
+    Ok(tls::builder()?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth())
@@ -196,7 +195,7 @@ fn any_certificate() -> Result<ClientConfig, String> {
 /// Takes every certificate. For this host's own gateway alone: it is for another name, may be from an authority
 /// that only clients know, and has to be taken on the day after it expired, too, when the answer is that all lives.
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+struct AnyCertificate(CryptoProvider);
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
