@@ -37,7 +37,7 @@ fuzz_target!(|data: &str| {
                 assert!(config.sockets.queue_bytes >= 64 * 1024);
                 assert!(config.sockets.queue_bytes_total >= config.sockets.queue_bytes);
                 assert!(config.sockets.max_message_bytes > 0);
-                assert!(!config.auth.workspaces_claim.is_empty());
+                assert!(!config.auth.short_form.workspaces_claim.is_empty());
             }
             told
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use herald::auth::{AuthError, Verifier, Workspaces};
-use herald::config::AuthConfig;
+use herald::config::{AuthConfig, IssuerConfig};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
@@ -17,10 +17,10 @@ use serde_json::Value;
 const SECRET: &str = "the key of this target, which no input holds";
 
 static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
-    let config = AuthConfig {
+    let config = AuthConfig::from(IssuerConfig {
         hmac_secret: Some(SECRET.into()),
-        ..AuthConfig::default()
-    };
+        ..IssuerConfig::default()
+    });
     Verifier::from_config(&config).expect("a secret")
 });
 

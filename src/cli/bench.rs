@@ -19,7 +19,7 @@ use tokio_rustls::rustls::ClientConfig;
 use super::nats::NatsConnection;
 use super::target::Target;
 use super::{CliError, output, token};
-use crate::config::{AuthConfig, Config, Secret, names, parse_duration};
+use crate::config::{AuthConfig, Config, IssuerConfig, Secret, names, parse_duration};
 use crate::event::WorkspaceSlug;
 use crate::nats::publish;
 
@@ -156,10 +156,10 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
 /// The settings, with what the arguments say instead.
 fn with(args: &Args, mut config: Config) -> Config {
     if let Some(file) = &args.hmac_secret_file {
-        config.auth = AuthConfig {
+        config.auth = AuthConfig::from(IssuerConfig {
             hmac_secret_file: Some(file.clone()),
-            ..AuthConfig::default()
-        };
+            ..IssuerConfig::default()
+        });
     }
     if let Some(nats) = &args.nats {
         config.nats.url = nats.clone();

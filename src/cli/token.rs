@@ -199,10 +199,10 @@ mod tests {
 
     fn config() -> Config {
         Config {
-            auth: AuthConfig {
+            auth: AuthConfig::from(IssuerConfig {
                 hmac_secret: Some(Secret::from("a secret of thirty-two bytes, or more")),
-                ..AuthConfig::default()
-            },
+                ..IssuerConfig::default()
+            }),
             ..Config::default()
         }
     }
@@ -212,9 +212,9 @@ mod tests {
         let now = SystemTime::now();
         let slug = |text| WorkspaceSlug::parse(text).unwrap();
         let mut strict = config();
-        strict.auth.issuer = Some("herald-dev".to_owned());
-        strict.auth.audience = Some("herald".to_owned());
-        strict.auth.workspaces_claim = "tenants".to_owned();
+        strict.auth.short_form.issuer = Some("herald-dev".to_owned());
+        strict.auth.short_form.audience = Some("herald".to_owned());
+        strict.auth.short_form.workspaces_claim = "tenants".to_owned();
         for (config, line, issuer, workspaces) in [
             (
                 config(),
@@ -367,16 +367,16 @@ mod tests {
         let args = parse(&["--user", "u", "--workspace", "w", "--secret", secret]).unwrap();
         assert!(!format!("{args:?}").contains(secret));
         let public_key = Config {
-            auth: AuthConfig {
+            auth: AuthConfig::from(IssuerConfig {
                 public_key_file: Some("key.pem".into()),
-                ..AuthConfig::default()
-            },
+                ..IssuerConfig::default()
+            }),
             ..Config::default()
         };
-        let verifier = Verifier::from_config(&AuthConfig {
+        let verifier = Verifier::from_config(&AuthConfig::from(IssuerConfig {
             hmac_secret: Some(Secret::from(secret)),
-            ..AuthConfig::default()
-        })
+            ..IssuerConfig::default()
+        }))
         .unwrap();
         let now = SystemTime::now();
         for config in [config(), public_key, Config::default()] {
@@ -434,19 +434,19 @@ mod tests {
         };
         let key = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys/rsa.public.pem");
         let mut both = config();
-        both.auth.public_key_file = Some(key.clone());
-        let short = AuthConfig {
+        both.auth.short_form.public_key_file = Some(key.clone());
+        let short = AuthConfig::from(IssuerConfig {
             hmac_secret: Some(Secret::from("short")),
-            ..AuthConfig::default()
-        };
-        let public = AuthConfig {
+            ..IssuerConfig::default()
+        });
+        let public = AuthConfig::from(IssuerConfig {
             public_key_file: Some(key),
-            ..AuthConfig::default()
-        };
-        let absent = AuthConfig {
+            ..IssuerConfig::default()
+        });
+        let absent = AuthConfig::from(IssuerConfig {
             hmac_secret_file: Some("/absent".into()),
-            ..AuthConfig::default()
-        };
+            ..IssuerConfig::default()
+        });
         let plain = ["--user", "u", "--workspace", "w"];
         let short_secret = ["--user", "u", "--workspace", "w", "--secret", "short"];
         for (config, line, expected) in [

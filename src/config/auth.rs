@@ -7,32 +7,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::keys::{ISSUER_KEYS, KEYS};
+use super::keys::KEYS;
 use super::{Config, Secret, duration, list};
 
-/// Who may connect: `issuers`, or the same keys for one issuer.
-#[derive(Debug, Clone, Deserialize)]
+/// Who may connect: `issuers`, or the short form for one issuer.
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
-    /// As [`IssuerConfig::hmac_secret`], here and in the following: the short form for one issuer.
-    pub hmac_secret: Option<Secret>,
-    pub hmac_secret_file: Option<PathBuf>,
-    pub public_key_file: Option<PathBuf>,
-    pub jwks_file: Option<PathBuf>,
-    #[serde(deserialize_with = "some_list")]
-    pub algorithms: Option<Vec<String>>,
-    pub issuer: Option<String>,
-    pub audience: Option<String>,
-    #[serde(deserialize_with = "some_list")]
-    pub audiences: Option<Vec<String>>,
-    #[serde(deserialize_with = "list::string_or_list")]
-    pub user_claim: Vec<String>,
-    pub workspaces_claim: String,
-    pub workspaces_prefix: Option<String>,
+    /// The issuer whose keys stand in `[auth]` itself.
+    pub short_form: IssuerConfig,
     /// Clock difference forgiven in `exp` and `nbf`, of all issuers. `nbf` has 10 s at least.
     #[serde(with = "duration")]
     pub leeway: Duration,
-    /// The cookie that carries the token where no other place of a request does.
+    /// The cookie that carries the token where no other part of a request does.
     pub cookie: Option<String>,
     /// Several issuers, instead of the short form.
     pub issuers: Vec<IssuerConfig>,
@@ -87,24 +74,12 @@ impl Default for IssuerConfig {
     }
 }
 
-impl Default for AuthConfig {
-    fn default() -> Self {
-        let one = IssuerConfig::default();
+impl From<IssuerConfig> for AuthConfig {
+    /// The settings of one issuer alone.
+    fn from(short_form: IssuerConfig) -> Self {
         Self {
-            hmac_secret: one.hmac_secret,
-            hmac_secret_file: one.hmac_secret_file,
-            public_key_file: one.public_key_file,
-            jwks_file: one.jwks_file,
-            algorithms: one.algorithms,
-            issuer: one.issuer,
-            audience: one.audience,
-            audiences: one.audiences,
-            user_claim: one.user_claim,
-            workspaces_claim: one.workspaces_claim,
-            workspaces_prefix: one.workspaces_prefix,
-            leeway: Duration::ZERO,
-            cookie: None,
-            issuers: Vec::new(),
+            short_form,
+            ..Self::default()
         }
     }
 }
@@ -113,27 +88,10 @@ impl AuthConfig {
     /// All issuers, each with the table of its settings: `auth`, or `auth.issuers[0]`.
     pub(crate) fn entries(&self) -> Vec<(String, IssuerConfig)> {
         if self.issuers.is_empty() {
-            return vec![("auth".to_owned(), self.short_form())];
+            return vec![("auth".to_owned(), self.short_form.clone())];
         }
         let tables = (0..).map(|index: usize| format!("auth.issuers[{index}]"));
         tables.zip(self.issuers.iter().cloned()).collect()
-    }
-
-    /// The one issuer of the short form.
-    pub(crate) fn short_form(&self) -> IssuerConfig {
-        IssuerConfig {
-            hmac_secret: self.hmac_secret.clone(),
-            hmac_secret_file: self.hmac_secret_file.clone(),
-            public_key_file: self.public_key_file.clone(),
-            jwks_file: self.jwks_file.clone(),
-            algorithms: self.algorithms.clone(),
-            issuer: self.issuer.clone(),
-            audience: self.audience.clone(),
-            audiences: self.audiences.clone(),
-            user_claim: self.user_claim.clone(),
-            workspaces_claim: self.workspaces_claim.clone(),
-            workspaces_prefix: self.workspaces_prefix.clone(),
-        }
     }
 }
 
@@ -204,10 +162,9 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     }
     if !auth.issuers.is_empty() {
         let default = Config::default();
-        let beside = KEYS.iter().filter(|key| {
-            let name = key.name.strip_prefix("auth.");
-            name.is_some_and(|name| ISSUER_KEYS.contains(&name)) && key.differs(config, &default)
-        });
+        let beside = KEYS
+            .iter()
+            .filter(|key| key.of_issuer().is_some() && key.differs(config, &default));
         problems.extend(beside.map(|key| {
             format!(
                 "{} stands beside auth.issuers: it is the short form for one issuer, \

@@ -4,7 +4,7 @@
 use config::{Map, Value, ValueKind};
 
 use super::IssuerConfig;
-use super::keys::{ISSUER_KEYS, KEYS};
+use super::keys::{KEYS, of_issuer};
 use super::near::near;
 use super::problem::wrong_value;
 
@@ -51,14 +51,14 @@ fn readable_entry(index: usize, entry: Value, problems: &mut Vec<String>) -> Val
         problems.push(format!("`{table}` is no table of keys"));
         return Value::new(None, good);
     };
-    for key in ISSUER_KEYS {
-        let Some(value) = fields.remove(*key) else {
+    for key in of_issuer() {
+        let Some(value) = fields.remove(key) else {
             continue;
         };
-        let alone: Map<String, Value> = [((*key).to_owned(), value.clone())].into_iter().collect();
+        let alone: Map<String, Value> = [(key.to_owned(), value.clone())].into_iter().collect();
         match Value::new(None, alone).try_deserialize::<IssuerConfig>() {
             Ok(_) => {
-                good.insert((*key).to_owned(), value);
+                good.insert(key.to_owned(), value);
             }
             Err(error) => problems.push(wrong_value(&format!("{table}.{key}"), &error)),
         }
@@ -75,11 +75,11 @@ fn unknown_key(table: &str, key: &str) -> String {
     if KEYS.iter().any(|known| known.name == of_all) {
         return format!("unknown key `{table}.{key}`: `{of_all}` is for all issuers");
     }
-    match near(key, ISSUER_KEYS.iter().copied()) {
+    match near(key, of_issuer()) {
         Some(nearest) => format!("unknown key `{table}.{key}`: did you mean `{nearest}`?"),
         None => format!(
             "unknown key `{table}.{key}`: an entry has {}",
-            ISSUER_KEYS.join(", ")
+            of_issuer().collect::<Vec<_>>().join(", ")
         ),
     }
 }
@@ -248,17 +248,13 @@ mod tests {
             .filter_map(|key| key.name.strip_prefix("auth."))
             .filter(|name| !matches!(*name, "leeway" | "cookie" | "issuers"))
             .collect();
-        let mut own = ISSUER_KEYS.to_vec();
-        own.sort_unstable();
-        let mut sorted = flat.clone();
-        sorted.sort_unstable();
-        assert_eq!(own, sorted);
+        assert_eq!(of_issuer().collect::<Vec<_>>(), flat);
         for name in flat {
             let file = format!("[[auth.issuers]]\n{name} = \"other\"\n");
             let config = load(&file, &[]).unwrap();
             assert_ne!(config.auth.issuers, [IssuerConfig::default()], "{name}");
             let file = format!("[auth]\n{name} = \"other\"\n");
-            let flat = load(&file, &[]).unwrap().auth.short_form();
+            let flat = load(&file, &[]).unwrap().auth.short_form;
             assert_eq!(config.auth.issuers, [flat], "{name}");
         }
     }

@@ -11,6 +11,8 @@ use super::near::distance;
 pub struct Setting {
     /// `table.key`, as in the file.
     pub name: &'static str,
+    /// Where [`Config`] has it.
+    pub(super) path: &'static str,
     /// The default as it would be written; empty where there is none.
     pub default: &'static str,
     /// What a reload does with it.
@@ -46,6 +48,11 @@ impl Setting {
         format!("HERALD_{}", self.name.replacen('.', "__", 1).to_uppercase())
     }
 
+    /// The key's name in an entry of `auth.issuers`, if it has one there: it is one of `[auth]`'s short form.
+    pub(super) fn of_issuer(&self) -> Option<&'static str> {
+        self.path.strip_prefix("auth.short_form.")
+    }
+
     /// Whether its value is another one in `new`.
     pub fn differs(&self, old: &Config, new: &Config) -> bool {
         (self.differs)(old, new)
@@ -54,18 +61,18 @@ impl Setting {
 
 macro_rules! key {
     ($table:ident.$field:ident, $default:literal, $reload:ident) => {
-        key!(
-            $table.$field as concat!(stringify!($table), ".", stringify!($field)),
-            $default,
-            $reload
-        )
+        key!($table.$field as stringify!($field), stringify!($field), $default, $reload)
     };
-    ($table:ident.$field:ident as $name:expr, $default:literal, $reload:ident) => {
+    (auth.short_form.$field:ident, $default:literal, $reload:ident) => {
+        key!(auth.short_form.$field as stringify!($field), concat!("short_form.", stringify!($field)), $default, $reload)
+    };
+    ($table:ident$(.$field:ident)+ as $name:expr, $path:expr, $default:literal, $reload:ident) => {
         Setting {
-            name: $name,
+            name: concat!(stringify!($table), ".", $name),
+            path: concat!(stringify!($table), ".", $path),
             default: $default,
             reload: Reload::$reload,
-            differs: |old, new| old.$table.$field != new.$table.$field,
+            differs: |old, new| old.$table$(.$field)+ != new.$table$(.$field)+,
         }
     };
 }
@@ -104,17 +111,17 @@ pub const KEYS: &[Setting] = &[
     key!(nats.sessions_max_bytes, "", Restart),
     key!(nats.dead_max_bytes, "", Restart),
     key!(nats.migrate, "true", Restart),
-    key!(auth.hmac_secret, "", Now),
-    key!(auth.hmac_secret_file, "", Now),
-    key!(auth.public_key_file, "", Now),
-    key!(auth.jwks_file, "", Now),
-    key!(auth.algorithms, "", Now),
-    key!(auth.issuer, "", Now),
-    key!(auth.audience, "", Now),
-    key!(auth.audiences, "", Now),
-    key!(auth.user_claim, "sub", Now),
-    key!(auth.workspaces_claim, "workspaces", Now),
-    key!(auth.workspaces_prefix, "", Now),
+    key!(auth.short_form.hmac_secret, "", Now),
+    key!(auth.short_form.hmac_secret_file, "", Now),
+    key!(auth.short_form.public_key_file, "", Now),
+    key!(auth.short_form.jwks_file, "", Now),
+    key!(auth.short_form.algorithms, "", Now),
+    key!(auth.short_form.issuer, "", Now),
+    key!(auth.short_form.audience, "", Now),
+    key!(auth.short_form.audiences, "", Now),
+    key!(auth.short_form.user_claim, "sub", Now),
+    key!(auth.short_form.workspaces_claim, "workspaces", Now),
+    key!(auth.short_form.workspaces_prefix, "", Now),
     key!(auth.leeway, "0s", Now),
     key!(auth.cookie, "", Now),
     key!(auth.issuers, "", Now),
@@ -130,7 +137,7 @@ pub const KEYS: &[Setting] = &[
     key!(sockets.connect_rate, "10000", Now),
     key!(sockets.connect_rate_per_address, "0", Now),
     key!(projection.rules, "", Now),
-    key!(projection.type_mode as "projection.type", "severity", Now),
+    key!(projection.type_mode as "type", "type", "severity", Now),
     key!(projection.traceparent, "false", Now),
     key!(telemetry.send_spans, "2", Restart),
     key!(telemetry.workspaces, "20", Restart),
@@ -140,20 +147,10 @@ pub const KEYS: &[Setting] = &[
     key!(log.format, "auto", Restart),
 ];
 
-/// The keys of one entry of `auth.issuers`. Each is also one of `[auth]`, the short form for one issuer.
-pub(super) const ISSUER_KEYS: &[&str] = &[
-    "issuer",
-    "hmac_secret",
-    "hmac_secret_file",
-    "public_key_file",
-    "jwks_file",
-    "algorithms",
-    "audience",
-    "audiences",
-    "user_claim",
-    "workspaces_claim",
-    "workspaces_prefix",
-];
+/// The keys of one entry of `auth.issuers`.
+pub(super) fn of_issuer() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().filter_map(Setting::of_issuer)
+}
 
 /// The known key that `unknown` was to be, if one is near: by its letters, by its words, or by its last part in
 /// another table.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
 
@@ -10,19 +9,10 @@ use super::Config;
 use super::file::{NamedFile, read_once, text};
 use super::keys::{KEYS, PREFIX, nearest};
 use super::problem::{Locations, Problem, line, tables, wrong_value};
-use super::{NatsConfig, auth, edge, issuers, names};
+use super::{checks, issuers};
 
 /// How the configuration file is named where other files are by their settings.
 pub(crate) const FILE: &str = "configuration file";
-/// Most `send` spans of one event: each costs as much as a delivery.
-const SEND_SPANS_MAX: usize = 1000;
-/// Most new connections a second that can be asked for: beyond what any host accepts.
-const RATE_MAX: u32 = 1_000_000;
-/// The largest `sockets.max_message_bytes`: each socket may have a message of that size being read, and its limits on
-/// bytes are reckoned from it.
-const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Most workspaces with series of their own; the SDK takes 2,000 of one instrument.
-const WORKSPACES_MAX: usize = 1000;
 
 /// Why a configuration was refused. `Display` has one line per problem and no secret.
 #[derive(Debug, thiserror::Error)]
@@ -68,26 +58,7 @@ impl From<Config> for LoadedConfig {
 }
 
 impl Config {
-    /// Reads `path` (if any) and the process' environment.
-    ///
-    /// # Errors
-    /// [`ConfigError`], naming each unknown key and each value that is out of range.
-    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        Self::read(path)?.into_config()
-    }
-
-    /// As [`Config::load`], from a given environment.
-    ///
-    /// # Errors
-    /// As [`Config::load`].
-    pub fn load_from(
-        path: Option<&Path>,
-        environment: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self, ConfigError> {
-        Self::read_from(path, environment)?.into_config()
-    }
-
-    /// As [`Config::load`], but goes on where something is wrong, for who has more to look at.
+    /// Reads `path` (if any) and the process' environment, and goes on where something is wrong.
     ///
     /// # Errors
     /// [`ConfigError::Unreadable`] and [`ConfigError::Syntax`], after which there is nothing to go on
@@ -156,168 +127,12 @@ impl Config {
             .filter(|(name, _)| is_setting(name))
             .collect();
         let config = values(text, variables, &mut problems);
-        problems.extend(config.problems());
+        problems.extend(checks::problems(&config));
         let located = problems.into_iter().map(|text| locations.located(text));
         Ok(LoadedConfig {
             problems: located.collect(),
             ..config.into()
         })
-    }
-
-    /// Values that parse but cannot work, whatever command reads them.
-    fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut check = |ok: bool, text: &str| {
-            if !ok {
-                problems.push(text.to_owned());
-            }
-        };
-        check(
-            self.server.tls_cert.is_some() == self.server.tls_key.is_some(),
-            "server.tls_cert and server.tls_key go together: set both or neither",
-        );
-        for (name, value) in [
-            ("sockets.inactivity", self.sockets.inactivity),
-            ("sockets.ping", self.sockets.ping),
-            ("nats.max_age", self.nats.max_age),
-        ] {
-            check(
-                value >= Duration::from_millis(100),
-                &format!("{name} must be at least 100ms"),
-            );
-        }
-        check(
-            self.telemetry.send_spans <= SEND_SPANS_MAX,
-            &format!("telemetry.send_spans must be at most {SEND_SPANS_MAX}"),
-        );
-        check(
-            self.telemetry.workspaces <= WORKSPACES_MAX,
-            &format!("telemetry.workspaces must be at most {WORKSPACES_MAX}"),
-        );
-        problems.extend(auth::problems(self));
-        problems.extend(self.nats.problems());
-        problems.extend(self.problems_of_limits());
-        problems.extend(edge::problems(self));
-        problems
-    }
-
-    /// As [`Config::problems`], of numbers that limit one another.
-    fn problems_of_limits(&self) -> Vec<String> {
-        let sockets = &self.sockets;
-        let mut problems = Vec::new();
-        let mut check = |ok: bool, text: &str| {
-            if !ok {
-                problems.push(text.to_owned());
-            }
-        };
-        for (name, value) in [
-            ("sockets.max_message_bytes", sockets.max_message_bytes),
-            ("sockets.queue_bytes", sockets.queue_bytes),
-            ("sockets.max_connections", sockets.max_connections),
-        ] {
-            check(value > 0, &format!("{name} must not be 0"));
-        }
-        check(
-            sockets.max_message_bytes <= MESSAGE_BYTES_MAX,
-            &format!("sockets.max_message_bytes must be at most {MESSAGE_BYTES_MAX}"),
-        );
-        check(
-            sockets.queue_bytes >= 64 * 1024,
-            "sockets.queue_bytes must hold one notification: at least 65536",
-        );
-        check(
-            sockets.queue_bytes_total >= sockets.queue_bytes,
-            "sockets.queue_bytes_total must be at least sockets.queue_bytes",
-        );
-        check(
-            sockets.max_connections_per_address <= sockets.max_connections,
-            "sockets.max_connections_per_address must be at most sockets.max_connections (0: no limit)",
-        );
-        for (name, rate) in [
-            ("sockets.connect_rate", sockets.connect_rate),
-            (
-                "sockets.connect_rate_per_address",
-                sockets.connect_rate_per_address,
-            ),
-        ] {
-            check(
-                rate <= RATE_MAX,
-                &format!("{name} must be at most {RATE_MAX} (0: no limit)"),
-            );
-        }
-        check(
-            sockets.connect_rate == 0 || sockets.connect_rate_per_address <= sockets.connect_rate,
-            "sockets.connect_rate_per_address must be at most sockets.connect_rate (0: no limit)",
-        );
-        problems
-    }
-}
-
-impl NatsConfig {
-    /// As [`Config::problems`].
-    fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut check = |ok: bool, text: &str| {
-            if !ok {
-                problems.push(text.to_owned());
-            }
-        };
-        check(
-            matches!(self.replicas, 1 | 3 | 5),
-            "nats.replicas must be 1, 3 or 5",
-        );
-        check(
-            is_stream_name(&self.stream),
-            "nats.stream must be a JetStream name: letters, digits, - and _, at most 64",
-        );
-        check(
-            is_inbox_prefix(&self.inbox_prefix),
-            "nats.inbox_prefix must be a subject of plain tokens without wildcards",
-        );
-        check(self.urls().next().is_some(), "nats.url must not be empty");
-        check(
-            names::is_domain(self.domain.as_deref().unwrap_or_default()),
-            "nats.domain must be the name of a JetStream domain: one word without . * > $ and blanks",
-        );
-        check(
-            self.client_cert.is_some() == self.client_key.is_some(),
-            "nats.client_cert and nats.client_key go together: set both or neither",
-        );
-        let ways = [
-            ("nats.credentials_file", &self.credentials_file),
-            ("nats.token_file", &self.token_file),
-            ("nats.nkey_file", &self.nkey_file),
-        ];
-        let ways: Vec<&str> = ways
-            .into_iter()
-            .filter_map(|(name, file)| file.is_some().then_some(name))
-            .collect();
-        if let [first, second, ..] = ways.as_slice() {
-            check(
-                false,
-                &format!("{first} and {second} are two ways in: set one of them"),
-            );
-        }
-        for (name, bytes, least) in [
-            ("nats.max_bytes", self.max_bytes, EVENTS_BYTES_MIN),
-            (
-                "nats.sessions_max_bytes",
-                self.sessions_max_bytes,
-                SESSIONS_BYTES_MIN,
-            ),
-            ("nats.dead_max_bytes", self.dead_max_bytes, DEAD_BYTES_MIN),
-        ] {
-            let fits = |bytes: u64| bytes == 0 || bytes >= least && i64::try_from(bytes).is_ok();
-            check(
-                bytes.is_none_or(fits),
-                &format!(
-                    "{name} must be at least {least} and at most {}, or 0: no limit",
-                    i64::MAX
-                ),
-            );
-        }
-        problems.extend(names::problem(self));
-        problems
     }
 }
 
@@ -344,13 +159,6 @@ impl LoadedConfig {
         self.into_config()
     }
 }
-
-/// Less of the stream of events has no room for one that is as large as may be, with its headers.
-const EVENTS_BYTES_MIN: u64 = 128 * 1024;
-/// Less of SESSIONS has no room for a dozen users.
-const SESSIONS_BYTES_MIN: u64 = 4 * 1024;
-/// Less of DEAD has no room for a letter of a large event: whole ones take half of it at most.
-const DEAD_BYTES_MIN: u64 = 128 * 1024;
 
 /// Whether a variable of this name is meant as a setting. Only names with `__` are: Kubernetes adds
 /// HERALD_PORT and the like to every pod beside a service of that name.
@@ -389,8 +197,8 @@ fn values(
         if key.name == "auth.issuers" {
             value = issuers::readable(value, problems);
         }
-        match alone(key.name, value.clone()) {
-            Ok(()) => match good.clone().set_override(key.name, value) {
+        match alone(key.path, value.clone()) {
+            Ok(()) => match good.clone().set_override(key.path, value) {
                 Ok(more) => good = more,
                 Err(error) => problems.push(wrong_value(key.name, &error)),
             },
@@ -421,22 +229,6 @@ fn alone(name: &str, value: config::Value) -> Result<(), config::ConfigError> {
         .build()?
         .try_deserialize::<Config>()
         .map(drop)
-}
-
-fn is_stream_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-}
-
-fn is_inbox_prefix(prefix: &str) -> bool {
-    prefix.split('.').all(|token| {
-        !token.is_empty()
-            && token
-                .bytes()
-                .all(|byte| byte.is_ascii_graphic() && byte != b'*' && byte != b'>')
-    })
 }
 
 fn parse_toml(path: Option<&Path>, text: &str) -> Result<toml::Table, ConfigError> {

@@ -5,6 +5,7 @@
 //! keys in [`keys`] is what `docs/configuration.md` is checked against.
 
 mod auth;
+mod checks;
 mod duration;
 mod edge;
 mod file;

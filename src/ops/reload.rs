@@ -174,7 +174,7 @@ mod tests {
                 (key.variable(), (*value).to_owned())
             });
         let variables: Vec<(String, String)> = variables.collect();
-        let config = Config::load_from(None, variables).unwrap();
+        let config = Config::read_from(None, variables).unwrap().config;
         Building::of(config.into()).finish().unwrap()
     }
 

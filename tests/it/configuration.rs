@@ -359,7 +359,7 @@ format = "yaml"
         "sockets.inactivity must be at least 100ms",
         "sockets.ping must be at least 100ms",
         "sockets.max_message_bytes must not be 0",
-        "sockets.queue_bytes must hold one notification: at least 65536",
+        "sockets.queue_bytes must have room for one notification: at least 65536",
         "sockets.send_buffer",
         "sockets.max_connections must not be 0",
         "sockets.pong_is_activity",

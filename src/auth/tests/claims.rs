@@ -12,11 +12,11 @@ fn check(config: &AuthConfig, with: &Value) -> Result<Identity, AuthError> {
 }
 
 fn strict() -> AuthConfig {
-    AuthConfig {
+    AuthConfig::from(IssuerConfig {
         issuer: Some("https://id.example.com".to_owned()),
         audience: Some("herald".to_owned()),
-        ..hmac_config()
-    }
+        ..hmac_config().short_form
+    })
 }
 
 /// As [`check`] against [`strict`], with the issuer and audience it wants where `with` has none.
@@ -118,10 +118,10 @@ fn an_unset_issuer_or_audience_is_not_looked_at() {
 
 #[test]
 fn an_audience_may_stand_in_a_list() {
-    let config = AuthConfig {
+    let config = AuthConfig::from(IssuerConfig {
         audience: Some("herald".to_owned()),
-        ..hmac_config()
-    };
+        ..hmac_config().short_form
+    });
     for aud in [
         json!("herald"),
         json!(["herald"]),
@@ -283,10 +283,12 @@ fn why_a_workspace_is_not_granted_is_told() {
     const UNUSABLE: &str =
         "its claim with the workspaces grants nothing that can be used (see workspaces_prefix)";
     const OTHER: &str = "it does not grant the workspace asked for";
-    let config = |claim: &str, prefix: Option<&str>| AuthConfig {
-        workspaces_claim: claim.to_owned(),
-        workspaces_prefix: prefix.map(str::to_owned),
-        ..hmac_config()
+    let config = |claim: &str, prefix: Option<&str>| {
+        AuthConfig::from(IssuerConfig {
+            workspaces_claim: claim.to_owned(),
+            workspaces_prefix: prefix.map(str::to_owned),
+            ..hmac_config().short_form
+        })
     };
     for (claim, prefix, with, expected) in [
         ("workspaces", None, json!({"workspaces": "globex"}), OTHER),
@@ -327,9 +329,11 @@ fn an_identity_is_what_the_claims_say() {
 /// Keycloak leaves `sub` out, Django writes `user_id` and a number, Azure an `oid`.
 #[test]
 fn the_user_is_the_first_claim_of_those_named() {
-    let named = |names: &[&str]| AuthConfig {
-        user_claim: names.iter().map(|name| (*name).to_owned()).collect(),
-        ..hmac_config()
+    let named = |names: &[&str]| {
+        AuthConfig::from(IssuerConfig {
+            user_claim: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..hmac_config().short_form
+        })
     };
     for (names, with, expected) in [
         (["sub", "oid"], json!({"oid": "o"}), Some("ada")),
@@ -368,16 +372,16 @@ fn the_user_is_the_first_claim_of_those_named() {
 
 #[test]
 fn a_token_of_ours_passes_and_says_what_was_asked() {
-    let config = AuthConfig {
+    let config = AuthConfig::from(IssuerConfig {
         issuer: Some("herald-dev".to_owned()),
         audience: Some("herald".to_owned()),
         user_claim: vec!["user_id".to_owned(), "sub".to_owned()],
         workspaces_claim: "tenants.of.mine".to_owned(),
         workspaces_prefix: Some("/workspaces/".to_owned()),
         algorithms: Some(vec!["HS512".to_owned()]),
-        ..hmac_config()
-    };
-    let settings = config.short_form();
+        ..hmac_config().short_form
+    });
+    let settings = config.short_form.clone();
     let secret = signing_secret("auth", &settings).unwrap();
     let acme = WorkspaceSlug::parse("acme").unwrap();
     for (workspaces, expires_in, expected_expiry) in [

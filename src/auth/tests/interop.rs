@@ -29,14 +29,15 @@ fn tokens_of_other_libraries_pass() {
         token,
     } in made
     {
-        let config = AuthConfig {
+        let config = AuthConfig::from(IssuerConfig {
             issuer: Some("https://id.example.com".to_owned()),
             audience: Some("herald".to_owned()),
             ..match key {
                 None => hmac_config(),
                 Some(key) => public_key_config(&format!("{key}.public.pem")),
             }
-        };
+            .short_form
+        });
         let identity = verifier(&config).verify(&token, now());
         let identity = identity.unwrap_or_else(|error| panic!("{maker} {alg}: {error}"));
         assert_eq!(&*identity.subject, "ada", "{maker} {alg}");

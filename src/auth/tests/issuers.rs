@@ -87,10 +87,10 @@ fn a_token_is_checked_by_the_entry_that_its_iss_names() {
             .verify(&token("o", &json!({"iss": iss})), now())
             .unwrap();
         assert_eq!(identity.user, UserKey::new(iss, "ada"));
-        let flat = AuthConfig {
+        let flat = AuthConfig::from(IssuerConfig {
             hmac_secret: Some(Secret::from("o".repeat(32))),
-            ..AuthConfig::default()
-        };
+            ..IssuerConfig::default()
+        });
         let before = verifier(&flat)
             .verify(&token("o", &json!({"iss": iss})), now())
             .unwrap();
@@ -191,7 +191,7 @@ fn a_secret_and_a_public_key_stand_beside_each_other() {
     };
     let config = entries(vec![
         IssuerConfig {
-            hmac_secret: hmac_config().hmac_secret,
+            hmac_secret: hmac_config().short_form.hmac_secret,
             ..IssuerConfig::default()
         },
         key(A, "rsa.public.pem"),
@@ -309,11 +309,11 @@ fn a_key_set_that_loses_the_algorithms_stays_what_it_was() {
         fs::write(set.path(), json!({"keys": [key]}).to_string()).unwrap();
     };
     write(DecodingKey::from_ed_pem(&pem("ed25519.public.pem")).unwrap());
-    let verifier = verifier(&AuthConfig {
+    let verifier = verifier(&AuthConfig::from(IssuerConfig {
         jwks_file: Some(set.path().to_owned()),
         algorithms: Some(vec!["EdDSA".to_owned()]),
-        ..AuthConfig::default()
-    });
+        ..IssuerConfig::default()
+    }));
     write(DecodingKey::from_rsa_pem(&pem("rsa.public.pem")).unwrap());
     let later = Instant::now() + READ_INTERVAL;
     for (name, algorithm, passes) in [

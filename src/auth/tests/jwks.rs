@@ -54,10 +54,10 @@ impl SetFile {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("jwks.json");
         fs::write(&path, set(keys)).unwrap();
-        let verifier = verifier(&AuthConfig {
+        let verifier = verifier(&AuthConfig::from(IssuerConfig {
             jwks_file: Some(path.clone()),
-            ..AuthConfig::default()
-        });
+            ..IssuerConfig::default()
+        }));
         Self {
             _directory: directory,
             path,
@@ -297,18 +297,18 @@ fn a_file_that_is_no_key_set_is_refused_with_what_it_is() {
         (&pem("rsa.public.pem"), "set public_key_file instead"),
     ] {
         fs::write(&path, bytes).unwrap();
-        let config = AuthConfig {
+        let config = AuthConfig::from(IssuerConfig {
             jwks_file: Some(path.clone()),
-            ..AuthConfig::default()
-        };
+            ..IssuerConfig::default()
+        });
         let error = Verifier::from_config(&config).unwrap_err().to_string();
         assert!(error.starts_with("auth.jwks_file "), "{error}");
         assert!(error.contains(expected), "{error}");
     }
-    let config = AuthConfig {
+    let config = AuthConfig::from(IssuerConfig {
         jwks_file: Some(directory.path().join("absent")),
-        ..AuthConfig::default()
-    };
+        ..IssuerConfig::default()
+    });
     let error = Verifier::from_config(&config).unwrap_err().to_string();
     assert!(error.contains("cannot be read"), "{error}");
 }
@@ -462,10 +462,10 @@ fn a_swapped_symbolic_link_is_a_change() {
     }
     let link = directory.path().join("data");
     symlink("v1", &link).unwrap();
-    let verifier = verifier(&AuthConfig {
+    let verifier = verifier(&AuthConfig::from(IssuerConfig {
         jwks_file: Some(link.join("jwks.json")),
-        ..AuthConfig::default()
-    });
+        ..IssuerConfig::default()
+    }));
     let later = Instant::now() + READ_INTERVAL;
     let new = token("p256", Algorithm::ES256, Some("p256"));
     assert!(verifier.verify_at(&new, now(), later).is_err());

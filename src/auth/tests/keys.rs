@@ -49,14 +49,14 @@ fn each_algorithm_passes_with_its_own_key_and_no_other() {
     let all = every_kind();
     assert_eq!(all.len(), 12);
     for (config, token) in &all {
-        let own = config.public_key_file.as_deref();
+        let own = config.short_form.public_key_file.as_deref();
         assert!(verifier(config).verify(token, now()).is_ok(), "{own:?}");
         for (other, _) in all
             .iter()
-            .filter(|(other, _)| other.public_key_file.as_deref() != own)
+            .filter(|(other, _)| other.short_form.public_key_file.as_deref() != own)
         {
             let error = verifier(other).verify(token, now()).unwrap_err();
-            let other = &other.public_key_file;
+            let other = &other.short_form.public_key_file;
             assert!(matches!(error, AuthError::Invalid(_)), "{own:?} {other:?}");
         }
     }
@@ -128,10 +128,10 @@ fn a_public_key_used_as_an_hmac_secret_never_passes() {
 fn a_public_key_token_never_passes_an_hmac_setup() {
     for (config, token) in every_kind()
         .iter()
-        .filter(|(config, _)| config.hmac_secret.is_none())
+        .filter(|(config, _)| config.short_form.hmac_secret.is_none())
     {
         let error = verifier(&hmac_config()).verify(token, now()).unwrap_err();
-        let file = &config.public_key_file;
+        let file = &config.short_form.public_key_file;
         assert_eq!(
             error,
             AuthError::Invalid("its algorithm does not fit the key"),
@@ -139,10 +139,10 @@ fn a_public_key_token_never_passes_an_hmac_setup() {
         );
     }
     for name in ["rsa.public.pem", "p256.public.pem", "rsa.private.pem"] {
-        let config = AuthConfig {
+        let config = AuthConfig::from(IssuerConfig {
             hmac_secret_file: Some(fixture(name)),
-            ..AuthConfig::default()
-        };
+            ..IssuerConfig::default()
+        });
         let error = Verifier::from_config(&config).unwrap_err().to_string();
         assert!(error.contains("holds a PEM key"), "{error}");
     }
@@ -165,15 +165,15 @@ fn exactly_one_key_source_is_wanted() {
             "auth.jwks_file",
         ],
     );
-    let both = AuthConfig {
+    let both = AuthConfig::from(IssuerConfig {
         public_key_file: Some(fixture("rsa.public.pem")),
-        ..hmac_config()
-    };
+        ..hmac_config().short_form
+    });
     check(&both, &["auth.hmac_secret and auth.public_key_file"]);
-    let two_secrets = AuthConfig {
+    let two_secrets = AuthConfig::from(IssuerConfig {
         hmac_secret_file: Some(fixture("README.md")),
-        ..hmac_config()
-    };
+        ..hmac_config().short_form
+    });
     check(
         &two_secrets,
         &["auth.hmac_secret and auth.hmac_secret_file"],
@@ -186,10 +186,10 @@ fn a_secret_has_32_bytes_and_its_last_newline_is_not_part_of_it() {
     let path = directory.path().join("secret");
     let from_file = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        Verifier::from_config(&AuthConfig {
+        Verifier::from_config(&AuthConfig::from(IssuerConfig {
             hmac_secret_file: Some(path.clone()),
-            ..AuthConfig::default()
-        })
+            ..IssuerConfig::default()
+        }))
     };
     let token = hs256(&claims(&json!({})));
     for ending in ["", "\n", "\r\n"] {
@@ -226,10 +226,10 @@ fn a_secret_has_32_bytes_and_its_last_newline_is_not_part_of_it() {
         assert!(error.contains("is shorter than 32 bytes"), "{error}");
     }
     for (value, ok) in [(short.as_str(), false), (SECRET, true)] {
-        let config = AuthConfig {
+        let config = AuthConfig::from(IssuerConfig {
             hmac_secret: Some(Secret::from(value)),
-            ..AuthConfig::default()
-        };
+            ..IssuerConfig::default()
+        });
         let result = Verifier::from_config(&config);
         assert_eq!(result.is_ok(), ok);
         if let Err(error) = result {
@@ -315,10 +315,10 @@ fn a_file_that_is_no_public_key_is_refused_with_what_it_is() {
             "is longer than 1048576 bytes",
         ),
     ] {
-        let config = AuthConfig {
+        let config = AuthConfig::from(IssuerConfig {
             public_key_file: Some(path.clone()),
-            ..AuthConfig::default()
-        };
+            ..IssuerConfig::default()
+        });
         let error = Verifier::from_config(&config).unwrap_err().to_string();
         assert!(error.starts_with("auth.public_key_file "), "{error}");
         assert!(error.contains(expected), "{}: {error}", path.display());
@@ -327,9 +327,9 @@ fn a_file_that_is_no_public_key_is_refused_with_what_it_is() {
 
 #[test]
 fn only_a_shared_secret_can_sign() {
-    assert!(signing_secret("auth", &hmac_config().short_form()).is_ok());
+    assert!(signing_secret("auth", &hmac_config().short_form).is_ok());
     let error =
-        signing_secret("auth", &public_key_config("rsa.public.pem").short_form()).unwrap_err();
+        signing_secret("auth", &public_key_config("rsa.public.pem").short_form).unwrap_err();
     assert!(
         error.to_string().contains("auth.public_key_file"),
         "{error}"
@@ -345,7 +345,7 @@ fn a_verifier_is_shared_between_threads_and_prints_no_secret() {
     let config = hmac_config();
     for printed in [
         shared(&verifier(&config)),
-        shared(&signing_secret("auth", &config.short_form()).unwrap()),
+        shared(&signing_secret("auth", &config.short_form).unwrap()),
         format!("{config:?}"),
     ] {
         assert!(!printed.contains("thirty-two"), "{printed}");

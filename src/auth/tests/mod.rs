@@ -20,7 +20,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::Secret;
+use crate::config::{IssuerConfig, Secret};
 
 /// 2026-01-01T00:00:00Z, when these tests take place.
 const NOW: u64 = 1_767_225_600;
@@ -46,17 +46,17 @@ fn pem(name: &str) -> Vec<u8> {
 }
 
 fn hmac_config() -> AuthConfig {
-    AuthConfig {
+    AuthConfig::from(IssuerConfig {
         hmac_secret: Some(Secret::from(SECRET)),
-        ..AuthConfig::default()
-    }
+        ..IssuerConfig::default()
+    })
 }
 
 fn public_key_config(name: &str) -> AuthConfig {
-    AuthConfig {
+    AuthConfig::from(IssuerConfig {
         public_key_file: Some(fixture(name)),
-        ..AuthConfig::default()
-    }
+        ..IssuerConfig::default()
+    })
 }
 
 fn verifier(config: &AuthConfig) -> Verifier {

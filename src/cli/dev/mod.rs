@@ -16,7 +16,9 @@ use self::server::{Port, Server};
 use super::serve::telemetry;
 use super::signals::{self, Stops};
 use super::{CliError, blocking, config_file, output, token};
-use crate::config::{AuthConfig, Config, KEYS, NatsConfig, ProjectionConfig, Secret, ServerConfig};
+use crate::config::{
+    AuthConfig, Config, IssuerConfig, KEYS, NatsConfig, ProjectionConfig, Secret, ServerConfig,
+};
 use crate::event::WorkspaceSlug;
 use crate::ops::{Gateway, ServeError};
 use crate::setup::Building;
@@ -233,11 +235,14 @@ fn settings(args: &Args, config: &Config, nats_url: &str, secret: &str) -> Confi
             ..default
         },
         auth: AuthConfig {
-            hmac_secret: Some(Secret::from(secret)),
-            hmac_secret_file: None,
-            public_key_file: None,
-            jwks_file: None,
-            algorithms: None,
+            short_form: IssuerConfig {
+                hmac_secret: Some(Secret::from(secret)),
+                hmac_secret_file: None,
+                public_key_file: None,
+                jwks_file: None,
+                algorithms: None,
+                ..config.auth.short_form
+            },
             issuers: Vec::new(),
             ..config.auth
         },
@@ -296,7 +301,7 @@ mod tests {
         let mut config = with_url("nats://production:4222");
         config.nats.credentials_file = Some("production.creds".into());
         config.nats.migrate = false;
-        config.auth.jwks_file = Some("keys.json".into());
+        config.auth.short_form.jwks_file = Some("keys.json".into());
         config.server.tls_cert = Some("tls.crt".into());
         let args = Args {
             nats_server: None,
@@ -318,7 +323,7 @@ mod tests {
         );
         assert_eq!(settings.nats.url.expose(), "nats://127.0.0.1:4222");
         assert!(settings.nats.credentials_file.is_none() && settings.nats.migrate);
-        assert!(settings.auth.jwks_file.is_none() && settings.server.tls_cert.is_none());
+        assert!(settings.auth.short_form.jwks_file.is_none() && settings.server.tls_cert.is_none());
         let slug = WorkspaceSlug::parse(WORKSPACE).unwrap();
         assert!(token::for_user(USER, &slug, TOKEN_EXPIRES, &settings).is_ok());
     }
