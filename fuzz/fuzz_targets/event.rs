@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
 use chrono::DateTime;
-use herald::event::{Recipients, Severity, StoredMessage, WorkspaceSlug, is_traceparent};
+use herald::event::{Recipients, Severity, StoredMessage, is_traceparent};
 use herald::fuzzing::projection::projector;
 use herald::projection::{ENCODED_MAX, Projector};
 use libfuzzer_sys::fuzz_target;
@@ -34,10 +34,10 @@ fn message(data: &[u8]) -> Option<StoredMessage> {
         );
     }
     Some(StoredMessage {
-        workspace: WorkspaceSlug::parse("acme").ok()?,
         subject: subject.into(),
         sequence: 7,
         time: DateTime::from_timestamp(1_764_000_000, 123_456_789)?,
+        last_sequence: None,
         headers: (!headers.is_empty()).then_some(headers),
         payload: Bytes::copy_from_slice(payload.get(2..)?),
     })

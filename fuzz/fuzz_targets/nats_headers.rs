@@ -7,8 +7,8 @@ use async_nats::Message;
 use async_nats::wire::header_block;
 use bytes::Bytes;
 use herald::config::NatsConfig;
-use herald::event::WorkspaceSlug;
-use herald::nats::{RawStored, live_event};
+use herald::event::{StoredMessage, WorkspaceSlug};
+use herald::nats::live_event;
 use libfuzzer_sys::fuzz_target;
 
 const SERVERS: &str = "Nats-Stream: EVENTS\r\nNats-Subject: ws.acme.custom.x\r\nNats-Sequence: 7\r\n\
@@ -25,14 +25,14 @@ fuzz_target!(|data: &[u8]| {
         description: None,
         length: 0,
     };
-    let raw = RawStored::parse(message()).expect("the server's headers are there");
+    let raw = StoredMessage::parse(message()).expect("the server's headers are there");
     assert_eq!(raw.subject.as_str(), "ws.acme.custom.x");
     assert_eq!((raw.sequence, raw.last_sequence), (7, Some(3)));
     assert_eq!(raw.time.timestamp_subsec_nanos(), 6);
     let names = NatsConfig::default().names();
     let acme = WorkspaceSlug::parse("acme").expect("a slug");
     let live = live_event(message(), &names, &acme).expect("an event of acme");
-    assert_eq!((live.message.sequence, live.previous), (7, 3));
+    assert_eq!((live.sequence, live.last_sequence), (7, Some(3)));
     let globex = WorkspaceSlug::parse("globex").expect("a slug");
     assert!(live_event(message(), &names, &globex).is_none());
 });

@@ -63,7 +63,7 @@ fn check_subject(subject: &[u8]) {
     let names = NatsConfig::default().names();
     let acme = WorkspaceSlug::parse("acme").expect("a slug");
     let live = live_event(message(), &names, &acme).expect("an event of acme");
-    assert_eq!(live.message.sequence, 7);
+    assert_eq!(live.sequence, 7);
     for other in ["acm", "acme-custom", "custom", "globex"] {
         let other = WorkspaceSlug::parse(other).expect("a slug");
         assert!(live_event(message(), &names, &other).is_none());

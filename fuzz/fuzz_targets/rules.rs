@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use chrono::DateTime;
-use herald::event::{StoredMessage, WorkspaceSlug};
+use herald::event::StoredMessage;
 use herald::fuzzing::projection::projector;
 use herald::projection::ENCODED_MAX;
 use libfuzzer_sys::fuzz_target;
@@ -40,10 +40,10 @@ fuzz_target!(|data: &str| {
     };
     for (name, payload) in EVENTS {
         let message = StoredMessage {
-            workspace: WorkspaceSlug::parse("acme").expect("a slug"),
             subject: format!("ws.acme.{name}").into(),
             sequence: 7,
             time: DateTime::from_timestamp(1_764_000_000, 0).expect("a time"),
+            last_sequence: None,
             headers: None,
             payload: Bytes::from_static(payload.as_bytes()),
         };

@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::nats::{NatsConnection, ReadFrom};
 use super::{CliError, output};
 use crate::config::{Config, names};
+use crate::event::StoredMessage;
 use crate::event::WorkspaceSlug;
-use crate::nats::RawStored;
 
 const HEADINGS: [&str; 6] = [
     "WORKSPACE",
@@ -82,7 +82,7 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
 }
 
 impl Listed {
-    fn new(raw: &RawStored) -> Self {
+    fn new(raw: &StoredMessage) -> Self {
         let mut tokens = raw.subject.split('.').skip(1);
         let mut token = || tokens.next().unwrap_or_default();
         let header = |name: &str| {

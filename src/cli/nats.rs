@@ -9,9 +9,8 @@ use tokio::sync::mpsc;
 
 use super::CliError;
 use crate::config::NatsConfig;
-use crate::nats::{
-    DirectGet, DirectGetError, PublishError, RawStored, connect, event_channel, permissions,
-};
+use crate::event::StoredMessage;
+use crate::nats::{DirectGet, DirectGetError, PublishError, connect, event_channel, permissions};
 
 /// The oldest nats-server that will do: batched direct get came with it.
 pub(super) const VERSION_MIN: &str = "2.11";
@@ -84,7 +83,7 @@ impl NatsConnection {
         stream: &str,
         subject: &str,
         mut from: ReadFrom,
-        mut each: impl FnMut(RawStored) -> Result<bool, CliError>,
+        mut each: impl FnMut(StoredMessage) -> Result<bool, CliError>,
     ) -> Result<(), CliError> {
         let get = DirectGet::new(self.client.clone(), &self.config.names(), stream);
         let mut failures = 0;
@@ -159,7 +158,7 @@ async fn read_batch(
     get: &DirectGet,
     subject: &str,
     from: &mut ReadFrom,
-    each: &mut impl FnMut(RawStored) -> Result<bool, CliError>,
+    each: &mut impl FnMut(StoredMessage) -> Result<bool, CliError>,
 ) -> Result<Result<bool, CliError>, DirectGetError> {
     let batch = match *from {
         ReadFrom::Time(time) => get.next_since(time, BATCH, BATCH_BYTES, subject).await,

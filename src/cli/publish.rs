@@ -96,10 +96,10 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     let subject = names::event(&args.workspace, &args.event);
     let mut headers = headers(&args);
     let message = StoredMessage {
-        workspace: args.workspace.clone(),
         subject: subject.as_str().into(),
         sequence: 0,
         time: Utc::now(),
+        last_sequence: None,
         headers: Some(headers.clone()),
         payload: payload.clone(),
     };
@@ -308,9 +308,9 @@ mod tests {
             subject: names::event(&args.workspace, &args.event).into(),
             sequence: 0,
             time: Utc::now(),
+            last_sequence: None,
             headers: Some(headers(&args)),
             payload: Bytes::from(args.payload),
-            workspace: args.workspace,
         };
         let projector = Projector::from_config(&ProjectionConfig::default(), "EVENTS");
         Ok((projector.unwrap(), message))

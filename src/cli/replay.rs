@@ -47,7 +47,7 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     let start = ReadFrom::Time(start);
     nats.read(names.events(), &subject, start, |raw| {
         let sequence = raw.sequence;
-        match projector.project(&raw.into_stored(args.workspace.clone())) {
+        match projector.project(&raw) {
             Ok(notification) if is_for(&notification, args.user.as_deref()) => {
                 notifications += 1;
                 output::line(&notification.encoded)

@@ -13,7 +13,8 @@ mod trace;
 pub use self::bad::{BadEvent, Reason};
 pub use self::decode::{Event, PAYLOAD_MAX, Payload, Recipients, Severity, decode};
 pub use self::slug::{SlugError, WorkspaceSlug};
-pub use self::stored::{Position, StoredMessage};
+pub(crate) use self::stored::ServerHeaders;
+pub use self::stored::{NotStored, Position, StoredMessage};
 pub use self::subject::{Category, EventName, NAME_MAX, unroutable};
 pub use self::trace::{
     TRACESTATE_MAX, Traceparent, baggage, baggage_members, ce_traceparent, is_traceparent,

@@ -24,17 +24,22 @@ impl WorkspaceSlug {
     /// # Errors
     /// [`SlugError`] where `text` does not have the form above.
     pub fn parse(text: &str) -> Result<Self, SlugError> {
+        if Self::is_valid(text) {
+            Ok(Self(Arc::from(text)))
+        } else {
+            Err(SlugError)
+        }
+    }
+
+    /// Whether `text` has the form above.
+    pub fn is_valid(text: &str) -> bool {
         let mut bytes = text.bytes();
         let first_ok = bytes
             .next()
             .is_some_and(|byte| byte.is_ascii_alphanumeric());
         let rest_ok =
             bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
-        if first_ok && rest_ok && text.len() <= Self::MAX_LEN {
-            Ok(Self(Arc::from(text)))
-        } else {
-            Err(SlugError)
-        }
+        first_ok && rest_ok && text.len() <= Self::MAX_LEN
     }
 
     /// What stands for the workspace of an event whose subject names none, in a dead letter and nowhere else.

@@ -109,13 +109,13 @@ impl fmt::Display for EventName {
     }
 }
 
-/// The event that the message's subject names, which must be one of the message's workspace.
+/// The event that the message's subject names.
 pub(super) fn event_name(message: &StoredMessage) -> Result<EventName, BadEvent> {
     let mut tokens = message.subject.split('.');
     let parts = (tokens.next(), tokens.next(), tokens.next(), tokens.next());
     match (parts, tokens.next()) {
         ((Some("ws"), Some(workspace), Some(category), Some(name)), None)
-            if workspace == message.workspace.as_str() =>
+            if WorkspaceSlug::is_valid(workspace) =>
         {
             EventName::from_tokens(category, name)
         }

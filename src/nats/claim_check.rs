@@ -14,10 +14,9 @@ use super::coalesce::{Pending, RETRY, coalesce};
 use super::consistent_read::{ConsistentReadError, lasts};
 use super::direct_get::DirectGet;
 use super::leader::{Leader, LeaderError};
-use super::raw::RawStored;
 use super::sessions::{self, ClaimWriter, StoredClaim};
 use crate::auth::UserKey;
-use crate::event::WorkspaceSlug;
+use crate::event::{StoredMessage, WorkspaceSlug};
 use crate::telemetry::{self, Failure};
 
 /// Claims asked about in one request: with the witness, the server's bound of 1024.
@@ -143,7 +142,7 @@ impl ClaimChecker {
                 .iter()
                 .map(|(workspace, (user, ..))| sessions::subject(workspace, *user))
                 .collect();
-            let found: HashMap<String, RawStored> =
+            let found: HashMap<String, StoredMessage> =
                 lasts(&self.direct, &self.leader, &subjects, &end)
                     .await?
                     .into_iter()
@@ -164,7 +163,7 @@ impl ClaimChecker {
         Ok(answers)
     }
 
-    fn standing(&self, entry: &RawStored, workspace: &WorkspaceSlug) -> LastClaim {
+    fn standing(&self, entry: &StoredMessage, workspace: &WorkspaceSlug) -> LastClaim {
         let stored = (entry.sequence, entry.time);
         let parsed = self
             .claims

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::direct_get::{DirectGet, DirectGetError};
 use super::leader::{Leader, LeaderError, StreamEnd, Witness};
-use super::raw::RawStored;
+use crate::event::StoredMessage;
 
 /// How often a lagging replica is read again.
 const LAG_RETRIES: usize = 5;
@@ -34,7 +34,7 @@ pub(super) async fn lasts(
     leader: &Leader,
     subjects: &[String],
     end: &StreamEnd,
-) -> Result<Vec<RawStored>, ConsistentReadError> {
+) -> Result<Vec<StoredMessage>, ConsistentReadError> {
     let mut wanted = subjects.to_vec();
     let has_witness = match &end.witness {
         // The leader's own word that the stream holds nothing.

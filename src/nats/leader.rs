@@ -18,9 +18,8 @@ use tracing::Instrument;
 
 use super::connection::Connection;
 use super::inbox::Inbox;
-use super::raw::RawStored;
 use crate::config::Names;
-use crate::event::Position;
+use crate::event::{Position, StoredMessage};
 use crate::telemetry::{self, Failure, Metrics};
 
 /// How long an answer is waited for, and before that for a connection. A leader answers in well under a
@@ -344,7 +343,7 @@ impl Leader {
         &self,
         sequence: u64,
         subject: &str,
-    ) -> Result<Option<RawStored>, LeaderError> {
+    ) -> Result<Option<StoredMessage>, LeaderError> {
         let subject = self.names.subject(subject);
         let request = json!({ "seq": sequence, "next_by_subj": subject });
         let message = self.get(&request).await?;
@@ -355,7 +354,7 @@ impl Leader {
     ///
     /// # Errors
     /// [`LeaderError`].
-    pub async fn last(&self, subject: &str) -> Result<Option<RawStored>, LeaderError> {
+    pub async fn last(&self, subject: &str) -> Result<Option<StoredMessage>, LeaderError> {
         let subject_in_stream = self.names.subject(subject);
         match self
             .get(&json!({ "last_by_subj": subject_in_stream }))
@@ -380,9 +379,9 @@ impl Leader {
         Ok(last.is_some())
     }
 
-    fn raw(&self, message: Message) -> Result<RawStored, LeaderError> {
+    fn raw(&self, message: Message) -> Result<StoredMessage, LeaderError> {
         let decode = |text: &str| STANDARD.decode(text).map_err(|error| self.error(error));
-        Ok(RawStored {
+        Ok(StoredMessage {
             headers: Some(wire::header_block(&decode(&message.hdrs)?).2),
             payload: decode(&message.data)?.into(),
             subject: message.subject.into(),

@@ -2,18 +2,8 @@
 
 use async_nats::Message;
 
-use super::RawStored;
-use super::raw::ServerHeaders;
 use crate::config::{Names, names};
-use crate::event::{StoredMessage, WorkspaceSlug};
-
-/// A republished message and what the server says came before it.
-#[derive(Debug)]
-pub struct Live {
-    pub message: StoredMessage,
-    /// The previous sequence of the exact subject, 0 if there was none.
-    pub previous: u64,
-}
+use crate::event::{ServerHeaders, StoredMessage, WorkspaceSlug};
 
 /// Reads a message republished from `stream`, whose subject is plain from then on.
 ///
@@ -22,7 +12,7 @@ pub struct Live {
 /// headers of these names, and the server's own come after. Neither is one read whose body the server left out
 /// (`republish.headers_only`), which it says with Nats-Msg-Size: it would be a bad event, where the stream has
 /// a good one.
-pub(super) fn republished(message: Message, names: &Names, stream: &str) -> Option<RawStored> {
+pub(super) fn republished(message: Message, names: &Names, stream: &str) -> Option<StoredMessage> {
     let server = ServerHeaders::of(message.headers.as_ref()?);
     if server.stream? != stream {
         return None;
@@ -33,7 +23,7 @@ pub(super) fn republished(message: Message, names: &Names, stream: &str) -> Opti
         return None;
     }
     let heard = message.subject.clone();
-    let raw = RawStored::parse(message).ok()?;
+    let raw = StoredMessage::parse(message).ok()?;
     let stored = names.plain(&raw.subject)?;
     let is_of_subject = names::stored(names.plain(&heard)?)? == stored;
     let ordered = raw.last_sequence? < raw.sequence;
@@ -41,12 +31,8 @@ pub(super) fn republished(message: Message, names: &Names, stream: &str) -> Opti
 }
 
 /// Reads an event of `workspace`. `None` where it is not one, as in [`republished`].
-pub fn event(message: Message, names: &Names, workspace: &WorkspaceSlug) -> Option<Live> {
-    let raw = republished(message, names, names.events())?;
-    raw.is_of(workspace).then_some(Live {
-        previous: raw.last_sequence?,
-        message: raw.into_stored(workspace.clone()),
-    })
+pub fn event(message: Message, names: &Names, workspace: &WorkspaceSlug) -> Option<StoredMessage> {
+    republished(message, names, names.events()).filter(|event| event.is_of(workspace))
 }
 
 #[cfg(test)]
@@ -95,9 +81,9 @@ mod tests {
     #[test]
     fn a_republished_message_becomes_an_event() {
         let live = event(message(|_| {}), &names(""), &acme()).unwrap();
-        assert_eq!(live.message.subject.as_str(), "ws.acme.record.created");
-        assert_eq!((live.message.sequence, live.previous), (7, 3));
-        assert_eq!(live.message.time.timestamp_subsec_nanos(), 123_456_789);
+        assert_eq!(live.subject.as_str(), "ws.acme.record.created");
+        assert_eq!((live.sequence, live.last_sequence), (7, Some(3)));
+        assert_eq!(live.time.timestamp_subsec_nanos(), 123_456_789);
     }
 
     #[test]
@@ -107,7 +93,7 @@ mod tests {
             headers.append("Nats-Sequence", "7");
         });
         let live = event(forged, &names(""), &acme()).unwrap();
-        assert_eq!(live.message.sequence, 7);
+        assert_eq!(live.sequence, 7);
     }
 
     #[test]
@@ -153,7 +139,7 @@ mod tests {
         };
         let stored = "blue.ws.acme.record.created";
         let live = of("blue-EVENTS", stored, "blue.live.ws.acme.record.created").unwrap();
-        assert_eq!(live.message.subject.as_str(), "ws.acme.record.created");
+        assert_eq!(live.subject.as_str(), "ws.acme.record.created");
         for (stream, stored, heard) in [
             ("EVENTS", stored, "blue.live.ws.acme.record.created"),
             (

@@ -13,7 +13,6 @@ use tracing::{Instrument, warn};
 
 use super::direct_get::{DirectGet, DirectGetError};
 use super::leader::{AtPosition, Leader, LeaderError};
-use super::raw::RawStored;
 use super::stream_end::StreamEndReader;
 use crate::config::names;
 use crate::event::{Position, StoredMessage, WorkspaceSlug};
@@ -239,7 +238,7 @@ impl Repairer {
         progress: &mut Progress,
     ) -> Result<Repaired, RepairError> {
         let end = progress.end;
-        let (messages, upto) = self.read(workspace, progress.done, end.sequence).await?;
+        let (mut messages, upto) = self.read(workspace, progress.done, end.sequence).await?;
         // With the end everything before it is as it was when the end was read.
         let known = progress.known.filter(|known| *known != end);
         let (known, end_seen) = tokio::try_join!(
@@ -255,15 +254,12 @@ impl Repairer {
             return Ok(ended);
         }
         telemetry::repaired(messages.len());
+        // It was asked for no others, but a room delivers nothing that is not its own.
+        messages.retain(|message| message.is_of(workspace));
         progress.known = None;
         progress.done = upto;
-        let stored = |raw: RawStored| {
-            // It was asked for no others, but a room delivers nothing that is not its own.
-            let is_own = raw.is_of(workspace);
-            is_own.then(|| raw.into_stored(workspace.clone()))
-        };
         Ok(Repaired::Batch(RepairedBatch {
-            messages: messages.into_iter().filter_map(stored).collect(),
+            messages,
             end: (upto >= end.sequence).then_some(end),
         }))
     }
@@ -285,7 +281,7 @@ impl Repairer {
         workspace: &WorkspaceSlug,
         done: u64,
         end: u64,
-    ) -> Result<(Vec<RawStored>, u64), RepairError> {
+    ) -> Result<(Vec<StoredMessage>, u64), RepairError> {
         if done >= end {
             return Ok((Vec::new(), end));
         }

@@ -15,10 +15,9 @@ use tracing::debug;
 use super::connection::Connection;
 use super::leader::{Leader, LeaderError};
 use super::live;
-use super::raw::RawStored;
 use crate::auth::UserKey;
 use crate::config::{Names, names};
-use crate::event::WorkspaceSlug;
+use crate::event::{StoredMessage, WorkspaceSlug};
 
 /// How long an acknowledgement may take before it is looked whether the claim is stored.
 const ACK_TIMEOUT: Duration = Duration::from_millis(700);
@@ -225,7 +224,7 @@ impl ClaimWriter {
         Ok(sent.await?.await?.sequence)
     }
 
-    fn is_of(&self, stored: &RawStored, workspace: &WorkspaceSlug, session: Uuid) -> bool {
+    fn is_of(&self, stored: &StoredMessage, workspace: &WorkspaceSlug, session: Uuid) -> bool {
         let stored_at = (stored.sequence, stored.time);
         let claim = self.parse(&stored.subject, workspace, stored_at, &stored.payload);
         claim.is_some_and(|(_, claim)| claim.session == session)

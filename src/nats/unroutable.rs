@@ -227,7 +227,8 @@ impl Unroutable {
             let is_young = |message: &StoredMessage| (Utc::now() - message.time).abs() < YOUNG;
             match message.filter(|message| !is_young(message)) {
                 Some(message) => {
-                    self.letters.report_found(&message, &stray.bad);
+                    self.letters
+                        .report_found(&stray.whose, &message, &stray.bad);
                     subjects += 1;
                     example.get_or_insert(stray);
                 }
@@ -253,7 +254,7 @@ impl Unroutable {
         let subject = stray.subject.as_str();
         match self.events.next(1, subject).await {
             Ok(Some(raw)) if raw.subject.as_str() == subject => {
-                return Some(raw.into_stored(stray.whose.clone()));
+                return Some(raw);
             }
             Ok(_) => {}
             Err(error) => debug!(%error, "event not read"),
@@ -262,10 +263,9 @@ impl Unroutable {
         let (lasts, _) = lasts
             .inspect_err(|error| debug!(%error, "event not read"))
             .ok()?;
-        let last = lasts
+        lasts
             .into_iter()
-            .find(|last| last.subject.as_str() == subject)?;
-        Some(last.into_stored(stray.whose.clone()))
+            .find(|last| last.subject.as_str() == subject)
     }
 }
 

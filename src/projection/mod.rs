@@ -154,8 +154,7 @@ impl Projector {
         let fields = Arc::new(rule.fields.filter(event.fields));
         // Only where a template asks for it: most publishers say all that is to be said.
         let context = || {
-            let workspace = message.workspace.as_str();
-            let context = Context::new(&event.name, workspace, Arc::clone(&fields));
+            let context = Context::new(&event.name, message.workspace(), Arc::clone(&fields));
             match rule.payload {
                 Payload::Herald => context,
                 Payload::Foreign { .. } => context.with_payload(),

@@ -142,7 +142,7 @@ impl Room {
         }
         self.context
             .dead_letters
-            .report_traced(received.message, bad, trace);
+            .report_traced(&self.workspace, received.message, bad, trace);
     }
 
     /// Makes the frame, at this moment. It goes out with the next ones, unless its trace is recorded.

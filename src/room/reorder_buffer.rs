@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::nats::Live;
+use crate::event::StoredMessage;
 
 /// Bytes that may wait in one room. What does not fit is read from the stream afterwards.
 const LIMIT_BYTES: usize = 1024 * 1024;
@@ -22,7 +22,7 @@ pub struct ReorderBudget(Arc<AtomicUsize>);
 /// The buffer.
 #[derive(Debug)]
 pub(super) struct ReorderBuffer {
-    waiting: VecDeque<Live>,
+    waiting: VecDeque<StoredMessage>,
     bytes: usize,
     overflowed: bool,
     budget: ReorderBudget,
@@ -56,7 +56,7 @@ impl ReorderBuffer {
 
     /// Keeps `live`, or, once full, drops all that waits and everything that comes: one repair more
     /// reads it all in order, which is simpler and no slower than keeping a part.
-    pub(super) fn push(&mut self, live: Live) {
+    pub(super) fn push(&mut self, live: StoredMessage) {
         let cost = cost(&live);
         if self.overflowed {
             return;
@@ -71,7 +71,7 @@ impl ReorderBuffer {
     }
 
     /// Gives back what [`ReorderBuffer::pop`] took, in its place.
-    pub(super) fn put_back(&mut self, live: Live) {
+    pub(super) fn put_back(&mut self, live: StoredMessage) {
         let cost = cost(&live);
         // It was here just now, so a little over the limit does no harm.
         self.budget.0.fetch_add(cost, Ordering::Relaxed);
@@ -79,7 +79,7 @@ impl ReorderBuffer {
         self.waiting.push_front(live);
     }
 
-    pub(super) fn pop(&mut self) -> Option<Live> {
+    pub(super) fn pop(&mut self) -> Option<StoredMessage> {
         let live = self.waiting.pop_front()?;
         let cost = cost(&live);
         self.bytes -= cost;
@@ -111,6 +111,6 @@ impl Drop for ReorderBuffer {
 /// Slots kept while nothing waits, so that a message that is taken at once costs no allocation.
 const KEPT_SLOTS: usize = 4;
 
-fn cost(live: &Live) -> usize {
-    live.message.payload.len() + ENTRY_BYTES
+fn cost(live: &StoredMessage) -> usize {
+    live.payload.len() + ENTRY_BYTES
 }

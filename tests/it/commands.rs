@@ -243,14 +243,15 @@ async fn dead_letters_are_listed_with_their_reasons() {
     tokio::spawn(publisher);
     for (workspace, sequence) in [("acme", 7), ("globex", 8)] {
         let message = StoredMessage {
-            workspace: WorkspaceSlug::parse(workspace).unwrap(),
             subject: format!("ws.{workspace}.custom.x").into(),
             sequence,
             time: chrono::DateTime::UNIX_EPOCH,
+            last_sequence: None,
             headers: None,
             payload: "hunter2".into(),
         };
         letters.report(
+            &WorkspaceSlug::parse(workspace).unwrap(),
             &message,
             &BadEvent::new(Reason::Json, "the payload is not JSON"),
         );

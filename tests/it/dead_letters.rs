@@ -23,10 +23,10 @@ const LARGE: usize = 127 * 1024;
 
 fn bad_message(workspace: &str, sequence: u64, payload: &str) -> StoredMessage {
     StoredMessage {
-        workspace: WorkspaceSlug::parse(workspace).unwrap(),
         subject: format!("ws.{workspace}.custom.x").into(),
         sequence,
         time: chrono::DateTime::UNIX_EPOCH,
+        last_sequence: None,
         headers: None,
         payload: payload.to_owned().into(),
     }
@@ -72,8 +72,9 @@ impl Reporter {
     }
 
     fn report(&self, workspace: &str, sequence: u64, payload: &str) {
+        let slug = WorkspaceSlug::parse(workspace).unwrap();
         let message = bad_message(workspace, sequence, payload);
-        self.0.report(&message, &reason());
+        self.0.report(&slug, &message, &reason());
     }
 
     /// Published, duplicate, dropped.

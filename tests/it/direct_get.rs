@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, Context, stream};
 use herald::config::NatsConfig;
-use herald::nats::{Batch, BatchEnd, DirectGet, DirectGetError, RawStored};
+use herald::event::StoredMessage;
+use herald::nats::{Batch, BatchEnd, DirectGet, DirectGetError};
 
 use crate::support::nats::{JETSTREAM, Nats};
 
@@ -30,7 +31,7 @@ async fn publish(context: &Context, subject: &str, body: &str) -> u64 {
     ack.await.unwrap().await.unwrap().sequence
 }
 
-async fn read(batch: &mut Batch) -> Vec<RawStored> {
+async fn read(batch: &mut Batch) -> Vec<StoredMessage> {
     let mut all = Vec::new();
     while let Some(raw) = batch.next().await.unwrap() {
         all.push(raw);
@@ -38,7 +39,7 @@ async fn read(batch: &mut Batch) -> Vec<RawStored> {
     all
 }
 
-fn sequences(raws: &[RawStored]) -> Vec<u64> {
+fn sequences(raws: &[StoredMessage]) -> Vec<u64> {
     raws.iter().map(|raw| raw.sequence).collect()
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use herald::config::ProjectionConfig;
-use herald::event::{Recipients, StoredMessage, WorkspaceSlug};
+use herald::event::{Recipients, StoredMessage};
 use herald::projection::Projector;
 use serde_json::Value;
 
@@ -52,10 +52,10 @@ fn every_rule_makes_what_the_guide_says() {
         let rule: toml::Table = text(&format!("{group}.toml")).parse().unwrap();
         let event = rule["rule"][0]["match"].as_str().unwrap();
         let message = StoredMessage {
-            workspace: WorkspaceSlug::parse("acme").unwrap(),
             subject: format!("ws.acme.{event}").into(),
             sequence: 1,
             time: chrono::DateTime::UNIX_EPOCH,
+            last_sequence: None,
             headers: None,
             payload: text(&format!("{group}.json")).into(),
         };

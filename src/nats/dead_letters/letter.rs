@@ -215,10 +215,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("baggage", "a=b");
         let message = StoredMessage {
-            workspace: WorkspaceSlug::parse("acme").unwrap(),
             subject: subject.into(),
             sequence: 7,
             time: DateTime::UNIX_EPOCH,
+            last_sequence: None,
             headers: Some(headers),
             payload: "x".repeat(payload).into(),
         };

@@ -121,28 +121,32 @@ impl DeadLetters {
     }
 
     /// Hands a bad event over. Never waits: where there is no room for it, a letter is dropped and counted.
-    pub fn report(&self, message: &StoredMessage, bad: &BadEvent) {
-        self.report_traced(message, bad, None);
+    pub fn report(&self, workspace: &WorkspaceSlug, message: &StoredMessage, bad: &BadEvent) {
+        self.report_traced(workspace, message, bad, None);
     }
 
     /// The same of an event that was found in the stream, and that a room may have reported long ago: only a
     /// letter that is new is counted.
-    pub(super) fn report_found(&self, message: &StoredMessage, bad: &BadEvent) {
+    pub(super) fn report_found(
+        &self,
+        workspace: &WorkspaceSlug,
+        message: &StoredMessage,
+        bad: &BadEvent,
+    ) {
         let letter = |most| Letter::new(message, bad, most, None).found();
-        self.take(&message.workspace, letter);
+        self.take(workspace, letter);
     }
 
     /// The same of an event whose trace is recorded; it ends when it is known what became of the
     /// letter.
     pub(crate) fn report_traced(
         &self,
+        workspace: &WorkspaceSlug,
         message: &StoredMessage,
         bad: &BadEvent,
         trace: Option<EventTrace>,
     ) {
-        self.take(&message.workspace, |most| {
-            Letter::new(message, bad, most, trace)
-        });
+        self.take(workspace, |most| Letter::new(message, bad, most, trace));
     }
 
     /// Takes the letter that `make` makes with so many bytes of the payload.

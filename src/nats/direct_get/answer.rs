@@ -3,7 +3,7 @@
 use async_nats::Message;
 
 use super::DirectGetError;
-use crate::nats::raw::RawStored;
+use crate::event::StoredMessage;
 
 /// How an answer ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl QueryKind {
 
 #[derive(Debug)]
 pub(super) enum AnswerPart {
-    Message(RawStored),
+    Message(StoredMessage),
     End(BatchEnd),
 }
 
@@ -48,7 +48,7 @@ pub(super) fn read_part(
     // the server's filter), but nobody can take away the headers that the server adds to a message.
     let (status, description) = (message.status, message.description.clone());
     let end_headers = status.is_some().then(|| message.headers.clone()).flatten();
-    if let Ok(raw) = RawStored::parse(message) {
+    if let Ok(raw) = StoredMessage::parse(message) {
         let in_order = raw.sequence > previous && raw.last_sequence == Some(previous);
         return in_order
             .then_some(AnswerPart::Message(raw))

@@ -19,8 +19,8 @@ use tokio::time::timeout;
 use self::answer::{AnswerPart, QueryKind, read_part};
 use super::connection::Connection;
 use super::inbox::{ClientEnded, Inbox};
-use super::raw::RawStored;
 use crate::config::Names;
+use crate::event::StoredMessage;
 
 pub use self::answer::BatchEnd;
 
@@ -184,7 +184,7 @@ impl DirectGet {
     pub async fn multi_last(
         &self,
         subjects: &[String],
-    ) -> Result<(Vec<RawStored>, BatchEnd), DirectGetError> {
+    ) -> Result<(Vec<StoredMessage>, BatchEnd), DirectGetError> {
         let subjects = subjects.iter().map(|subject| self.names.subject(subject));
         let subjects: Vec<String> = subjects.collect();
         let mut batch = self
@@ -263,7 +263,7 @@ impl Batch {
     ///
     /// # Errors
     /// [`DirectGetError`], after which the rest of the answer is of no use.
-    pub async fn next(&mut self) -> Result<Option<RawStored>, DirectGetError> {
+    pub async fn next(&mut self) -> Result<Option<StoredMessage>, DirectGetError> {
         if self.end.is_some() {
             return Ok(None);
         }

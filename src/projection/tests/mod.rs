@@ -11,17 +11,17 @@ use serde_json::{Value, json};
 use super::rules::{DEFAULT_RULES, RuleSet};
 use super::{ENCODED_MAX, Notification, Projector, Recipients};
 use crate::config::TypeMode;
-use crate::event::{BadEvent, Reason, StoredMessage, WorkspaceSlug, is_traceparent};
+use crate::event::{BadEvent, Reason, StoredMessage, is_traceparent};
 use crate::json::parse;
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 fn message(event: &str, payload: impl AsRef<[u8]>) -> StoredMessage {
     StoredMessage {
-        workspace: WorkspaceSlug::parse("acme").unwrap(),
         subject: format!("ws.acme.{event}").into(),
         sequence: 42,
         time: DateTime::from_timestamp(1_700_000_000, 123_987_654).unwrap(),
+        last_sequence: None,
         headers: None,
         payload: Bytes::copy_from_slice(payload.as_ref()),
     }

@@ -16,7 +16,7 @@ use super::cursor::{Cursor, Judgement};
 use super::reorder_buffer::{ReorderBudget, ReorderBuffer};
 use super::schedule::Schedule;
 use crate::event::{Position, StoredMessage};
-use crate::nats::{LastKnown, Live, Repaired, StreamState};
+use crate::nats::{LastKnown, Repaired, StreamState};
 
 /// How often it is looked again, by all rooms, at a leader that cannot be right or is none any more.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -190,13 +190,13 @@ impl Follower {
     }
 
     /// A live message, heard on the connection `epoch`.
-    pub(super) fn heard(&mut self, live: Live, epoch: u64, now: Instant) {
+    pub(super) fn heard(&mut self, live: StoredMessage, epoch: u64, now: Instant) {
         self.connection(epoch, now);
-        let message = live.message.position();
+        let message = live.position();
         let is_again = self
             .heard
             .is_some_and(|heard| message.sequence <= heard.sequence);
-        let is_rewound = self.contradicts(&live.message.subject, message);
+        let is_rewound = self.contradicts(&live.subject, message);
         if is_rewound || is_again {
             // The live path is in stream order: this is the second time, or of another stream.
             if is_rewound {
@@ -340,22 +340,22 @@ impl Follower {
         }
     }
 
-    fn judge(&mut self, live: Live, watched: bool, now: Instant) -> Option<Delivery> {
-        let subject = live.message.subject.as_str();
+    fn judge(&mut self, live: StoredMessage, watched: bool, now: Instant) -> Option<Delivery> {
+        let subject = live.subject.as_str();
         if !watched {
             // Whoever comes later has a floor above this, so nothing below it needs repair.
-            self.note(&live.message, now);
+            self.note(&live, now);
             return None;
         }
-        match self
-            .cursor
-            .offer(subject, live.message.position(), live.previous)
-        {
-            Judgement::Deliver => return Some(self.delivery(live.message, None, now)),
+        match self.cursor.offer(
+            subject,
+            live.position(),
+            live.last_sequence.unwrap_or_default(),
+        ) {
+            Judgement::Deliver => return Some(self.delivery(live, None, now)),
             Judgement::Duplicate => self.effects.push_back(Effect::Duplicate),
             Judgement::Gap => {
-                let is_again =
-                    self.gap.replace(live.message.sequence) == Some(live.message.sequence);
+                let is_again = self.gap.replace(live.sequence) == Some(live.sequence);
                 self.buffer.put_back(live);
                 if is_again {
                     // What was read ends before what this message follows: by a leader that is none any

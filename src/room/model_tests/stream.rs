@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 
 use super::Draw;
-use crate::event::{Position, StoredMessage, WorkspaceSlug};
-use crate::nats::{AtPosition, Last, LastKnown, Live, Repaired, RepairedBatch, StreamState};
+use crate::event::{Position, StoredMessage};
+use crate::nats::{AtPosition, Last, LastKnown, Repaired, RepairedBatch, StreamState};
 use crate::room::follower::{Effect, Follower};
 use crate::room::reorder_buffer::ReorderBudget;
 
@@ -30,19 +30,12 @@ struct Stored {
 impl Stored {
     fn message(&self) -> StoredMessage {
         StoredMessage {
-            workspace: WorkspaceSlug::parse("acme").unwrap(),
             subject: format!("ws.acme.custom.{}", self.subject).into(),
             sequence: self.position.sequence,
             time: self.position.time,
+            last_sequence: Some(self.previous),
             headers: None,
             payload: self.number.to_string().into(),
-        }
-    }
-
-    fn live(&self) -> Live {
-        Live {
-            message: self.message(),
-            previous: self.previous,
         }
     }
 }
@@ -149,7 +142,7 @@ impl StreamModel {
                     let copies = if draw.below(8) == 0 { 2 } else { 1 };
                     for _ in 0..copies {
                         let now = self.now();
-                        self.follower.heard(event.live(), self.epoch, now);
+                        self.follower.heard(event.message(), self.epoch, now);
                         self.settle();
                     }
                 }
@@ -212,7 +205,7 @@ impl StreamModel {
         self.owed.insert(event.number);
         if std::mem::take(&mut self.is_first) {
             let now = self.now();
-            self.follower.heard(event.live(), self.epoch, now);
+            self.follower.heard(event.message(), self.epoch, now);
         } else {
             self.on_its_way.push(event);
         }
@@ -273,7 +266,7 @@ impl StreamModel {
         for event in std::mem::take(&mut self.on_its_way) {
             if draw.below(2) == 0 {
                 let now = self.now();
-                self.follower.heard(event.live(), self.epoch, now);
+                self.follower.heard(event.message(), self.epoch, now);
                 self.settle();
             }
         }

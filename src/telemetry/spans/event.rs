@@ -156,7 +156,7 @@ impl Tracing {
             messaging.message.body.size = count(message.payload.len()),
             messaging.nats.stream.name = stream,
             messaging.nats.stream.sequence = count(message.sequence),
-            herald.workspace = message.workspace.as_str(),
+            herald.workspace = message.workspace(),
             herald.notification.id = facts.identity.notification_id(),
             herald.event.delay = facts.delay.as_secs_f64(),
             herald.event.repaired = facts.repair.map(|_| true),
