@@ -33,18 +33,19 @@ const EVENT_BYTES: std::ops::RangeInclusive<u32> = 1..=65_536;
 /// Arguments of `herald bench`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "It publishes real events: whoever has a socket in the workspace sees them. Take a workspace that nobody uses. \
-    The events stay in the stream until its max_age.\n\n\
-    Each socket is of another user, herald-bench-0, herald-bench-1, …: a user has one socket in a workspace.\n\n\
+    after_help = "It publishes real events, and everybody who has a socket in the workspace sees them. Choose a workspace that \
+    nobody uses. The events stay in the stream until nats.max_age.\n\n\
+    Each socket belongs to a user of its own, herald-bench-0, herald-bench-1, …, since a user has one socket in a \
+    workspace.\n\n\
     Examples:\n  \
     herald bench wss://notify.example.com/ --hmac-secret-file secret --sockets 1000 --rate 20\n  \
     herald bench ws://127.0.0.1:8080/ --token-command 'make-token \"$HERALD_BENCH_USER\" \"$HERALD_BENCH_WORKSPACE\"' --json"
 )]
 pub(super) struct Args {
-    /// Address of the gateway: ws://host:8080/ or wss://host/. There is no default.
+    /// Address of the gateway, ws://host:8080/ or wss://host/. There is no default.
     #[arg(value_name = "URL")]
     url: Option<Secret>,
-    /// A workspace to load; may be given several times.
+    /// A workspace to load. Repeat it for several.
     #[arg(long = "workspace", value_name = "SLUG", default_value = "herald-bench", value_parser = WorkspaceSlug::parse)]
     workspaces: Vec<WorkspaceSlug>,
     /// Sockets in each workspace.
@@ -53,17 +54,17 @@ pub(super) struct Args {
     /// Events a second, all workspaces together.
     #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
-    /// For how long they are published.
+    /// How long events are published.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_time)]
     duration: Duration,
-    /// Number of events to each workspace, all at once, instead of --rate and --duration.
+    /// Publish so many events to each workspace, all at once, instead of --rate and --duration.
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["rate", "duration"], value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     burst: Option<u32>,
     /// Size of an event's payload.
     #[arg(long, value_name = "BYTES", default_value_t = 530, value_parser = clap::value_parser!(u32).range(i64::from(*EVENT_BYTES.start())..=i64::from(*EVENT_BYTES.end())))]
     event_bytes: u32,
-    /// A shell command that prints a token: run for each socket, with HERALD_BENCH_USER and HERALD_BENCH_WORKSPACE in its
-    /// environment.
+    /// A shell command that prints a token. It runs once for each socket, with HERALD_BENCH_USER and
+    /// HERALD_BENCH_WORKSPACE in its environment.
     #[arg(long, value_name = "COMMAND", conflicts_with = "hmac_secret_file")]
     token_command: Option<String>,
     /// File with the shared secret to sign tokens with, instead of the settings'.
@@ -72,10 +73,10 @@ pub(super) struct Args {
     /// PEM file with CA certificates to trust, beside the system's.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// URL of the NATS server to publish to, instead of the settings'. May hold `user:password@`.
+    /// URL of the NATS server to publish to, instead of the settings'. May contain `user:password@`.
     #[arg(long, value_name = "URL")]
     nats: Option<Secret>,
-    /// Print the figures as JSON.
+    /// Print the results as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -117,7 +118,7 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     let first_subject = subjects.first().cloned().unwrap_or_default();
     let stream = stream(&mut nats, &config, first_subject).await?;
     eprintln!(
-        "herald: {} sockets in {} workspace{}; Ctrl-C ends it with the figures until then",
+        "herald: {} sockets in {} workspace{}; Ctrl-C ends it and prints the results so far",
         plans.len(),
         args.workspaces.len(),
         if args.workspaces.len() == 1 { "" } else { "s" }

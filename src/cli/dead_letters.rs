@@ -20,11 +20,11 @@ const HEADINGS: [&str; 6] = [
 /// Arguments of `herald dead-letters`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "SEQUENCE and TIME are those of the event in its own stream. \
-    `nats stream get DEAD --last-for dead.<workspace>.<sequence>` shows its payload."
+    after_help = "SEQUENCE and TIME are those of the event in its own stream. To see its payload: \
+    `nats stream get DEAD --last-for dead.<workspace>.<sequence>`."
 )]
 pub(super) struct Args {
-    /// Only those of this workspace. `_unroutable`: those whose subject names no workspace.
+    /// Only those of this workspace. `_unroutable` lists those whose subject names no workspace.
     #[arg(long, value_name = "SLUG", value_parser = parse_workspace)]
     workspace: Option<WorkspaceSlug>,
     /// Print one JSON object a line instead of a table.

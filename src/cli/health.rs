@@ -1,4 +1,4 @@
-//! `herald health`: asks a gateway on this host how it is, for containers that have no other program to ask with.
+//! `herald health`: checks a gateway on this host, for containers that have no other program for it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -31,21 +31,21 @@ const ANSWER_MAX: u64 = 8 * 1024;
 /// Arguments of `herald health`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit code: 0 if the gateway is well, 1 if it is not or does not answer. The answer is one line on \
-    standard error.\n\n\
-    Without --address it asks at server.listen, by TLS where server.tls_cert is set. The certificate is not \
-    verified: it is this host's own gateway, and nothing secret is sent."
+    after_help = "Exit code: 0 if the gateway is alive (or ready), 1 if it is not or does not answer. The answer is one line \
+    on standard error.\n\n\
+    Without --address it connects to server.listen, with TLS if server.tls_cert is set. The certificate is not \
+    verified: the gateway is on this host, and nothing secret is sent."
 )]
 pub(super) struct Args {
-    /// Ask whether it is ready for sockets (/readyz), and not only whether it lives (/healthz).
+    /// Check whether it is ready for sockets (/readyz), and not only alive (/healthz).
     #[arg(long)]
     ready: bool,
-    /// Ask there, and read no settings: host:port, or https://host:port on this host.
+    /// Check the gateway at this address, and read no settings: host:port, or https://host:port on this host.
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     address: Option<Endpoint>,
 }
 
-/// Whom to ask.
+/// The gateway to check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Endpoint {
     /// `host:port`.
@@ -87,11 +87,11 @@ fn parse_address(text: &str) -> Result<Endpoint, String> {
     })
 }
 
-/// Where a gateway of these settings is found on its own host.
+/// Where a gateway with these settings is reached on its own host.
 fn own(server: &ServerConfig) -> Result<Endpoint, CliError> {
     let mut address: SocketAddr = server.listen;
     if address.port() == 0 {
-        let text = "server.listen has port 0, which is any: give --address";
+        let text = "server.listen has port 0, which means any free port: give --address";
         return Err(CliError::Usage(text.to_owned()));
     }
     match address.ip() {
@@ -128,7 +128,7 @@ pub(super) async fn run(args: Args, file: Option<&Path>) -> Result<(), CliError>
     Err(CliError::Failure(match status {
         503 => format!("not ready: {text}"),
         _ => format!(
-            "{}: HTTP {status} is no answer of a gateway",
+            "{}: HTTP {status} is not an answer of a Herald gateway",
             endpoint.address
         ),
     }))

@@ -1,4 +1,4 @@
-//! `herald migrate`: applies the migrations, or says how they stand.
+//! `herald migrate`: applies the migrations, or prints their state.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -13,10 +13,10 @@ use crate::nats::connect;
 /// Arguments of `herald migrate`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Print how each migration stands; write nothing.
+    /// Print the state of each migration, and write nothing.
     #[arg(long, conflicts_with = "dry_run")]
     status: bool,
-    /// Print what would be done; write nothing.
+    /// Print what would be done, and write nothing.
     #[arg(long)]
     dry_run: bool,
     /// Print JSON.

@@ -41,7 +41,8 @@ const CONFIG_FILE: &str = "herald.toml";
 #[derive(Debug, Parser)]
 #[command(name = "herald", version)]
 struct Cli {
-    /// Configuration file (TOML); every setting can also come from HERALD_<TABLE>__<KEY>.
+    /// Configuration file (TOML) [default: herald.toml, if it exists]. Each setting can also come from the environment,
+    /// as HERALD_<TABLE>__<KEY>.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -52,31 +53,31 @@ struct Cli {
 enum CliCommand {
     /// Run the gateway.
     Serve(serve::Args),
-    /// Make and change the JetStream objects.
+    /// Create and update the JetStream objects that Herald needs.
     Migrate(migrate::Args),
-    /// Validate configuration and rules and, with --nats, the server.
+    /// Check the configuration and the rules and, with --nats, the NATS server.
     Check(check::Args),
     /// Print a token for development.
     Token(token::Args),
     /// Publish an event.
     Publish(publish::Args),
-    /// Print notifications as they arrive, one JSON a line.
+    /// Connect to a gateway and print notifications as they arrive, one JSON object a line.
     Listen(listen::Args),
-    /// Print what past events would have been.
+    /// Print the notifications that past events would become now.
     Replay(replay::Args),
     /// List the events that could not become notifications.
     DeadLetters(dead_letters::Args),
-    /// Ask a gateway on this host whether it lives or, with --ready, is ready.
+    /// Check whether a gateway on this host is alive or, with --ready, ready for sockets.
     Health(health::Args),
-    /// Print the contract: an AsyncAPI document, or the JSON Schema of one message.
+    /// Print the contract for clients and publishers: an AsyncAPI document, or the JSON Schema of one message.
     Schema(schema::Args),
-    /// Measure a gateway of yours: open sockets, publish events, and say how late they came.
+    /// Measure your gateway: open sockets, publish events, and print how late they arrive.
     Bench(bench::Args),
     /// Start a local NATS and a gateway for development.
     Dev(dev::Args),
 }
 
-/// What a command ends with when it does not end well.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// Exit code 1.

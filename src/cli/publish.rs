@@ -28,10 +28,10 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 /// Arguments of `herald publish`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The event is mapped here as a gateway would, with projection.rules and the other settings of \
-    [projection]: what a gateway would refuse is not published. A warning names each field that the rule does \
-        not use.\n\n\
-    Prints where the event was stored, `EVENTS 42`, and `EVENTS 42 duplicate` where the \
+    after_help = "First the event is mapped as a gateway would map it, with projection.rules and the other settings of \
+    [projection]. What a gateway would refuse is not published. A warning names each field that the rule does \
+    not use.\n\n\
+    Prints the stream and the sequence of the stored event, `EVENTS 42`, or `EVENTS 42 duplicate` if the \
     stream had it already. Every event gets a new W3C traceparent, unless --header gives one.\n\n\
     Examples:\n  \
     herald publish acme record.created '{\"collection\":\"orders\",\"recordId\":\"r1\"}'\n  \
@@ -47,21 +47,21 @@ pub(super) struct Args {
     /// The payload, a JSON object; `-` reads it from standard input.
     #[arg(value_name = "JSON", default_value = "{}")]
     payload: String,
-    /// Your id of the event: a second one of the same id is dropped as a duplicate. It is sent as
-    /// Nats-Msg-Id `<workspace>:<ID>`.
+    /// Your id of the event. A second event with the same id is dropped as a duplicate. It is sent as
+    /// Nats-Msg-Id: `<workspace>:<ID>`.
     #[arg(long, value_parser = parse_id)]
     id: Option<String>,
-    /// Publish it as a CloudEvent, with --id or a new UUID as its id.
+    /// Publish it as a CloudEvent. Its id is --id, or a new UUID.
     #[arg(long)]
     cloudevent: bool,
-    /// A header of the message; may be given several times.
+    /// A header of the message. Repeat it for several.
     #[arg(long = "header", value_name = "NAME:VALUE", value_parser = parse_header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// Print the notification, one line of JSON, and publish nothing. Its id, and a traceparent that is not
-    /// given, are zeros; its timestamp is now.
+    /// Print the notification as one line of JSON, and publish nothing. Its id is zeros, and so is its traceparent
+    /// unless --header gives one. Its timestamp is now.
     #[arg(long)]
     dry_run: bool,
-    /// Print `{"stream":"EVENTS","sequence":42,"duplicate":false}` instead.
+    /// Print the result as JSON: `{"stream":"EVENTS","sequence":42,"duplicate":false}`.
     #[arg(long, conflicts_with = "dry_run")]
     json: bool,
 }
@@ -108,8 +108,8 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     output::messages(warnings.map(|warning| format!("warning: {warning}")));
     if args.dry_run {
         eprintln!(
-            "herald: nothing is published: an event gets its id and timestamp when it is stored, so here they \
-                are zeros and the time now"
+            "herald: nothing is published. An event gets its id and timestamp when it is stored: here they are zeros \
+                and the time now"
         );
         return output::lines([shown(&projector, &message, &notification)]);
     }
@@ -142,8 +142,8 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     output::lines([line])
 }
 
-/// Stores the event, and knows before it is sent that an answer can come back: without one, an event that is
-/// stored would be told as one that failed.
+/// Stores the event. Before that it checks that an answer can come back: without one, a stored event would be
+/// reported as one that failed.
 async fn store(
     args: &Args,
     config: &Config,
@@ -178,7 +178,7 @@ async fn store(
     }
 }
 
-/// The event was sent, and what became of it is not known.
+/// The event was sent, and nobody knows whether it is stored.
 fn unsure(args: &Args, config: &Config, error: &dyn std::error::Error) -> CliError {
     let hosts = config.nats.hosts();
     let way = match &args.id {
@@ -245,7 +245,7 @@ fn gives_traceparent(args: &Args) -> bool {
         .any(|(name, _)| AsRef::<str>::as_ref(name).eq_ignore_ascii_case("traceparent"))
 }
 
-/// Maps the event as a gateway with the same settings would, so that a mistake is told here and is no dead letter
+/// Maps the event as a gateway with the same settings would, so that a mistake is reported here and is no dead letter
 /// there. All that is not known yet has a fixed length.
 fn check(projector: &Projector, message: &StoredMessage) -> Result<Notification, CliError> {
     projector

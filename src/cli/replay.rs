@@ -1,4 +1,4 @@
-//! `herald replay`: what past events would have been, computed from the stream and sent to nobody.
+//! `herald replay`: what past events would become, computed from the stream and sent to nobody.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::projection::{Notification, Projector, Recipients};
 /// Arguments of `herald replay`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Prints the notifications, one JSON a line, as the current rules and settings make them. \
-    Bad events go to standard error, with their sequence and reason. Nothing is sent."
+    after_help = "Prints the notifications, one JSON object a line, as the current rules and settings make them. \
+    Bad events go to standard error, with their sequence and reason. Nothing is sent to clients."
 )]
 pub(super) struct Args {
     /// The workspace's slug.
@@ -23,7 +23,7 @@ pub(super) struct Args {
     /// How far to look back. Events older than nats.max_age are gone.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_since)]
     since: Duration,
-    /// Only what this user would have got. Without it, events for any user are printed.
+    /// Only the notifications for this user. Without it, those for any user.
     #[arg(long, value_name = "USER")]
     user: Option<String>,
 }

@@ -3,13 +3,13 @@
 use super::{CliError, output};
 use crate::schema::{self, ASYNCAPI};
 
-/// `herald schema`.
+/// Arguments of `herald schema`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// One of `--list`, or an event such as `custom.order_placed`.
+    /// A name that `--list` prints, or an event such as `custom.order_placed`. Without it: the AsyncAPI document.
     #[arg(default_value = ASYNCAPI, hide_default_value = true)]
     name: String,
-    /// Print the names of all that there is.
+    /// Print all names.
     #[arg(long, conflicts_with = "name")]
     list: bool,
 }

@@ -11,13 +11,13 @@ use tracing::debug;
 use super::CliError;
 use crate::telemetry::Telemetry;
 
-/// Hears signals of this kind from now on; unheard, most kinds end the process at once.
+/// Listens for signals of this kind from now on. Without that, most kinds end the process at once.
 pub(super) fn hear(kind: SignalKind) -> Result<Signal, CliError> {
     signal(kind).map_err(|error| CliError::Failure(format!("cannot listen for signals: {error}")))
 }
 
-/// Signals that ask for nothing here and would end the process. Those that tell of a fault in the process (SEGV,
-/// BUS, ILL, FPE, SYS, TRAP) or ask for a core (ABRT) are none of them: they end it.
+/// Signals that mean nothing to Herald and would end the process. Those of a fault in the process (SEGV, BUS, ILL,
+/// FPE, SYS, TRAP) or for a core dump (ABRT) are not among them: they end it.
 const OTHERS: &[(Number, &str)] = &[
     (Number::USR1, "SIGUSR1"),
     (Number::USR2, "SIGUSR2"),
@@ -25,11 +25,11 @@ const OTHERS: &[(Number, &str)] = &[
     (Number::VTALARM, "SIGVTALRM"),
     (Number::PROF, "SIGPROF"),
     (Number::IO, "SIGIO"),
-    // The limit of CPU time is near. It comes again each second, so that as a request for the end it would soon
-    // be the second one; and what is left until the hard limit may be hours.
+    // The limit of CPU time is near. It comes again each second: the second one would end a drain. And the hard
+    // limit may be hours away.
     (Number::XCPU, "SIGXCPU"),
-    // The limit of a file's length, which here only a log can reach. The write then fails: a line is lost, and not
-    // all sockets.
+    // The limit of a file's length, which only a log can reach. The write then fails: that costs a line, and no
+    // sockets.
     (Number::XFSZ, "SIGXFSZ"),
     #[cfg(target_os = "linux")]
     (Number::POWER, "SIGPWR"),
@@ -40,7 +40,7 @@ const OTHERS: &[(Number, &str)] = &[
 #[cfg(target_os = "linux")]
 const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
 
-/// Hears those that ask for nothing here and would end the process, and does nothing about them.
+/// Listens for the signals that mean nothing to Herald, and does nothing about them.
 pub(super) fn ignore_others() -> Result<(), CliError> {
     for (number, name) in OTHERS {
         ignore(
@@ -50,7 +50,7 @@ pub(super) fn ignore_others() -> Result<(), CliError> {
     }
     #[cfg(target_os = "linux")]
     for number in REAL_TIME {
-        // The C library may want this one, too, and then keeps it from everybody else.
+        // The C library may keep this one for itself.
         if let Ok(signals) = signal(SignalKind::from_raw(number)) {
             ignore(signals, format!("signal {number}"));
         }
@@ -58,7 +58,7 @@ pub(super) fn ignore_others() -> Result<(), CliError> {
     Ok(())
 }
 
-/// Says so of the first one only: a line that is too much for the log's file would bring the next SIGXFSZ.
+/// Logs the first one only: a line that the log's file has no room for would cause the next SIGXFSZ.
 fn ignore(mut signals: Signal, name: String) {
     tokio::spawn(async move {
         signals.recv().await;
@@ -67,7 +67,7 @@ fn ignore(mut signals: Signal, name: String) {
     });
 }
 
-/// The signals that ask for the end. None is lost between two waits for one.
+/// The signals that end the process. None is lost between two waits for one.
 #[derive(Debug, Clone)]
 pub(super) struct Stops {
     /// One for each signal that nobody has acted on.
@@ -76,7 +76,7 @@ pub(super) struct Stops {
 }
 
 impl Stops {
-    /// Hears `kinds` from now on.
+    /// Listens for `kinds` from now on.
     pub(super) fn hear(kinds: &[SignalKind]) -> Result<Self, CliError> {
         let stops = Self {
             waiting: Arc::new(Semaphore::new(0)),
@@ -104,7 +104,7 @@ impl Stops {
         self.acted_on.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What `work` comes to; `None` if the end is asked for before.
+    /// The result of `work`; `None` if a signal comes first.
     pub(super) async fn unless_heard<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = work => Some(done),
@@ -112,7 +112,7 @@ impl Stops {
         }
     }
 
-    /// Ends telemetry, with what waits exported, unless somebody has no patience for it.
+    /// Ends telemetry, with what waits exported. One more signal ends the wait.
     pub(super) async fn end(self, telemetry: &Telemetry) {
         if self.acted_on.load(Ordering::Relaxed) < 2 {
             tokio::select! {

@@ -20,17 +20,17 @@ pub(super) struct Args {
     /// The user: the token's `sub` (or the first of auth.user_claim), which an event's `recipients` name.
     #[arg(long, value_name = "USER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     user: String,
-    /// A workspace that the token grants; may be given several times. '*' is every workspace.
+    /// A workspace that the token gives access to. Repeat it for several; '*' means every workspace.
     #[arg(long = "workspace", value_name = "SLUG", required = true, value_parser = parse_workspace)]
     workspaces: Vec<Workspaces>,
     /// How long the token is valid.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_expiry)]
     expires: Duration,
-    /// Shared secret to sign with, instead of the settings'. It shows in the list of processes: auth.hmac_secret
-    /// from the environment and auth.hmac_secret_file do not.
+    /// Shared secret to sign with, instead of the settings'. The list of processes shows it. A secret in
+    /// HERALD_AUTH__HMAC_SECRET or auth.hmac_secret_file stays hidden.
     #[arg(long, value_name = "SECRET")]
     secret: Option<Secret>,
-    /// The token's `iss`, instead of auth.issuer. Of several issuers, this names the one to sign for.
+    /// The token's `iss`, instead of auth.issuer. If there are several issuers, it also chooses the one to sign for.
     #[arg(long, value_name = "NAME")]
     issuer: Option<String>,
     /// The token's `aud`, instead of auth.audience.

@@ -1,5 +1,5 @@
-//! Who may connect: the issuers of tokens, as a list or in the short form for one, and what cannot
-//! work of it whatever the key files hold.
+//! Who may connect: the issuers of tokens, as a list or in the short form for one. And the checks of these settings that
+//! need no key file.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -138,7 +138,7 @@ impl IssuerConfig {
     }
 }
 
-/// What cannot work of the issuers, each by itself and all together.
+/// What is wrong with the issuers, each by itself and all together.
 pub(super) fn problems(config: &Config) -> Vec<String> {
     let auth = &config.auth;
     let entries = auth.entries();

@@ -1,5 +1,5 @@
-//! What cannot work of the settings that concern the way to a socket: its path, the pages that may connect,
-//! the cookie with their token, and the proxies in front.
+//! Checks of the settings on the way to a socket: its path, the pages that may connect, the cookie with their token,
+//! and the proxies in front.
 
 use super::{Config, origin};
 

@@ -1,5 +1,5 @@
-//! Reading the files that settings name: never more of one than it can rightly have, only regular ones where
-//! they are read again, and what tells one state of a file from another.
+//! Reading the files that settings name. The size is bounded, and a file that is read again must be a regular one. A hash
+//! shows whether a file has changed.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -29,8 +29,8 @@ impl From<FileError> for io::Error {
     }
 }
 
-/// Refuses what gives its content once, or waits for somebody to write: a gateway reads its files more than
-/// once, and must not wait for one.
+/// Refuses a file that gives its content only once, or that waits for a writer. A gateway reads its files more than
+/// once, and must not wait.
 ///
 /// # Errors
 /// Where there is no file, or one of these kinds.
@@ -44,7 +44,7 @@ pub(crate) fn must_be_regular(path: &Path) -> io::Result<()> {
     } else if kind.is_char_device() && File::open(path)?.is_terminal() {
         "a terminal"
     } else {
-        // What else is no file says so at once, or is read at once, as /dev/null is.
+        // All other kinds fail at once or are read at once, as /dev/null is.
         return Ok(());
     };
     Err(io::Error::other(format!(
@@ -69,7 +69,7 @@ pub(crate) fn read_bounded(path: &Path) -> Result<Vec<u8>, FileError> {
     rest_bounded(open_regular(path)?)
 }
 
-/// All of what is at `path`, also from a FIFO such as a shell's `<(…)`: for what is read once, by a command that
+/// All of what is at `path`, also from a FIFO such as a shell's `<(…)`. For a file that is read once, by a command that
 /// may wait.
 ///
 /// # Errors
@@ -99,12 +99,12 @@ pub(crate) fn rest_bounded(file: File) -> Result<Vec<u8>, FileError> {
     Ok(bytes)
 }
 
-/// A file that a setting names, and what tells its content from another. `Display` names both.
+/// A file that a setting names, with the hash of its content. `Display` names the setting and the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamedFile {
     pub(crate) setting: String,
     path: PathBuf,
-    /// `None`: it could not be read. What is built of it tells why.
+    /// `None`: it could not be read. What is built from it reports why.
     hash: Option<[u8; 32]>,
     /// Whether there is nothing in it: white space, or the zeros that some file systems leave after a crash.
     pub(crate) is_blank: bool,
@@ -128,7 +128,7 @@ impl NamedFile {
         Self::new(setting, path, read_bounded(path).ok().as_deref())
     }
 
-    /// Whether it now has another content than when this was made.
+    /// Whether its content has changed since this was made.
     pub(crate) fn has_changed(&self) -> bool {
         Self::read(self.setting.as_str(), &self.path) != *self
     }

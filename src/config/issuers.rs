@@ -1,5 +1,5 @@
-//! `auth.issuers` as a user writes it, a list of tables: each entry is read key by key, so that
-//! every mistake is named with its place and a mistake in one hides none in another.
+//! `auth.issuers` as a user writes it, a list of tables. Each entry is read key by key, so that
+//! every mistake is named with its key, and one mistake hides no other.
 
 use config::{Map, Value, ValueKind};
 
@@ -12,7 +12,7 @@ use super::problem::wrong_value;
 const IN_THE_ENVIRONMENT: &str =
     "[{ issuer = \"https://id.example.com\", jwks_file = \"/etc/herald/jwks.json\" }]";
 
-/// What can be read of `value`; the rest is told in `problems`.
+/// What can be read of `value`. The rest is reported in `problems`.
 pub(super) fn readable(value: Value, problems: &mut Vec<String>) -> Value {
     let entries = match value.kind {
         ValueKind::Array(entries) => entries,
@@ -69,7 +69,7 @@ fn readable_entry(index: usize, entry: Value, problems: &mut Vec<String>) -> Val
     Value::new(None, good)
 }
 
-/// What is said of a key that no entry has.
+/// The problem of a key that no entry has.
 fn unknown_key(table: &str, key: &str) -> String {
     let of_all = format!("auth.{key}");
     if KEYS.iter().any(|known| known.name == of_all) {

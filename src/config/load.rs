@@ -11,7 +11,7 @@ use super::keys::{KEYS, PREFIX, nearest};
 use super::problem::{Locations, Problem, line, tables, wrong_value};
 use super::{checks, issuers};
 
-/// How the configuration file is named where other files are by their settings.
+/// The name of the configuration file in messages, where other files have the name of their setting.
 pub(crate) const FILE: &str = "configuration file";
 
 /// Why a configuration was refused. `Display` has one line per problem and no secret.
@@ -47,7 +47,7 @@ pub struct LoadedConfig {
 }
 
 impl From<Config> for LoadedConfig {
-    /// Nothing is wrong with what no file says.
+    /// Settings that no file contains have no problem.
     fn from(config: Config) -> Self {
         Self {
             config,
@@ -150,7 +150,7 @@ impl LoadedConfig {
         }
     }
 
-    /// The configuration for who needs these tables of it, if nothing is wrong with them.
+    /// The configuration, if nothing is wrong with these tables of it. A command needs no others to be right.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`].
@@ -166,8 +166,8 @@ fn is_setting(variable: &str) -> bool {
     variable.starts_with(PREFIX) && variable.contains("__")
 }
 
-/// The values of all known keys. One that cannot be read is a problem and keeps its default, so that
-/// each is looked at alone: the library stops at the first.
+/// The values of all known keys. One that cannot be read is a problem and keeps its default. So each key is read
+/// alone: the library stops at the first error.
 fn values(
     text: &str,
     variables: config::Map<String, String>,

@@ -81,8 +81,8 @@ pub struct ServerConfig {
     /// in a cookie.
     #[serde(deserialize_with = "list::string_or_list")]
     pub allowed_origins: Vec<String>,
-    /// Proxies whose word on a client's address is taken (`Forwarded`, `X-Forwarded-For`). Empty:
-    /// nobody's, and a client's address is that of its connection.
+    /// Proxies that are believed about a client's address (`Forwarded`, `X-Forwarded-For`). Empty: none is, and a
+    /// client's address is that of its connection.
     #[serde(deserialize_with = "network::deserialize")]
     pub trusted_proxies: Vec<IpNet>,
     /// Whether each connection of a trusted proxy begins with a PROXY header, v1 or v2, and no other does.
@@ -206,7 +206,7 @@ impl NatsConfig {
         ]
     }
 
-    /// The setting that says who this is to NATS.
+    /// The setting with the credentials for NATS.
     pub fn way_in(&self) -> &'static str {
         let way = self
             .files()
@@ -285,12 +285,12 @@ impl Default for SocketsConfig {
             queue_bytes_total: 1024 * 1024 * 1024,
             send_buffer: 64 * 1024,
             max_connections: 100_000,
-            // Who is behind one address, an office or one hostile host, only the operator knows; and
-            // behind a proxy that is not listed, one address is everybody.
+            // Only the operator knows who is behind one address: an office or one hostile host. And behind a proxy
+            // that is not listed, one address is everybody.
             max_connections_per_address: 0,
-            // The 10,000 sockets of a gateway that died come in without a refusal. A refusal costs as
-            // much CPU as a join, 0.15 ms, so that a lower rate makes a storm longer and not milder;
-            // what it keeps away in a flood is signature checks and claims.
+            // The 10,000 sockets of a gateway that died join without a refusal. A refusal costs as much CPU as a
+            // join, 0.15 ms: a lower rate makes a storm longer, not milder. In a flood it saves signature checks and
+            // claims.
             connect_rate: 10_000,
             connect_rate_per_address: 0,
         }

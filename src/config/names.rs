@@ -1,5 +1,5 @@
-//! What everything is called at NATS: streams, the ledger's bucket, subjects, and the API that they are
-//! asked by. Pure. No other place spells these names, since `nats.prefix` and `nats.domain` are put on here.
+//! The names of everything in NATS: streams, the ledger's bucket, subjects, and the requests of the API. Pure. No other
+//! file spells these names, since `nats.prefix` and `nats.domain` are added here.
 //!
 //! With a prefix `blue` each subject begins with `blue.`, and each stream and bucket with `blue-`. Within
 //! Herald subjects are *plain*, without it: it is put on what leaves for NATS and taken off what comes.
@@ -123,12 +123,12 @@ impl Names {
         format!("{}{request}.{stream}", self.api)
     }
 
-    /// The subject of the question what the account may have.
+    /// The subject of the request for the limits of the account.
     pub fn api_info(&self) -> String {
         format!("{}INFO", self.api)
     }
 
-    /// Where the election of a leader of `stream` is told.
+    /// Where the election of a leader of `stream` is announced.
     pub fn elected(&self, stream: &str) -> String {
         format!("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{stream}")
     }
@@ -150,7 +150,7 @@ pub const ALL_EVENTS: &str = "ws.>";
 pub const ALL_CLAIMS: &str = "session.>";
 /// Subjects of all dead letters.
 pub const ALL_LETTERS: &str = "dead.*.*";
-/// Subjects of what gateways tell each other.
+/// Subjects of messages between gateways.
 pub const ALL_NOTICES: &str = "herald.sessions.*.*";
 
 /// The plain subject of an event; `event` may be a pattern.

@@ -1,4 +1,4 @@
-//! What is wrong with a setting, for whoever wrote it: where it stands, what form its value has, what is allowed.
+//! What is wrong with a setting, for its author: the file and line, the form of its value, and what is allowed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,13 +11,13 @@ use super::keys::{KEYS, PREFIX};
 /// One thing that is wrong. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The table it is about; `None` where that is none there is.
+    /// The table that it is about, if such a table exists.
     table: Option<&'static str>,
     text: String,
 }
 
 impl Problem {
-    /// Of a sentence that names the key or the variable before any other.
+    /// From a sentence whose first name is the key or the variable.
     pub(super) fn new(text: String) -> Self {
         let table = table_of(&text);
         Self { table, text }
@@ -56,7 +56,7 @@ fn table_of(text: &str) -> Option<&'static str> {
     })
 }
 
-/// The tables there are.
+/// All tables.
 pub(super) fn tables() -> impl Iterator<Item = &'static str> {
     KEYS.iter()
         .filter_map(|key| Some(key.name.split_once('.')?.0))
@@ -102,7 +102,7 @@ impl Locations {
         }
     }
 
-    /// The problem with the place of what it names.
+    /// The problem, with the file and line, or the variable, of the key that it names.
     pub(super) fn located(&self, text: String) -> Problem {
         let mut problem = Problem::new(text);
         let location = words(&problem.text).find_map(|word| {
@@ -150,7 +150,7 @@ fn innermost(error: &ConfigError) -> &ConfigError {
     }
 }
 
-/// A value as the libraries tell it, in words of the file.
+/// A value as the libraries describe it, in the words of the file.
 fn form(found: &str) -> String {
     // `for key` and the like come behind the value.
     let value = found.split('`').nth(1);
@@ -165,7 +165,7 @@ fn form(found: &str) -> String {
     }
 }
 
-/// What a library expects, in words of the file.
+/// What a library expects, in the words of the file.
 fn allowed(expected: &str) -> String {
     let expected = expected.split(" for key ").next().unwrap_or(expected);
     let is = |word: &str| expected.contains(word);

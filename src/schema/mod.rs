@@ -1,7 +1,7 @@
 //! The contract as schemas: what `herald schema` prints and the admin listener serves. Pure.
 //!
-//! The files in `api/` are the one source. There they name each other; what is given out stands by itself, so
-//! that it can be read from a pipe.
+//! The files in `api/` are the one source. They refer to each other. What is printed here is complete in itself, so that
+//! it can be read from a pipe.
 
 #[cfg(test)]
 mod tests;
@@ -55,7 +55,7 @@ const SCHEMAS: [(&str, &str); 25] = files![
     "cloudevent.headers",
 ];
 
-/// One of them, to be given out.
+/// One of them, as it is printed or served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Schema {
     pub(crate) content_type: &'static str,
@@ -71,7 +71,7 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 /// The one of that name, or of that event: `custom.order_placed` is a `custom`.
 ///
 /// # Errors
-/// What is there, and which of it may have been meant.
+/// All names, and the nearest.
 pub(crate) fn find(name: &str) -> Result<Schema, String> {
     match name {
         ASYNCAPI => {

@@ -1,5 +1,5 @@
-//! The token of the admin listener: whatever would change something there has to bring it. Reading
-//! stays open, since who scrapes metrics and looks at health should need no secret.
+//! The token of the admin listener. A request that changes something needs it. Reading stays open: metrics and health
+//! should need no secret.
 
 use std::fmt;
 use std::path::Path;
@@ -15,7 +15,7 @@ const BYTES_MIN: usize = 16;
 /// Longer than any generator makes one; a request's head has room for it.
 const BYTES_MAX: usize = 4096;
 
-/// The token, by its hash: nothing that is printed or dumped holds it.
+/// The hash of the token, so that no output and no dump contains the token.
 pub(crate) struct AdminToken([u8; 32]);
 
 /// Why a token's file cannot be used. `Display` names the setting and the file, and nothing of the token.
@@ -30,11 +30,11 @@ pub(crate) struct AdminTokenError {
 enum Wrong {
     #[error(transparent)]
     Unreadable(#[from] FileError),
-    #[error("holds fewer than {BYTES_MIN} bytes")]
+    #[error("has fewer than {BYTES_MIN} bytes")]
     Short,
-    #[error("holds more than {BYTES_MAX} bytes")]
+    #[error("has more than {BYTES_MAX} bytes")]
     Long,
-    #[error("holds something that is no visible ASCII character, or two words")]
+    #[error("must be one word of visible ASCII characters")]
     Characters,
 }
 
@@ -66,7 +66,7 @@ impl AdminToken {
         Ok(Self(Sha256::digest(token).into()))
     }
 
-    /// Whether a request with these headers brings it, by RFC 6750, and no other beside it.
+    /// Whether a request with these headers has it, by RFC 6750, and no second one.
     pub(crate) fn is_in(&self, headers: &HeaderMap) -> bool {
         let mut all = headers.get_all(header::AUTHORIZATION).iter();
         let (Some(value), None) = (all.next(), all.next()) else {
@@ -82,7 +82,7 @@ impl AdminToken {
         scheme.eq_ignore_ascii_case("bearer") && self.is(token.trim().as_bytes())
     }
 
-    /// Takes the same time whatever differs: hashes have one length, and all of both is looked at.
+    /// Takes the same time whatever differs: hashes have one length, and all bytes are compared.
     fn is(&self, token: &[u8]) -> bool {
         let theirs: [u8; 32] = Sha256::digest(token).into();
         let pairs = self.0.iter().zip(theirs);
@@ -146,9 +146,9 @@ mod tests {
         for (content, part) in [
             ("", "fewer than 16"),
             ("  swordfish-short  \n\n", "fewer than 16"),
-            ("swordfish and another word", "no visible ASCII"),
-            ("swordfish-swordfish-\u{fc}", "no visible ASCII"),
-            ("swordfish-swordfish\0", "no visible ASCII"),
+            ("swordfish and another word", "visible ASCII"),
+            ("swordfish-swordfish-\u{fc}", "visible ASCII"),
+            ("swordfish-swordfish\0", "visible ASCII"),
             (&long, "more than 4096"),
         ] {
             std::fs::write(&path, content).unwrap();

@@ -1,6 +1,5 @@
-//! What a gateway is made of that can change while it serves: the settings and what was read from the
-//! files that they name. All of it is one value, which a reload replaces at once; who serves a request
-//! or an event looks at it once, and so sees no half of another.
+//! The live settings: the settings and what was read from the files that they name. All of it is one value, which a
+//! reload replaces at once. A request or an event reads it once, so it never sees a mixture of two.
 
 mod admin_token;
 
@@ -32,7 +31,7 @@ pub struct Setup {
     pub(crate) files: Vec<NamedFile>,
 }
 
-/// A [`Setup`] of which a part may be wrong. Each is looked at, whatever is wrong with the others.
+/// A [`Setup`] of which a part may be wrong. Each part is checked, whatever is wrong with the others.
 #[derive(Debug)]
 pub struct Building {
     pub(crate) config: Config,
@@ -53,9 +52,9 @@ impl LiveSettings {
         Self(Arc::new(RwLock::new(Arc::new(setup))))
     }
 
-    /// What holds now. For one request or one event, not to be kept.
+    /// What is in force now. For one request or one event, not to be kept.
     pub(crate) fn now(&self) -> Arc<Setup> {
-        // Held for the copy of an `Arc` only, here and below.
+        // The lock is for the copy of an `Arc` only, here and below.
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -72,7 +71,7 @@ impl Building {
             problems,
             file,
         } = reading;
-        // Before anything is built of them: what is written meanwhile shows as another content afterwards.
+        // Before anything is built from them: a file that is written meanwhile has another hash afterwards.
         let files = file.into_iter().chain(files(&config)).collect();
         let server = &config.server;
         let tls = match (&server.tls_cert, &server.tls_key) {
@@ -120,7 +119,7 @@ impl Building {
 }
 
 impl Setup {
-    /// The files that are others now than what this was built of, or may be. Reads them, and so may block.
+    /// The files that have changed since this was built from them. Reads them, and so may block.
     pub fn changed_files(&self) -> Vec<String> {
         let changed = self.files.iter().filter(|file| file.has_changed());
         changed.map(ToString::to_string).collect()
@@ -156,7 +155,7 @@ fn files(config: &Config) -> impl Iterator<Item = NamedFile> {
         .filter_map(|(setting, path)| Some(NamedFile::read(setting, &path?)))
 }
 
-/// The NATS client reads them when it connects, and would wait for ever for who writes into a FIFO.
+/// The NATS client reads them when it connects. With a FIFO it would wait for a writer without end.
 fn readable(config: &NatsConfig) -> Result<(), String> {
     for (setting, path) in config.files() {
         if let Some(path) = path

@@ -1,5 +1,5 @@
 //! Verifies that `herald bench` measures a gateway that is there, exactly; that it starts at no address of its own
-//! choice; and that an interrupt leaves the figures until then.
+//! choice; and that an interrupt prints the results so far.
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -19,17 +19,17 @@ use crate::setup::Building;
 /// Arguments of `herald check`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit code: 0 where all is well, 2 where the settings or a file they name are wrong, 1 where \
-    only the NATS server is."
+    after_help = "Exit code: 0 if all is well, 2 if the settings or a file that they name are wrong, 1 if only the NATS \
+    server is."
 )]
 pub(super) struct Args {
-    /// Look at the NATS server, too: connection, version, permissions, migrations. Writes nothing.
+    /// Check the NATS server as well: connection, version, permissions, migrations. Writes nothing.
     #[arg(long)]
     nats: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Print the built-in rules, to be copied and named in projection.rules, and check nothing.
+    /// Print the built-in rules, and check nothing. Copy them, change them, and name your file in projection.rules.
     #[arg(long, conflicts_with_all = ["nats", "json"])]
     print_rules: bool,
 }

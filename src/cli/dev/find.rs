@@ -1,4 +1,4 @@
-//! Finding a nats-server that will do: on PATH, in `.tools/` of the current folder, else Docker.
+//! Finding a nats-server that is new enough: on PATH, in `.tools/` of the current folder, else in Docker.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use tokio::process::Command;
 use super::super::CliError;
 use super::super::nats::{VERSION_MIN, is_new_enough};
 
-/// How long a program may take to tell its version. A Docker engine that is just starting is slow.
+/// How long a program may take to print its version. A Docker engine that is just starting is slow.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The name of the program.
@@ -22,10 +22,10 @@ pub(super) enum ServerProgram {
     Docker,
 }
 
-/// The nats-server `wish`, or the first that will do. What was passed over is told.
+/// The nats-server `wish`, or the first that is new enough. A message names those that are not.
 ///
 /// # Errors
-/// [`CliError::Usage`] where `wish` will not do, [`CliError::Failure`] where nothing does.
+/// [`CliError::Usage`] where `wish` is not usable, [`CliError::Failure`] where nothing is.
 pub(super) async fn find(wish: Option<&Path>) -> Result<ServerProgram, CliError> {
     if let Some(path) = wish {
         judged(path).await.map_err(CliError::Usage)?;

@@ -1,11 +1,11 @@
-//! What a newcomer, or a program, is told when all is ready: commands that can be copied and run as they
-//! are, or one line of JSON. Pure, but for [`program`], which looks where this one is.
+//! What is printed when all is ready: commands that can be copied and run as they are, or one line of JSON for a
+//! program. Pure, but for [`program`], which finds this program.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 
-/// All that the commands are made of. It is printed with the token and the key, which are made for that.
+/// All that the commands consist of. The token and the key are printed: they are for this process alone.
 pub(super) struct Guide<'a> {
     /// This program as a shell finds it from the current folder.
     pub(super) program: &'a Path,

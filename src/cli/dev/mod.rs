@@ -29,29 +29,30 @@ const NATS_PORT: u16 = 4222;
 /// Who the printed token is for.
 const USER: &str = "ada";
 const WORKSPACE: &str = "acme";
-/// How long the printed token is good for, should nobody press Ctrl-C: its key ends with the process.
+/// How long the printed token is valid. Its key ends with the process.
 const TOKEN_EXPIRES: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Arguments of `herald dev`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The nats-server is looked for on PATH, in .tools/ and .tools/bin/ of the current folder; without \
-    one that is new enough, Docker runs nats:2.15-alpine. Ports that are taken (4222, 8080, 9090) are replaced by \
-    free ones, unless they were asked for. All settings hold but for those of the NATS connection, the keys, and TLS, \
-    which are its own. Logs go to standard error, the commands to standard output. With --json standard output gets one line \
-    instead, for a program: url, admin, nats, workspace, user, token, and secret, which signs tokens for others."
+    after_help = "It looks for a nats-server on PATH, and in .tools/ and .tools/bin/ of the current folder. If none is new \
+    enough, Docker runs nats:2.15-alpine. If a default port (4222, 8080, 9090) is taken, another one is used. \
+    Your settings apply, except those of the NATS connection, the keys and TLS.\n\n\
+    Logs go to standard error. Once all is ready, commands for a first notification go to standard output. With --json \
+    it is one line for a program instead: url, admin, nats, workspace, user, token, and secret, which signs tokens \
+    for other users."
 )]
 pub(super) struct Args {
-    /// The nats-server to start.
+    /// The nats-server program to start.
     #[arg(long, value_name = "PATH")]
     nats_server: Option<PathBuf>,
-    /// Port of the sockets, instead of server.listen's.
+    /// Port of the sockets, instead of the one in server.listen.
     #[arg(long)]
     port: Option<u16>,
     /// Port of the nats-server, on 127.0.0.1.
     #[arg(long)]
     nats_port: Option<u16>,
-    /// Print one line of JSON for a program, once all is ready, instead of the commands.
+    /// Print one line of JSON instead of the commands.
     #[arg(long)]
     json: bool,
 }
@@ -64,7 +65,7 @@ pub(super) async fn run(args: Args, file: Option<PathBuf>) -> Result<(), CliErro
         // The terminal was closed.
         SignalKind::hangup(),
     ])?;
-    // Its nats-server would be left behind.
+    // They would end this process and leave its nats-server behind.
     signals::ignore_others()?;
     let starting = async {
         let path = file.clone();
@@ -96,7 +97,7 @@ pub(super) async fn run(args: Args, file: Option<PathBuf>) -> Result<(), CliErro
     served
 }
 
-/// Serves until one of `stops`, or the server's own end, which is a failure.
+/// Serves until one of `stops`, or until the server ends, which is a failure.
 async fn serve(
     args: &Args,
     config: &Config,
@@ -108,7 +109,9 @@ async fn serve(
     let secret = Uuid::new_v4().simple().to_string() + &Uuid::new_v4().simple().to_string();
     let settings = settings(args, config, &server.url(), &secret);
     let unused = unused(config, &settings).into_iter();
-    output::messages(unused.map(|name| format!("{name} is not used: herald dev has its own")));
+    output::messages(
+        unused.map(|name| format!("{name} is not used: herald dev has its own value")),
+    );
     let workspace = WorkspaceSlug::parse(WORKSPACE).map_err(CliError::failure)?;
     let token = token::for_user(USER, &workspace, TOKEN_EXPIRES, &settings)?;
     let (telemetry, may_move) = (telemetry.clone(), args.port.is_none());
@@ -171,7 +174,7 @@ fn bind(mut config: Config, telemetry: &Telemetry, may_move: bool) -> Result<Gat
     }
 }
 
-/// Whether `error` is that of a taken port which was nobody's wish; `server` then asks for any port.
+/// Whether `error` is about a taken port that nobody chose. Then `server` gets any free port.
 fn moved(server: &mut ServerConfig, error: &ServeError, may_move: bool) -> bool {
     let ServeError::Bind {
         setting, source, ..
@@ -208,7 +211,7 @@ fn settings(args: &Args, config: &Config, nats_url: &str, secret: &str) -> Confi
     let mut server = ServerConfig {
         tls_cert: None,
         tls_key: None,
-        // What is printed comes through no proxy.
+        // The printed commands connect without a proxy.
         proxy_protocol: false,
         ..config.server
     };
@@ -216,13 +219,13 @@ fn settings(args: &Args, config: &Config, nats_url: &str, secret: &str) -> Confi
         server.listen.set_port(port);
     }
     if server.drain == ServerConfig::default().drain {
-        // Whoever presses Ctrl-C here does not wait for a rollout.
+        // Ctrl-C on a terminal should not take 10 s.
         server.drain = Duration::ZERO;
     }
     let default = NatsConfig::default();
     Config {
         projection: ProjectionConfig {
-            // Whoever develops wants to see where an event went.
+            // A developer wants to see where an event went.
             traceparent: true,
             ..config.projection
         },
@@ -250,8 +253,8 @@ fn settings(args: &Args, config: &Config, nats_url: &str, secret: &str) -> Confi
     }
 }
 
-/// The settings that `herald publish` needs in another terminal, which may have the same file and not
-/// the same environment.
+/// The settings that `herald publish` needs in another terminal, which may have the same file but another
+/// environment.
 fn for_publishers<'a>(config: &'a Config, nats_url: &'a str) -> Vec<(&'static str, &'a str)> {
     let default = NatsConfig::default();
     let mut settings = Vec::new();

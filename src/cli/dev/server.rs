@@ -1,5 +1,5 @@
-//! The development's nats-server: a child process or a container, bound to this machine, whose store
-//! goes with it.
+//! The nats-server of `herald dev`: a child process or a container. It listens on this machine only, and its store is
+//! removed with it.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -23,7 +23,7 @@ const IMAGE: &str = "nats:2.15-alpine";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause between looks for the greeting.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
-/// Tries on other ports, where another process takes the one that was free a moment ago.
+/// Attempts on other ports, if another process takes the one that was free a moment ago.
 const TRIES: usize = 5;
 /// Lines of the server's log that are shown where it ended by itself.
 const LOG_LINES: usize = 10;
@@ -36,7 +36,7 @@ pub(super) enum Port {
     Preferably(u16),
 }
 
-/// A nats-server that greeted. [`Server::end`] ends it; dropping it does, too, without waiting.
+/// A nats-server that has sent its greeting. [`Server::end`] ends it. A drop does so as well, without waiting.
 #[derive(Debug)]
 pub(super) struct Server {
     /// The server, or the Docker client that is attached to it.

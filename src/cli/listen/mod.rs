@@ -34,11 +34,11 @@ const RENEWAL: Duration = Duration::from_secs(12);
 /// Arguments of `herald listen`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Address of the gateway: ws://host:8080/ or wss://host/. May hold the query parameters
-    /// `token` and `workspaceSlug`, which are then used.
+    /// Address of the gateway: ws://host:8080/ or wss://host/. It may contain the query parameters `token` and
+    /// `workspaceSlug`, instead of --token and --workspace.
     #[arg(long, value_name = "URL")]
     url: Secret,
-    /// The token. In the environment it does not show in the list of processes.
+    /// The token. The list of processes shows it, but not if it comes from the environment.
     #[arg(
         long,
         env = "HERALD_TOKEN",
@@ -46,8 +46,8 @@ pub(super) struct Args {
         value_name = "TOKEN"
     )]
     token: Option<Secret>,
-    /// A shell command that prints a token: run where there is none, when it has expired, and a minute before
-    /// it expires, to renew it on the open connection.
+    /// A shell command that prints a token. It runs if there is none, when the token has expired, and a minute before
+    /// that, to renew it on the open connection.
     #[arg(long, value_name = "COMMAND")]
     token_command: Option<String>,
     /// The workspace to listen to.
@@ -56,7 +56,7 @@ pub(super) struct Args {
     /// PEM file with CA certificates to trust, beside the system's.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Send no heartbeats: a gateway then closes a quiet connection after its inactivity.
+    /// Send no heartbeats. A gateway then closes a quiet connection after sockets.inactivity.
     #[arg(long)]
     no_heartbeat: bool,
 }

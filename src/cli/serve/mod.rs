@@ -31,7 +31,7 @@ impl From<ServeError> for CliError {
 }
 
 pub(super) async fn run(_args: Args, file: Option<PathBuf>) -> Result<(), CliError> {
-    // Before anything that takes time: until it is heard, a signal ends the process.
+    // First of all: until somebody listens for it, a signal ends the process.
     let stops = Stops::hear(&[
         SignalKind::terminate(),
         SignalKind::interrupt(),

@@ -1,5 +1,5 @@
-//! SIGHUP: reads the settings and their files again, as `herald check` does, and has the gateway take
-//! them where nothing is wrong.
+//! SIGHUP: reads the settings and their files again, as `herald check` does, and puts them in force if nothing is
+//! wrong.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -17,16 +17,16 @@ use crate::ops::Reloader;
 use crate::setup::{Building, Setup};
 use crate::telemetry::UNLIMITED;
 
-/// After a reload, the next one waits so long. All signals that come meanwhile are one.
+/// Pause after a reload. All signals that come meanwhile count as one.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longer than any disk that works takes.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Files that are another so long after they were read were just being written. Who writes one rarely pauses as long.
+/// Files that have changed so long after they were read were being written. A writer rarely pauses longer.
 const SETTLED: Duration = Duration::from_millis(200);
-/// Reads that may hang at once, each with a thread: after so many the files are not read again until one ends.
+/// Reads that may hang at the same time, each with a thread. After so many the files are not read until one ends.
 const READS_MAX: usize = 8;
 
-/// Reads for a start. A configuration may then come from a FIFO, such as a shell's `<(…)`.
+/// Reads for a start, when a configuration may come from a FIFO, such as a shell's `<(…)`.
 pub(super) async fn first(file: Option<PathBuf>) -> Result<Setup, CliError> {
     let reading = move || {
         let reading = Config::read(config_file(file).as_deref())?;
@@ -37,7 +37,7 @@ pub(super) async fn first(file: Option<PathBuf>) -> Result<Setup, CliError> {
         .map_err(|wrong| CliError::Usage(wrong.join("\n")))
 }
 
-/// Reloads with each of `signals`, from `file` or else where a file is found.
+/// Reloads with each of `signals`, from `file`, else from the usual one.
 pub(super) async fn at_each(
     mut signals: Signal,
     file: Option<PathBuf>,
@@ -62,7 +62,7 @@ pub(super) async fn at_each(
     std::future::pending().await
 }
 
-/// What a gateway that starts now would be made of, or all that is wrong with it.
+/// What a gateway that starts now would run with, or all that is wrong with it.
 async fn read(
     file: Option<PathBuf>,
     reloader: &Reloader,
@@ -96,7 +96,7 @@ fn read_again(path: Option<&Path>) -> Result<LoadedConfig, String> {
     Config::read(path).map_err(|error| error.to_string())
 }
 
-/// As [`blocking`], for no more than so many that hang.
+/// As [`blocking`], with at most [`READS_MAX`] at the same time.
 async fn limited<T: Send + 'static>(
     reads: &Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,
@@ -116,7 +116,7 @@ async fn limited<T: Send + 'static>(
         .map_err(|error| vec![error.to_string()])
 }
 
-/// The whole, if nothing is wrong with it, beside what is known to be.
+/// The whole setup, if nothing is wrong with it. `wrong` is known to be.
 async fn finish(built: Building, mut wrong: Vec<String>) -> Result<Setup, Vec<String>> {
     wrong.extend(check::wrong_settings(&built).await);
     if !wrong.is_empty() {
