@@ -10,10 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::RawMessage;
-use async_nats::{Client, HeaderMap, Request, RequestErrorKind, header};
+use async_nats::{Client, HeaderMap, header};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -21,6 +18,8 @@ use serde_json::{Map, Value, json};
 use super::report::{Difference, Status};
 use super::{Applied, MigrateError, Migration, MigrationSet, OperationKind, Role, bucket, fold};
 use crate::config::NatsConfig;
+use crate::event::StoredMessage;
+use crate::nats::api::{self, ApiFailure, MessageAnswer};
 use crate::nats::permissions::{self, Probe};
 
 /// How long a step is repeated. The election of a stream's leader takes a few seconds, and what was
@@ -67,17 +66,16 @@ struct Ledger {
 
 impl Ledger {
     /// Takes in what the bucket has under `key`. One that keeps a history has what was there before as well.
-    fn take(&mut self, key: &str, message: RawMessage) -> Result<(), String> {
-        let message = StreamMessage::try_from(message).map_err(|error| error.to_string())?;
-        let header = |name: &str| message.headers.get(name).map(|value| value.as_str());
+    fn take(&mut self, key: &str, message: &StoredMessage) -> Result<(), serde_json::Error> {
+        let headers = message.headers.as_ref();
+        let header = |name: &str| headers?.get(name).map(|value| value.as_str());
         // KV clients mark so what was deleted or purged.
         if let Some("DEL" | "PURGE") = header("KV-Operation") {
             self.applied.remove(key);
             self.deleted.insert(key.to_owned(), message.sequence);
             return Ok(());
         }
-        let read = serde_json::from_slice(&message.payload);
-        let mut entry: Applied = read.map_err(|error| error.to_string())?;
+        let mut entry: Applied = serde_json::from_slice(&message.payload)?;
         entry.id = header(header::NATS_MESSAGE_ID.as_ref())
             .unwrap_or_default()
             .to_owned();
@@ -353,10 +351,6 @@ impl Migrator<'_> {
     /// It is read at the leader (STREAM.MSG.GET), because a direct get may be answered by a replica that
     /// lags, and a migration that is applied must never look pending.
     async fn ledger(&self) -> Result<Ledger, MigrateError> {
-        #[derive(Deserialize)]
-        struct Got {
-            message: RawMessage,
-        }
         let names = self.config.names();
         let subject = names.api("STREAM.MSG.GET", names.ledger());
         let mut ledger = Ledger::default();
@@ -365,8 +359,11 @@ impl Migrator<'_> {
             // A key that is written meanwhile moves behind and is met there.
             let question = json!({"seq": next, "next_by_subj": format!("{}>", names.keys())});
             let question = question.to_string().into_bytes();
-            let message = match self.request::<Got>(&subject, None, question).await {
-                Ok(got) => got.message,
+            let message = match self
+                .request::<MessageAnswer>(&subject, None, question)
+                .await
+            {
+                Ok(answer) => answer.message,
                 Err(error) => match error.code() {
                     Some(ErrorCode::NO_MESSAGE_FOUND | ErrorCode::STREAM_NOT_FOUND) => {
                         return Ok(ledger);
@@ -375,15 +372,17 @@ impl Migrator<'_> {
                 },
             };
             next = message.sequence + 1;
-            let key = message
-                .subject
-                .strip_prefix(names.keys())
-                .unwrap_or(LOCK)
-                .to_owned();
+            let key = message.subject.strip_prefix(names.keys());
+            let key = key.unwrap_or(LOCK).to_owned();
             if key != LOCK {
+                let message = message.into_stored();
+                let message = message.map_err(|failure| self.failed(&subject, failure))?;
                 ledger
-                    .take(&key, message)
-                    .map_err(|problem| MigrateError::Ledger { key, problem })?;
+                    .take(&key, &message)
+                    .map_err(|error| MigrateError::Ledger {
+                        key,
+                        problem: error.to_string(),
+                    })?;
             }
         }
     }
@@ -426,7 +425,7 @@ impl Migrator<'_> {
         let setting = Role::of(stream, self.config)
             .setting("max_bytes")
             .unwrap_or(all);
-        let way = match error.error_code() {
+        let way = match error.err_code {
             ErrorCode::MAXIMUM_STREAMS_LIMIT => "Herald has four streams".to_owned(),
             ErrorCode::STREAM_MAX_BYTES_REQUIRED => format!(
                 "Set {setting} to a number of bytes: 0 is no limit, and the account requires one"
@@ -494,45 +493,40 @@ impl Migrator<'_> {
         headers: Option<HeaderMap>,
         payload: Vec<u8>,
     ) -> Result<T, MigrateError> {
-        let mut request = Request::new().payload(payload.into());
-        request.headers = headers;
-        let request = request.timeout(Some(self.timeout / ATTEMPTS));
+        let (to, limit) = (subject.to_owned(), self.timeout / ATTEMPTS);
         let answer = tokio::select! {
             biased;
-            // An answer that does come is the truth, whatever the other connection is told.
-            answer = self.client.send_request(subject.to_owned(), request) => answer,
+            // An answer that does come is the truth, whatever the other connection learns.
+            answer = api::send(self.client, to, headers, payload.into(), limit) => answer,
             // Boxed: a connection in the making is large, and this one is rare.
             denial = Box::pin(self.denial(subject)) => return Err(denial),
         };
-        let failed = |problem: String| MigrateError::Request {
-            subject: subject.to_owned(),
-            problem,
-        };
-        let answer = answer.map_err(|error| match error.kind() {
-            RequestErrorKind::NoResponders => self.no_jetstream(subject),
-            RequestErrorKind::TimedOut => MigrateError::NoAnswer {
+        answer
+            .and_then(|answer| api::decode(&answer))
+            .map_err(|failure| self.failed(subject, failure))
+    }
+
+    /// What the failure of a request to `subject` means.
+    fn failed(&self, subject: &str, failure: ApiFailure) -> MigrateError {
+        let subject = subject.to_owned();
+        match failure {
+            ApiFailure::NoResponders => self.no_jetstream(&subject),
+            ApiFailure::NoAnswer => MigrateError::NoAnswer {
                 servers: self.config.hosts(),
-                subject: subject.to_owned(),
+                subject,
                 timeout: self.timeout / ATTEMPTS,
             },
-            kind => failed(kind.to_string()),
-        })?;
-        match serde_json::from_slice(&answer.payload) {
-            Ok(Response::Ok(said)) => Ok(said),
-            Ok(Response::Err { error })
-                if error.error_code() == ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT =>
+            ApiFailure::Refused(error)
+                if error.err_code == ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT =>
             {
-                Err(MigrateError::NoJetStream(
+                MigrateError::NoJetStream(
                     "JetStream is not enabled for this NATS account: add `jetstream: enabled` to it in the \
                      server's configuration"
                         .to_owned(),
-                ))
+                )
             }
-            Ok(Response::Err { error }) => Err(MigrateError::Refused {
-                subject: subject.to_owned(),
-                error,
-            }),
-            Err(error) => Err(failed(error.to_string())),
+            ApiFailure::Refused(error) => MigrateError::Refused { subject, error },
+            failure => MigrateError::Request { subject, failure },
         }
     }
 

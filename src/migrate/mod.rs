@@ -34,13 +34,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::Client;
-use async_nats::jetstream::{self, ErrorCode};
+use async_nats::jetstream::ErrorCode;
 use chrono::{SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::config::{NatsConfig, parse_duration};
+use crate::nats::api::{ApiError, ApiFailure};
 
 pub use self::apply::{ApplyReport, Migrator};
 pub use self::report::{Difference, MigrationEntry, MigrationState, Status};
@@ -493,7 +494,7 @@ pub enum MigrateError {
     )]
     Limits {
         stream: String,
-        error: jetstream::Error,
+        error: ApiError,
         way: String,
     },
 
@@ -514,10 +515,7 @@ pub enum MigrateError {
 
     /// The server answered with an error that has no case of its own here.
     #[error("NATS refuses {subject}: {error}")]
-    Refused {
-        subject: String,
-        error: jetstream::Error,
-    },
+    Refused { subject: String, error: ApiError },
 
     /// No answer came.
     #[error(
@@ -530,8 +528,11 @@ pub enum MigrateError {
     },
 
     /// The client does not send, or the answer is not what the JetStream API answers.
-    #[error("the request to {subject} fails: {problem}")]
-    Request { subject: String, problem: String },
+    #[error("the request to {subject} fails: {failure}")]
+    Request {
+        subject: String,
+        failure: ApiFailure,
+    },
 
     /// An entry of the ledger is not one.
     #[error("entry {key} of the bucket HERALD_MIGRATIONS cannot be read: {problem}")]
@@ -544,7 +545,7 @@ impl MigrateError {
         match self {
             Self::NoAnswer { .. } | Self::NoStream { .. } => true,
             // HTTP's number: the server asks for another try, such as while a cluster elects.
-            Self::Refused { error, .. } => error.code() == 503,
+            Self::Refused { error, .. } => error.code == 503,
             _ => false,
         }
     }
@@ -552,7 +553,7 @@ impl MigrateError {
     /// The server's code, where it refuses.
     fn code(&self) -> Option<ErrorCode> {
         match self {
-            Self::Refused { error, .. } => Some(error.error_code()),
+            Self::Refused { error, .. } => Some(error.err_code),
             _ => None,
         }
     }

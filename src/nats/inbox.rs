@@ -8,9 +8,9 @@ use tracing::warn;
 use super::connection::Connection;
 
 /// The client has ended. There will be no connection any more.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the connection is closed")]
-pub(super) struct ClientEnded;
+pub struct ClientEnded;
 
 /// An inbox of its own: the shared one of `Client::request` takes a single message.
 #[derive(Debug)]

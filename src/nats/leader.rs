@@ -1,23 +1,18 @@
 //! Reads that only a stream's leader answers: what they say is final.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::stream::Info;
-use async_nats::{StatusCode, wire};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::Instrument;
 
+use super::api::{self, ApiFailure, ApiMessage, MessageAnswer, is_exact};
 use super::connection::Connection;
-use super::inbox::Inbox;
 use crate::config::Names;
 use crate::event::{Position, StoredMessage};
 use crate::telemetry::{self, Failure, Metrics};
@@ -25,12 +20,9 @@ use crate::telemetry::{self, Failure, Metrics};
 /// How long an answer is waited for, and before that for a connection. A leader answers in well under a
 /// millisecond; during an election nobody does.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// So long after it was sent, a read is sent again: who is elected meanwhile knows nothing of what was asked
-/// before.
-const AGAIN: Duration = Duration::from_millis(400);
-/// The same after an election, and twice as long each time: it is announced a little before the new leader
-/// answers.
-const SOON: Duration = Duration::from_millis(50);
+
+/// The request for one message, without what all requests about a stream begin with.
+const MESSAGE_GET: &str = "MSG.GET";
 
 /// The leader gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -126,57 +118,6 @@ pub struct Leader {
     askable: Arc<Mutex<Option<(u64, String)>>>,
 }
 
-/// The answer to `$JS.API.STREAM.MSG.GET` (ADR-8). Read here and not by the client, which fails on a
-/// message whose publisher's headers are malformed, and with it every join.
-#[derive(Deserialize)]
-struct Answer {
-    message: Option<Message>,
-    error: Option<ApiError>,
-}
-
-#[derive(Deserialize)]
-struct Message {
-    subject: String,
-    seq: u64,
-    time: DateTime<Utc>,
-    #[serde(default)]
-    hdrs: String,
-    #[serde(default)]
-    data: String,
-}
-
-impl Message {
-    fn plain(mut self, names: &Names) -> Self {
-        if let Some(plain) = names.plain(&self.subject) {
-            self.subject = plain.to_owned();
-        }
-        self
-    }
-}
-
-/// The answer to `$JS.API.STREAM.INFO`.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum InfoAnswer {
-    Failed { error: ApiError },
-    Ok(Box<Info>),
-}
-
-#[derive(Deserialize)]
-struct ApiError {
-    err_code: u64,
-    description: String,
-}
-
-impl fmt::Display for ApiError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.description, self.err_code)
-    }
-}
-
-/// JetStream's error code for "no message found".
-const NO_MESSAGE: u64 = 10037;
-
 impl Leader {
     /// Of the stream `name`, whose messages are all under the plain `subjects`. Subjects are plain here, asked
     /// for and answered. Does no I/O.
@@ -217,7 +158,7 @@ impl Leader {
     /// # Errors
     /// [`LeaderError`].
     pub async fn end(&self) -> Result<StreamEnd, LeaderError> {
-        let last = json!({ "last_by_subj": self.names.subject(self.subjects) });
+        let last = self.last_by(self.subjects);
         if let Some(message) = self.get(&last).await? {
             return Ok(self.end_at(message));
         }
@@ -237,16 +178,16 @@ impl Leader {
     }
 
     /// The end of a stream whose last message this is.
-    fn end_at(&self, message: Message) -> StreamEnd {
+    fn end_at(&self, message: ApiMessage) -> StreamEnd {
         let mut askable = self.askable.lock().unwrap_or_else(PoisonError::into_inner);
         // A pattern that fits it may fit thousands of others, all of which the answer would hold.
-        if is_askable(&message.subject) {
-            *askable = Some((message.seq, message.subject));
+        if is_exact(&message.subject) {
+            *askable = Some((message.sequence, message.subject));
         }
         let known = askable.as_ref().map(|(_, subject)| subject.clone());
         StreamEnd {
             position: Position {
-                sequence: message.seq,
+                sequence: message.sequence,
                 time: message.time,
             },
             witness: known.map_or(Witness::Unnamed, Witness::Subject),
@@ -309,30 +250,57 @@ impl Leader {
     }
 
     async fn info(&self) -> Result<Info, LeaderError> {
-        self.observe("INFO", self.read_info()).await
+        let decode = |answer: &[u8]| api::decode(answer);
+        self.read("INFO", "{}".to_owned(), decode).await
     }
 
-    async fn get(&self, request: &serde_json::Value) -> Result<Option<Message>, LeaderError> {
-        self.observe("MSG.GET", self.read_message(request)).await
+    /// The message that `request` names, under its plain subject.
+    async fn get(&self, request: &serde_json::Value) -> Result<Option<ApiMessage>, LeaderError> {
+        let decode = |answer: &[u8]| match api::decode(answer) {
+            Ok(MessageAnswer { mut message }) => {
+                if let Some(plain) = self.names.plain(&message.subject) {
+                    message.subject = plain.to_owned();
+                }
+                Ok(Some(message))
+            }
+            Err(ApiFailure::Refused(error)) if error.err_code == ErrorCode::NO_MESSAGE_FOUND => {
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
+        };
+        self.read(MESSAGE_GET, request.to_string(), decode).await
     }
 
-    /// Does `read` within a span.
-    async fn observe<T>(
+    /// Sends a request until there is an answer, within a span.
+    async fn read<T>(
         &self,
         api: &str,
-        read: impl Future<Output = Result<T, LeaderError>>,
+        body: String,
+        decode: impl FnOnce(&[u8]) -> Result<T, ApiFailure>,
     ) -> Result<T, LeaderError> {
+        let read = async {
+            let connected = timeout(TIMEOUT, self.connection.connected()).await;
+            connected.map_err(|_| ApiFailure::NotConnected)?;
+            let sent_at = Instant::now();
+            let subject = self.names.api(&format!("STREAM.{api}"), &self.name);
+            let (connection, elections) = (&self.connection, &self.elections);
+            let answer =
+                api::send_until_answered(connection, subject, body.into(), TIMEOUT, elections);
+            let answer = answer.await?;
+            if let Some(metrics) = &self.metrics
+                && api == MESSAGE_GET
+            {
+                metrics.nats_round_trip(sent_at.elapsed());
+            }
+            decode(&answer)
+        };
         let span = telemetry::read_leader(&self.name, api, self.is_for_many);
-        async { read.await.record_error() }.instrument(span).await
-    }
-
-    async fn read_info(&self) -> Result<Info, LeaderError> {
-        self.connected().await?;
-        let answer = self.request("INFO", "{}".to_owned()).await?;
-        match serde_json::from_slice(&answer).map_err(|error| self.error(error))? {
-            InfoAnswer::Ok(info) => Ok(*info),
-            InfoAnswer::Failed { error } => Err(self.error(error)),
-        }
+        let read = async {
+            read.await
+                .map_err(|failure| self.error(failure))
+                .record_error()
+        };
+        read.instrument(span).await
     }
 
     /// The first message at or above `sequence` under `subject`, if there is one.
@@ -355,11 +323,7 @@ impl Leader {
     /// # Errors
     /// [`LeaderError`].
     pub async fn last(&self, subject: &str) -> Result<Option<StoredMessage>, LeaderError> {
-        let subject_in_stream = self.names.subject(subject);
-        match self
-            .get(&json!({ "last_by_subj": subject_in_stream }))
-            .await?
-        {
+        match self.get(&self.last_by(subject)).await? {
             Some(message) if message.subject != subject => {
                 Err(self.error("the answer is of another subject"))
             }
@@ -372,41 +336,16 @@ impl Leader {
     /// # Errors
     /// [`LeaderError`].
     pub async fn has(&self, subject: &str) -> Result<bool, LeaderError> {
-        let subject_in_stream = self.names.subject(subject);
-        let last = self
-            .get(&json!({ "last_by_subj": subject_in_stream }))
-            .await?;
-        Ok(last.is_some())
+        Ok(self.get(&self.last_by(subject)).await?.is_some())
     }
 
-    fn raw(&self, message: Message) -> Result<StoredMessage, LeaderError> {
-        let decode = |text: &str| STANDARD.decode(text).map_err(|error| self.error(error));
-        Ok(StoredMessage {
-            headers: Some(wire::header_block(&decode(&message.hdrs)?).2),
-            payload: decode(&message.data)?.into(),
-            subject: message.subject.into(),
-            sequence: message.seq,
-            time: message.time,
-            last_sequence: None,
-        })
+    /// The request for the last message whose subject matches `subject`.
+    fn last_by(&self, subject: &str) -> serde_json::Value {
+        json!({ "last_by_subj": self.names.subject(subject) })
     }
 
-    async fn read_message(
-        &self,
-        request: &serde_json::Value,
-    ) -> Result<Option<Message>, LeaderError> {
-        self.connected().await?;
-        let sent_at = Instant::now();
-        let answer = self.request("MSG.GET", request.to_string()).await?;
-        if let Some(metrics) = &self.metrics {
-            metrics.nats_round_trip(sent_at.elapsed());
-        }
-        let answer: Answer = serde_json::from_slice(&answer).map_err(|error| self.error(error))?;
-        match answer.error {
-            Some(error) if error.err_code == NO_MESSAGE => Ok(None),
-            Some(error) => Err(self.error(error)),
-            None => Ok(answer.message.map(|message| message.plain(&self.names))),
-        }
+    fn raw(&self, message: ApiMessage) -> Result<StoredMessage, LeaderError> {
+        message.into_stored().map_err(|failure| self.error(failure))
     }
 
     /// The stream's name.
@@ -426,79 +365,10 @@ impl Leader {
         let _ = timeout(pause, elections.changed()).await;
     }
 
-    async fn connected(&self) -> Result<(), LeaderError> {
-        let connected = timeout(TIMEOUT, self.connection.connected()).await;
-        connected.map_err(|_| self.error("NATS is away"))
-    }
-
-    async fn request(&self, api: &str, request: String) -> Result<Bytes, LeaderError> {
-        let answer = timeout(TIMEOUT, self.request_until_answered(api, request)).await;
-        answer.unwrap_or_else(|_| Err(self.error("no answer in time")))
-    }
-
-    /// Asks JetStream's API until there is an answer.
-    async fn request_until_answered(
-        &self,
-        api: &str,
-        request: String,
-    ) -> Result<Bytes, LeaderError> {
-        let subject = self.names.api(&format!("STREAM.{api}"), &self.name);
-        let request = Bytes::from(request);
-        let inbox = Inbox::open(&self.connection).await;
-        let mut inbox = inbox.map_err(|error| self.error(error))?;
-        let mut elections = self.elections.subscribe();
-        let mut again = AGAIN;
-        loop {
-            self.connection.connected().await;
-            let sent = inbox.request(subject.clone().into(), request.clone());
-            sent.await.map_err(|error| self.error(error))?;
-            tokio::select! {
-                answer = inbox.next() => return match answer {
-                    Ok(answer) if answer.status == Some(StatusCode::NO_RESPONDERS) => {
-                        Err(self.error("no responders"))
-                    }
-                    Ok(answer) => Ok(answer.payload),
-                    Err(error) => Err(self.error(error)),
-                },
-                () = tokio::time::sleep(again) => again = AGAIN.min(again * 2),
-                // The other end is our own: this is an election.
-                _ = elections.changed() => again = SOON,
-            }
-        }
-    }
-
     fn error(&self, cause: impl std::fmt::Display) -> LeaderError {
         LeaderError {
             stream: self.name.clone(),
             cause: cause.to_string(),
-        }
-    }
-}
-
-/// Whether a request for `subject` asks for that one. A publisher may choose bytes that are no UTF-8, which no
-/// request can name, or tokens that mean many subjects in a request.
-fn is_askable(subject: &str) -> bool {
-    subject.split('.').all(|token| {
-        token.bytes().all(|byte| byte.is_ascii_graphic()) && !matches!(token, "" | "*" | ">")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_subject_that_no_request_can_name_is_no_witness() {
-        for (subject, is_one) in [
-            ("ws.acme.custom.x", true),
-            ("ws.acme.custom.\u{fffd}", false),
-            ("ws.acme.custom.x\u{a0}17", false),
-            ("ws.acme.>", false),
-            ("ws.acme.*.x", false),
-            ("ws.acme..x", false),
-            ("ws.a*b.custom.x>", true),
-        ] {
-            assert_eq!(is_askable(subject), is_one, "{subject}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The NATS edge: live messages in by interest, repair of what was lost, dead letters out.
 
+pub mod api;
 mod claim_check;
 mod connect;
 mod connect_error;

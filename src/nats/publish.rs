@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, Request, RequestErrorKind, header};
+use async_nats::jetstream::ErrorCode;
+use async_nats::{Client, HeaderMap, header};
 use bytes::Bytes;
 use serde::Deserialize;
+
+use super::api::{self, ApiError, ApiFailure};
 
 /// What JetStream did with a message.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -36,9 +39,15 @@ pub enum PublishError {
     /// ones to go.
     #[error("the stream has a message of this subject already")]
     SubjectTaken,
-    /// The stream, or the account that it is in, is full, and new messages are the ones to go.
-    #[error("the stream, or its account, is full: {0}")]
-    Full(String),
+    /// The subject has another last message than the one that this was to follow.
+    #[error("the stream has a newer message of this subject")]
+    Overtaken,
+    /// The stream is full, and new messages are the ones to go.
+    #[error("the stream is full: {0}")]
+    StreamFull(String),
+    /// The account, or the server's storage, has no room for anything.
+    #[error("the NATS account, or its server's storage, is full: {0}")]
+    AccountFull(String),
     /// The stream refused the message: too large for it, no quorum.
     #[error("the stream refused the message: {0}")]
     Refused(String),
@@ -58,37 +67,16 @@ impl PublishError {
             Self::NoStream
             | Self::MaxPayload
             | Self::SubjectTaken
-            | Self::Full(_)
+            | Self::Overtaken
+            | Self::StreamFull(_)
+            | Self::AccountFull(_)
             | Self::Refused(_) => false,
         }
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Answer {
-    // First, for a refusal carries a stream and a sequence of 0 as well.
-    Refused {
-        error: ApiError,
-        #[serde(default)]
-        stream: String,
-    },
-    Stored(PubAck),
-}
-
-#[derive(Debug, Deserialize)]
-struct ApiError {
-    #[serde(default)]
-    err_code: u64,
-    #[serde(default)]
-    description: String,
-}
-
-/// JetStream's `err_code` for a message that expects another stream.
-const OTHER_STREAM: u64 = 10060;
-
-/// The stream that stores what is published under `subject`. It is asked with a message that no stream takes, so
-/// that an answer proves the way there and back, and the permissions, and nothing is stored.
+/// The stream that stores what is published under `subject`. Its answer to a message that no stream takes says so. That
+/// answer also proves the way there and back, and the permissions, and nothing is stored.
 ///
 /// # Errors
 /// [`PublishError`].
@@ -99,12 +87,24 @@ pub async fn stream_of(
 ) -> Result<String, PublishError> {
     let mut headers = HeaderMap::new();
     headers.insert(header::NATS_EXPECTED_STREAM, "herald-check-none");
-    let answer = request(client, subject, headers, Bytes::new(), timeout).await?;
-    match serde_json::from_slice(&answer) {
-        Ok(Answer::Refused { error, stream }) if error.err_code == OTHER_STREAM => Ok(stream),
+    let answer = api::send(client, subject, Some(headers), Bytes::new(), timeout).await;
+    let answer = answer.map_err(|failure| PublishError::of(failure, timeout))?;
+    match api::decode::<PubAck>(&answer) {
+        Err(ApiFailure::Refused(error)) if error.err_code == ErrorCode::STREAM_NOT_MATCH => {
+            // It names the stream all the same.
+            let stream: Result<StreamName, _> = serde_json::from_slice(&answer);
+            stream.map_or(Err(PublishError::NotJetStream), |named| Ok(named.stream))
+        }
+        // Nothing can be stored.
+        Ok(_) => Err(PublishError::NotJetStream),
         // It is what a message that can be stored would come to.
-        _ => Err(read(&answer).err().unwrap_or(PublishError::NotJetStream)),
+        Err(failure) => Err(PublishError::of(failure, timeout)),
     }
+}
+
+#[derive(Deserialize)]
+struct StreamName {
+    stream: String,
 }
 
 /// Publishes, and waits up to `timeout` for the acknowledgement.
@@ -118,45 +118,44 @@ pub async fn publish(
     payload: Bytes,
     timeout: Duration,
 ) -> Result<PubAck, PublishError> {
-    read(&request(client, subject, headers, payload, timeout).await?)
+    let answer = api::send(client, subject, Some(headers), payload, timeout).await;
+    answer
+        .and_then(|answer| api::decode(&answer))
+        .map_err(|failure| PublishError::of(failure, timeout))
 }
 
-async fn request(
-    client: &Client,
-    subject: String,
-    headers: HeaderMap,
-    payload: Bytes,
-    timeout: Duration,
-) -> Result<Bytes, PublishError> {
-    let request = Request::new()
-        .headers(headers)
-        .payload(payload)
-        .timeout(Some(timeout));
-    let answer = client.send_request(subject, request).await;
-    let answer = answer.map_err(|error| match error.kind() {
-        RequestErrorKind::TimedOut => PublishError::Timeout(timeout),
-        RequestErrorKind::NoResponders => PublishError::NoStream,
-        RequestErrorKind::MaxPayloadExceeded => PublishError::MaxPayload,
-        RequestErrorKind::InvalidSubject | RequestErrorKind::Other => PublishError::Closed,
-    })?;
-    Ok(answer.payload)
-}
+impl PublishError {
+    /// What a failure means for a message that was waited for up to `timeout`.
+    fn of(failure: ApiFailure, timeout: Duration) -> Self {
+        match failure {
+            ApiFailure::NoAnswer | ApiFailure::NotConnected => Self::Timeout(timeout),
+            ApiFailure::NoResponders => Self::NoStream,
+            ApiFailure::MaxPayload => Self::MaxPayload,
+            ApiFailure::ClientEnded(_) => Self::Closed,
+            ApiFailure::NotJetStream(_) => Self::NotJetStream,
+            ApiFailure::Refused(error) => Self::refused(error),
+        }
+    }
 
-fn read(answer: &[u8]) -> Result<PubAck, PublishError> {
-    match serde_json::from_slice(answer) {
-        Ok(Answer::Stored(ack)) => Ok(ack),
-        // The code (10077) is the same for all of these: only the text tells them apart (measured on
-        // nats-server 2.15.1).
-        Ok(Answer::Refused { error, .. }) => Err(match error.description.as_str() {
-            "maximum messages per subject exceeded" => PublishError::SubjectTaken,
-            "maximum messages exceeded"
-            | "maximum bytes exceeded"
-            | "resource limits exceeded for account"
-            | "insufficient storage resources available"
-            | "insufficient resources" => PublishError::Full(error.description),
-            _ => PublishError::Refused(error.description),
-        }),
-        Err(_) => Err(PublishError::NotJetStream),
+    /// One code (10077) is for all that a stream refuses: only the text tells those apart (measured on nats-server
+    /// 2.15.1).
+    fn refused(error: ApiError) -> Self {
+        let text = error.description;
+        match error.err_code {
+            ErrorCode::STREAM_WRONG_LAST_SEQUENCE
+            | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => Self::Overtaken,
+            ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+            | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+            | ErrorCode::INSUFFICIENT_RESOURCES => Self::AccountFull(text),
+            _ => match text.as_str() {
+                "maximum messages per subject exceeded" => Self::SubjectTaken,
+                "maximum messages exceeded" | "maximum bytes exceeded" => Self::StreamFull(text),
+                "resource limits exceeded for account"
+                | "insufficient storage resources available"
+                | "insufficient resources" => Self::AccountFull(text),
+                _ => Self::Refused(text),
+            },
+        }
     }
 }
 
@@ -164,31 +163,56 @@ fn read(answer: &[u8]) -> Result<PubAck, PublishError> {
 mod tests {
     use super::*;
 
+    fn read(answer: &str) -> Result<PubAck, PublishError> {
+        let read = api::decode(answer.as_bytes());
+        read.map_err(|failure| PublishError::of(failure, Duration::ZERO))
+    }
+
     #[test]
-    fn each_answer_is_told_apart() {
-        let stored = read(br#"{"stream":"EVENTS","seq":7}"#).unwrap();
+    fn each_answer_is_distinguished() {
+        let stored = read(r#"{"stream":"EVENTS","seq":7}"#).unwrap();
         assert_eq!((stored.sequence, stored.duplicate), (7, false));
-        let again = read(br#"{"stream":"EVENTS","seq":7,"duplicate":true,"domain":"d"}"#);
+        let again = read(r#"{"stream":"EVENTS","seq":7,"duplicate":true,"domain":"d"}"#);
         assert!(again.unwrap().duplicate);
-        let refused = |text: &str| {
+        use PublishError as E;
+        type Check = fn(&PublishError) -> bool;
+        let table: [(u64, &str, Check); 10] = [
+            (10077, "maximum messages per subject exceeded", |error| {
+                matches!(error, E::SubjectTaken)
+            }),
+            (10077, "maximum messages exceeded", |error| {
+                matches!(error, E::StreamFull(_))
+            }),
+            (10077, "maximum bytes exceeded", |error| {
+                matches!(error, E::StreamFull(_))
+            }),
+            (10077, "resource limits exceeded for account", |error| {
+                matches!(error, E::AccountFull(_))
+            }),
+            (10077, "insufficient resources", |error| {
+                matches!(error, E::AccountFull(_))
+            }),
+            (10002, "", |error| matches!(error, E::AccountFull(_))),
+            (10023, "", |error| matches!(error, E::AccountFull(_))),
+            (10071, "wrong last sequence: 7", |error| {
+                matches!(error, E::Overtaken)
+            }),
+            (10164, "wrong last sequence", |error| {
+                matches!(error, E::Overtaken)
+            }),
+            (10054, "message size exceeds maximum allowed", |error| {
+                matches!(error, E::Refused(_))
+            }),
+        ];
+        for (code, text, check) in table {
             let answer = format!(
-                r#"{{"error":{{"code":503,"err_code":10077,"description":"{text}"}},"stream":"DEAD","seq":0}}"#
+                r#"{{"error":{{"code":503,"err_code":{code},"description":"{text}"}},"stream":"DEAD","seq":0}}"#
             );
-            read(answer.as_bytes()).unwrap_err()
-        };
-        let taken = refused("maximum messages per subject exceeded");
-        assert!(matches!(taken, PublishError::SubjectTaken));
-        for text in [
-            "maximum messages exceeded",
-            "maximum bytes exceeded",
-            "resource limits exceeded for account",
-        ] {
-            assert!(matches!(refused(text), PublishError::Full(full) if full == text));
+            let error = read(&answer).unwrap_err();
+            assert!(check(&error), "{code} {text}: {error:?}");
         }
-        let other = refused("message size exceeds maximum allowed");
-        assert!(matches!(other, PublishError::Refused(text) if text.starts_with("message")));
         for other in ["", "+OK", "{}", "[]", "null"] {
-            let error = read(other.as_bytes()).unwrap_err();
+            let error = read(other).unwrap_err();
             assert!(matches!(error, PublishError::NotJetStream), "{other}");
         }
     }

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
-use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorKind};
-use async_nats::jetstream::{self, Context, ErrorCode, message::PublishMessage};
+use async_nats::{HeaderMap, header};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
@@ -15,6 +13,7 @@ use tracing::debug;
 use super::connection::Connection;
 use super::leader::{Leader, LeaderError};
 use super::live;
+use super::publish::{PublishError, publish};
 use crate::auth::UserKey;
 use crate::config::{Names, names};
 use crate::event::{StoredMessage, WorkspaceSlug};
@@ -41,29 +40,14 @@ pub enum ClaimError {
     AccountFull,
 }
 
-/// What has no room, where that is what `error` says. One code (10077) is for all that a stream refuses: the
-/// text tells them apart.
-fn full(error: &PublishError) -> Option<ClaimError> {
-    let source = std::error::Error::source(error)?;
-    let refused = source.downcast_ref::<jetstream::Error>()?;
-    full_by(refused.error_code(), &refused.to_string())
-}
-
-fn full_by(code: ErrorCode, text: &str) -> Option<ClaimError> {
-    let says = |texts: &[&str]| texts.iter().any(|part| text.contains(part));
-    match code {
-        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
-        | ErrorCode::STORAGE_RESOURCES_EXCEEDED
-        | ErrorCode::INSUFFICIENT_RESOURCES => Some(ClaimError::AccountFull),
-        ErrorCode::STREAM_STORE_FAILED
-            if says(&["maximum bytes exceeded", "maximum messages exceeded"]) =>
-        {
-            Some(ClaimError::Full)
+impl ClaimError {
+    /// Why it is of no use to send a claim again, where that is what `error` says.
+    fn lasting(error: &PublishError) -> Option<Self> {
+        match error {
+            PublishError::StreamFull(_) => Some(Self::Full),
+            PublishError::AccountFull(_) => Some(Self::AccountFull),
+            _ => None,
         }
-        ErrorCode::STREAM_STORE_FAILED if says(&["resource limits exceeded", "insufficient"]) => {
-            Some(ClaimError::AccountFull)
-        }
-        _ => None,
     }
 }
 
@@ -92,7 +76,7 @@ struct ClaimBody {
 /// Publishes this gateway's claims.
 #[derive(Debug, Clone)]
 pub struct ClaimWriter {
-    context: Context,
+    connection: Connection,
     names: Names,
     leader: Leader,
     gateway: String,
@@ -103,12 +87,8 @@ pub struct ClaimWriter {
 impl ClaimWriter {
     /// Claims in the name of `gateway`, the instance's id; `leader` is that of SESSIONS.
     pub fn new(connection: &Connection, names: Names, leader: Leader, gateway: &str) -> Self {
-        let context = ContextBuilder::new()
-            .ack_timeout(ACK_TIMEOUT)
-            .backpressure_on_inflight(true)
-            .build(connection.client().clone());
         Self {
-            context,
+            connection: connection.clone(),
             names,
             leader,
             gateway: gateway.to_owned(),
@@ -157,10 +137,8 @@ impl ClaimWriter {
                         Ok(sequence) => return Ok(sequence),
                         // Another's claim came between, or ours was stored and its answer lost: the next
                         // look tells.
-                        Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
-                            continue;
-                        }
-                        Err(error) => match full(&error) {
+                        Err(PublishError::Overtaken) => continue,
+                        Err(error) => match ClaimError::lasting(&error) {
                             Some(full) => return Err(full),
                             None => debug!(%error, "claim not acknowledged"),
                         },
@@ -189,10 +167,8 @@ impl ClaimWriter {
         loop {
             match timeout_at(deadline, self.publish(&subject, session, last)).await {
                 Ok(Ok(sequence)) => return Ok(sequence),
-                Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => {
-                    return Err(ClaimError::Overtaken);
-                }
-                Ok(Err(error)) => match full(&error) {
+                Ok(Err(PublishError::Overtaken)) => return Err(ClaimError::Overtaken),
+                Ok(Err(error)) => match ClaimError::lasting(&error) {
                     Some(full) => return Err(full),
                     None => debug!(%error, "claim not acknowledged"),
                 },
@@ -209,19 +185,21 @@ impl ClaimWriter {
             gateway: self.gateway.clone(),
             process: self.process.clone(),
         };
-        let body = serde_json::to_vec(&body)
-            .map_err(|error| PublishError::with_source(PublishErrorKind::Other, error))?;
+        let body = serde_json::to_vec(&body);
+        let body = body.map_err(|error| PublishError::Refused(error.to_string()))?;
         // As many digits however high the number: a full stream takes a claim that replaces another, if it is no
         // larger than that.
         let last = format!("{last:020}");
-        let message = PublishMessage::build()
-            .payload(body.into())
-            .message_id(format!("{}:{last}", session.simple()))
-            .header(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.as_str());
-        let sent = self
-            .context
-            .send_publish(self.names.subject(subject), message);
-        Ok(sent.await?.await?.sequence)
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::NATS_MESSAGE_ID,
+            format!("{}:{last}", session.simple()),
+        );
+        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last);
+        let subject = self.names.subject(subject);
+        let client = self.connection.client();
+        let sent = publish(client, subject, headers, body.into(), ACK_TIMEOUT);
+        Ok(sent.await?.sequence)
     }
 
     fn is_of(&self, stored: &StoredMessage, workspace: &WorkspaceSlug, session: Uuid) -> bool {
@@ -273,33 +251,4 @@ impl ClaimWriter {
 /// The plain subject of a user's claims in a workspace.
 pub(super) fn subject(workspace: &WorkspaceSlug, user: UserKey) -> String {
     names::claim(workspace, user)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_account_is_told_from_a_full_stream() {
-        let store = ErrorCode::STREAM_STORE_FAILED;
-        let account = ErrorCode::ACCOUNT_RESOURCES_EXCEEDED;
-        for (code, text, full) in [
-            (store, "maximum bytes exceeded", Some(ClaimError::Full)),
-            (store, "maximum messages exceeded", Some(ClaimError::Full)),
-            (
-                store,
-                "resource limits exceeded for account",
-                Some(ClaimError::AccountFull),
-            ),
-            (account, "", Some(ClaimError::AccountFull)),
-            (
-                ErrorCode::INSUFFICIENT_RESOURCES,
-                "",
-                Some(ClaimError::AccountFull),
-            ),
-            (store, "message size exceeds maximum allowed", None),
-        ] {
-            assert_eq!(full_by(code, text), full, "{code:?} {text}");
-        }
-    }
 }

@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use async_nats::Request;
 use bytes::Bytes;
 use chrono::Utc;
 use serde::Deserialize;
 use serde_json::json;
 use tracing::{debug, warn};
 
+use super::api::{self, ApiFailure, pattern};
 use super::connection::Connection;
 use super::dead_letters::DeadLetters;
 use super::direct_get::DirectGet;
@@ -111,16 +111,15 @@ struct Page {
 
 /// The answer to `STREAM.INFO` with a filter.
 #[derive(Deserialize)]
-struct Answer<'a> {
+struct SubjectList<'a> {
     #[serde(default)]
     total: usize,
     #[serde(borrow)]
-    state: Option<State<'a>>,
-    error: Option<ApiError>,
+    state: Option<ListedSubjects<'a>>,
 }
 
 #[derive(Deserialize)]
-struct State<'a> {
+struct ListedSubjects<'a> {
     #[serde(borrow)]
     subjects: Option<HashMap<Name<'a>, u64>>,
 }
@@ -129,21 +128,11 @@ struct State<'a> {
 #[derive(Deserialize, PartialEq, Eq, Hash)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-#[derive(Deserialize)]
-struct ApiError {
-    #[serde(default)]
-    description: String,
-}
-
 /// The list of subjects did not come, or cannot be read.
 #[derive(Debug, thiserror::Error)]
 enum LookError {
-    #[error("no answer: {0}")]
-    Request(#[from] async_nats::RequestError),
-    #[error("the answer is not one of JetStream: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error("{0}")]
-    Refused(String),
+    #[error(transparent)]
+    Api(#[from] ApiFailure),
     #[error("the gateway ends")]
     Ends(#[from] tokio::task::JoinError),
 }
@@ -203,19 +192,11 @@ impl Unroutable {
 
     /// The stream's subjects from the one at `offset` on.
     async fn list(&self, offset: usize) -> Result<Bytes, LookError> {
-        let question =
-            json!({ "subjects_filter": self.names.subject(names::ALL_EVENTS), "offset": offset });
-        let request = Request::new()
-            .payload(Bytes::from(question.to_string()))
-            .timeout(Some(TIMEOUT));
-        // Not as other reads of the leader, which are sent again after a while.
+        let filter = self.names.subject(names::ALL_EVENTS);
+        let body = json!({ "subjects_filter": filter, "offset": offset }).to_string();
         let subject = self.names.api("STREAM.INFO", self.events.stream());
-        Ok(self
-            .connection
-            .client()
-            .send_request(subject, request)
-            .await?
-            .payload)
+        let client = self.connection.client();
+        Ok(api::send(client, subject, None, body.into(), TIMEOUT).await?)
     }
 
     /// Makes a dead letter of the first event of each, the same one on every gateway, and one line for all.
@@ -272,10 +253,7 @@ impl Unroutable {
 impl Scan {
     /// Reads a list, from [`Scan::offset`] on.
     fn read(&mut self, list: &[u8], names: &Names) -> Result<Page, LookError> {
-        let answer: Answer<'_> = serde_json::from_slice(list)?;
-        if let Some(error) = answer.error {
-            return Err(LookError::Refused(error.description));
-        }
+        let answer: SubjectList<'_> = api::decode(list)?;
         let subjects = answer.state.and_then(|state| state.subjects);
         let subjects = subjects.unwrap_or_default();
         self.offset += subjects.len();
@@ -323,18 +301,6 @@ impl Scan {
         self.reported = std::mem::take(&mut self.still);
         std::mem::take(&mut self.events)
     }
-}
-
-/// What asks for `subject`, and maybe for others: a publisher may choose bytes that are no UTF-8, which no request
-/// can name, or tokens that mean many subjects in a request.
-fn pattern(subject: &str) -> String {
-    let is_askable = |token: &str| {
-        token.bytes().all(|byte| byte.is_ascii_graphic()) && !matches!(token, "" | "*" | ">")
-    };
-    let tokens = subject
-        .split('.')
-        .map(|token| if is_askable(token) { token } else { "*" });
-    tokens.collect::<Vec<_>>().join(".")
 }
 
 /// Half as long to one and a half times as long.
@@ -450,18 +416,6 @@ mod tests {
         }
         let empty = br#"{"total":0,"state":{"messages":0}}"#;
         assert_eq!(round.read(empty, &names()).unwrap().whole, Some([0; 4]));
-    }
-
-    #[test]
-    fn a_subject_that_no_request_can_name_is_asked_for_by_a_pattern() {
-        for (subject, wanted) in [
-            ("ws.my.shop.custom.x", "ws.my.shop.custom.x"),
-            ("ws.acme.custom.\u{fffd}", "ws.acme.custom.*"),
-            ("ws.acme.>", "ws.acme.*"),
-            ("ws.*.custom.x>", "ws.*.custom.x>"),
-        ] {
-            assert_eq!(pattern(subject), wanted);
-        }
     }
 
     #[test]

@@ -5,8 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Request;
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,6 +18,7 @@ use super::share::{Amount, Shares, StreamUsage, Verdict};
 use super::{LetterOutcome, Outbox};
 use crate::config::{Names, names};
 use crate::event::WorkspaceSlug;
+use crate::nats::api::{self, ApiFailure};
 use crate::nats::connection::Connection;
 use crate::nats::publish::{PubAck, PublishError, publish};
 
@@ -72,47 +71,24 @@ enum NextAction {
     Nothing,
 }
 
-/// The stream did not say how much it holds.
-#[derive(Debug, thiserror::Error)]
-enum UsageError {
-    #[error("no answer: {0}")]
-    Request(#[from] async_nats::RequestError),
-    #[error("the answer is not one of JetStream: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error("{0}")]
-    Refused(String),
-}
-
 /// What the answer to `STREAM.INFO` with a filter has of interest.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Answer {
-    Refused {
-        error: ApiError,
-    },
-    Said {
-        config: Config,
-        state: State,
-        /// How many subjects pass the filter: letters, since each has its own.
-        total: u64,
-    },
+struct DeadInfo {
+    config: DeadLimits,
+    state: DeadContents,
+    /// How many subjects pass the filter: letters, since each has its own.
+    total: u64,
 }
 
 #[derive(Deserialize)]
-struct ApiError {
-    #[serde(default)]
-    description: String,
-}
-
-#[derive(Deserialize)]
-struct Config {
+struct DeadLimits {
     /// Below 0 where there is no limit, as the next one.
     max_msgs: i64,
     max_bytes: i64,
 }
 
 #[derive(Deserialize)]
-struct State {
+struct DeadContents {
     messages: u64,
     bytes: u64,
 }
@@ -244,34 +220,26 @@ impl Publisher {
         }
     }
 
-    async fn usage(&self, workspace: &WorkspaceSlug) -> Result<StreamUsage, UsageError> {
+    async fn usage(&self, workspace: &WorkspaceSlug) -> Result<StreamUsage, ApiFailure> {
         let filter = self.names.subject(&names::letter(workspace, ">"));
-        let question = json!({ "subjects_filter": filter, "offset": BEHIND_ALL });
-        let request = Request::new()
-            .payload(Bytes::from(question.to_string()))
-            .timeout(Some(ACK_TIMEOUT));
+        let body = json!({ "subjects_filter": filter, "offset": BEHIND_ALL }).to_string();
         let subject = self.names.api("STREAM.INFO", self.names.dead());
-        let answer = self
-            .connection
-            .client()
-            .send_request(subject, request)
-            .await?;
-        match serde_json::from_slice(&answer.payload)? {
-            Answer::Said {
-                config,
-                state,
-                total,
-            } => Ok(StreamUsage {
-                max_letters: u64::try_from(config.max_msgs).ok(),
-                max_bytes: u64::try_from(config.max_bytes).ok(),
-                all: Amount {
-                    letters: state.messages,
-                    bytes: state.bytes,
-                },
-                letters: total,
-            }),
-            Answer::Refused { error } => Err(UsageError::Refused(error.description)),
-        }
+        let client = self.connection.client();
+        let answer = api::send(client, subject, None, body.into(), ACK_TIMEOUT).await?;
+        let DeadInfo {
+            config,
+            state,
+            total,
+        } = api::decode(&answer)?;
+        Ok(StreamUsage {
+            max_letters: u64::try_from(config.max_msgs).ok(),
+            max_bytes: u64::try_from(config.max_bytes).ok(),
+            all: Amount {
+                letters: state.messages,
+                bytes: state.bytes,
+            },
+            letters: total,
+        })
     }
 
     /// Sends a letter on a task of its own.
@@ -337,16 +305,22 @@ async fn send(
         match error {
             PublishError::SubjectTaken => return LetterOutcome::Duplicate(None),
             // A shorter one may be taken.
-            PublishError::Full(_) | PublishError::Refused(_) | PublishError::MaxPayload
+            PublishError::StreamFull(_)
+            | PublishError::AccountFull(_)
+            | PublishError::Refused(_)
+            | PublishError::MaxPayload
                 if message.cut() =>
             {
                 continue;
             }
-            PublishError::Full(_) => return LetterOutcome::Dropped(DropReason::StreamFull),
+            PublishError::StreamFull(_) | PublishError::AccountFull(_) => {
+                return LetterOutcome::Dropped(DropReason::StreamFull);
+            }
             // There will be no connection any more.
             PublishError::Closed => return LetterOutcome::Dropped(DropReason::Nats),
             PublishError::Timeout(_)
             | PublishError::NoStream
+            | PublishError::Overtaken
             | PublishError::MaxPayload
             | PublishError::Refused(_)
             | PublishError::NotJetStream => {}
