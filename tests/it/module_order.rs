@@ -2,12 +2,10 @@
 //! it, and the files of a folder use each other in no circle. Tests may use what they like.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 
 use syn::visit::{self, Visit};
 
-/// A module's path from the crate's root.
-type Module = Vec<String>;
+use crate::support::source::{self, Module, declared, is_test};
 
 /// The modules of `src`, with what each of them names.
 #[derive(Default)]
@@ -25,14 +23,6 @@ struct Modules {
 struct Names {
     used: Vec<Module>,
     passed_on: Vec<Module>,
-    declared: Vec<String>,
-}
-
-fn is_test(attributes: &[syn::Attribute]) -> bool {
-    attributes.iter().any(|attribute| {
-        let list = attribute.meta.require_list();
-        attribute.path().is_ident("cfg") && list.is_ok_and(|list| list.tokens.to_string() == "test")
-    })
 }
 
 fn leaves(tree: &syn::UseTree, mut before: Module, into: &mut Vec<Module>) {
@@ -61,7 +51,6 @@ fn leaves(tree: &syn::UseTree, mut before: Module, into: &mut Vec<Module>) {
 impl<'ast> Visit<'ast> for Names {
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
         if !is_test(&item.attrs) {
-            self.declared.push(item.ident.to_string());
             visit::visit_item_mod(self, item);
         }
     }
@@ -92,35 +81,31 @@ impl<'ast> Visit<'ast> for Names {
 impl Modules {
     fn read() -> Self {
         let mut modules = Self::default();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        modules.read_file(&source, &source.join("lib.rs"), &[]);
+        for (module, file) in source::files() {
+            if module.is_empty() {
+                modules.listed = declared(&file);
+            }
+            modules.add(module, &file);
+        }
         modules
     }
 
-    fn read_file(&mut self, source: &Path, file: &Path, module: &[String]) {
-        let text = std::fs::read_to_string(file).expect("a file of src");
-        let parsed = syn::parse_file(&text).expect("it compiles");
+    fn add(&mut self, module: Module, file: &syn::File) {
         let mut names = Names::default();
-        names.visit_file(&parsed);
-        let used = names.used.iter().filter_map(|path| from_root(path, module));
-        self.used.insert(module.to_vec(), used.collect());
+        names.visit_file(file);
+        let used = names
+            .used
+            .iter()
+            .filter_map(|path| from_root(path, &module));
+        let used = used.collect();
         let passed_on = names.passed_on.iter().filter_map(|path| {
             let name = path.last()?.clone();
             let inner = path.get(1..path.len() - 1)?;
-            Some((name, [module, inner].concat()))
+            Some((name, [module.as_slice(), inner].concat()))
         });
-        self.passed_on.insert(module.to_vec(), passed_on.collect());
-        if module.is_empty() {
-            self.listed.clone_from(&names.declared);
-        }
-        for name in names.declared {
-            let inner = [module, &[name]].concat();
-            let base: PathBuf = source.join(inner.join("/"));
-            let files = [base.with_extension("rs"), base.join("mod.rs")];
-            if let Some(file) = files.iter().find(|file| file.is_file()) {
-                self.read_file(source, file, &inner);
-            }
-        }
+        let passed_on = passed_on.collect();
+        self.passed_on.insert(module.clone(), passed_on);
+        self.used.insert(module, used);
     }
 
     /// The module that `path` leads to, through what others pass on.

@@ -25,6 +25,7 @@ pub(crate) mod proxy;
 pub(crate) mod publisher;
 pub(crate) mod raw;
 pub(crate) mod raw_nats;
+pub(crate) mod source;
 pub(crate) mod stage;
 pub(crate) mod tls;
 pub(crate) mod token;
