@@ -1,17 +1,14 @@
 //! Accepting connections and speaking HTTP/1.1 on them.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -19,7 +16,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower_service::Service;
 use tracing::{debug, warn};
 
 use super::pending_connections::{PendingConnection, PendingConnections};
@@ -144,9 +140,18 @@ async fn connection(
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES);
-    let service = TowerToHyperService::new(WithPendingConnection {
-        router,
-        pending: pending.clone(),
+    let router = TowerToHyperService::new(router);
+    // Each request gets the connection that it came on.
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        let pending = pending.clone();
+        pending.set_busy(true);
+        request.extensions_mut().insert(pending.clone());
+        let answer = router.call(request);
+        async move {
+            let answer = answer.await;
+            pending.set_busy(false);
+            answer
+        }
     });
     let serve = http
         .serve_connection(TokioIo::new(conn), service)
@@ -194,36 +199,4 @@ async fn named(
         debug!(%peer, why, "connection refused");
     }
     None
-}
-
-/// Gives axum's router the body type that it expects, and each request the connection that it came on.
-#[derive(Clone)]
-struct WithPendingConnection {
-    router: Router,
-    pending: PendingConnection,
-}
-
-impl Service<hyper::Request<Incoming>> for WithPendingConnection {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
-    fn poll_ready(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), Self::Error>> {
-        <Router as Service<Request>>::poll_ready(&mut self.router, cx)
-    }
-
-    fn call(&mut self, mut request: hyper::Request<Incoming>) -> Self::Future {
-        let pending = self.pending.clone();
-        pending.set_busy(true);
-        request.extensions_mut().insert(pending.clone());
-        let answer = self.router.call(request.map(axum::body::Body::new));
-        Box::pin(async move {
-            let answer = answer.await;
-            pending.set_busy(false);
-            answer
-        })
-    }
 }

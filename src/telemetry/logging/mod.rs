@@ -152,9 +152,9 @@ fn subscriber(
 ) -> impl Subscriber + Send + Sync + use<> {
     let is_terminal = std::io::stderr().is_terminal();
     let line = match format {
-        LogFormat::Json => LineFormat::Json,
-        LogFormat::Auto if !is_terminal => LineFormat::Json,
-        LogFormat::Auto | LogFormat::Text => LineFormat::Text(fmt::format().with_ansi(is_terminal)),
+        LogFormat::Json => LineFormat::json(),
+        LogFormat::Auto if !is_terminal => LineFormat::json(),
+        LogFormat::Auto | LogFormat::Text => LineFormat::text(is_terminal),
     };
     let printed = fmt::layer()
         .with_ansi(is_terminal)

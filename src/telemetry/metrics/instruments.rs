@@ -1,14 +1,12 @@
 //! The instruments: their names, units, descriptions and buckets.
 
-use std::sync::Arc;
-
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::Meter;
-use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry::metrics::{
+    BoundCounter, BoundHistogram, Counter, Histogram, Meter, UpDownCounter,
+};
 
-use super::labels::{Stage, TokenCheck};
-use super::top_k::TopK;
-use super::{Exemplars, LATENCY, Metrics, SharedReader};
+use super::LATENCY;
+use super::labels::{LiveDrop, TokenCheck};
 use crate::codes::{CLOSE_CODES, DEAD_PEER, HttpRefusal};
 use crate::event::Reason;
 
@@ -29,239 +27,190 @@ const JOIN_BOUNDS: &[f64] = &[
     5.0,
 ];
 
-impl Metrics {
-    #[expect(
-        clippy::too_many_lines,
-        reason = "a list, one line for each instrument"
-    )]
-    pub(super) fn declare(
-        reader: SharedReader,
-        provider: SdkMeterProvider,
-        meter: Meter,
-        exemplars: Arc<Exemplars>,
-        top_k: Arc<TopK>,
-    ) -> Self {
-        let counter = |name: &'static str, unit: &'static str, about: &'static str| {
-            meter
-                .u64_counter(name)
-                .with_unit(unit)
-                .with_description(about)
-                .build()
-        };
-        let now = |name: &'static str, unit: &'static str, about: &'static str| {
-            meter
-                .i64_up_down_counter(name)
-                .with_unit(unit)
-                .with_description(about)
-                .build()
-        };
-        let times = |name: &'static str, about: &'static str, bounds: &[f64]| {
-            meter
-                .f64_histogram(name)
-                .with_unit("s")
-                .with_description(about)
-                .with_boundaries(bounds.to_vec())
-                .build()
-        };
-        let received = counter(
-            "herald.events.received",
-            "{event}",
-            "Events that a room with sockets took to deliver, by source",
-        );
-        let of = |source: &'static str| received.bind(&[KeyValue::new("source", source)]);
-        let stages = times(
-            "herald.stage.duration",
-            "Time that each stage took",
-            STAGE_BOUNDS,
-        );
-        Self {
-            connections: now("herald.connections", "{connection}", "Sockets open now"),
-            connections_opened: counter(
-                "herald.connections.opened",
-                "{connection}",
-                "Sockets opened",
-            ),
-            connections_closed: counter(
-                "herald.connections.closed",
-                "{connection}",
-                "Sockets closed, by close code",
-            ),
-            connections_refused: counter(
-                "herald.connections.refused",
-                "{connection}",
-                "Joins refused with an HTTP error, by reason",
-            ),
-            rooms: now("herald.rooms", "{room}", "Workspaces with a room now"),
-            joins: times(
-                "herald.join.duration",
-                "Time that each step of a join took",
-                JOIN_BOUNDS,
-            ),
-            token_checks: counter(
-                "herald.token.checks",
-                "{check}",
-                "Tokens checked, by use and result",
-            ),
-            received_live: of("live"),
-            received_repair: of("repair"),
-            projected: counter(
-                "herald.events.projected",
-                "{event}",
-                "Events that became notifications",
-            )
-            .bind(&[]),
-            bad: counter("herald.events.bad", "{event}", "Bad events, by reason"),
-            repaired: counter(
-                "herald.events.repaired",
-                "{event}",
-                "Events that a repair read back from the stream, by its reason",
-            ),
-            late: counter(
-                "herald.events.late",
-                "{event}",
-                "Events delivered after a later event of another subject",
-            ),
-            duplicate: counter(
-                "herald.events.duplicate",
-                "{event}",
-                "Live messages that had been delivered already",
-            )
-            .bind(&[]),
-            lost: counter(
-                "herald.events.lost",
-                "{event}",
-                "Possibly lost: sequences that aged out before a room could read them, and sockets closed while NATS was silent",
-            ),
-            live_dropped: counter(
-                "herald.live.dropped",
-                "{message}",
-                "Live messages dropped, by reason",
-            ),
-            repairs: counter("herald.repairs", "{repair}", "Repairs begun, by reason"),
-            sweeps: counter("herald.sweeps", "{sweep}", "Rooms swept"),
-            queued: counter(
-                "herald.deliveries.queued",
-                "{notification}",
-                "Notifications queued for a socket",
-            )
-            .bind(&[]),
-            deliveries: counter(
-                "herald.deliveries",
-                "{notification}",
-                "Notifications written to a socket",
-            )
-            .bind(&[]),
-            delivery_bytes: counter(
-                "herald.delivery.bytes",
-                "By",
-                "Bytes of notifications written to sockets",
-            )
-            .bind(&[]),
-            latency: times(
-                LATENCY,
-                "From an event's store time to the end of its fan-out",
-                LATENCY_BOUNDS,
-            )
-            .bind(&[]),
-            waits: times(
-                "herald.delivery.wait",
-                "How long what was not written at once waited in its socket's queue",
-                LATENCY_BOUNDS,
-            )
-            .bind(&[]),
-            stages: Stage::ALL.map(|stage| stages.bind(&[KeyValue::new("stage", stage.as_str())])),
-            reloads: counter(
-                "herald.configuration.reloads",
-                "{reload}",
-                "Times that settings were read again, by outcome",
-            ),
-            nats_events: counter(
-                "herald.nats.events",
-                "{event}",
-                "What the NATS connection reported",
-            ),
-            nats_reconnects: counter(
-                "herald.nats.reconnects",
-                "{connection}",
-                "Connections to NATS after the first",
-            ),
-            nats_slow_consumers: counter(
-                "herald.nats.slow_consumers",
-                "{event}",
-                "Times that NATS' client dropped messages because a subscription was full",
-            ),
-            nats_round_trip: times(
-                "herald.nats.round_trip",
-                "Reads of the stream's last message at its leader",
-                JOIN_BOUNDS,
-            )
-            .bind(&[]),
-            nats: Arc::default(),
-            suppressed: Arc::default(),
-            reader,
-            provider,
-            meter,
-            exemplars,
-            top_k,
-        }
-    }
+/// What is declared of an instrument.
+struct Declaration {
+    name: &'static str,
+    unit: &'static str,
+    about: &'static str,
+    /// Of a histogram's buckets.
+    bounds: &'static [f64],
+}
 
-    /// Gives every series that may come its zero, so that its first rise is one.
-    pub(super) fn begin_at_zero(&self) {
-        self.connections.add(0, &[]);
-        self.rooms.add(0, &[]);
-        for counter in [
-            &self.connections_opened,
-            &self.late,
-            &self.sweeps,
-            &self.nats_reconnects,
-            &self.nats_slow_consumers,
-        ] {
-            counter.add(0, &[]);
+/// A kind of instrument. One without labels has its zero from the start, so that its first rise is one.
+trait Instrument {
+    fn declare(meter: &Meter, declaration: Declaration) -> Self;
+}
+
+impl Instrument for Counter<u64> {
+    fn declare(meter: &Meter, declaration: Declaration) -> Self {
+        let counter = meter.u64_counter(declaration.name);
+        let counter = counter.with_unit(declaration.unit);
+        counter.with_description(declaration.about).build()
+    }
+}
+
+impl Instrument for BoundCounter<u64> {
+    fn declare(meter: &Meter, declaration: Declaration) -> Self {
+        let counter = Counter::declare(meter, declaration).bind(&[]);
+        counter.add(0);
+        counter
+    }
+}
+
+impl Instrument for UpDownCounter<i64> {
+    fn declare(meter: &Meter, declaration: Declaration) -> Self {
+        let counter = meter.i64_up_down_counter(declaration.name);
+        let counter = counter.with_unit(declaration.unit);
+        let counter = counter.with_description(declaration.about).build();
+        counter.add(0, &[]);
+        counter
+    }
+}
+
+impl Instrument for Histogram<f64> {
+    fn declare(meter: &Meter, declaration: Declaration) -> Self {
+        let histogram = meter.f64_histogram(declaration.name);
+        let histogram = histogram.with_unit(declaration.unit);
+        let histogram = histogram.with_description(declaration.about);
+        histogram
+            .with_boundaries(declaration.bounds.to_vec())
+            .build()
+    }
+}
+
+impl Instrument for BoundHistogram<f64> {
+    fn declare(meter: &Meter, declaration: Declaration) -> Self {
+        Histogram::declare(meter, declaration).bind(&[])
+    }
+}
+
+macro_rules! instruments {
+    ($( $field:ident: $kind:ty = $name:expr, $unit:literal, $about:literal $(, $bounds:ident)?; )+) => {
+        /// All instruments that are written. `observed` has those that are read when somebody looks.
+        #[derive(Debug)]
+        pub(super) struct Instruments {
+            $( pub(super) $field: $kind, )+
         }
-        for counter in [
-            &self.received_live,
-            &self.received_repair,
-            &self.projected,
-            &self.duplicate,
-            &self.queued,
-            &self.deliveries,
-            &self.delivery_bytes,
-        ] {
-            counter.add(0);
-        }
-        for reason in Reason::ALL {
-            self.bad.add(0, &[KeyValue::new("reason", reason.as_str())]);
-        }
-        for (counter, key, values) in [
-            (&self.live_dropped, "reason", &["forged", "bad_claim"]),
-            (&self.lost, "reason", &["aged_out", "closed"]),
-            (&self.reloads, "outcome", &["applied", "refused"]),
-        ] {
-            for value in values {
-                counter.add(0, &[KeyValue::new(key, *value)]);
+
+        impl Instruments {
+            pub(super) fn new(meter: &Meter) -> Self {
+                Self {$(
+                    $field: Instrument::declare(meter, Declaration {
+                        name: $name,
+                        unit: $unit,
+                        about: $about,
+                        bounds: instruments!(@bounds $($bounds)?),
+                    }),
+                )+}
             }
         }
+    };
+    (@bounds) => { &[] };
+    (@bounds $bounds:ident) => { $bounds };
+}
+
+// Each instrument: its kind, its name, its unit, what it is for, and the bounds of a histogram's buckets. Bound ones
+// have no labels, and save the look-up of attributes for each record.
+instruments! {
+    connections: UpDownCounter<i64> = "herald.connections", "{connection}",
+        "Sockets open now";
+    connections_opened: BoundCounter<u64> = "herald.connections.opened", "{connection}",
+        "Sockets opened";
+    connections_closed: Counter<u64> = "herald.connections.closed", "{connection}",
+        "Sockets closed, by close code";
+    connections_refused: Counter<u64> = "herald.connections.refused", "{connection}",
+        "Joins refused with an HTTP error, by reason";
+    rooms: UpDownCounter<i64> = "herald.rooms", "{room}",
+        "Workspaces with a room now";
+    joins: Histogram<f64> = "herald.join.duration", "s",
+        "Time that each step of a join took", JOIN_BOUNDS;
+    token_checks: Counter<u64> = "herald.token.checks", "{check}",
+        "Tokens checked, by use and result";
+    received: Counter<u64> = "herald.events.received", "{event}",
+        "Events that a room with sockets took to deliver, by source";
+    projected: BoundCounter<u64> = "herald.events.projected", "{event}",
+        "Events that became notifications";
+    bad: Counter<u64> = "herald.events.bad", "{event}",
+        "Bad events, by reason";
+    repaired: Counter<u64> = "herald.events.repaired", "{event}",
+        "Events that a repair read back from the stream, by its reason";
+    late: BoundCounter<u64> = "herald.events.late", "{event}",
+        "Events delivered after a later event of another subject";
+    duplicate: BoundCounter<u64> = "herald.events.duplicate", "{event}",
+        "Live messages that had been delivered already";
+    lost: Counter<u64> = "herald.events.lost", "{event}",
+        "Possibly lost: sequences that aged out before a room could read them, and sockets closed while NATS was silent";
+    live_dropped: Counter<u64> = "herald.live.dropped", "{message}",
+        "Live messages dropped, by reason";
+    repairs: Counter<u64> = "herald.repairs", "{repair}",
+        "Repairs begun, by reason";
+    sweeps: BoundCounter<u64> = "herald.sweeps", "{sweep}",
+        "Rooms swept";
+    queued: BoundCounter<u64> = "herald.deliveries.queued", "{notification}",
+        "Notifications queued for a socket";
+    deliveries: BoundCounter<u64> = "herald.deliveries", "{notification}",
+        "Notifications written to a socket";
+    delivery_bytes: BoundCounter<u64> = "herald.delivery.bytes", "By",
+        "Bytes of notifications written to sockets";
+    latency: BoundHistogram<f64> = LATENCY, "s",
+        "From an event's store time to the end of its fan-out", LATENCY_BOUNDS;
+    waits: BoundHistogram<f64> = "herald.delivery.wait", "s",
+        "How long what was not written at once waited in its socket's queue", LATENCY_BOUNDS;
+    stages: Histogram<f64> = "herald.stage.duration", "s",
+        "Time that each stage took", STAGE_BOUNDS;
+    reloads: Counter<u64> = "herald.configuration.reloads", "{reload}",
+        "Times that settings were read again, by outcome";
+    nats_events: Counter<u64> = "herald.nats.events", "{event}",
+        "What the NATS connection reported";
+    nats_reconnects: BoundCounter<u64> = "herald.nats.reconnects", "{connection}",
+        "Connections to NATS after the first";
+    nats_slow_consumers: BoundCounter<u64> = "herald.nats.slow_consumers", "{event}",
+        "Times that NATS' client dropped messages because a subscription was full";
+    nats_round_trip: BoundHistogram<f64> = "herald.nats.round_trip", "s",
+        "Reads of the stream's last message at its leader", JOIN_BOUNDS;
+}
+
+impl Instruments {
+    /// Gives every series with labels that may come its zero.
+    pub(super) fn begin_at_zero(&self) {
         let closes = CLOSE_CODES.iter().map(|code| code.label);
-        for code in closes.chain([DEAD_PEER]) {
-            let label = KeyValue::new("code", code);
-            self.connections_closed.add(0, &[label]);
-        }
         let refusals = HttpRefusal::ALL.iter().map(|refusal| refusal.label());
-        for reason in refusals.filter(|label| !label.is_empty()) {
-            let label = KeyValue::new("reason", reason);
-            self.connections_refused.add(0, &[label]);
+        let repairs = ["gap", "sweep", "reconnect", "overflow", "anew"];
+        for (counter, key, values) in [
+            (
+                &self.bad,
+                "reason",
+                Reason::ALL.map(Reason::as_str).to_vec(),
+            ),
+            (
+                &self.live_dropped,
+                "reason",
+                LiveDrop::ALL.map(LiveDrop::as_str).to_vec(),
+            ),
+            (&self.lost, "reason", vec!["aged_out", "closed"]),
+            (&self.reloads, "outcome", vec!["applied", "refused"]),
+            (&self.repairs, "reason", repairs.to_vec()),
+            (&self.repaired, "reason", repairs.to_vec()),
+            (
+                &self.connections_closed,
+                "code",
+                closes.chain([DEAD_PEER]).collect(),
+            ),
+            (
+                &self.connections_refused,
+                "reason",
+                refusals.filter(|label| !label.is_empty()).collect(),
+            ),
+        ] {
+            for value in values {
+                counter.add(0, &[KeyValue::new(key, value)]);
+            }
         }
         for result in TokenCheck::ALL.map(TokenCheck::as_str) {
             for usage in ["join", "refresh"] {
                 let labels = [KeyValue::new("use", usage), KeyValue::new("result", result)];
                 self.token_checks.add(0, &labels);
             }
-        }
-        for reason in ["gap", "sweep", "reconnect", "overflow", "anew"] {
-            let label = [KeyValue::new("reason", reason)];
-            self.repairs.add(0, &label);
-            self.repaired.add(0, &label);
         }
     }
 }

@@ -11,6 +11,8 @@ pub enum LiveDrop {
 }
 
 impl LiveDrop {
+    pub(super) const ALL: [Self; 2] = [Self::Forged, Self::BadClaim];
+
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Forged => "forged",

@@ -18,9 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use opentelemetry::metrics::{
-    BoundCounter, BoundHistogram, Counter, Histogram, Meter, MeterProvider, UpDownCounter,
-};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{BoundCounter, BoundHistogram, Meter, MeterProvider};
 use opentelemetry_otlp::MetricExporter;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
@@ -31,7 +30,7 @@ use opentelemetry_sdk::metrics::{
 
 use self::exemplars::Exemplars;
 pub use self::exposition::Format;
-use self::instruments::LATENCY_BOUNDS;
+use self::instruments::{Instruments, LATENCY_BOUNDS};
 pub use self::labels::LiveDrop;
 pub(crate) use self::labels::{Stage, TokenCheck};
 use self::top_k::TopK;
@@ -52,35 +51,10 @@ pub struct Metrics {
     nats: Arc<NatsState>,
     /// Repeated log lines that were not printed.
     suppressed: Arc<AtomicU64>,
-    connections: UpDownCounter<i64>,
-    connections_opened: Counter<u64>,
-    connections_closed: Counter<u64>,
-    connections_refused: Counter<u64>,
-    rooms: UpDownCounter<i64>,
-    joins: Histogram<f64>,
-    token_checks: Counter<u64>,
+    instruments: Instruments,
     received_live: BoundCounter<u64>,
     received_repair: BoundCounter<u64>,
-    projected: BoundCounter<u64>,
-    bad: Counter<u64>,
-    repaired: Counter<u64>,
-    late: Counter<u64>,
-    duplicate: BoundCounter<u64>,
-    lost: Counter<u64>,
-    live_dropped: Counter<u64>,
-    repairs: Counter<u64>,
-    sweeps: Counter<u64>,
-    queued: BoundCounter<u64>,
-    deliveries: BoundCounter<u64>,
-    delivery_bytes: BoundCounter<u64>,
-    waits: BoundHistogram<f64>,
-    latency: BoundHistogram<f64>,
     stages: [BoundHistogram<f64>; Stage::ALL.len()],
-    reloads: Counter<u64>,
-    nats_events: Counter<u64>,
-    nats_reconnects: Counter<u64>,
-    nats_slow_consumers: Counter<u64>,
-    nats_round_trip: BoundHistogram<f64>,
 }
 
 #[derive(Debug, Default)]
@@ -136,14 +110,32 @@ impl Metrics {
         }
         let provider = provider.build();
         let meter = provider.meter("herald");
-        let metrics = Self::declare(
+        let instruments = Instruments::new(&meter);
+        let received = |source: &'static str| {
+            let counter = instruments
+                .received
+                .bind(&[KeyValue::new("source", source)]);
+            counter.add(0);
+            counter
+        };
+        let stage = |stage: Stage| {
+            let label = KeyValue::new("stage", stage.as_str());
+            instruments.stages.bind(&[label])
+        };
+        let metrics = Self {
+            received_live: received("live"),
+            received_repair: received("repair"),
+            stages: Stage::ALL.map(stage),
+            instruments,
+            nats: Arc::default(),
+            suppressed: Arc::default(),
+            top_k: Arc::new(TopK::new(parts.workspaces)),
             reader,
             provider,
             meter,
             exemplars,
-            Arc::new(TopK::new(parts.workspaces)),
-        );
-        metrics.begin_at_zero();
+        };
+        metrics.instruments.begin_at_zero();
         metrics.observe_workspaces();
         metrics.observe_nats();
         #[cfg(target_os = "linux")]

@@ -15,28 +15,31 @@ use crate::event::{Reason, WorkspaceSlug};
 
 impl Metrics {
     pub(crate) fn connection_opened(&self) {
-        self.connections.add(1, &[]);
-        self.connections_opened.add(1, &[]);
+        self.instruments.connections.add(1, &[]);
+        self.instruments.connections_opened.add(1);
     }
 
     pub(crate) fn connection_closed(&self, code: &'static str) {
-        self.connections.add(-1, &[]);
+        self.instruments.connections.add(-1, &[]);
         self.count_close(code);
     }
 
     /// A close that ended a handshake: the socket never counted as open.
     pub(crate) fn count_close(&self, code: &'static str) {
-        self.connections_closed
+        self.instruments
+            .connections_closed
             .add(1, &[KeyValue::new("code", code)]);
     }
 
     pub(crate) fn join_refused(&self, reason: HttpRefusal) {
-        self.connections_refused
+        self.instruments
+            .connections_refused
             .add(1, &[KeyValue::new("reason", reason.label())]);
     }
 
     pub(crate) fn join_phase(&self, phase: &'static str, took: Duration) {
-        self.joins
+        self.instruments
+            .joins
             .record(took.as_secs_f64(), &[KeyValue::new("step", phase)]);
     }
 
@@ -45,16 +48,16 @@ impl Metrics {
             KeyValue::new("use", usage),
             KeyValue::new("result", result.as_str()),
         ];
-        self.token_checks.add(1, &labels);
+        self.instruments.token_checks.add(1, &labels);
     }
 
     pub(crate) fn room_opened(&self, workspace: &WorkspaceSlug) -> Arc<Traffic> {
-        self.rooms.add(1, &[]);
+        self.instruments.rooms.add(1, &[]);
         self.top_k.open(workspace)
     }
 
     pub(crate) fn room_closed(&self, workspace: &WorkspaceSlug, traffic: &Arc<Traffic>) {
-        self.rooms.add(-1, &[]);
+        self.instruments.rooms.add(-1, &[]);
         self.top_k.close(workspace, traffic);
     }
 
@@ -63,52 +66,62 @@ impl Metrics {
             None => self.received_live.add(1),
             Some(reason) => {
                 self.received_repair.add(1);
-                self.repaired.add(1, &[KeyValue::new("reason", reason)]);
+                self.instruments
+                    .repaired
+                    .add(1, &[KeyValue::new("reason", reason)]);
             }
         }
     }
 
     pub(crate) fn event_projected(&self) {
-        self.projected.add(1);
+        self.instruments.projected.add(1);
     }
 
     pub(crate) fn event_bad(&self, reason: Reason) {
-        self.bad.add(1, &[KeyValue::new("reason", reason.as_str())]);
+        self.instruments
+            .bad
+            .add(1, &[KeyValue::new("reason", reason.as_str())]);
     }
 
     pub(crate) fn event_late(&self) {
-        self.late.add(1, &[]);
+        self.instruments.late.add(1);
     }
 
     pub(crate) fn event_duplicate(&self) {
-        self.duplicate.add(1);
+        self.instruments.duplicate.add(1);
     }
 
     pub(crate) fn possibly_lost(&self, sequences: u64) {
-        self.lost
+        self.instruments
+            .lost
             .add(sequences, &[KeyValue::new("reason", "aged_out")]);
     }
 
     /// Sockets that were closed without what was stored last for them.
     pub(crate) fn closed_behind(&self, sockets: u64) {
-        self.lost.add(sockets, &[KeyValue::new("reason", "closed")]);
+        self.instruments
+            .lost
+            .add(sockets, &[KeyValue::new("reason", "closed")]);
     }
 
     pub(crate) fn live_dropped(&self, reason: LiveDrop) {
-        self.live_dropped
+        self.instruments
+            .live_dropped
             .add(1, &[KeyValue::new("reason", reason.as_str())]);
     }
 
     pub(crate) fn repair(&self, reason: &'static str) {
-        self.repairs.add(1, &[KeyValue::new("reason", reason)]);
+        self.instruments
+            .repairs
+            .add(1, &[KeyValue::new("reason", reason)]);
     }
 
     pub(crate) fn swept(&self, rooms: u64) {
-        self.sweeps.add(rooms, &[]);
+        self.instruments.sweeps.add(rooms);
     }
 
     pub(crate) fn queued(&self, sockets: u64) {
-        self.queued.add(sockets);
+        self.instruments.queued.add(sockets);
     }
 
     pub(crate) fn stage(&self, stage: Stage, took: Duration) {
@@ -119,18 +132,18 @@ impl Metrics {
 
     /// Notifications whose bytes the kernel has.
     pub(crate) fn written(&self, notifications: u64, bytes: u64) {
-        self.deliveries.add(notifications);
-        self.delivery_bytes.add(bytes);
+        self.instruments.deliveries.add(notifications);
+        self.instruments.delivery_bytes.add(bytes);
     }
 
     /// The first of the notifications written together waited so long in its socket's queue.
     pub(crate) fn waited(&self, time: Duration) {
-        self.waits.record(time.as_secs_f64());
+        self.instruments.waits.record(time.as_secs_f64());
     }
 
     /// Of an event.
     pub(crate) fn latency(&self, latency: Duration) {
-        self.latency.record(latency.as_secs_f64());
+        self.instruments.latency.record(latency.as_secs_f64());
     }
 
     /// Remembers `span` as an example of this latency.
@@ -144,11 +157,15 @@ impl Metrics {
     }
 
     pub(crate) fn reloaded(&self, outcome: &'static str) {
-        self.reloads.add(1, &[KeyValue::new("outcome", outcome)]);
+        self.instruments
+            .reloads
+            .add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
     pub(crate) fn nats_event(&self, event: &'static str) {
-        self.nats_events.add(1, &[KeyValue::new("event", event)]);
+        self.instruments
+            .nats_events
+            .add(1, &[KeyValue::new("event", event)]);
     }
 
     pub(crate) fn nats_connected(&self, connected: bool) {
@@ -156,15 +173,15 @@ impl Metrics {
     }
 
     pub(crate) fn nats_reconnected(&self) {
-        self.nats_reconnects.add(1, &[]);
+        self.instruments.nats_reconnects.add(1);
     }
 
     pub(crate) fn nats_slow_consumer(&self) {
-        self.nats_slow_consumers.add(1, &[]);
+        self.instruments.nats_slow_consumers.add(1);
     }
 
     pub(crate) fn nats_round_trip(&self, took: Duration) {
-        self.nats_round_trip.record(took.as_secs_f64());
+        self.instruments.nats_round_trip.record(took.as_secs_f64());
     }
 
     pub(crate) fn stream_lag(&self, messages: u64) {
