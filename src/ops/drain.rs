@@ -21,9 +21,9 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 /// for the end of the connection.
 const LAST_SOCKETS: Duration = Duration::from_secs(12);
 /// How long the end may take to send the dead letters that wait. Whatever ends the gateway, telemetry ends
-/// later, so that it tells what became of them.
+/// later, so that it reports what became of them.
 pub(super) const DEAD_LETTERS: Duration = Duration::from_secs(2);
-/// How often it is looked for joins that were under way when the acceptor closed.
+/// Pause between looks for joins that were under way when the acceptor closed.
 const LATECOMERS: Duration = Duration::from_millis(250);
 
 /// Waits until joins under way are done, then until everything stored before now waits at its sockets.
@@ -80,7 +80,7 @@ pub(super) async fn ended(rooms: &Rooms, sockets: &TaskTracker) {
             tokio::select! {
                 () = sockets.wait() => {}
                 _ = look.tick() => {
-                    // Who was told already keeps the first reason.
+                    // A socket that is closing already keeps its first reason.
                     for writer in writers(rooms).await {
                         writer.end_after(CloseReason::Restart);
                     }

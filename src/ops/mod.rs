@@ -2,10 +2,14 @@
 
 mod admin;
 mod drain;
+mod error;
 mod gateway;
 mod health;
 mod observed;
 mod reload;
+mod startup;
+mod watch;
 
-pub use self::gateway::{Gateway, ServeError, serve};
+pub use self::error::ServeError;
+pub use self::gateway::{Gateway, serve};
 pub use self::reload::Reloader;

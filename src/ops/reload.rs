@@ -1,4 +1,4 @@
-//! Puts what was read anew in the place of what is in force, all or nothing, and says what that changes.
+//! Replaces the settings in force by those that were read again, all or nothing, and logs what that changes.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::server::OpenFiles;
 use crate::setup::{Building, LiveSettings, Setup};
 use crate::telemetry::{LogLevel, Metrics, UNLIMITED};
 
-/// A handle on what a running gateway can take anew.
+/// What a running gateway can replace.
 #[derive(Debug)]
 pub struct Reloader {
     pub(super) live: LiveSettings,
@@ -35,7 +35,7 @@ struct Changes {
 }
 
 impl Reloader {
-    /// Whether the gateway is ending, and takes nothing anew.
+    /// Whether the gateway is ending, and takes no new settings.
     pub fn is_draining(&self) -> bool {
         self.health.is_draining()
     }
@@ -105,7 +105,7 @@ impl Changes {
             let differs = |from: &Config| key.differs(from, &new.config);
             match key.reload {
                 Reload::Restart if differs(&started.config) => changes.restart.push(key.name),
-                // RUST_LOG may have the last word.
+                // RUST_LOG wins, if it is set.
                 _ if key.name == "log.level" && old.filter.text() == new.filter.text() => {}
                 Reload::Now | Reload::NewSockets if differs(&old.config) => {
                     changes.settings.push(key.name);
