@@ -7,7 +7,7 @@ use tracing::warn;
 use super::{AuthError, Identity};
 use crate::event::WorkspaceSlug;
 
-/// What a token says that is right but for what is asked here.
+/// A token that is right, except for what is still to be judged.
 #[derive(Debug)]
 pub struct Judged<'a> {
     pub(super) identity: Identity,

@@ -46,7 +46,7 @@ pub(crate) struct Counted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OverheadState {
     Counting,
-    /// The next read tells.
+    /// The next read reports it.
     Over,
     Reported,
 }

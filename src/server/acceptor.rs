@@ -37,12 +37,12 @@ pub(crate) struct Acceptor {
     pub(super) path: String,
     pub(super) live: LiveSettings,
     admission: Admission,
-    /// Fair: who came first begins first.
+    /// Fair: joins begin in the order in which they came.
     turns: Semaphore,
     pub(super) metrics: Arc<Metrics>,
     /// What waits for all sockets.
     pub(super) queues: Arc<QueueDepth>,
-    /// There once NATS is.
+    /// Set once NATS is connected.
     rooms: OnceLock<Rooms>,
     pub(super) sockets: TaskTracker,
     draining: AtomicBool,
@@ -80,7 +80,7 @@ impl Acceptor {
         &self.queues
     }
 
-    /// NATS is there: joins may begin. A second call changes nothing.
+    /// NATS is connected: joins may begin. A second call changes nothing.
     pub(crate) fn open(&self, rooms: Rooms) {
         self.rooms.get_or_init(|| rooms);
     }
@@ -93,7 +93,7 @@ impl Acceptor {
     /// Waits until no join is under way; those that began before [`Acceptor::drain`] still open.
     pub(crate) async fn settled(&self) {
         const ALL: u32 = JOINS as u32;
-        // It is never closed. Whoever waits for a turn comes before us, and is refused.
+        // It is never closed. Joins that wait for a turn come before this one, and are refused.
         let _all = self.turns.acquire_many(ALL).await;
     }
 
@@ -243,7 +243,7 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Tells of a socket that is open.
+    /// Records that a socket is open.
     pub(super) fn opened(
         &self,
         phases: &mut JoinPhases,
@@ -265,7 +265,7 @@ impl Acceptor {
         connection.trace()
     }
 
-    /// Looks at the token, unless it was expired each time of late.
+    /// Checks the token, unless the same token was expired each time of late.
     fn authorize(
         &self,
         setup: &Setup,
@@ -322,6 +322,6 @@ pub(super) struct Admitted {
     pub(super) workspace: WorkspaceSlug,
     pub(super) writer: Writer,
     pub(super) membership: Membership,
-    /// Of the gateway's sockets, and of its address'. Boxed: the socket's future holds it twice.
+    /// For the limits of the gateway and of the address. Boxed: the socket's future contains them twice.
     pub(super) guards: Box<(SocketGuard, AddressGuard)>,
 }

@@ -7,15 +7,15 @@ use tracing::warn;
 
 use crate::config::SocketsConfig;
 
-/// For the gateway itself: standard streams, listeners, NATS, telemetry, what is read anew (some 20 while all is
-/// well) and as many again while connections are made anew.
+/// For the gateway itself: standard streams, listeners, NATS, telemetry, files that are read again (some 20 in normal times), and as many
+/// again while connections are replaced.
 const OWN: usize = 40;
 /// Connections at the admin listener: one part of all files in so many, within bounds that leave room for
 /// probes and scrapes, and are not worth more memory.
 const ADMIN_PART: usize = 8;
 const ADMIN: (usize, usize) = (8, 512);
-/// Connections that are no sockets yet take one part in so many of what clients may have: there is always one
-/// that can be told that the gateway is full.
+/// Connections that are no sockets yet take one part in so many of what clients may have: so a client can always be
+/// answered that the gateway is full.
 const PENDING_PART: usize = 4;
 
 /// How many files each side may have open.
@@ -60,7 +60,7 @@ impl OpenFiles {
         }
     }
 
-    /// Says so where the files allow fewer sockets than the settings.
+    /// Warns if the open files allow fewer sockets than the settings.
     pub(crate) fn warn_if_too_few(&self, config: &SocketsConfig) {
         if config.max_connections > self.sockets {
             warn!(

@@ -32,7 +32,7 @@ use crate::telemetry::{JoinOutcome, JoinPhase, JoinPhases};
 const PING_MOMENTS: u32 = 250;
 /// These moments are counted from here on.
 static FIRST_OPENED: LazyLock<Instant> = LazyLock::new(Instant::now);
-/// The client of a request that came by no listener of ours, as none does.
+/// The client of a request that came by another listener. There is none.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// What is needed until a socket is open, and not after. Boxed, so that its future does not keep it.
@@ -93,7 +93,7 @@ pub(crate) async fn upgrade(State(acceptor): State<Arc<Acceptor>>, request: Requ
             let bytes = setup.config.sockets.max_message_bytes;
             let refused = refuse(Arc::clone(&acceptor), upgrade, bytes, reason, phases);
             acceptor.sockets.spawn(async move {
-                // It is no socket that counts: until it is gone it keeps its place among the pending connections.
+                // It does not count as a socket: until it is gone it stays a pending connection.
                 match pending {
                     Some(pending) => tokio::select! {
                         () = refused => {}

@@ -1,12 +1,10 @@
-//! Connections that are accepted and are no sockets yet: TLS, the request's head, the join, or the end of
-//! one that is refused. Their number is bounded, so that clients that say nothing cannot take all files
-//! and memory.
+//! Connections that are accepted and are no sockets yet: they do TLS, send the request's head, join, or end because they
+//! are refused. Their number is bounded, so that clients that send nothing cannot use up files and memory.
 //!
-//! Over the bound nothing is accepted: a new connection waits in the kernel's queue, where it costs the
-//! gateway nothing. Closing it would be worse for those that mean well: a handshake takes milliseconds,
-//! so a storm of them is through in seconds, but a closed one backs off and comes again. Clients that say
-//! nothing would keep that queue waiting for all of [`super::listener`]'s patience; so once all places
-//! are taken, who has not asked for anything by then is closed after [`TIMEOUT`].
+//! Over the bound nothing is accepted: a new connection waits in the kernel's queue, where it costs the gateway nothing.
+//! To close it would be worse. A handshake takes milliseconds, so a storm of clients is through in seconds; a closed
+//! client backs off and comes again. Silent clients would fill that queue for all of [`super::listener`]'s time limits.
+//! So once all slots are taken, a connection that has sent no request is closed after [`TIMEOUT`].
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +30,7 @@ const PENDING_OF_ADDRESS_MIN: usize = 16;
 /// mobile network.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a refused one may take for its closing handshake while others wait: a flood of bad tokens
-/// must not hold places for as long as a client that means well may take.
+/// must not keep slots for as long as a proper client may take.
 const TIMEOUT_REFUSED: Duration = Duration::from_millis(500);
 
 /// The pending connections of one listener.
@@ -48,7 +46,7 @@ pub(crate) struct PendingConnections {
 #[derive(Debug)]
 pub(crate) struct Full;
 
-/// One connection that has arrived; it holds its place until the last clone is gone.
+/// One connection that has arrived; it keeps its slot until the last clone is gone.
 #[derive(Debug, Clone)]
 pub(crate) struct PendingConnection(Arc<PendingState>);
 
@@ -93,7 +91,7 @@ impl PendingConnections {
         }
     }
 
-    /// A place for the next connection, once there is one.
+    /// A slot for the next connection, once there is one.
     pub(crate) async fn slot(&self) -> OwnedSemaphorePermit {
         match Arc::clone(&self.slots).acquire_owned().await {
             Ok(slot) => slot,
@@ -121,7 +119,7 @@ impl PendingConnections {
         })))
     }
 
-    /// A PROXY header told, before anything else, whose connection it is.
+    /// A PROXY header, before anything else, names the client.
     ///
     /// # Errors
     /// The address has as many as it may.
@@ -145,12 +143,12 @@ impl PendingConnections {
         Ok(())
     }
 
-    /// The connection ends before it could ask for anything.
+    /// Counts a connection that ends before its request.
     pub(crate) fn refused(&self, reason: HttpRefusal) {
         self.metrics.join_refused(reason);
     }
 
-    /// The place of one more connection of this address, where these are counted.
+    /// One more connection of this address, if they are counted.
     fn of_address(&self, peer: IpAddr) -> Result<Option<AddressGuard>, Full> {
         let Some((live, all)) = &self.public else {
             return Ok(None);
@@ -171,7 +169,7 @@ impl PendingConnections {
         })
     }
 
-    /// Ends when the connection has asked for nothing while others wait for its place.
+    /// Ends when the connection has sent no request while others wait for its slot.
     pub(crate) async fn outstayed(&self, pending: &PendingConnection) {
         loop {
             tokio::time::sleep(TIMEOUT).await;
@@ -185,7 +183,7 @@ impl PendingConnections {
 }
 
 impl PendingConnection {
-    /// Who connected to us: the client, or a proxy.
+    /// The address that connected: the client's, or a proxy's.
     pub(crate) fn peer(&self) -> IpAddr {
         self.0.peer
     }
@@ -197,7 +195,7 @@ impl PendingConnection {
             Some(Named {
                 client: Some(ip), ..
             }) => proxies.client(*ip, headers),
-            // The proxy passes on what somebody wrote, and does not say who: it counts for itself.
+            // The proxy does not know the client. So the proxy's own address counts.
             Some(Named { client: None, .. }) => self.0.peer,
         }
     }
@@ -208,7 +206,7 @@ impl PendingConnection {
         is_first.then_some(self.0.accepted)
     }
 
-    /// Ends when others wait for the place of this one, which is refused.
+    /// Ends when others wait for the slot of this one, which is refused.
     pub(crate) async fn is_wanted(&self) {
         loop {
             tokio::time::sleep(TIMEOUT_REFUSED).await;

@@ -9,14 +9,14 @@ use tokio::net::TcpStream;
 
 use crate::admission::{ConnectionSource, HeaderRead, Malformed, is_header, next_read};
 
-/// Pause before the next look where the first bytes could still become a header's. No client means well that
-/// begins like that and goes on so slowly.
+/// Pause before the next look while the first bytes may still become a header's. No proper client begins like that and
+/// goes on so slowly.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Why a connection ends at its start.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoSource {
-    /// It ended before it said anything: who looks whether the port is open.
+    /// It ended before it sent anything: a check whether the port is open.
     #[error("it left before it sent anything")]
     Left,
     #[error("it sent a PROXY header, and is not in server.trusted_proxies")]
@@ -55,7 +55,7 @@ async fn up_to_line_end(tcp: &TcpStream, most: usize) -> io::Result<usize> {
     let mut bytes = vec![0; most];
     let there = tcp.peek(&mut bytes).await?;
     let end = bytes.iter().take(there).position(|byte| *byte == b'\n');
-    // Where the peer has left, the read that follows tells.
+    // If the peer has left, the read that follows fails.
     Ok(end.map_or(there.max(1), |end| end + 1))
 }
 

@@ -28,8 +28,8 @@ use crate::telemetry::{ConnectionTrace, Sent};
 /// How long a close of Herald's own waits for what was stored before it. With NATS away it cannot be
 /// known what that is.
 const CATCH_UP: Duration = Duration::from_secs(5);
-/// A socket that is to be closed gets what waits for it, unless it takes none of that for so long. Pings do
-/// not tell: who sends pongs unasked need not read.
+/// A socket that is to be closed first gets what waits for it, unless it takes nothing for this long. A pong is no proof
+/// that it reads: a client may send one without a ping.
 const STANDSTILL: Duration = Duration::from_secs(10);
 /// Later than anything.
 const FAR: Duration = Duration::from_secs(86_400);
@@ -49,7 +49,7 @@ pub(super) struct Pump {
     pub(super) opened: Instant,
     /// The client asked for control messages.
     pub(super) has_control: bool,
-    /// Whoever waits for a pong, and what that holds.
+    /// Who waits for a pong, and the payload of that pong.
     pub(super) probe: Option<Box<(Bytes, oneshot::Sender<()>)>>,
 }
 
@@ -324,7 +324,7 @@ impl Pump {
             Incoming::Pong(payload) => {
                 let probe = self.probe.take_if(|probe| probe.0 == payload);
                 if let Some(probe) = probe {
-                    // Who asked may have no time left.
+                    // The one who wanted it may have given up.
                     let _ = probe.1.send(());
                 }
                 self.take(SessionInput::Pong)
@@ -378,7 +378,7 @@ impl Pump {
     }
 }
 
-/// Tells what was written of the queue since it was last told.
+/// Records what was written of the queue since the last call.
 fn report(
     writer: &Writer,
     acceptor: &Acceptor,

@@ -61,7 +61,7 @@ pub struct Telemetry {
     shutdown: Duration,
 }
 
-/// What cannot go on without telemetry.
+/// Why telemetry does not start, or cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// `log.level` or `RUST_LOG`.
@@ -126,7 +126,7 @@ impl Telemetry {
         self.instance
     }
 
-    /// Exports what waits, for `telemetry.shutdown` at the most; what is left then is lost, and told.
+    /// Exports what waits, for `telemetry.shutdown` at the most; what is left then is lost, and a warning is logged.
     pub async fn end(&self) {
         let this = self.clone();
         let ended = exports::within(self.shutdown, move || this.flush()).await;
@@ -136,7 +136,7 @@ impl Telemetry {
     }
 
     /// All signals at a time, so that one that hangs takes nothing from the others. Whether the collector took
-    /// all of them, as far as the SDK tells; what fails it has logged.
+    /// all of them, as far as the SDK knows. It logs what fails.
     fn flush(&self) -> bool {
         let limit = self.shutdown;
         std::thread::scope(|scope| {

@@ -1,5 +1,4 @@
-//! Which traces are recorded: the standard samplers of `OTEL_TRACES_SAMPLER`. Pure, and asked before a span
-//! is opened: what is not recorded costs this alone.
+//! Which traces are recorded: the standard samplers of `OTEL_TRACES_SAMPLER`. Pure. It decides before a span is opened, so a trace that is not recorded costs only the decision.
 //!
 //! The ratio sampler decides by the 56 least significant bits of the trace id, which W3C Trace
 //! Context level 2 (section 3.3.1) has be random, and by the threshold of OpenTelemetry's

@@ -1,5 +1,4 @@
-//! TLS for the public listener: a certificate and its key from PEM files, picked up anew when the
-//! files change. Owns the rustls configuration in force; a connection keeps the one it began with,
+//! TLS for the public listener: a certificate and its key from PEM files, read again when the files change. Owns the rustls configuration in force; a connection keeps the one it began with,
 //! so that a new certificate drops no socket.
 
 use std::fmt;
@@ -78,7 +77,7 @@ struct CertificateFiles {
     key: TlsFile,
     /// Held for the copy of an `Arc` only.
     current: RwLock<Arc<ServerConfig>>,
-    /// Of the watch alone.
+    /// Used by the watch alone.
     seen: Mutex<SeenFiles>,
 }
 
@@ -133,7 +132,7 @@ impl ServerCertificate {
         })))
     }
 
-    /// What accepts the next connection. Cheap: ask for each connection anew.
+    /// What accepts the next connection. Cheap: call it for each connection.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         let current = self.0.current.read();
         TlsAcceptor::from(Arc::clone(&current.unwrap_or_else(PoisonError::into_inner)))
@@ -157,7 +156,7 @@ impl ServerCertificate {
         }
     }
 
-    /// Looks at the files once. The same bad contents are told once, since the two files of a pair
+    /// Looks at the files once. The same bad contents are reported once, since the two files of a pair
     /// are rarely written in the same moment and may stay half done for long.
     fn look(&self) -> ReloadOutcome {
         let CertificateFiles {

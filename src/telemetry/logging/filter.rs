@@ -1,4 +1,4 @@
-//! What is asked to be logged, from its text. Pure.
+//! Reads which lines are to be logged. Pure.
 //!
 //! The text is that of `RUST_LOG` everywhere: levels and `target=level`, with commas. What would match
 //! nothing is refused: a word that is misspelt would else be taken for somebody's target, and Herald

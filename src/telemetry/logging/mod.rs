@@ -182,7 +182,7 @@ fn cap_the_log_crate() {
     });
 }
 
-/// Tells of the lines that were left out, for ever.
+/// Reports the lines that were left out. Never ends.
 async fn report_left_out(repeats: Repeats) {
     loop {
         tokio::time::sleep(repeats::WINDOW).await;

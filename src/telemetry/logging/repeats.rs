@@ -14,11 +14,11 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// The window, and how often what was left out is told.
+/// The window, and how often it is reported what was left out.
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
 /// Lines of one place in a window that are printed.
 const PRINTED: u32 = 5;
-/// Lines of this target are never left out: what tells of lines left out, and what is said once.
+/// Lines of this target are never left out: the report of those that were, and what is logged only once.
 pub(crate) const UNLIMITED: &str = "herald::log";
 
 /// The layer that leaves lines out. Cheap to clone.
@@ -36,7 +36,7 @@ struct CallsiteCount {
     left_out: u64,
 }
 
-/// What was left out of one place since it was last told.
+/// What was left out of one place in the code since the last report.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LeftOut {
     pub(super) count: u64,

@@ -1,8 +1,6 @@
 //! Traces: an event from the broker to the sockets, a connection from its accept to its close, and the
 //! gateway's own work.
-//!
-//! Whether a trace is recorded is asked before its first span is opened ([`Tracing::origin`]); below what is
-//! not recorded nothing is opened. Spans are `tracing`'s, and `tracing-opentelemetry` makes OpenTelemetry's of
+//! It is decided before the first span whether a trace is recorded ([`Tracing::origin`]). If it is not, no span is opened. Spans are `tracing`'s, and `tracing-opentelemetry` makes OpenTelemetry's of
 //! them; the log never sees one. They are of the least verbose level, so that they have no line asked about
 //! that the log leaves out, and all have one target, which keeps those of dependencies out.
 
