@@ -9,21 +9,21 @@ pub(crate) type Module = Vec<String>;
 pub(crate) fn files() -> Vec<(Module, syn::File)> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
-    read(&source, &source.join("lib.rs"), Module::new(), &mut files);
+    read(&source, &source.join("lib.rs"), &[], &mut files);
     files
 }
 
-fn read(source: &Path, file: &Path, module: Module, files: &mut Vec<(Module, syn::File)>) {
+fn read(source: &Path, file: &Path, module: &[String], files: &mut Vec<(Module, syn::File)>) {
     let text = std::fs::read_to_string(file).expect("a file of src");
     let parsed = syn::parse_file(&text).expect("it compiles");
     let declared = declared(&parsed);
-    files.push((module.clone(), parsed));
+    files.push((module.to_vec(), parsed));
     for name in declared {
-        let inner = [module.as_slice(), &[name]].concat();
+        let inner = [module, &[name]].concat();
         let base: PathBuf = source.join(inner.join("/"));
         let candidates = [base.with_extension("rs"), base.join("mod.rs")];
         if let Some(file) = candidates.iter().find(|file| file.is_file()) {
-            read(source, file, inner, files);
+            read(source, file, &inner, files);
         }
     }
 }
