@@ -32,7 +32,7 @@ pub(super) async fn catch_up(rooms: &Rooms, acceptor: &Acceptor) {
         warn!("draining with joins under way");
     }
     let deadline = Instant::now() + CATCH_UP;
-    let end = timeout_at(deadline, rooms.start_position()).await;
+    let end = timeout_at(deadline, rooms.stream_end()).await;
     let all = rooms.all();
     let behind = join_all(all.iter().map(async |room| {
         let caught_up = match end {

@@ -88,7 +88,7 @@ impl Startup<'_> {
         let names = self.config.nats.names();
         let Leaders { events, sessions } = leaders.clone();
         let events_direct = DirectGet::new(nats.clone(), &names, names.events());
-        let (start_position, reader) = StreamEndReader::start(events.clone());
+        let (stream_end, reader) = StreamEndReader::start(events.clone());
         self.tasks.spawn(reader);
         let claims = ClaimWriter::new(
             &nats,
@@ -139,14 +139,14 @@ impl Startup<'_> {
         self.tasks
             .spawn(observed::started(metrics.meter(), unroutable));
         RoomContext {
-            repairer: Repairer::new(events_direct, events, start_position.clone()),
+            repairer: Repairer::new(events_direct, events, stream_end.clone()),
             reorder_budget: ReorderBudget::default(),
             sweeps,
             claim_checks,
             damper: Damper::new(notices),
             dead_letters,
             queues: Arc::clone(self.acceptor.queues()),
-            start_position,
+            stream_end,
             claims,
             live: self.live.clone(),
             names,

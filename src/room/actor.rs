@@ -1,174 +1,145 @@
-//! The room's task: its state, its loop, and what begins and ends it. What the inputs do stands in
-//! [`super::delivery`] and [`super::process`] (events) and [`super::claiming`] (sessions).
+//! The room's task. It takes one input after the other, gives it to the part that owns what it is about, and carries
+//! out what that part returns.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument, debug};
 
 use super::affinity::{Affinity, Threads};
-use super::checks::Checks;
-use super::claims::Claims;
-use super::fan_out::{Addressed, Turn};
-use super::follower::Follower;
-use super::handle::{RoomCommand, RoomHandle, RoomShared};
-use super::members::Members;
-use super::registry::{RoomContext, Rooms};
-use super::schedule::Schedule;
-use super::shards::ShardReport;
+use super::context::RoomContext;
+use super::handle::{RoomCommand, RoomHandle};
+use super::lifetime::{Life, Lifetime};
+use super::members::{FanOutRound, Members, ShardReport};
+use super::pipeline::Pipeline;
+use super::registry::Rooms;
+use super::sessions::{ClaimInput, Replaced, Sessions};
+use super::stream::{Delivery, StreamChange, StreamInput, StreamView};
 use crate::codes::CloseReason;
 use crate::event::{Position, WorkspaceSlug};
-use crate::nats::{CheckedClaim, Repair, Repaired, RoomSubscriptions, Swept};
-use crate::telemetry::{self, Traffic};
+use crate::nats::{RoomSubscriptions, SUBSCRIPTION_CAPACITY, Swept};
+use crate::telemetry;
 
-/// How long a room stays after its last socket: a reload or a reconnect finds it still there.
-const LINGER: Duration = Duration::from_secs(60);
 /// Pause before an activation that failed is tried again.
 const RETRY: Duration = Duration::from_millis(100);
-/// How often claims that no longer matter are forgotten.
-const PRUNE: Duration = Duration::from_secs(60);
 /// Live messages taken in one go before commands get their turn.
 const BURST: usize = 64;
+/// Live messages taken before a sweep's answer is judged: they may be what it finds missing. A subscription
+/// contains no more, and one is being filled meanwhile.
+const BEFORE_JUDGING: usize = 2 * SUBSCRIPTION_CAPACITY;
 
-/// The room's state. Only its task touches it.
+/// A room. Only its task touches it.
 pub(super) struct Room {
-    pub(super) workspace: WorkspaceSlug,
-    pub(super) context: Arc<RoomContext>,
-    pub(super) rooms: Rooms,
-    pub(super) shared: Arc<RoomShared>,
-    pub(super) handle: RoomHandle,
+    handle: RoomHandle,
+    rooms: Rooms,
     commands: mpsc::UnboundedReceiver<RoomCommand>,
-    pub(super) swept: Answers<Swept>,
-    pub(super) checked: Answers<Vec<CheckedClaim>>,
-    pub(super) subscriptions: RoomSubscriptions,
-    pub(super) follower: Follower,
-    /// The repair under way.
-    pub(super) repair: Option<Repair>,
-    pub(super) members: Members,
-    /// Notifications that are sent together: all of them are for everyone, or none is.
-    pub(super) batch: Vec<Addressed>,
-    /// Of writing to sockets.
-    pub(super) turn: Turn,
-    pub(super) affinity: Affinity,
-    pub(super) claims: Claims,
-    pub(super) checks: Checks,
-    pub(super) barriers: Vec<(u64, oneshot::Sender<()>)>,
-    /// What the metrics by workspace count.
-    pub(super) traffic: Arc<Traffic>,
-    empty_since: Option<Instant>,
-    prune_at: Instant,
-    /// The registry knows that the room has, or had, no sockets.
-    is_lingering: bool,
+    /// What it knows of the stream.
+    stream: StreamView,
+    /// Who has a claim.
+    sessions: Sessions,
+    /// Who is there, and what is on its way to them.
+    members: Members,
+    /// What becomes of an event.
+    pipeline: Pipeline,
+    /// Where it runs.
+    affinity: Affinity,
+    /// When it ends.
+    lifetime: Lifetime,
     _registered: Registered,
 }
 
-/// What NATS answers to what the room asks it: each ask takes one end along.
-pub(super) struct Answers<T> {
-    pub(super) sender: mpsc::UnboundedSender<T>,
-    all: mpsc::UnboundedReceiver<T>,
+/// One thing that happens to a room.
+enum RoomInput {
+    Command(RoomCommand),
+    Claims(ClaimInput),
+    Report(ShardReport),
+    Stream(StreamInput),
+    Time,
 }
 
-impl<T> Default for Answers<T> {
-    fn default() -> Self {
-        let (sender, all) = mpsc::unbounded_channel();
-        Self { sender, all }
-    }
+/// How long a room goes on delivering, if no socket is pressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Others are to have their turn.
+    TurnIsOver,
+    /// There is nothing more.
+    End,
 }
 
 /// A room of `workspace` and the task that has to be run for it, which gives it back to go on elsewhere.
 pub(super) fn room(
     workspace: WorkspaceSlug,
-    context: Arc<RoomContext>,
     rooms: Rooms,
 ) -> (RoomHandle, impl Future<Output = Option<Room>> + Send) {
-    let (commands_sender, commands) = mpsc::unbounded_channel();
+    let (sender, commands) = mpsc::unbounded_channel();
     let (activate, active) = watch::channel(false);
-    let shared = Arc::new(RoomShared::default());
-    let handle = RoomHandle::new(workspace, commands_sender, active, Arc::clone(&shared));
-    let task = {
-        let handle = handle.clone();
-        let workspace = handle.workspace().clone();
-        let registered = Registered(rooms.clone(), workspace, Arc::clone(&shared));
-        async move {
-            let span = telemetry::activate_room(handle.workspace());
-            let activated = Room::activate(handle, context, rooms, shared, commands, registered);
-            let room = activated.instrument(span).await?;
-            // Joins that wait hold the receiver; without any there is nobody to tell.
-            activate.send_replace(true);
-            debug!(workspace = %room.workspace, "room opened");
-            room.run().await
-        }
+    let handle = RoomHandle::new(workspace, sender, active);
+    let registered = Registered(rooms.clone(), handle.clone());
+    let task = async move {
+        let span = telemetry::activate_room(registered.1.workspace());
+        let activated = Room::activate(rooms, commands, registered);
+        let room = activated.instrument(span).await?;
+        // Joins that wait have the receiver; without any nobody has to know.
+        activate.send_replace(true);
+        debug!(workspace = %room.workspace(), "room opened");
+        room.run().await
     };
     (handle, task)
 }
 
 /// A room in the registry. However its task ends, joins do not find it any more.
 #[derive(Debug)]
-struct Registered(Rooms, WorkspaceSlug, Arc<RoomShared>);
+struct Registered(Rooms, RoomHandle);
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let Self(rooms, workspace, shared) = self;
-        rooms.forget(workspace, shared);
+        self.0.forget(&self.1);
     }
 }
 
 impl Room {
-    /// Subscribes and reads the floor, as often as it takes. `None` if nobody wants it any more.
+    /// Subscribes and reads the start position, as often as it takes. `None` if nobody wants the room any more.
     async fn activate(
-        handle: RoomHandle,
-        context: Arc<RoomContext>,
         rooms: Rooms,
-        shared: Arc<RoomShared>,
         commands: mpsc::UnboundedReceiver<RoomCommand>,
         registered: Registered,
     ) -> Option<Self> {
-        let workspace = handle.workspace().clone();
+        let handle = registered.1.clone();
+        let context = Arc::clone(rooms.context());
         loop {
             let epoch = context.nats.epoch();
-            match subscribe(&context, &workspace, &shared).await {
-                Some((subscriptions, start_position)) => {
+            match subscribe(&context, &handle).await {
+                Some((subscriptions, start)) => {
                     let now = Instant::now();
-                    let traffic = context.metrics.room_opened(&workspace);
+                    let RoomSubscriptions { events, claims } = subscriptions;
+                    let own = || (handle.clone(), Arc::clone(&context));
+                    let (room, shared) = own();
+                    let position = (start, epoch);
+                    let stream = StreamView::new(room, shared, events, position, (share(), now));
+                    let (room, shared) = own();
                     return Some(Self {
-                        traffic,
-                        follower: Follower::new(
-                            start_position,
-                            epoch,
-                            context.reorder_budget.clone(),
-                            share(),
-                            now,
-                        ),
-                        repair: None,
-                        members: Members::default(),
-                        batch: Vec::new(),
-                        turn: Turn::default(),
+                        stream,
+                        sessions: Sessions::new(room, shared, claims, (share(), now)),
+                        members: Members::new(rooms.workers().clone()),
+                        pipeline: Pipeline::new(handle.clone(), context),
                         affinity: Affinity::new(share(), now),
-                        claims: Claims::default(),
-                        checks: Checks::new(Schedule::new(share(), now)),
-                        barriers: Vec::new(),
-                        empty_since: Some(now),
-                        prune_at: now + PRUNE,
-                        is_lingering: false,
-                        _registered: registered,
-                        workspace,
-                        context,
-                        rooms,
-                        shared,
+                        lifetime: Lifetime::new(now),
                         handle,
+                        rooms,
                         commands,
-                        swept: Answers::default(),
-                        checked: Answers::default(),
-                        subscriptions,
+                        _registered: registered,
                     });
                 }
-                None if rooms.close(&workspace, &shared) => return None,
+                None if rooms.close(&handle) => return None,
                 None => tokio::time::sleep(RETRY).await,
             }
         }
+    }
+
+    pub(super) fn workspace(&self) -> &WorkspaceSlug {
+        self.handle.workspace()
     }
 
     /// Where it is to run.
@@ -179,9 +150,9 @@ impl Room {
     /// Runs the room until its end, or until it is to go on elsewhere.
     pub(super) async fn run(mut self) -> Option<Self> {
         loop {
-            self.turn.pass().await;
+            self.members.pass_turn().await;
             let is_done = self.proceed(Until::TurnIsOver, Instant::now());
-            let goes_on = !is_done && self.turn.is_over();
+            let goes_on = !is_done && self.members.is_turn_over();
             let pressed = self.pressed();
             let wake = if goes_on {
                 Instant::now()
@@ -196,10 +167,8 @@ impl Room {
             }
             self.show_watermark();
             let is_intake_busy = self.rooms.intake().is_busy();
-            if self
-                .affinity
-                .changes(self.members.len(), is_intake_busy, now)
-            {
+            let sockets = self.members.len();
+            if self.affinity.changes(sockets, is_intake_busy, now) {
                 return Some(self);
             }
         }
@@ -209,55 +178,51 @@ impl Room {
         let watermark = if self.members.is_empty() {
             0
         } else {
-            self.follower.watermark()
+            self.stream.watermark()
         };
-        self.shared.watermark.store(watermark, Ordering::Relaxed);
+        let shown = &self.handle.shared().watermark;
+        shown.store(watermark, Ordering::Relaxed);
     }
 
     /// The next input. `None` when the connection or the gateway is ending.
     async fn next(&mut self, wake: Instant, pressed: bool) -> Option<RoomInput> {
-        // What is held is bounded, so it may always come; what is delivered may not outrun the sockets.
-        let events = !pressed || !self.follower.is_live();
         tokio::select! {
             // Commands first: a session that leaves or is replaced gets nothing more. Then claims,
-            // for the same reason. Then what is done, and a repair, which live messages wait for anyway.
+            // for the same reason. Then what is done, and what is new.
             biased;
-            command = self.commands.recv() => command.map(RoomInput::RoomCommand),
-            swept = self.swept.all.recv() => swept.map(RoomInput::Swept),
-            checked = self.checked.all.recv() => checked.map(RoomInput::Checked),
-            claim = self.subscriptions.claims.next() => claim.map(RoomInput::Claim),
-            report = self.members.next_report() => report.map(RoomInput::ShardReport),
-            repaired = repaired(&mut self.repair) => Some(RoomInput::Repaired(repaired)),
-            event = self.subscriptions.events.next(), if events => event.map(RoomInput::Event),
+            command = self.commands.recv() => command.map(RoomInput::Command),
+            claims = self.sessions.next() => claims.map(RoomInput::Claims),
+            report = self.members.next_report() => report.map(RoomInput::Report),
+            input = self.stream.next(!pressed) => input.map(RoomInput::Stream),
             () = tokio::time::sleep_until(wake.into()) => Some(RoomInput::Time),
         }
     }
 
     fn take(&mut self, input: RoomInput) {
         let now = Instant::now();
-        self.notice_reconnect(now);
+        self.stream.notice_reconnect(now);
         match input {
-            RoomInput::RoomCommand(command) => self.command(command),
-            RoomInput::Swept(swept) => self.swept(&swept),
-            RoomInput::Checked(claims) => self.checked(claims),
-            RoomInput::Claim(message) => self.heard(message),
-            RoomInput::ShardReport(report) => self.reported(report),
-            RoomInput::Repaired(repaired) => self.repaired(repaired),
-            RoomInput::Event(message) => {
-                self.event(message, now);
+            RoomInput::Command(command) => self.command(command),
+            RoomInput::Claims(claims) => {
+                let replaced = self.sessions.take(claims);
+                self.close_replaced(replaced);
+            }
+            RoomInput::Report(report) => {
+                self.members.reported(report);
+                while let Some(round) = self.members.finished() {
+                    self.fanned_out(round);
+                }
+            }
+            RoomInput::Stream(StreamInput::Event(message)) => {
+                if self.stream.heard(message, now) {
+                    self.affinity.took_event();
+                }
                 self.take_waiting_events(BURST, Until::TurnIsOver, now);
             }
+            RoomInput::Stream(StreamInput::Swept(swept)) => self.swept(&swept, now),
+            RoomInput::Stream(StreamInput::Repaired(repaired)) => self.stream.repaired(repaired),
             RoomInput::Time => {}
         }
-    }
-
-    /// Until when delivering waits for the sockets; `None`: it goes on.
-    pub(super) fn pressed(&mut self) -> Option<Instant> {
-        if self.follower.is_suspect() {
-            // Nothing is delivered, and what waits is not to be counted against the sockets.
-            return None;
-        }
-        self.members.pressed(Instant::now)
     }
 
     fn command(&mut self, command: RoomCommand) {
@@ -266,70 +231,203 @@ impl Room {
                 user,
                 session,
                 answer,
-            } => self.pending(user, session, answer),
+            } => {
+                self.sessions.pending(user, session);
+                reply(answer, ());
+            }
             RoomCommand::Attach {
                 session,
-                attach,
+                request,
+                start,
+                claim,
+                successor,
                 answer,
-            } => self.attach(session, attach, answer),
-            RoomCommand::Left { user, session } => self.left(user, session),
-            RoomCommand::Probe { user, answer } => self.probe(user, answer),
+            } => {
+                let user = request.user;
+                self.members.join(session, request, start, successor);
+                let replaced = self.sessions.acknowledged(user, session, claim);
+                self.close_replaced(replaced);
+                reply(answer, ());
+            }
+            RoomCommand::Left { user, session } => {
+                self.members.leave(session);
+                self.sessions.left(user, session);
+            }
+            RoomCommand::Probe { user, answer } => {
+                let standing = self.sessions.standing(user);
+                let pong = standing.and_then(|session| self.members.probe(session));
+                reply(answer, pong);
+            }
             RoomCommand::Reclaimed {
                 user,
                 session,
                 result,
-            } => self.reclaimed(user, session, result),
-            RoomCommand::Barrier { sequence, answer } => self.barrier(sequence, answer),
+            } => {
+                let replaced = self.sessions.reclaimed(user, session, result);
+                self.close_replaced(replaced);
+            }
+            RoomCommand::Barrier { sequence, answer } => self.stream.add_barrier(sequence, answer),
             RoomCommand::Resync => self.resync(),
             RoomCommand::EndIfEmpty => {
-                self.is_lingering = false;
-                if self.members.is_empty() {
-                    self.empty_since = Instant::now().checked_sub(LINGER);
+                let is_empty = self.members.is_empty();
+                self.lifetime.cut_short(is_empty, Instant::now());
+            }
+            RoomCommand::Writers(answer) => reply(answer, self.members.writers()),
+        }
+    }
+
+    /// Looks whether something was missed. A reconnect each input looks for; this one makes a room look
+    /// that hears nothing else.
+    fn resync(&mut self) {
+        let is_doubted = self.handle.shared().take_resync();
+        debug!(workspace = %self.workspace(), is_doubted, "looking for what was missed");
+        if is_doubted {
+            let now = Instant::now();
+            self.stream.doubt(now);
+            self.sessions.doubt(now);
+        }
+    }
+
+    fn swept(&mut self, swept: &Swept, now: Instant) {
+        // What the sweep finds may have come since, and wait in front of us.
+        self.take_waiting_events(BEFORE_JUDGING, Until::End, now);
+        self.stream.swept(swept, !self.members.is_empty());
+    }
+
+    /// Takes up to `most` live messages that have already come, and delivers them together, as long as no socket is
+    /// pressed.
+    fn take_waiting_events(&mut self, most: usize, until: Until, now: Instant) {
+        let mut is_empty = false;
+        let mut bytes = 0;
+        for _ in 0..most {
+            if self.members.is_pressed_by(bytes) {
+                break;
+            }
+            let Some(message) = self.stream.waiting_event() else {
+                is_empty = true;
+                break;
+            };
+            bytes += message.payload.len();
+            if self.stream.heard(message, now) {
+                self.affinity.took_event();
+            }
+        }
+        let is_done = self.proceed(until, now);
+        if is_empty && is_done && self.stream.is_live() {
+            self.members.caught_up();
+        }
+    }
+
+    /// Delivers what can be, until a socket is pressed, and does what the stream needs. Whether nothing is left
+    /// that could be delivered. `now` is when it begins, which is near enough for when to look again.
+    fn proceed(&mut self, until: Until, now: Instant) -> bool {
+        let mut is_done = false;
+        while (until == Until::End || !self.members.is_turn_over()) && self.pressed().is_none() {
+            let watched = !self.members.is_empty();
+            match self.stream.deliver(watched, now) {
+                Some(delivery) => self.deliver(&delivery),
+                None => {
+                    is_done = true;
+                    break;
                 }
             }
-            RoomCommand::Writers(answer) => {
-                // The drain that asked may have run out of time.
-                let _ = answer.send(self.members.writers());
+        }
+        if let Some(made_at) = self.members.batched_at() {
+            self.flush(made_at);
+        }
+        loop {
+            for answer in self.stream.reached_barriers(now) {
+                self.members.when_written(answer);
+            }
+            match self.stream.carry_out() {
+                // Claims may have been lost, too.
+                Some(StreamChange::Reconnected) => self.sessions.doubt(Instant::now()),
+                Some(StreamChange::OtherStream) => {
+                    self.members.forget_start_positions(Instant::now());
+                }
+                None => return is_done,
             }
         }
     }
 
-    /// Does what the time asks for. `false` if the room ends.
-    fn on_time(&mut self, now: Instant) -> bool {
-        self.follower.time(now);
-        self.check_claims_on_time(now);
-        if now >= self.prune_at {
-            self.claims.prune(now);
-            self.prune_at = now + PRUNE;
+    /// Until when delivering waits for the sockets; `None`: it goes on.
+    fn pressed(&mut self) -> Option<Instant> {
+        if self.stream.is_suspect() {
+            // Nothing is delivered, and what waits is not to be counted against the sockets.
+            return None;
         }
-        if !self.members.is_empty() {
-            self.empty_since = None;
-            return true;
+        self.members.pressed(Instant::now)
+    }
+
+    /// Delivers an event to the members that it is for.
+    fn deliver(&mut self, delivery: &Delivery) {
+        let decoded = self.pipeline.decode(delivery);
+        if decoded.is_traced() {
+            // What came before goes first, and is no part of this trace.
+            self.flush(decoded.at);
         }
-        let since = *self.empty_since.get_or_insert(now);
-        if now < since + LINGER {
-            if !std::mem::replace(&mut self.is_lingering, true) {
-                self.rooms.linger(&self.handle);
+        let Some((addressed, trace)) = self.pipeline.project(decoded) else {
+            return;
+        };
+        let now = addressed.frame.made.at;
+        if let Some(trace) = trace {
+            let done = self.members.send_traced(addressed, trace, now);
+            return done.into_iter().for_each(|round| self.fanned_out(round));
+        }
+        if !self.members.joins_batch(&addressed) {
+            self.flush(now);
+        }
+        if self.members.add(addressed) {
+            self.flush(now);
+        }
+    }
+
+    /// Sends what waits to be sent together, from `began` on.
+    fn flush(&mut self, began: Instant) {
+        if let Some(round) = self.members.flush(began) {
+            self.fanned_out(round);
+        }
+    }
+
+    /// Does what follows from a round that is done.
+    fn fanned_out(&mut self, round: FanOutRound) {
+        let current = round.trace.as_ref().map(|(trace, _)| trace.enter());
+        self.pipeline.record(&round, &self.members);
+        self.affinity.wrote(round.out.writes, round.out.bytes);
+        for session in &round.out.slow {
+            if let Some(user) = self.members.leave(*session) {
+                debug!(%session, "socket too slow");
+                self.sessions.left(user, *session);
             }
-            return true;
         }
-        if self.rooms.close(&self.workspace, &self.shared) {
-            return false;
+        drop(current);
+        self.members.recycle(round.end());
+    }
+
+    fn close_replaced(&mut self, replaced: Vec<Replaced>) {
+        for Replaced { session, by } in replaced {
+            self.members.replace(session, by);
         }
-        self.empty_since = Some(now);
+    }
+
+    /// Does what is due. `false` if the room ends.
+    fn on_time(&mut self, now: Instant) -> bool {
+        self.stream.time(now);
+        self.sessions.time(now);
+        match self.lifetime.look(self.members.is_empty(), now) {
+            Life::GoesOn => {}
+            Life::Lingers => self.rooms.linger(&self.handle),
+            Life::Over if self.rooms.close(&self.handle) => return false,
+            Life::Over => self.lifetime.extend(now),
+        }
         true
     }
 
     fn wake(&self, pressed: Option<Instant>) -> Instant {
-        [
-            self.follower.deadline(),
-            self.checks.deadline(),
-            self.empty_since.map(|since| since + LINGER),
-            pressed,
-        ]
-        .into_iter()
-        .flatten()
-        .fold(self.prune_at, Instant::min)
+        [self.stream.deadline(), self.lifetime.deadline(), pressed]
+            .into_iter()
+            .flatten()
+            .fold(self.sessions.deadline(), Instant::min)
     }
 }
 
@@ -344,32 +442,13 @@ impl Drop for Room {
         for writer in self.members.writers() {
             writer.end_after(reason);
         }
-        self.context
-            .metrics
-            .room_closed(&self.workspace, &self.traffic);
-        debug!(workspace = %self.workspace, "room closed");
+        debug!(workspace = %self.workspace(), "room closed");
     }
 }
 
-/// How long a room goes on delivering, if no socket is pressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Until {
-    /// Others are to have their turn.
-    TurnIsOver,
-    /// There is nothing more.
-    End,
-}
-
-/// One thing that happens to a room.
-enum RoomInput {
-    RoomCommand(RoomCommand),
-    Swept(Swept),
-    Checked(Vec<CheckedClaim>),
-    Claim(async_nats::Message),
-    ShardReport(ShardReport),
-    Repaired(Option<Repaired>),
-    Event(async_nats::Message),
-    Time,
+fn reply<T>(answer: oneshot::Sender<T>, value: T) {
+    // Who wanted it may have given up. A join that does so leaves.
+    let _ = answer.send(value);
 }
 
 /// The low bits of a random UUID: nothing here needs a better generator.
@@ -377,26 +456,18 @@ fn share() -> u16 {
     (uuid::Uuid::new_v4().as_u128() & 0xffff) as u16
 }
 
-/// What comes of the repair under way; waits for ever if there is none.
-async fn repaired(repair: &mut Option<Repair>) -> Option<Repaired> {
-    match repair {
-        Some(repair) => repair.next().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Subscribes, and proves by a read sent afterwards on the same connection that it is in force.
 async fn subscribe(
     context: &RoomContext,
-    workspace: &WorkspaceSlug,
-    shared: &RoomShared,
+    room: &RoomHandle,
 ) -> Option<(RoomSubscriptions, Position)> {
+    let workspace = room.workspace();
     let opened = RoomSubscriptions::open(&context.nats, &context.names, workspace);
     let subscriptions = opened.await?;
     // Before the read: what the subscriptions drop meanwhile is to be looked for.
-    shared.listen(subscriptions.ids());
-    match context.start_position.read().await {
-        Ok(start_position) => Some((subscriptions, start_position)),
+    room.shared().listen(subscriptions.ids());
+    match context.stream_end.read().await {
+        Ok(start) => Some((subscriptions, start)),
         Err(error) => {
             debug!(?error, %workspace, "room not active yet");
             None

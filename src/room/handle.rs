@@ -1,4 +1,4 @@
-//! A room as the rest of the gateway sees it, and everything it can be told.
+//! A room as the rest of the gateway sees it, and what they may want of it.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -68,7 +68,7 @@ pub enum Resync {
     Doubt,
 }
 
-/// Everything a room can be told.
+/// What others want of a room.
 #[derive(Debug)]
 pub(super) enum RoomCommand {
     /// A join is about to claim.
@@ -77,10 +77,15 @@ pub(super) enum RoomCommand {
         session: SessionId,
         answer: oneshot::Sender<()>,
     },
-    /// The claim is stored: from here on the socket gets what is above its floor.
+    /// The claim is stored: from here on the socket gets what is above its start position.
     Attach {
         session: SessionId,
-        attach: Attach,
+        request: JoinRequest,
+        /// The stream's end, and when the join began, which was before that was read.
+        start: (Position, Instant),
+        /// The claim's sequence.
+        claim: u64,
+        successor: Successor,
         answer: oneshot::Sender<()>,
     },
     /// A session ended, or a join gave up.
@@ -112,17 +117,14 @@ pub(super) enum RoomCommand {
 /// The newer session for which one is closed, once there is one. The room tells the socket's task.
 pub(super) type Successor = Arc<OnceLock<SessionId>>;
 
-/// A socket that becomes a member.
+/// A socket that joins.
 #[derive(Debug)]
-pub(super) struct Attach {
-    pub(super) user: UserKey,
-    pub(super) subject: Arc<str>,
-    pub(super) writer: Writer,
-    /// When the join asked, which was before its floor was read.
-    pub(super) requested_at: Instant,
-    pub(super) start_position: Position,
-    pub(super) claim: u64,
-    pub(super) successor: Successor,
+pub struct JoinRequest {
+    pub workspace: WorkspaceSlug,
+    pub user: UserKey,
+    /// The token's `sub`.
+    pub subject: Arc<str>,
+    pub writer: Writer,
 }
 
 impl RoomHandle {
@@ -130,13 +132,12 @@ impl RoomHandle {
         workspace: WorkspaceSlug,
         commands: mpsc::UnboundedSender<RoomCommand>,
         active: watch::Receiver<bool>,
-        shared: Arc<RoomShared>,
     ) -> Self {
         Self {
             workspace,
             commands,
             active,
-            shared,
+            shared: Arc::default(),
         }
     }
 
@@ -197,8 +198,9 @@ impl RoomHandle {
         &self.shared
     }
 
-    pub(super) fn is(&self, shared: &Arc<RoomShared>) -> bool {
-        Arc::ptr_eq(&self.shared, shared)
+    /// Whether both are of the same room, and not of two of one workspace.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     pub(super) fn send(&self, command: RoomCommand) {

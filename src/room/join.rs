@@ -7,29 +7,18 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, warn};
 
 use super::flaps::Flapping;
-use super::handle::{Attach, RoomCommand, RoomHandle, Successor};
+use super::handle::{JoinRequest, RoomCommand, RoomHandle, Successor};
 use super::opening;
 use super::registry::Rooms;
 use super::session_id::SessionId;
 use crate::auth::UserKey;
-use crate::event::{Position, WorkspaceSlug};
+use crate::event::Position;
 use crate::nats::{ClaimError, LeaderError};
-use crate::socket::Writer;
 use crate::telemetry::{JoinPhase, JoinPhases};
 
 /// A join that is not done by then is refused with a 503: long enough for a leader election's usual
 /// course, short enough that a browser does not hang.
 const DEADLINE: Duration = Duration::from_secs(3);
-
-/// Who joins.
-#[derive(Debug)]
-pub struct JoinRequest {
-    pub workspace: WorkspaceSlug,
-    pub user: UserKey,
-    /// The token's `sub`.
-    pub subject: Arc<str>,
-    pub writer: Writer,
-}
 
 /// Why a join is put off. All of these mean "later".
 #[derive(Debug, Clone, thiserror::Error)]
@@ -83,7 +72,7 @@ impl Drop for Membership {
 }
 
 impl Rooms {
-    /// Joins: room active and floor read, then the claim, then attached. From the return on, the
+    /// Joins: room active and start position read, then the claim, then attached. From the return on, the
     /// writer gets every event stored for the user. Dropping the future at any point leaves nothing
     /// behind but, at worst, a claim that the user's next connection replaces. `phases` says how far it
     /// came.
@@ -101,7 +90,7 @@ impl Rooms {
         let claims = &self.context().claims;
         let mut cause = None;
         let read = timeout_at(deadline, async {
-            let start_position = self.context().start_position.wait(&mut cause);
+            let start_position = self.context().stream_end.wait(&mut cause);
             let last = claims.last(&request.workspace, request.user);
             tokio::join!(start_position, room.is_active(), last)
         });
@@ -147,15 +136,10 @@ impl Rooms {
         phases.begin(JoinPhase::Open);
         room.request(|answer| RoomCommand::Attach {
             session,
-            attach: Attach {
-                user: request.user,
-                subject: request.subject,
-                writer: request.writer,
-                requested_at: (deadline - DEADLINE).into_std(),
-                start_position,
-                claim,
-                successor: Arc::clone(&membership.successor),
-            },
+            request,
+            start: (start_position, (deadline - DEADLINE).into_std()),
+            claim,
+            successor: Arc::clone(&membership.successor),
             answer,
         })
         .instrument(phases.span())
@@ -181,7 +165,7 @@ impl Rooms {
     }
 
     /// The stream's end, asked for until the leader answers. `None` if the gateway is ending.
-    pub async fn start_position(&self) -> Option<Position> {
-        self.context().start_position.wait(&mut None).await
+    pub async fn stream_end(&self) -> Option<Position> {
+        self.context().stream_end.wait(&mut None).await
     }
 }

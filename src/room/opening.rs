@@ -1,6 +1,4 @@
-//! A room is opened by who comes first, and goes on elsewhere when it wants to.
-
-use std::sync::Arc;
+//! The first join of a workspace opens its room. A room that changes its threads is run again there.
 
 use tracing::debug;
 
@@ -16,7 +14,7 @@ pub(super) fn enter(rooms: &Rooms, workspace: &WorkspaceSlug) -> JoinGuard {
 }
 
 fn open(rooms: &Rooms, workspace: WorkspaceSlug) -> RoomHandle {
-    let (handle, task) = actor::room(workspace, Arc::clone(rooms.context()), rooms.clone());
+    let (handle, task) = actor::room(workspace, rooms.clone());
     run(rooms, task, Threads::Intake);
     handle
 }
@@ -27,7 +25,7 @@ fn run(rooms: &Rooms, task: impl Future<Output = Option<Room>> + Send + 'static,
     let task = async move {
         if let Some(room) = task.await {
             let threads = room.threads();
-            debug!(workspace = %room.workspace, ?threads, "room moved to other threads");
+            debug!(workspace = %room.workspace(), ?threads, "room moved to other threads");
             run(&all, room.run(), threads);
         }
     };

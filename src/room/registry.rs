@@ -9,46 +9,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::affinity::Threads;
-use super::flaps::Damper;
-use super::handle::{Resync, RoomCommand, RoomHandle, RoomShared};
-use super::reorder_buffer::ReorderBudget;
+use super::context::RoomContext;
+use super::handle::{Resync, RoomCommand, RoomHandle};
 use crate::auth::UserKey;
-use crate::config::Names;
 use crate::event::WorkspaceSlug;
-use crate::nats::{
-    ClaimCheckHandle, ClaimWriter, Connection, DeadLetters, Intake, Notice, Readable, Repairer,
-    StreamEndReader, SweepHandle,
-};
-use crate::setup::LiveSettings;
-use crate::socket::QueueDepth;
-use crate::telemetry::Metrics;
+use crate::nats::{Intake, Notice};
 
 /// Rooms that linger without sockets, at most: each has some 20 KiB, and a client that goes through
 /// workspace after workspace would else have the gateway keep a minute's worth of them.
 const LINGERING_MAX: usize = 1000;
-
-/// What every room works with.
-#[derive(Debug)]
-pub struct RoomContext {
-    pub nats: Connection,
-    pub readable: Readable,
-    /// What streams and subjects are called.
-    pub names: Names,
-    pub start_position: StreamEndReader,
-    pub repairer: Repairer,
-    /// What may wait in all rooms while they repair.
-    pub reorder_budget: ReorderBudget,
-    pub sweeps: SweepHandle,
-    pub claim_checks: ClaimCheckHandle,
-    pub claims: ClaimWriter,
-    pub damper: Damper,
-    /// The rules in force.
-    pub live: LiveSettings,
-    pub dead_letters: DeadLetters,
-    /// What waits for all sockets.
-    pub queues: Arc<QueueDepth>,
-    pub metrics: Arc<Metrics>,
-}
 
 /// A cheap handle on all rooms.
 #[derive(Debug, Clone)]
@@ -159,14 +128,14 @@ impl Rooms {
         self.0.tasks.spawn_on(task, threads);
     }
 
-    /// Removes the room that `shared` belongs to, unless somebody is entering. `true` if it may end.
-    pub(super) fn close(&self, workspace: &WorkspaceSlug, shared: &Arc<RoomShared>) -> bool {
+    /// Removes a room, unless somebody is entering. `true` if it may end.
+    pub(super) fn close(&self, room: &RoomHandle) -> bool {
         let mut rooms = self.lock();
         // Entering counts under the same lock, so nobody enters between the look and the removal.
-        if shared.entrants.load(Ordering::Relaxed) > 0 {
+        if room.shared().entrants.load(Ordering::Relaxed) > 0 {
             return false;
         }
-        remove(&mut rooms, workspace, shared);
+        remove(&mut rooms, room);
         true
     }
 
@@ -185,9 +154,9 @@ impl Rooms {
         &self.0.threads.workers
     }
 
-    /// Removes the room that `shared` belongs to, whoever is entering: it has ended.
-    pub(super) fn forget(&self, workspace: &WorkspaceSlug, shared: &Arc<RoomShared>) {
-        remove(&mut self.lock(), workspace, shared);
+    /// Removes a room, whoever is entering: it has ended.
+    pub(super) fn forget(&self, room: &RoomHandle) {
+        remove(&mut self.lock(), room);
     }
 
     /// A room has no sockets. Where too many linger, the one that did so the longest is told to end.
@@ -211,14 +180,11 @@ impl Rooms {
     }
 }
 
-fn remove(
-    rooms: &mut HashMap<WorkspaceSlug, RoomHandle>,
-    workspace: &WorkspaceSlug,
-    shared: &Arc<RoomShared>,
-) {
+fn remove(rooms: &mut HashMap<WorkspaceSlug, RoomHandle>, room: &RoomHandle) {
     // There may be another one by now.
-    if rooms.get(workspace).is_some_and(|room| room.is(shared)) {
-        rooms.remove(workspace);
+    let known = rooms.get(room.workspace());
+    if known.is_some_and(|known| known.is(room)) {
+        rooms.remove(room.workspace());
     }
 }
 

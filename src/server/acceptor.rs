@@ -157,7 +157,7 @@ impl Acceptor {
     /// Waits until everything stored before now is queued for the members of `room`.
     pub(super) async fn catch_up(&self, room: &RoomHandle) {
         if let Some(rooms) = self.rooms.get()
-            && let Some(end) = rooms.start_position().await
+            && let Some(end) = rooms.stream_end().await
         {
             room.barrier(end.sequence).await;
         }

@@ -1,141 +1,66 @@
-//! The sockets of a room, and who of them gets what.
+//! The sockets of a room: who of them gets what, when it is written, and when the room waits for them.
 
+mod backpressure;
+mod fan_out;
+mod roster;
+mod shards;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use self::backpressure::Backpressure;
+pub(super) use self::fan_out::{Addressed, FanOutRound};
+use self::fan_out::{FanOut, Sink, Turn, WRITES_A_TURN};
+use self::roster::{Member, Roster};
+pub(super) use self::shards::ShardReport;
+use self::shards::{LARGE, Orders, SMALL, Shards};
 use super::SessionId;
-use super::fan_out::{Addressed, FanOut, FanOutRound, Sample, Sink, WRITES_A_TURN};
-use super::handle::Successor;
-use super::pressure::Pressure;
-use super::shards::{LARGE, Orders, SMALL, ShardReport, Shards};
+use super::handle::{JoinRequest, Successor};
 use crate::auth::UserKey;
+use crate::codes::CloseReason;
 use crate::event::Position;
 use crate::projection::Recipients;
-use crate::socket::{Frame, Writer};
+use crate::socket::Writer;
+use crate::telemetry::{EventTrace, FanOutTrace};
 
-/// When to look again whether the shards are through with what they have; they tell before.
+/// When to look again whether the shards are through with what they have; they report before.
 const SHARDS_REPORT: Duration = Duration::from_secs(1);
-
-/// One socket as its room knows it.
-#[derive(Debug)]
-pub(super) struct Member {
-    pub(super) user: UserKey,
-    /// The token's `sub`, which `recipients` name.
-    pub(super) subject: Arc<str>,
-    pub(super) successor: Successor,
-    pub(super) sink: Sink,
-}
+/// Events that are sent together, at most. As many frames go to the kernel at once.
+const BATCH: usize = 64;
 
 /// The members of a room, and what is on its way to them.
 #[derive(Debug, Default)]
 pub(super) struct Members {
     roster: Roster,
+    /// Notifications that are sent together: all of them are for everyone, or none is.
+    batch: Vec<Addressed>,
+    /// What the room has written since others had their turn.
+    turn: Turn,
+    /// Where shards run.
+    workers: Option<Handle>,
     /// Of a large room.
     shards: Option<Shards>,
     /// Bytes that each queue may have got since it was last looked at them.
     unseen: usize,
-    pressure: Pressure,
+    backpressure: Backpressure,
     /// When the stream was last found to be another one than before.
     other_since: Option<Instant>,
 }
 
-/// Members by session, and by the subject that recipients name.
-#[derive(Debug, Default)]
-struct Roster {
-    by_session: HashMap<SessionId, Member>,
-    by_subject: HashMap<Arc<str>, Vec<SessionId>>,
-}
-
-impl Roster {
-    fn insert(&mut self, session: SessionId, member: Member) {
-        self.by_subject
-            .entry(Arc::clone(&member.subject))
-            .or_default()
-            .push(session);
-        self.by_session.insert(session, member);
-    }
-
-    fn remove(&mut self, session: SessionId) -> Option<Member> {
-        let member = self.by_session.remove(&session)?;
-        if let Some(sessions) = self.by_subject.get_mut(&member.subject) {
-            sessions.retain(|known| *known != session);
-            if sessions.is_empty() {
-                self.by_subject.remove(&member.subject);
-            }
-        }
-        Some(member)
-    }
-
-    fn len(&self) -> usize {
-        self.by_session.len()
-    }
-
-    fn sinks(&self) -> impl Iterator<Item = (SessionId, &Sink)> {
-        let members = self.by_session.iter();
-        members.map(|(session, member)| (*session, &member.sink))
-    }
-
-    /// The sessions of those whom `recipients` name.
-    fn sessions(&self, recipients: &Recipients) -> impl Iterator<Item = SessionId> {
-        let users = match recipients {
-            Recipients::Everyone => None,
-            Recipients::Users(users) => Some(users),
-        };
-        users
-            .into_iter()
-            .flatten()
-            .filter_map(|user| self.by_subject.get(user.as_str()))
-            .flatten()
-            .copied()
-    }
-
-    /// How many members get some of `batch`, or more.
-    fn reached_at_most(&self, batch: &[Addressed]) -> usize {
-        let reached = batch.iter().map(|one| match &one.recipients {
-            Recipients::Everyone => self.len(),
-            Recipients::Users(users) => users.len(),
-        });
-        reached.sum()
-    }
-
-    /// Has each member that `round` names `given` what of it is above its floor, in order.
-    fn to_some(
-        &self,
-        round: &FanOutRound,
-        mut give: impl FnMut(SessionId, &Sink, Vec<Arc<Frame>>, &mut Sample),
-    ) {
-        let reached = round.batch.iter().flat_map(|one| {
-            let sessions = self.sessions(&one.recipients);
-            sessions.map(move |session| (session, one))
-        });
-        let mut reached: Vec<_> = reached.collect();
-        // Stable: each socket keeps their order.
-        reached.sort_by_key(|(session, _)| *session);
-        let mut sample = round.sample(reached.len());
-        for of_one in reached.chunk_by(|(one, _), (next, _)| one == next) {
-            let session = of_one.first().map(|(session, _)| *session);
-            let member = session.and_then(|session| self.by_session.get_key_value(&session));
-            let Some((session, Member { sink, .. })) = member else {
-                continue;
-            };
-            let above = of_one
-                .iter()
-                .filter(|(_, one)| sink.start_position < one.position.sequence);
-            let frames: Vec<_> = above.map(|(_, one)| Arc::clone(&one.frame)).collect();
-            if !frames.is_empty() {
-                give(*session, sink, frames, &mut sample);
-            }
-        }
-    }
-}
-
 impl Members {
+    /// None yet. Those of a large room are written to by shards on `workers`.
+    pub(super) fn new(workers: Handle) -> Self {
+        Self {
+            workers: Some(workers),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -144,16 +69,66 @@ impl Members {
         self.roster.len()
     }
 
-    pub(super) fn insert(&mut self, session: SessionId, member: Member) {
-        self.roster.insert(session, member);
+    /// A socket becomes a member. `start` is the end of the stream, and when the join began, which was before the end
+    /// was read. It may be the end of a stream that is no more. Then the socket gets all that is delivered, since the
+    /// other stream was found after the join began.
+    pub(super) fn join(
+        &mut self,
+        session: SessionId,
+        request: JoinRequest,
+        (start, began): (Position, Instant),
+        successor: Successor,
+    ) {
+        let start_position = match self.other_since {
+            Some(other_since) if began < other_since => 0,
+            _ => start.sequence,
+        };
+        let JoinRequest {
+            workspace: _,
+            user,
+            subject,
+            writer,
+        } = request;
+        let sink = Sink {
+            writer,
+            start_position,
+        };
+        self.roster.insert(
+            session,
+            Member {
+                user,
+                subject,
+                successor,
+                sink,
+            },
+        );
         self.members_changed();
     }
 
-    pub(super) fn get(&self, session: SessionId) -> Option<&Member> {
-        self.roster.by_session.get(&session)
+    /// A session is a member no more; returns whose it was.
+    pub(super) fn leave(&mut self, session: SessionId) -> Option<UserKey> {
+        Some(self.remove(session)?.user)
     }
 
-    pub(super) fn remove(&mut self, session: SessionId) -> Option<Member> {
+    /// Closes the socket of `session` for that of `by`.
+    pub(super) fn replace(&mut self, session: SessionId, by: Option<SessionId>) {
+        let Some(member) = self.remove(session) else {
+            return;
+        };
+        if let Some(by) = by {
+            // It is replaced once, so there is none yet.
+            let _ = member.successor.set(by);
+        }
+        member.sink.writer.end_after(CloseReason::Replaced);
+    }
+
+    /// Has the socket of `session` pinged; the pong answers.
+    pub(super) fn probe(&self, session: SessionId) -> Option<oneshot::Receiver<()>> {
+        let member = self.roster.get(session)?;
+        Some(member.sink.writer.probe())
+    }
+
+    fn remove(&mut self, session: SessionId) -> Option<Member> {
         let member = self.roster.remove(session)?;
         self.members_changed();
         self.leave_shards();
@@ -166,35 +141,65 @@ impl Members {
         }
     }
 
-    /// The floor of a socket that asked to join `since`, and read this one. It may be of a stream that is no more: then
-    /// there is none, since what the room delivers of another one was stored after the join asked.
-    pub(super) fn start_position(&self, start_position: Position, since: Instant) -> u64 {
-        match self.other_since {
-            Some(other_since) if since < other_since => 0,
-            _ => start_position.sequence,
-        }
-    }
-
-    /// Whether there are so many that they are to stand in shards.
-    pub(super) fn want_shards(&self) -> bool {
-        self.shards.is_none() && self.roster.len() > LARGE
-    }
-
-    /// From now on they do.
-    pub(super) fn stand_in(&mut self, shards: Shards) {
-        self.shards = Some(shards);
-    }
-
     /// A room that is small again has none, once they are through with what they have.
     fn leave_shards(&mut self) {
         let is_small = self.roster.len() < SMALL;
         self.shards.take_if(|shards| is_small && shards.is_idle());
     }
 
-    /// Gives each of a round's batch, in order, to the members that it is for and whose floor is below it, with one
-    /// write for each socket. Some of the deliveries of what is traced have spans: not always to the same ones, so
-    /// that each socket of a busy room is seen now and then. `None`: the shards have it.
-    pub(super) fn fan_out(&mut self, mut round: FanOutRound) -> Option<FanOutRound> {
+    /// Whether `addressed` may go out with what is batched.
+    pub(super) fn joins_batch(&self, addressed: &Addressed) -> bool {
+        let is_alike = |last: &Addressed| last.is_for_all() == addressed.is_for_all();
+        self.batch.last().is_none_or(is_alike)
+    }
+
+    /// Adds a notification to the batch; whether that is full.
+    #[must_use]
+    pub(super) fn add(&mut self, addressed: Addressed) -> bool {
+        self.batch.push(addressed);
+        let bytes = self.batch.iter().map(|one| one.frame.len()).sum();
+        self.batch.len() >= BATCH || self.is_pressed_by(bytes)
+    }
+
+    /// When the last of the batch was made, if there is one.
+    pub(super) fn batched_at(&self) -> Option<Instant> {
+        self.batch.last().map(|last| last.frame.made.at)
+    }
+
+    /// Sends the batch, from `began` on. What it returns is done; the rest the shards have.
+    pub(super) fn flush(&mut self, began: Instant) -> Option<FanOutRound> {
+        if self.batch.is_empty() {
+            return None;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        self.fan_out(FanOutRound::new(batch, None, began))
+    }
+
+    /// Sends a notification whose trace is recorded, alone, as [`Members::flush`] does.
+    pub(super) fn send_traced(
+        &mut self,
+        addressed: Addressed,
+        trace: (EventTrace, FanOutTrace),
+        began: Instant,
+    ) -> Option<FanOutRound> {
+        self.fan_out(FanOutRound::new(vec![addressed], Some(trace), began))
+    }
+
+    /// Takes the memory of a batch that is done, for the next one.
+    pub(super) fn recycle(&mut self, mut batch: Vec<Addressed>) {
+        if self.batch.capacity() == 0 {
+            batch.clear();
+            self.batch = batch;
+        }
+    }
+
+    /// Gives each of a round's batch, in order, to the members that it is for and whose start position is below it,
+    /// with one write for each socket. Some of the deliveries of what is traced have spans: not always to the same
+    /// ones, so that each socket of a busy room is seen now and then. `None`: the shards have it.
+    fn fan_out(&mut self, mut round: FanOutRound) -> Option<FanOutRound> {
+        if self.shards.is_none() && self.roster.len() > LARGE {
+            self.shards = self.workers.as_ref().map(Shards::start);
+        }
         self.unseen = self.unseen.saturating_add(round.bytes());
         let Self { roster, shards, .. } = self;
         // What they have goes first; then the room may write to a few sockets by itself.
@@ -207,10 +212,21 @@ impl Members {
             return None;
         }
         give_now(roster, &mut round);
+        self.turn.spend(round.out.writes);
         Some(round)
     }
 
-    /// What a shard tells next; without shards, nothing ever. `None` where the runtime is ending.
+    /// Whether the room has written so much that others are to have their turn.
+    pub(super) fn is_turn_over(&self) -> bool {
+        self.turn.is_over()
+    }
+
+    /// Lets others have their turn, if this one is over.
+    pub(super) async fn pass_turn(&mut self) {
+        self.turn.pass().await;
+    }
+
+    /// What a shard reports next; without shards, nothing ever. `None` where the runtime is ending.
     pub(super) async fn next_report(&mut self) -> Option<ShardReport> {
         match &mut self.shards {
             Some(shards) => shards.next().await,
@@ -245,10 +261,7 @@ impl Members {
 
     /// How many members `recipients` names.
     pub(super) fn reached(&self, recipients: &Recipients) -> usize {
-        match recipients {
-            Recipients::Everyone => self.roster.len(),
-            Recipients::Users(_) => self.roster.sessions(recipients).count(),
-        }
+        self.roster.reached(recipients)
     }
 
     /// Until when the fan-out waits for sockets that have not taken what it gave them; `None`: it goes on.
@@ -266,7 +279,7 @@ impl Members {
         }
         let now = now();
         let loads = self.roster.sinks().map(|(_, sink)| sink.writer.load(now));
-        let until = self.pressure.judge(now, loads);
+        let until = self.backpressure.judge(now, loads);
         if until.is_none() {
             self.unseen = 0;
         }
@@ -287,15 +300,14 @@ impl Members {
 
     /// Nothing more waits to be delivered.
     pub(super) fn caught_up(&mut self) {
-        self.pressure.caught_up();
+        self.backpressure.caught_up();
     }
 
-    /// The stream is another one from `now` on, followed from its last message: no floor read so far means anything in it.
+    /// The stream is another one from `now` on, followed from its last message: no start position read so far means
+    /// anything in it.
     pub(super) fn forget_start_positions(&mut self, now: Instant) {
         self.other_since = Some(now);
-        for member in self.roster.by_session.values_mut() {
-            member.sink.start_position = 0;
-        }
+        self.roster.forget_start_positions();
         self.members_changed();
     }
 

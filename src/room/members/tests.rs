@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use tokio::runtime::{Handle, Runtime};
 
 use super::*;
-use crate::codes::CloseReason;
+use crate::event::WorkspaceSlug;
+use crate::socket::Frame;
 
 fn position(sequence: u64) -> Position {
     Position {
@@ -27,17 +28,16 @@ fn join_with(
     limit: usize,
 ) -> Writer {
     let writer = Writer::new(limit, Arc::default());
-    members.insert(
+    members.join(
         SessionId::from_u128(number),
-        Member {
+        JoinRequest {
+            workspace: WorkspaceSlug::parse("acme").unwrap(),
             user: UserKey::new(None, subject),
             subject: subject.into(),
-            successor: Successor::default(),
-            sink: Sink {
-                writer: writer.clone(),
-                start_position,
-            },
+            writer: writer.clone(),
         },
+        (position(start_position), Instant::now()),
+        Successor::default(),
     );
     writer
 }
@@ -62,7 +62,7 @@ fn fan_out(members: &mut Members, batch: Vec<Addressed>) -> FanOut {
 }
 
 #[test]
-fn a_notification_goes_to_its_recipients_above_their_floor() {
+fn a_notification_goes_to_its_recipients_above_their_start_position() {
     let mut members = Members::default();
     join(&mut members, 1, "ann", 5);
     join(&mut members, 2, "bob", 7);
@@ -73,7 +73,7 @@ fn a_notification_goes_to_its_recipients_above_their_floor() {
     assert_eq!(delivered(&mut members, 8, Recipients::Everyone), 2);
     assert_eq!(delivered(&mut members, 8, to(&["ann", "eve"])), 1);
     assert_eq!(delivered(&mut members, 8, to(&[])), 0);
-    members.remove(SessionId::from_u128(1));
+    members.leave(SessionId::from_u128(1));
     assert_eq!(delivered(&mut members, 8, to(&["ann"])), 0);
 }
 
@@ -185,18 +185,19 @@ struct Model {
 impl Model {
     async fn run(happenings: &[Happening], runtime: Option<&Handle>) -> Self {
         let mut model = Self::default();
+        model.members.workers = runtime.cloned();
         let large = Happening::Join(LARGE + 1);
         for happen in [&large]
             .into_iter()
             .chain(happenings)
             .chain([&Happening::Settle])
         {
-            model.happen(happen, runtime).await;
+            model.happen(happen).await;
         }
         model
     }
 
-    async fn happen(&mut self, happen: &Happening, runtime: Option<&Handle>) {
+    async fn happen(&mut self, happen: &Happening) {
         match happen {
             Happening::Join(count) => {
                 for _ in 0..*count {
@@ -224,11 +225,6 @@ impl Model {
                     addressed(self.sequence, recipients(users.as_ref()), length)
                 });
                 let round = FanOutRound::new(batch.collect(), None, Instant::now());
-                if let Some(runtime) = runtime
-                    && self.members.want_shards()
-                {
-                    self.members.stand_in(Shards::start(runtime));
-                }
                 if let Some(round) = self.members.fan_out(round) {
                     self.delivered += round.out.delivered;
                 }
@@ -243,7 +239,7 @@ impl Model {
         let Some(user) = self.members_left.pop_front() else {
             return;
         };
-        self.members.remove(SessionId::from_u128(user as u128));
+        self.members.leave(SessionId::from_u128(user as u128));
         let (writer, had) = &mut self.writers[user];
         writer.end_after(CloseReason::Replaced);
         *had = Some(writer.drained());

@@ -8,18 +8,19 @@ use proptest::prelude::*;
 
 use super::Draw;
 use crate::auth::UserKey;
+use crate::nats::{CheckedClaim, LastClaim, StoredClaim};
 use crate::room::SessionId;
-use crate::room::claims::{Claim, ClaimAction, Claims, Standing};
+use crate::room::sessions::replacement::{ClaimAction, Claims};
 
-/// A claim as SESSIONS stores it.
-type StoredClaim = (SessionId, u64, DateTime<Utc>);
+/// A claim as SESSIONS has it.
+type InStream = (SessionId, u64, DateTime<Utc>);
 
 /// What is on its way to a gateway.
 #[derive(Debug, Clone, Copy)]
 enum News {
-    Live(StoredClaim),
+    Live(InStream),
     Acknowledged(SessionId, u64),
-    Checked(SessionId, u64, Option<StoredClaim>),
+    Checked(SessionId, u64, Option<InStream>),
 }
 
 const GATEWAYS: usize = 3;
@@ -32,7 +33,7 @@ pub(super) struct SessionsModel {
     open: Vec<BTreeSet<SessionId>>,
     /// Each join's gateway, in the order in which their claims were stored.
     joined: Vec<(SessionId, usize)>,
-    last: Option<StoredClaim>,
+    last: Option<InStream>,
     sequence: u64,
     time: i64,
     now: Instant,
@@ -124,11 +125,11 @@ impl SessionsModel {
         self.sequence = backup.map_or(0, |(_, sequence, _)| sequence);
     }
 
-    fn claim(&self, gateway: usize, (session, sequence, time): StoredClaim) -> Claim {
-        Claim {
-            session,
+    fn claim(&self, gateway: usize, (session, sequence, time): InStream) -> StoredClaim {
+        StoredClaim {
+            session: session.uuid(),
             sequence,
-            time: Some(time),
+            time,
             own: self.joined.contains(&(session, gateway)),
         }
     }
@@ -138,7 +139,7 @@ impl SessionsModel {
         let actions = match news {
             News::Live(claim) => {
                 let claim = self.claim(gateway, claim);
-                self.claims[gateway].heard(user, claim, self.now)
+                self.claims[gateway].heard(user, claim.into(), self.now)
             }
             News::Acknowledged(session, sequence) => {
                 if !self.open[gateway].contains(&session) {
@@ -146,11 +147,17 @@ impl SessionsModel {
                 }
                 self.claims[gateway].acknowledged(user, session, sequence, self.now)
             }
-            News::Checked(session, asked, last) => {
-                let last = last.map_or(Standing::Nothing, |claim| {
-                    Standing::Claim(self.claim(gateway, claim))
+            News::Checked(session, sequence, last) => {
+                let last = last.map_or(LastClaim::Nothing, |claim| {
+                    LastClaim::Claim(self.claim(gateway, claim))
                 });
-                self.claims[gateway].checked(user, session, asked, last, self.now)
+                let found = CheckedClaim {
+                    user,
+                    session: session.uuid(),
+                    sequence,
+                    last,
+                };
+                self.claims[gateway].checked(&found, self.now)
             }
         };
         for action in actions {
@@ -170,9 +177,9 @@ impl SessionsModel {
 
     /// SESSIONS is read; what it holds is on its way.
     fn check(&mut self, gateway: usize) {
-        let held: Vec<_> = self.claims[gateway].acknowledged_sessions().collect();
-        for (_, session, asked) in held {
-            self.news[gateway].push(News::Checked(session, asked, self.last));
+        let sessions: Vec<_> = self.claims[gateway].acknowledged_sessions().collect();
+        for (_, session, sequence) in sessions {
+            self.news[gateway].push(News::Checked(session, sequence, self.last));
         }
     }
 

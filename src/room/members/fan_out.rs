@@ -6,81 +6,81 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
-use super::SessionId;
 use crate::event::Position;
 use crate::projection::Recipients;
+use crate::room::SessionId;
 use crate::socket::{Frame, Writer};
 use crate::telemetry::{EventTrace, FanOutTrace};
 
 /// Writes without a pause, some: one that does not wait spends none of the runtime's budget for a task, and
 /// others have a turn within a millisecond or two.
-pub(super) const WRITES_A_TURN: usize = 128;
+pub(in crate::room) const WRITES_A_TURN: usize = 128;
 
 /// A notification on its way to the members that it is for.
 #[derive(Debug)]
-pub(super) struct Addressed {
-    pub(super) position: Position,
+pub(in crate::room) struct Addressed {
+    pub(in crate::room) position: Position,
     /// The notification's.
-    pub(super) id: String,
-    pub(super) recipients: Recipients,
-    pub(super) frame: Arc<Frame>,
+    pub(in crate::room) id: String,
+    pub(in crate::room) recipients: Recipients,
+    pub(in crate::room) frame: Arc<Frame>,
 }
 
 /// What a fan-out needs of a member.
 #[derive(Debug, Clone)]
-pub(super) struct Sink {
+pub(in crate::room) struct Sink {
     /// Shared with the socket's task.
-    pub(super) writer: Writer,
+    pub(in crate::room) writer: Writer,
     /// Only what is stored above this sequence is for this socket.
-    pub(super) start_position: u64,
+    pub(in crate::room) start_position: u64,
 }
 
 /// Notifications that are given out together, and what became of them.
 #[derive(Debug)]
-pub(super) struct FanOutRound {
+pub(in crate::room) struct FanOutRound {
     /// In order; all of them are for everyone, or none is.
-    pub(super) batch: Vec<Addressed>,
+    pub(in crate::room) batch: Vec<Addressed>,
     /// Where the trace of the only one is recorded.
-    pub(super) trace: Option<(EventTrace, FanOutTrace)>,
-    pub(super) began: Instant,
+    pub(in crate::room) trace: Option<(EventTrace, FanOutTrace)>,
+    pub(in crate::room) began: Instant,
     /// When the last of its sockets had its turn.
-    pub(super) ended: Instant,
-    pub(super) out: FanOut,
+    pub(in crate::room) ended: Instant,
+    pub(in crate::room) out: FanOut,
     /// Who waits for its end.
-    pub(super) answers: Vec<oneshot::Sender<()>>,
+    pub(in crate::room) answers: Vec<oneshot::Sender<()>>,
 }
 
 /// What a fan-out did.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct FanOut {
+pub(in crate::room) struct FanOut {
     /// Sockets that were given something, which is a write each.
-    pub(super) writes: usize,
+    pub(in crate::room) writes: usize,
     /// Notifications that sockets have: written, or in their queue.
-    pub(super) delivered: u64,
+    pub(in crate::room) delivered: u64,
     /// Those of them that the kernel has.
-    pub(super) written: u64,
+    pub(in crate::room) written: u64,
     /// Of their texts.
-    pub(super) bytes: u64,
+    pub(in crate::room) bytes: u64,
     /// Sockets whose queue was full.
-    pub(super) slow: Vec<SessionId>,
+    pub(in crate::room) slow: Vec<SessionId>,
 }
 
 /// What a task has written since others had their turn.
 #[derive(Debug, Default)]
-pub(super) struct Turn(usize);
+pub(in crate::room) struct Turn(usize);
 
 impl Turn {
     /// So many writes more.
-    pub(super) fn spend(&mut self, writes: usize) {
+    pub(in crate::room) fn spend(&mut self, writes: usize) {
         self.0 += writes;
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(in crate::room) fn is_over(&self) -> bool {
         self.0 >= WRITES_A_TURN
     }
 
     /// Lets others have theirs, if this one is over.
-    pub(super) async fn pass(&mut self) {
+    pub(in crate::room) async fn pass(&mut self) {
         if self.is_over() {
             self.0 = 0;
             yield_now().await;
@@ -91,32 +91,32 @@ impl Turn {
 /// Which of the members, in the order in which they are met, are traced: some neighbours, from a
 /// place that moves with each event.
 #[derive(Debug)]
-pub(super) struct Sample {
+pub(in crate::room) struct Sample {
     before: usize,
     left: usize,
 }
 
 impl Addressed {
-    pub(super) fn is_for_all(&self) -> bool {
+    pub(in crate::room) fn is_for_all(&self) -> bool {
         matches!(self.recipients, Recipients::Everyone)
     }
 }
 
 impl FanOutRound {
     /// Whether it is for all members.
-    pub(super) fn is_for_all(&self) -> bool {
+    pub(in crate::room) fn is_for_all(&self) -> bool {
         self.batch.first().is_some_and(Addressed::is_for_all)
     }
 
     /// Which of so many deliveries have a span.
-    pub(super) fn sample(&self, reached: usize) -> Sample {
+    pub(in crate::room) fn sample(&self, reached: usize) -> Sample {
         let first = self.batch.first().map_or(0, |one| one.position.sequence);
         let traced = self.trace.as_ref().map_or(0, |(_, span)| span.sample());
         Sample::new(first, reached, traced)
     }
 
     /// What goes out from `began` on.
-    pub(super) fn new(
+    pub(in crate::room) fn new(
         batch: Vec<Addressed>,
         trace: Option<(EventTrace, FanOutTrace)>,
         began: Instant,
@@ -131,15 +131,27 @@ impl FanOutRound {
         }
     }
 
+    /// Ends it: its trace, and the wait of those who wait for it. Returns the memory of the batch.
+    pub(in crate::room) fn end(self) -> Vec<Addressed> {
+        if let Some((_, span)) = self.trace {
+            span.end(self.out.delivered, self.out.slow.len(), self.ended);
+        }
+        for answer in self.answers {
+            // Who asked may have run out of time.
+            let _ = answer.send(());
+        }
+        self.batch
+    }
+
     /// Bytes that a socket gets of it, if all of it is for it.
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::room) fn bytes(&self) -> usize {
         self.batch.iter().map(|one| one.frame.len()).sum()
     }
 }
 
 impl FanOut {
-    /// Gives `frames`, which have these `positions`, to each of `sinks` whose floor is below.
-    pub(super) fn push_to_all<'a>(
+    /// Gives `frames`, which have these `positions`, to each of `sinks` whose start position is below.
+    pub(in crate::room) fn push_to_all<'a>(
         &mut self,
         frames: &[Arc<Frame>],
         positions: &(impl Iterator<Item = Position> + Clone),
@@ -166,7 +178,7 @@ impl FanOut {
 
     /// Gives `frames` to one socket.
     #[inline]
-    pub(super) fn push(
+    pub(in crate::room) fn push(
         &mut self,
         session: SessionId,
         writer: &Writer,
@@ -189,7 +201,7 @@ impl FanOut {
     }
 
     /// What another part of the same did.
-    pub(super) fn add(&mut self, part: Self) {
+    pub(in crate::room) fn add(&mut self, part: Self) {
         let Self {
             writes,
             delivered,
@@ -220,7 +232,7 @@ impl Sample {
     }
 
     /// Takes the part of the next `count` members.
-    pub(super) fn split(&mut self, count: usize) -> Self {
+    pub(in crate::room) fn split(&mut self, count: usize) -> Self {
         let part = Self {
             before: self.before,
             left: self.left.min(count.saturating_sub(self.before)),

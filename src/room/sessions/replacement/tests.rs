@@ -19,6 +19,25 @@ fn other(session: u128, sequence: u64) -> Claim {
     }
 }
 
+/// What SESSIONS has last: another's claim, stored in this second.
+fn stored(session: u128, sequence: u64, second: i64) -> LastClaim {
+    LastClaim::Claim(StoredClaim {
+        session: id(session).uuid(),
+        sequence,
+        time: DateTime::from_timestamp(second, 0).unwrap(),
+        own: false,
+    })
+}
+
+fn found(session: u128, sequence: u64, last: LastClaim) -> CheckedClaim {
+    CheckedClaim {
+        user: user(),
+        session: id(session).uuid(),
+        sequence,
+        last,
+    }
+}
+
 #[test]
 fn the_older_of_two_sessions_here_is_replaced_when_the_newer_claim_is_stored() {
     let now = Instant::now();
@@ -61,9 +80,9 @@ fn an_answer_about_the_past_takes_nothing_with_it() {
     claims.acknowledged(user(), id(1), 10, now);
     // SESSIONS was made anew, and another claim is the first in it.
     assert_eq!(claims.heard(user(), other(2, 3), now), [ClaimAction::Check]);
-    assert_eq!(claims.checked(user(), id(1), 9, Standing::Nothing, now), []);
+    assert_eq!(claims.checked(&found(1, 9, LastClaim::Nothing), now), []);
     assert_eq!(
-        claims.checked(user(), id(1), 10, Standing::Claim(other(2, 3)), now),
+        claims.checked(&found(1, 10, stored(2, 3, 0)), now),
         [ClaimAction::Replaced(id(1))]
     );
 }
@@ -74,7 +93,7 @@ fn a_check_claims_again_over_a_message_that_is_no_claim() {
     let mut claims = Claims::default();
     claims.pending(user(), id(1));
     claims.acknowledged(user(), id(1), 10, now);
-    let actions = claims.checked(user(), id(1), 10, Standing::NoClaim(11), now);
+    let actions = claims.checked(&found(1, 10, LastClaim::NoClaim(11)), now);
     let (session, last) = (id(1), 11);
     assert_eq!(actions, [ClaimAction::ClaimAgain { session, last }]);
     assert_eq!(claims.acknowledged(user(), id(1), 12, now), []);
@@ -111,11 +130,11 @@ fn a_check_claims_again_what_sessions_lost() {
         last,
     };
     assert_eq!(
-        claims.checked(user(), id(1), 10, Standing::Nothing, now),
+        claims.checked(&found(1, 10, LastClaim::Nothing), now),
         [again(0)]
     );
     assert_eq!(
-        claims.checked(user(), id(1), 10, Standing::Claim(other(2, 3)), now),
+        claims.checked(&found(1, 10, stored(2, 3, 0)), now),
         [again(3)]
     );
     // Re-claimed in the new SESSIONS, whose sequences start low; another's later one wins.
@@ -154,7 +173,7 @@ fn another_gateways_newcomer_stays_whose_claim_is_in_sessions_made_anew() {
     claims.acknowledged(user(), id(1), 100, now);
     assert_eq!(claims.heard(user(), other(2, 1), now), [ClaimAction::Check]);
     assert_eq!(
-        claims.checked(user(), id(1), 100, Standing::Claim(other(2, 1)), now),
+        claims.checked(&found(1, 100, stored(2, 1, 0)), now),
         [ClaimAction::Replaced(id(1))]
     );
     claims.left(user(), id(1));
@@ -174,13 +193,7 @@ fn of_a_restored_sessions_the_store_times_say_what_is_newer() {
         claims.pending(user(), id(1));
         claims.acknowledged(user(), id(1), 100, now);
         claims.heard(user(), timed(1, 100, 100), now);
-        let got = claims.checked(
-            user(),
-            id(1),
-            100,
-            Standing::Claim(timed(2, 40, second)),
-            now,
-        );
+        let got = claims.checked(&found(1, 100, stored(2, 40, second)), now);
         let want = if newer {
             ClaimAction::Replaced(id(1))
         } else {
@@ -199,7 +212,7 @@ fn a_check_that_was_overtaken_says_nothing() {
     let mut claims = Claims::default();
     claims.pending(user(), id(1));
     claims.acknowledged(user(), id(1), 10, now);
-    assert_eq!(claims.checked(user(), id(1), 9, Standing::Nothing, now), []);
+    assert_eq!(claims.checked(&found(1, 9, LastClaim::Nothing), now), []);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! One connection per user and workspace: the pure machine that says which session stays.
+//! Who is replaced: the pure machine that says which session of a user stays. A user has one in each workspace.
 //!
 //! The last message that SESSIONS holds for a user's subject decides, by its sequence; no clock is
 //! compared between gateways. A session is registered before its claim is published, so that another
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use crate::auth::UserKey;
-use crate::nats::{LastClaim, StoredClaim};
+use crate::nats::{CheckedClaim, LastClaim, StoredClaim};
 use crate::room::SessionId;
 
 /// How long the last claim of a user is remembered of whom no session is held: another's may be heard, or an
@@ -32,7 +32,7 @@ const PRUNE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A claim as SESSIONS holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Claim {
+pub(in crate::room) struct Claim {
     pub session: SessionId,
     /// Its sequence in SESSIONS.
     pub sequence: u64,
@@ -40,15 +40,6 @@ pub(super) struct Claim {
     pub time: Option<DateTime<Utc>>,
     /// Whether this gateway published it.
     pub own: bool,
-}
-
-/// What SESSIONS holds last for a user's subject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    Nothing,
-    /// A message that is no claim, with its sequence: written by hand, or by something else than Herald.
-    NoClaim(u64),
-    Claim(Claim),
 }
 
 impl From<StoredClaim> for Claim {
@@ -62,19 +53,9 @@ impl From<StoredClaim> for Claim {
     }
 }
 
-impl From<LastClaim> for Standing {
-    fn from(last: LastClaim) -> Self {
-        match last {
-            LastClaim::Nothing => Self::Nothing,
-            LastClaim::NoClaim(sequence) => Self::NoClaim(sequence),
-            LastClaim::Claim(stored) => Self::Claim(stored.into()),
-        }
-    }
-}
-
 /// What follows from what the machine was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ClaimAction {
+pub(in crate::room) enum ClaimAction {
     /// Close this session with 4009: a later claim of the user is known.
     Replaced(SessionId),
     /// Publish the claim of this session again, expecting `last` to be the subject's last sequence:
@@ -86,7 +67,7 @@ pub(super) enum ClaimAction {
 
 /// The claims of one room.
 #[derive(Debug, Default)]
-pub(super) struct Claims {
+pub(in crate::room) struct Claims {
     users: HashMap<UserKey, UserSessions>,
     recent: HashMap<UserKey, Recent>,
     /// When it was last looked for what no longer matters.
@@ -131,7 +112,7 @@ impl ClaimedSession {
 
 impl Claims {
     /// Registers a session whose claim is about to be published.
-    pub(super) fn pending(&mut self, user: UserKey, session: SessionId) {
+    pub(in crate::room) fn pending(&mut self, user: UserKey, session: SessionId) {
         let heard = self.recent.get(&user).map(|recent| recent.last.sequence);
         let of_user = self.users.entry(user).or_default();
         let acknowledged = of_user.sessions.iter().filter_map(|known| known.sequence);
@@ -145,7 +126,7 @@ impl Claims {
     }
 
     /// The session's claim is stored at `sequence`.
-    pub(super) fn acknowledged(
+    pub(in crate::room) fn acknowledged(
         &mut self,
         user: UserKey,
         session: SessionId,
@@ -172,7 +153,12 @@ impl Claims {
     }
 
     /// A claim was heard, live or as an own ack. The same claim may be heard twice.
-    pub(super) fn heard(&mut self, user: UserKey, claim: Claim, now: Instant) -> Vec<ClaimAction> {
+    pub(in crate::room) fn heard(
+        &mut self,
+        user: UserKey,
+        claim: Claim,
+        now: Instant,
+    ) -> Vec<ClaimAction> {
         let mut fell_back = false;
         if let Some(of_user) = self.users.get_mut(&user) {
             for session in &mut of_user.sessions {
@@ -196,45 +182,40 @@ impl Claims {
         actions
     }
 
-    /// SESSIONS, read with proof, holds `last` for `user`; asked for because `session` was held with the
-    /// sequence `checked_sequence`.
-    pub(super) fn checked(
+    /// What a consistent read of SESSIONS has found for a session.
+    pub(in crate::room) fn checked(
         &mut self,
-        user: UserKey,
-        session: SessionId,
-        checked_sequence: u64,
-        last: Standing,
+        found: &CheckedClaim,
         now: Instant,
     ) -> Vec<ClaimAction> {
+        let (user, session) = (found.user, SessionId::from(found.session));
         let Some(of_user) = self.users.get_mut(&user) else {
             return Vec::new();
         };
         let Some(own) = of_user.sessions.iter_mut().find(|own| own.id == session) else {
             return Vec::new();
         };
-        if own.sequence != Some(checked_sequence) {
+        if own.sequence != Some(found.sequence) {
             // It was claimed again meanwhile: the answer is about the past.
             return Vec::new();
         }
         let lower = of_user.lower.take();
-        match last {
-            Standing::Claim(claim) if claim.session == session => {
+        let (last, claim) = match found.last {
+            LastClaim::Nothing => (0, None),
+            LastClaim::NoClaim(sequence) => (sequence, None),
+            LastClaim::Claim(stored) => (stored.sequence, Some(Claim::from(stored))),
+        };
+        match claim {
+            Some(claim) if claim.session == session => {
                 own.sequence = Some(claim.sequence);
                 own.time = claim.time;
                 Vec::new()
             }
-            Standing::Claim(claim) if claim.sequence > checked_sequence => {
-                self.heard(user, claim, now)
-            }
+            Some(claim) if claim.sequence > found.sequence => self.heard(user, claim, now),
             // SESSIONS is another one than that which acknowledged the claim. This one is from after
             // that, or was in the backup.
-            Standing::Claim(claim) if own.is_older_than(claim, lower) => {
-                self.rewound(user, claim, now)
-            }
-            Standing::Claim(Claim { sequence: last, .. }) | Standing::NoClaim(last) => {
-                self.claim_again(user, session, last)
-            }
-            Standing::Nothing => self.claim_again(user, session, 0),
+            Some(claim) if own.is_older_than(claim, lower) => self.rewound(user, claim, now),
+            Some(_) | None => self.claim_again(user, session, last),
         }
     }
 
@@ -264,7 +245,7 @@ impl Claims {
 
     /// The session has left, for whatever reason. `true` if it was held with an acknowledged claim: the user's
     /// standing one.
-    pub(super) fn left(&mut self, user: UserKey, session: SessionId) -> bool {
+    pub(in crate::room) fn left(&mut self, user: UserKey, session: SessionId) -> bool {
         let mut stood = false;
         if let Some(of_user) = self.users.get_mut(&user) {
             of_user.sessions.retain(|known| {
@@ -287,19 +268,19 @@ impl Claims {
     }
 
     /// The session of `user` that stands here, if one does: of two, the later.
-    pub(super) fn standing(&self, user: UserKey) -> Option<SessionId> {
+    pub(in crate::room) fn standing(&self, user: UserKey) -> Option<SessionId> {
         let acknowledged = |session: &ClaimedSession| Some((session.sequence?, session.id));
         let sessions = self.users.get(&user)?.sessions.iter();
         sessions.filter_map(acknowledged).max().map(|(_, id)| id)
     }
 
     /// The session with the latest claim of `user` that is known.
-    pub(super) fn latest(&self, user: UserKey) -> Option<SessionId> {
+    pub(in crate::room) fn latest(&self, user: UserKey) -> Option<SessionId> {
         Some(self.recent.get(&user)?.last.session)
     }
 
     /// Each acknowledged session with its claim's sequence: what a check asks about.
-    pub(super) fn acknowledged_sessions(
+    pub(in crate::room) fn acknowledged_sessions(
         &self,
     ) -> impl Iterator<Item = (UserKey, SessionId, u64)> + '_ {
         self.users.iter().flat_map(|(user, of_user)| {
@@ -311,7 +292,7 @@ impl Claims {
     }
 
     /// Forgets what no longer matters. Called now and then.
-    pub(super) fn prune(&mut self, now: Instant) {
+    pub(in crate::room) fn prune(&mut self, now: Instant) {
         self.pruned = Some(now);
         self.recent
             .retain(|_, recent| now.saturating_duration_since(recent.heard) < REMEMBER);

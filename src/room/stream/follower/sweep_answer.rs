@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use super::identity::StreamIdentity;
+use super::incarnation::StreamIdentity;
 use super::{Effect, Follower, FollowerPhase, LOOK_AGAIN};
 use crate::nats::{AtPosition, Last, StreamState};
 

@@ -12,9 +12,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::SessionId;
 use super::fan_out::{Addressed, FanOut, FanOutRound, Sample, Sink, Turn, WRITES_A_TURN};
 use crate::event::Position;
+use crate::room::SessionId;
 use crate::socket::{Frame, Writer};
 
 /// A room of more sockets than this is large. What a task by itself does with so many takes some 2 ms. Measured with
@@ -89,7 +89,7 @@ pub(super) struct Orders(Vec<(Sinks, Vec<Order>)>);
 
 /// A shard is through with its part of a round.
 #[derive(Debug)]
-pub(super) struct ShardReport {
+pub(in crate::room) struct ShardReport {
     round: u64,
     out: FanOut,
     ended: Instant,
@@ -325,6 +325,7 @@ async fn give_out(order: Order, out: &mut FanOut, turn: &mut Turn) {
 mod tests {
     use super::*;
     use crate::projection::Recipients;
+    use crate::room::SessionId;
 
     fn position(sequence: u64) -> Position {
         Position {

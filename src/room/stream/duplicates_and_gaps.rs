@@ -1,4 +1,5 @@
-//! What a room has delivered: the pure type behind "exactly once, in order, nothing missing".
+//! Whether an event is to be delivered, is a duplicate, or shows a gap: the pure type behind "exactly once, in order,
+//! nothing missing".
 //!
 //! The server says of each live message which sequence its *exact subject* had before. So a loss is
 //! seen per subject, and only per subject: comparing with the room's highest sequence would let a
@@ -19,7 +20,7 @@ use crate::event::Position;
 ///    after all earlier ones of its subject above the starting V; otherwise the answer is a gap.
 /// 4. V never falls, and entries at or below it are gone.
 #[derive(Debug, Clone)]
-pub struct Cursor {
+pub(super) struct Cursor {
     /// V, and the latest store time of what is at or below it: with the clocks of more than one leader that
     /// need not be its own.
     watermark: Position,
@@ -31,7 +32,7 @@ pub struct Cursor {
 
 /// What to do with a live message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judgement {
+pub(super) enum Judgement {
     /// Deliver it, then call [`Cursor::delivered`].
     Deliver,
     /// It was delivered before, or is from before the room.
@@ -42,7 +43,7 @@ pub enum Judgement {
 
 impl Cursor {
     /// A cursor that knows everything up to `start_position` as delivered or absent.
-    pub fn new(start_position: Position) -> Self {
+    pub(super) fn new(start_position: Position) -> Self {
         Self {
             watermark: start_position,
             last_by_subject: HashMap::new(),
@@ -51,40 +52,40 @@ impl Cursor {
     }
 
     /// V: every event of the workspace up to it is delivered or known not to be there.
-    pub fn watermark(&self) -> u64 {
+    pub(super) fn watermark(&self) -> u64 {
         self.watermark.sequence
     }
 
     /// The last event of the stream that is known, of whatever workspace; sequence 0 if none is.
-    pub fn highest(&self) -> Position {
+    pub(super) fn highest(&self) -> Position {
         self.highest
     }
 
     /// Subjects with an entry above V: what a sweep would forget.
-    pub fn tracked(&self) -> usize {
+    pub(super) fn tracked(&self) -> usize {
         self.last_by_subject.len()
     }
 
     /// Whether a later event, of whatever subject, has been delivered: a delivery of `message` now
     /// would come late.
-    pub fn is_late(&self, message: Position) -> bool {
+    pub(super) fn is_late(&self, message: Position) -> bool {
         message.sequence < self.highest.sequence
     }
 
     /// Whether `message` contradicts what is known: either the stream was rewound, or the clocks of two
     /// leaders differ.
-    pub fn contradicts(&self, subject: &str, message: Position) -> bool {
+    pub(super) fn contradicts(&self, subject: &str, message: Position) -> bool {
         let last = self.last_by_subject.get(subject);
         message.contradicts(self.watermark) || last.is_some_and(|last| message.contradicts(*last))
     }
 
     /// What was stored at `time` is at or below the watermark: by a clock that is ahead of its.
-    pub fn saw(&mut self, time: DateTime<Utc>) {
+    pub(super) fn saw(&mut self, time: DateTime<Utc>) {
         self.watermark.time = self.watermark.time.max(time);
     }
 
     /// Judges a live message by where it stands and the previous sequence of its subject (0: none).
-    pub fn offer(&self, subject: &str, message: Position, previous: u64) -> Judgement {
+    pub(super) fn offer(&self, subject: &str, message: Position, previous: u64) -> Judgement {
         let seen = self.seen(subject);
         if message.sequence <= seen {
             Judgement::Duplicate
@@ -96,12 +97,12 @@ impl Cursor {
     }
 
     /// Whether a message that was read from the stream in order is still to be delivered.
-    pub fn is_new(&self, subject: &str, message: Position) -> bool {
+    pub(super) fn is_new(&self, subject: &str, message: Position) -> bool {
         message.sequence > self.seen(subject)
     }
 
     /// Notes a delivery (or that nobody was there to deliver to).
-    pub fn delivered(&mut self, subject: &str, message: Position) {
+    pub(super) fn delivered(&mut self, subject: &str, message: Position) {
         if message.sequence > self.highest.sequence {
             self.highest = message;
         }
@@ -121,7 +122,7 @@ impl Cursor {
     }
 
     /// Moves V up to `watermark`; a lower one changes nothing.
-    pub fn advance(&mut self, watermark: Position) {
+    pub(super) fn advance(&mut self, watermark: Position) {
         if watermark.sequence <= self.watermark.sequence {
             return;
         }

@@ -4,19 +4,19 @@
 //! Live messages are delivered as they come. After a break of the connection they are held until a
 //! sweep says what was missed; while a repair reads that from the stream, they wait behind it.
 
-mod identity;
-mod judging;
+mod incarnation;
+mod sweep_answer;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use super::cursor::{Cursor, Judgement};
+use super::duplicates_and_gaps::{Cursor, Judgement};
 use super::reorder_buffer::{ReorderBudget, ReorderBuffer};
-use super::schedule::Schedule;
 use crate::event::{Position, StoredMessage};
 use crate::nats::{LastKnown, Repaired, StreamState};
+use crate::room::schedule::Schedule;
 
 /// How often it is looked again, by all rooms, at a leader that cannot be right or is none any more.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -26,11 +26,11 @@ const EVENTS_MAX: u64 = 10_000;
 const TRACKED_MAX: usize = 4096;
 
 /// Why a repair reads the stream: the `reason` of its metrics.
-pub(super) type RepairReason = &'static str;
+pub(in crate::room) type RepairReason = &'static str;
 
 /// What the room is to do.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(in crate::room) enum Effect {
     /// Ask for a sweep, and whether the stream still has this event where it was.
     Sweep {
         urgent: bool,
@@ -57,12 +57,12 @@ pub(super) enum Effect {
 
 /// One message to be delivered.
 #[derive(Debug)]
-pub(super) struct Delivery {
-    pub(super) message: StoredMessage,
+pub(in crate::room) struct Delivery {
+    pub(in crate::room) message: StoredMessage,
     /// Why a repair read it, if one did.
-    pub(super) repair: Option<RepairReason>,
+    pub(in crate::room) repair: Option<RepairReason>,
     /// A later event of another subject has been delivered.
-    pub(super) is_late: bool,
+    pub(in crate::room) is_late: bool,
 }
 
 /// How live messages are treated.
@@ -90,7 +90,7 @@ struct Repairing {
 
 /// See the module's head.
 #[derive(Debug)]
-pub(super) struct Follower {
+pub(in crate::room) struct Follower {
     cursor: Cursor,
     phase: FollowerPhase,
     buffer: ReorderBuffer,
@@ -133,7 +133,7 @@ struct PendingSweep {
 impl Follower {
     /// Follows the stream from `start_position` on, heard on the connection `epoch`. `share` spreads the sweeps
     /// of rooms.
-    pub(super) fn new(
+    pub(in crate::room) fn new(
         start_position: Position,
         epoch: u64,
         budget: ReorderBudget,
@@ -160,37 +160,37 @@ impl Follower {
     }
 
     /// Every event of the workspace up to here is delivered or known not to be there.
-    pub(super) fn watermark(&self) -> u64 {
+    pub(in crate::room) fn watermark(&self) -> u64 {
         self.cursor.watermark()
     }
 
     /// Whether a repair is under way.
-    pub(super) fn is_repairing(&self) -> bool {
+    pub(in crate::room) fn is_repairing(&self) -> bool {
         matches!(self.phase, FollowerPhase::Repairing(_))
     }
 
     /// Whether nothing is delivered before a sweep has answered.
-    pub(super) fn is_suspect(&self) -> bool {
+    pub(in crate::room) fn is_suspect(&self) -> bool {
         matches!(self.phase, FollowerPhase::Suspect(_))
     }
 
     /// Whether live messages are delivered as they come.
-    pub(super) fn is_live(&self) -> bool {
+    pub(in crate::room) fn is_live(&self) -> bool {
         matches!(self.phase, FollowerPhase::Live)
     }
 
     /// The next thing to do.
-    pub(super) fn effect(&mut self) -> Option<Effect> {
+    pub(in crate::room) fn effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
 
     /// When [`Follower::time`] is due.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(in crate::room) fn deadline(&self) -> Option<Instant> {
         self.pending.is_none().then(|| self.sweep.next())
     }
 
     /// A live message, heard on the connection `epoch`.
-    pub(super) fn heard(&mut self, live: StoredMessage, epoch: u64, now: Instant) {
+    pub(in crate::room) fn heard(&mut self, live: StoredMessage, epoch: u64, now: Instant) {
         self.connection(epoch, now);
         let message = live.position();
         let is_again = self
@@ -215,7 +215,7 @@ impl Follower {
 
     /// Compares the connection with the one that the cursor follows. What was stored between the two
     /// was not heard, so nothing is delivered before it is known what that was.
-    pub(super) fn connection(&mut self, epoch: u64, now: Instant) {
+    pub(in crate::room) fn connection(&mut self, epoch: u64, now: Instant) {
         if epoch == self.epoch {
             return;
         }
@@ -242,13 +242,13 @@ impl Follower {
     /// Something may be missing: looks now, and again a little later. The first look may come before
     /// the last of what was stored can be read, or, in a cluster, before every server knows again what
     /// this one subscribes to.
-    pub(super) fn doubt(&mut self, now: Instant) {
+    pub(in crate::room) fn doubt(&mut self, now: Instant) {
         self.sweep.follow_up(now);
         self.request_sweep(true, now);
     }
 
     /// Asks for a sweep; if one is under way, for another after it.
-    pub(super) fn request_sweep(&mut self, urgent: bool, now: Instant) {
+    pub(in crate::room) fn request_sweep(&mut self, urgent: bool, now: Instant) {
         if self.pending.is_some() {
             self.sweep.again();
             return;
@@ -269,7 +269,7 @@ impl Follower {
     }
 
     /// Does what the time asks for.
-    pub(super) fn time(&mut self, now: Instant) {
+    pub(in crate::room) fn time(&mut self, now: Instant) {
         if self.pending.is_none() && now >= self.sweep.next() {
             let urgent = !self.is_live() || self.missing_since.is_some();
             self.request_sweep(urgent, now);
@@ -277,7 +277,7 @@ impl Follower {
     }
 
     /// What comes of the repair under way; `None` if it ended without an end, as it does with the gateway.
-    pub(super) fn repaired(&mut self, repaired: Option<Repaired>, now: Instant) {
+    pub(in crate::room) fn repaired(&mut self, repaired: Option<Repaired>, now: Instant) {
         let FollowerPhase::Repairing(repairing) = &mut self.phase else {
             return;
         };
@@ -303,7 +303,7 @@ impl Follower {
 
     /// The next message to be delivered. To be called while the sockets have room; `watched` says
     /// whether there are any.
-    pub(super) fn deliver(&mut self, watched: bool, now: Instant) -> Option<Delivery> {
+    pub(in crate::room) fn deliver(&mut self, watched: bool, now: Instant) -> Option<Delivery> {
         loop {
             match &mut self.phase {
                 FollowerPhase::Suspect(_) => return None,

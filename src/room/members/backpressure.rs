@@ -15,7 +15,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// How long one room has waited for its sockets.
 #[derive(Debug)]
-pub(super) struct Pressure {
+pub(super) struct Backpressure {
     /// For the fewer ones, all together.
     few: WaitBudget,
     /// For most of them, while these hardly move.
@@ -46,7 +46,7 @@ enum Wait {
     ForFew(Instant),
 }
 
-impl Default for Pressure {
+impl Default for Backpressure {
     fn default() -> Self {
         Self {
             few: WaitBudget::new(Duration::from_millis(250), 100),
@@ -56,7 +56,7 @@ impl Default for Pressure {
     }
 }
 
-impl Pressure {
+impl Backpressure {
     /// Nothing more waits to be delivered.
     pub(super) fn caught_up(&mut self) {
         self.is_burst = false;
@@ -186,7 +186,7 @@ mod tests {
     /// How long the room waits until it goes on for the first time, a minute at most, where `behind` of its `all`
     /// sockets took something `age` ago each time that it looks.
     fn waits(
-        pressure: &mut Pressure,
+        pressure: &mut Backpressure,
         start: Instant,
         all: usize,
         behind: usize,
@@ -232,9 +232,9 @@ mod tests {
             (0, 0, never, true, never),
         ] {
             let start = Instant::now() + MINUTE;
-            let mut pressure = Pressure {
+            let mut pressure = Backpressure {
                 is_burst: true,
-                ..Pressure::default()
+                ..Backpressure::default()
             };
             let waited = waits(&mut pressure, start, all, behind, (age, moves));
             assert_eq!(waited, expected, "{behind} of {all} since {age:?}, {moves}");
@@ -254,7 +254,7 @@ mod tests {
             };
             std::iter::repeat_n(load, 3)
         };
-        let mut pressure = Pressure::default();
+        let mut pressure = Backpressure::default();
         assert_eq!(pressure.judge(now, filled(BURST)), None);
         assert!(pressure.judge(now, filled(BURST / 2)).is_some());
         assert!(
@@ -275,7 +275,7 @@ mod tests {
                 ..load(QueueStatus::Refused { since: now })
             };
             let healthy = std::iter::repeat_n(load(QueueStatus::Clear), 9);
-            Pressure::default().judge(now, healthy.chain([behind]))
+            Backpressure::default().judge(now, healthy.chain([behind]))
         };
         assert_eq!(judged(BURST), None);
         assert!(judged(BURST / 2).is_some());
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_was_waited_for_some_is_not_waited_for_others_and_comes_back_slowly() {
-        let mut pressure = Pressure::default();
+        let mut pressure = Backpressure::default();
         let start = Instant::now() + MINUTE;
         let few = waits(&mut pressure, start, 10, 1, (Duration::ZERO, true));
         let next = start + few;
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_socket_whose_turn_has_not_come_is_waited_for_at_nobodys_cost() {
-        let mut pressure = Pressure::default();
+        let mut pressure = Backpressure::default();
         let mut now = Instant::now();
         let loads = [QueueStatus::Due, QueueStatus::Clear, QueueStatus::Clear].map(load);
         for _ in 0..10_000 {
@@ -325,7 +325,7 @@ mod tests {
                 is_half_full: false,
                 oldest: Some(now),
             });
-            prop_assert_eq!(Pressure::default().judge(now, loads), None);
+            prop_assert_eq!(Backpressure::default().judge(now, loads), None);
         }
     }
 }
