@@ -2,10 +2,12 @@
 //! reload replaces at once. A request or an event reads it once, so it never sees a mixture of two.
 
 mod admin_token;
+mod findings;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 pub(crate) use self::admin_token::{AdminToken, AdminTokenError};
+pub(crate) use self::findings::{Finding, FindingLevel, NATS_SETTINGS};
 use crate::admission::TrustedProxies;
 use crate::auth::{AuthConfigError, Verifier};
 use crate::config::{Config, LoadedConfig, NamedFile, NatsConfig, read_bounded};

@@ -3,18 +3,15 @@
 //! beside a gateway.
 
 mod server;
-mod settings;
 
-use std::fmt::Display;
 use std::path::Path;
 
-use serde::Serialize;
 use serde_json::json;
 
 use super::{CliError, output};
 use crate::config::LoadedConfig;
 use crate::projection::DEFAULT_RULES;
-use crate::setup::Building;
+use crate::setup::{Building, Finding, FindingLevel, NATS_SETTINGS};
 
 /// Arguments of `herald check`.
 #[derive(Debug, clap::Args)]
@@ -34,50 +31,6 @@ pub(super) struct Args {
     print_rules: bool,
 }
 
-/// What one look at one part found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum FindingLevel {
-    Ok,
-    /// Worth knowing; `serve` runs all the same.
-    Note,
-    Wrong,
-}
-
-/// One line of the report.
-#[derive(Debug, Clone, Serialize)]
-struct Finding {
-    part: &'static str,
-    state: FindingLevel,
-    detail: String,
-}
-
-impl Finding {
-    fn ok(part: &'static str, detail: impl Display) -> Self {
-        Self::new(part, FindingLevel::Ok, detail)
-    }
-
-    fn note(part: &'static str, detail: impl Display) -> Self {
-        Self::new(part, FindingLevel::Note, detail)
-    }
-
-    fn wrong(part: &'static str, detail: impl Display) -> Self {
-        Self::new(part, FindingLevel::Wrong, detail)
-    }
-
-    fn new(part: &'static str, state: FindingLevel, detail: impl Display) -> Self {
-        Self {
-            part,
-            state,
-            detail: detail.to_string(),
-        }
-    }
-
-    fn is_wrong(&self) -> bool {
-        self.state == FindingLevel::Wrong
-    }
-}
-
 pub(super) async fn run(
     args: Args,
     reading: LoadedConfig,
@@ -87,11 +40,11 @@ pub(super) async fn run(
         return output::lines([DEFAULT_RULES.trim_end()]);
     }
     let built = Building::of(reading);
-    let mut findings = settings::check(&built, file).await;
+    let mut findings = built.findings(file).await;
     let settings_wrong = findings.iter().any(Finding::is_wrong);
     let connects = !findings
         .iter()
-        .any(|finding| finding.is_wrong() && finding.part == settings::NATS);
+        .any(|finding| finding.is_wrong() && finding.part == NATS_SETTINGS);
     if args.nats && connects {
         findings.extend(server::check(&built.config).await);
     }
@@ -109,23 +62,10 @@ pub(super) async fn run(
             Some(format!("{word:4} {}: {}", finding.part, finding.detail))
         }))?;
     }
-    let problems = wrong(&findings);
+    let problems: Vec<String> = findings.iter().filter_map(Finding::problem).collect();
     match problems.as_slice() {
         [] => Ok(()),
         problems if settings_wrong => Err(CliError::Usage(problems.join("\n"))),
         problems => Err(CliError::Failure(problems.join("\n"))),
     }
-}
-
-/// Everything that is wrong with the settings and what is built of them, one sentence each.
-pub(super) async fn wrong_settings(built: &Building) -> Vec<String> {
-    wrong(&settings::check(built, None).await)
-}
-
-fn wrong(findings: &[Finding]) -> Vec<String> {
-    findings
-        .iter()
-        .filter(|finding| finding.is_wrong())
-        .map(|finding| format!("{}: {}", finding.part, finding.detail))
-        .collect()
 }

@@ -5,10 +5,10 @@ use async_nats::Client;
 
 use super::super::migrate;
 use super::super::nats::{NatsConnection, VERSION_MIN, is_new_enough};
-use super::Finding;
 use crate::config::Config;
 use crate::migrate::{MigrateError, MigrationSet, Migrator, OperationKind, Status};
 use crate::nats::permissions;
+use crate::setup::Finding;
 
 const CONNECTION: &str = "nats connection";
 const PERMISSIONS: &str = "nats permissions";

@@ -16,9 +16,7 @@ use self::server::{Port, Server};
 use super::serve::telemetry;
 use super::signals::{self, Stops};
 use super::{CliError, blocking, config_file, output, token};
-use crate::config::{
-    AuthConfig, Config, IssuerConfig, KEYS, NatsConfig, ProjectionConfig, Secret, ServerConfig,
-};
+use crate::config::{Config, IssuerConfig, KEYS, NatsConfig, Secret, ServerConfig};
 use crate::event::WorkspaceSlug;
 use crate::ops::{Gateway, ServeError};
 use crate::setup::Building;
@@ -205,16 +203,13 @@ fn unused(config: &Config, own: &Config) -> Vec<&'static str> {
     named.map(|key| key.name).collect()
 }
 
-/// The gateway's settings: the user's, with a server and a key of its own.
+/// The gateway's settings: the user's, with a NATS server and a key of its own.
 fn settings(args: &Args, config: &Config, nats_url: &str, secret: &str) -> Config {
-    let config = config.clone();
-    let mut server = ServerConfig {
-        tls_cert: None,
-        tls_key: None,
-        // The printed commands connect without a proxy.
-        proxy_protocol: false,
-        ..config.server
-    };
+    let mut own = config.clone();
+    let server = &mut own.server;
+    (server.tls_cert, server.tls_key) = (None, None);
+    // The printed commands connect without a proxy.
+    server.proxy_protocol = false;
     if let Some(port) = args.port {
         server.listen.set_port(port);
     }
@@ -222,35 +217,25 @@ fn settings(args: &Args, config: &Config, nats_url: &str, secret: &str) -> Confi
         // Ctrl-C on a terminal should not take 10 s.
         server.drain = Duration::ZERO;
     }
-    let default = NatsConfig::default();
-    Config {
-        projection: ProjectionConfig {
-            // A developer wants to see where an event went.
-            traceparent: true,
-            ..config.projection
-        },
-        server,
-        nats: NatsConfig {
-            url: Secret::from(nats_url),
-            stream: config.nats.stream,
-            prefix: config.nats.prefix,
-            max_age: config.nats.max_age,
-            ..default
-        },
-        auth: AuthConfig {
-            short_form: IssuerConfig {
-                hmac_secret: Some(Secret::from(secret)),
-                hmac_secret_file: None,
-                public_key_file: None,
-                jwks_file: None,
-                algorithms: None,
-                ..config.auth.short_form
-            },
-            issuers: Vec::new(),
-            ..config.auth
-        },
-        ..config
-    }
+    // A developer wants to see where an event went.
+    own.projection.traceparent = true;
+    own.nats = NatsConfig {
+        url: Secret::from(nats_url),
+        stream: own.nats.stream,
+        prefix: own.nats.prefix,
+        max_age: own.nats.max_age,
+        ..NatsConfig::default()
+    };
+    own.auth.issuers.clear();
+    own.auth.short_form = IssuerConfig {
+        hmac_secret: Some(Secret::from(secret)),
+        hmac_secret_file: None,
+        public_key_file: None,
+        jwks_file: None,
+        algorithms: None,
+        ..own.auth.short_form
+    };
+    own
 }
 
 /// The settings that `herald publish` needs in another terminal, which may have the same file but another

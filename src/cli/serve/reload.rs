@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::info;
 
-use super::super::{CliError, blocking, check, config_file};
+use super::super::{CliError, blocking, config_file};
 use crate::config::{Config, LoadedConfig, must_be_regular};
 use crate::ops::Reloader;
 use crate::setup::{Building, Setup};
@@ -118,7 +118,7 @@ async fn limited<T: Send + 'static>(
 
 /// The whole setup, if nothing is wrong with it. `wrong` is known to be.
 async fn finish(built: Building, mut wrong: Vec<String>) -> Result<Setup, Vec<String>> {
-    wrong.extend(check::wrong_settings(&built).await);
+    wrong.extend(built.all_problems().await);
     if !wrong.is_empty() {
         return Err(wrong);
     }
