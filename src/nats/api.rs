@@ -24,7 +24,7 @@ const RESEND_AFTER_ELECTION: Duration = Duration::from_millis(50);
 
 /// A refusal of JetStream, as it is written in each of its answers (ADR-1).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, thiserror::Error)]
-#[error("{description} (code {code}, error code {})", err_code.0)]
+#[error("{description} ({})", err_code.0)]
 pub struct ApiError {
     /// HTTP's number.
     #[serde(default)]
@@ -228,7 +228,7 @@ mod tests {
             err_code: ErrorCode::NO_MESSAGE_FOUND,
             description: "no".to_owned(),
         };
-        assert_eq!(error.to_string(), "no (code 404, error code 10037)");
+        assert_eq!(error.to_string(), "no (10037)");
         assert_eq!(refused, Err(error.into()));
         for other in ["", "+OK", "{}", "[]", "null", "{\"seq\":\"x\"}"] {
             let read = read(other);

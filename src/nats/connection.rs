@@ -87,9 +87,8 @@ impl Connection {
                 Arc::clone(&absence),
             );
             let denials = denials.clone();
-            let inbox_prefix = config.inbox_prefix.clone();
             let happens = move |event| {
-                denials.observe(&event, &inbox_prefix);
+                denials.observe(&event);
                 record(event);
             };
             let known = Arc::clone(&absence);

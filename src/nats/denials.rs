@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, Event, ServerError};
+use async_nats::{Client, Event};
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
-use super::permissions::{self, Probe, violation};
-use crate::config::{Names, NatsConfig};
+use super::permissions::{self, Probe, ProbeError, denied_by, explained, is_inbox};
+use crate::config::NatsConfig;
 
 /// Denied subjects that are remembered until they are looked at; of further ones only that there are some.
 const DENIED_MAX: usize = 64;
@@ -26,7 +26,7 @@ pub struct Denials(Arc<DenialState>);
 
 #[derive(Debug)]
 struct DenialState {
-    names: Names,
+    config: NatsConfig,
     /// What the server reported and nobody has looked at. A lock, as the next one, held for a look.
     reported: Mutex<Reported>,
     some: Notify,
@@ -37,22 +37,21 @@ struct DenialState {
 struct Reported {
     probes: BTreeSet<Probe>,
     /// One of them was a subscription, which is no more.
-    is_deaf: bool,
+    lost_subscription: bool,
 }
 
 /// What is denied.
 #[derive(Debug)]
 struct CurrentDenials {
     since: Instant,
-    /// A sentence for each.
-    denied: Vec<String>,
+    denied: BTreeSet<Probe>,
 }
 
 impl Denials {
     /// Nothing is denied yet.
-    pub fn new(names: Names) -> Self {
+    pub fn new(config: NatsConfig) -> Self {
         Self(Arc::new(DenialState {
-            names,
+            config,
             reported: Mutex::default(),
             some: Notify::default(),
             current: Mutex::default(),
@@ -60,23 +59,20 @@ impl Denials {
     }
 
     /// Takes what happened to the connection, if it is a denial.
-    pub(super) fn observe(&self, event: &Event, inbox_prefix: &str) {
-        let Event::ServerError(ServerError::Other(text)) = event else {
-            return;
-        };
-        let Some(probe) = violation(text) else {
+    pub(super) fn observe(&self, event: &Event) {
+        let Some(probe) = denied_by(event) else {
             return;
         };
         let mut reported = lock(&self.0.reported);
-        let is_inbox = match &probe {
+        let is_tried_anyway = match &probe {
             Probe::Subscribe(subject) => {
-                reported.is_deaf = true;
-                // Each look tries one of its own.
-                subject.starts_with(inbox_prefix)
+                reported.lost_subscription = true;
+                // Each check tries an inbox of its own.
+                is_inbox(subject, &self.0.config)
             }
             Probe::Publish(_) => false,
         };
-        if !is_inbox && reported.probes.len() < DENIED_MAX {
+        if !is_tried_anyway && reported.probes.len() < DENIED_MAX {
             reported.probes.insert(probe);
         }
         drop(reported);
@@ -87,14 +83,17 @@ impl Denials {
     pub(super) fn trouble(&self, time: Duration) -> Option<String> {
         let current = lock(&self.0.current);
         let current = current.as_ref()?;
-        let vital = current.denied.iter().find(|text| self.is_vital(text))?;
-        (current.since.elapsed() >= time).then(|| vital.clone())
+        let vital = current.denied.iter().find(|probe| self.is_vital(probe))?;
+        let is_long = current.since.elapsed() >= time;
+        is_long.then(|| explained(vital, &self.0.config))
     }
 
-    /// Whether sockets go short of something where this is denied.
-    fn is_vital(&self, text: &str) -> bool {
-        let is_of = |plain: &str| text.contains(&format!(" to {}", self.0.names.subject(plain)));
-        !is_of("dead.") && !is_of("herald.sessions.")
+    /// Whether sockets lack something where this is denied: all but dead letters, and notices between gateways.
+    fn is_vital(&self, probe: &Probe) -> bool {
+        let (Probe::Publish(subject) | Probe::Subscribe(subject)) = probe;
+        let names = self.0.config.names();
+        let is_under = |plain: &str| subject.starts_with(&names.subject(plain));
+        !is_under("dead.") && !is_under("herald.sessions.")
     }
 
     /// How many things are denied.
@@ -103,27 +102,25 @@ impl Denials {
         current.as_ref().map_or(0, |current| current.denied.len())
     }
 
-    /// Looks, for ever, whether what was denied still is; `client` is connected anew once it is not.
-    pub async fn watch(
-        self,
-        config: NatsConfig,
-        client: Client,
-        unready_after: impl Fn() -> Duration + Send,
-    ) {
+    /// Looks, for ever, whether what was denied still is; `client` connects again once it is not.
+    pub async fn watch(self, client: Client, unready_after: impl Fn() -> Duration + Send) {
         let [least, most] = PAUSE;
         loop {
             self.0.some.notified().await;
             let since = Instant::now();
             let mut doubted = Reported::default();
             loop {
-                let Reported { probes, is_deaf } = std::mem::take(&mut *lock(&self.0.reported));
-                doubted.is_deaf |= is_deaf;
+                let Reported {
+                    probes,
+                    lost_subscription,
+                } = std::mem::take(&mut *lock(&self.0.reported));
+                doubted.lost_subscription |= lost_subscription;
                 let room = DENIED_MAX.saturating_sub(doubted.probes.len());
                 doubted.probes.extend(probes.into_iter().take(room));
-                match denied(&config, &doubted.probes).await {
+                match self.check(&doubted.probes).await {
                     Ok(denied) if denied.is_empty() => break,
                     Ok(denied) => self.record(since, denied),
-                    // NATS is away, of which others tell.
+                    // NATS is away, which the connection reports.
                     Err(error) => debug!(%error, "permissions not checked"),
                 }
                 tokio::time::sleep((unready_after() / LOOKS).clamp(least, most)).await;
@@ -131,7 +128,7 @@ impl Denials {
             if lock(&self.0.current).take().is_some() {
                 info!("nats permissions are back");
             }
-            if doubted.is_deaf
+            if doubted.lost_subscription
                 && let Err(error) = client.force_reconnect().await
             {
                 warn!(%error, "subscriptions not restored");
@@ -139,31 +136,34 @@ impl Denials {
         }
     }
 
-    fn record(&self, since: Instant, denied: Vec<String>) {
+    fn record(&self, since: Instant, denied: BTreeSet<Probe>) {
         let mut current = lock(&self.0.current);
-        let is_known = current.as_ref().is_some_and(|known| known.denied == denied);
-        if !is_known {
-            warn!(cause = denied.join("; "), "nats permission missing");
+        if current.as_ref().is_none_or(|known| known.denied != denied) {
+            let causes = denied.iter().map(|probe| explained(probe, &self.0.config));
+            let cause = causes.collect::<Vec<_>>().join("; ");
+            warn!(cause, "nats permission missing");
             *current = Some(CurrentDenials { since, denied });
         }
     }
-}
 
-/// What is denied of all that a gateway does, and of `doubted`.
-async fn denied(
-    config: &NatsConfig,
-    doubted: &BTreeSet<Probe>,
-) -> Result<Vec<String>, permissions::ProbeError> {
-    let mut probes = permissions::of_serve(&config.names(), &[]);
-    // The server tells of a pattern alone that is denied in part, or the other way round.
-    let more = doubted.iter().filter(|probe| !probes.contains(probe));
-    let more: Vec<Probe> = more.cloned().collect();
-    probes.extend(more);
-    let mut denied = permissions::denied(config, "herald", probes).await?;
-    // It tells of some things twice.
-    denied.sort_unstable();
-    denied.dedup();
-    Ok(denied)
+    /// What is denied of all that a gateway does, and of `doubted`.
+    async fn check(&self, doubted: &BTreeSet<Probe>) -> Result<BTreeSet<Probe>, ProbeError> {
+        let config = &self.0.config;
+        let mut probes = permissions::of_serve(&config.names(), &[]);
+        // The server reports only a pattern that is denied in part, or the other way round.
+        let more = doubted.iter().filter(|probe| !probes.contains(probe));
+        let more: Vec<Probe> = more.cloned().collect();
+        probes.extend(more);
+        // The server reports some twice, and each check has another inbox.
+        let missing = permissions::missing(config, "herald", probes).await?;
+        let missing = missing.into_iter().map(|probe| match probe {
+            Probe::Subscribe(subject) if is_inbox(&subject, config) => {
+                Probe::Subscribe(format!("{}.>", config.inbox_prefix))
+            }
+            probe => probe,
+        });
+        Ok(missing.collect())
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -173,23 +173,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use async_nats::ServerError;
+
     use super::*;
 
     fn hear(denials: &Denials, text: &str) {
         let event = Event::ServerError(ServerError::Other(text.to_owned()));
-        denials.observe(&event, "_INBOX");
+        denials.observe(&event);
     }
 
     #[test]
     fn what_is_denied_is_remembered_within_bounds() {
-        let denials = Denials::new(NatsConfig::default().names());
+        let denials = Denials::new(NatsConfig::default());
         hear(&denials, "Stale Connection");
         for number in 0..1000 {
             let text = format!("Permissions Violation for Publish to \"session.acme.{number}\"");
             hear(&denials, &text);
         }
         let reported = std::mem::take(&mut *lock(&denials.0.reported));
-        assert!(!reported.is_deaf);
+        assert!(!reported.lost_subscription);
         assert_eq!(reported.probes.len(), DENIED_MAX);
         for text in [
             "Permissions Violation for Subscription to \"_INBOX.x.*\" (sid \"3\")",
@@ -198,28 +200,26 @@ mod tests {
             hear(&denials, text);
         }
         let reported = std::mem::take(&mut *lock(&denials.0.reported));
-        assert!(reported.is_deaf);
+        assert!(reported.lost_subscription);
         let subject = "live.ws.acme.>".to_owned();
         assert_eq!(reported.probes, BTreeSet::from([Probe::Subscribe(subject)]));
     }
 
     #[test]
     fn what_no_socket_goes_short_of_leaves_the_gateway_ready() {
-        let denials = Denials::new(NatsConfig::default().names());
-        let sentence =
-            |what: &str| format!("NATS does not allow this user to {what}: see nats.url");
-        let trouble = |what: &[&str]| {
-            denials.record(
-                Instant::now(),
-                what.iter().map(|what| sentence(what)).collect(),
-            );
+        let denials = Denials::new(NatsConfig::default());
+        let trouble = |denied: &[&Probe]| {
+            let denied = denied.iter().map(|probe| (*probe).clone()).collect();
+            denials.record(Instant::now(), denied);
             denials.trouble(Duration::ZERO)
         };
-        let dead = "publish to dead.acme.1";
-        assert_eq!(trouble(&[dead]), None);
-        assert_eq!(trouble(&["subscribe to herald.sessions.*.*"]), None);
-        let live = "subscribe to live.ws.*.>";
-        assert_eq!(trouble(&[dead, live]), Some(sentence(live)));
+        let dead = Probe::Publish("dead.acme.1".to_owned());
+        let notices = Probe::Subscribe("herald.sessions.*.*".to_owned());
+        assert_eq!(trouble(&[&dead]), None);
+        assert_eq!(trouble(&[&notices]), None);
+        let live = Probe::Subscribe("live.ws.*.>".to_owned());
+        let said = trouble(&[&dead, &live]).expect("a sentence");
+        assert!(said.contains("subscribe to live.ws.*.>"), "{said}");
         assert_eq!(denials.count(), 2);
         assert_eq!(denials.trouble(Duration::from_secs(60)), None);
     }

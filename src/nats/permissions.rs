@@ -1,22 +1,23 @@
-//! What a NATS user may do, tried without doing it.
+//! What a NATS user may do: what the server reports of a denial, what that means, and attempts that show it.
 //!
-//! A missing permission is told on the connection and in no answer: a gateway that may not subscribe
-//! would be ready, and its sockets would hear nothing.
+//! The server reports a missing permission on the connection and in no answer. A gateway that may not subscribe would
+//! be ready, and its sockets would get nothing.
 
 use std::time::Duration;
 
 use async_nats::{Client, Event, HeaderMap, Request, RequestErrorKind, ServerError, header};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::connect::{connect, event_channel};
 use super::connect_error::ConnectError;
 use crate::config::{Names, NatsConfig, names};
 
-/// A workspace of the attempts' own; nothing of it is ever stored.
+/// The workspace of the attempts. Nothing of it is ever stored.
 const WORKSPACE: &str = "herald-check";
 /// How long a server may take to judge what it was sent.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long its last word may take: less, so that what it denied is told where that word does not come.
+/// How long its last answer may take: less, so that what it denied is reported where that answer does not come.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Something that a user may or may not do.
@@ -37,7 +38,7 @@ pub enum ProbeError {
     NoAnswer(String),
 }
 
-/// The attempts for a gateway of these names, and that is to make `streams_to_make`.
+/// All that a gateway with these names does, and what it needs to make `streams_to_make`.
 pub fn of_serve(names: &Names, streams_to_make: &[String]) -> Vec<Probe> {
     let api = |request: &str, stream: &str| Probe::Publish(names.api(request, stream));
     let (events, sessions, ledger) = (names.events(), names.sessions(), names.ledger());
@@ -47,12 +48,12 @@ pub fn of_serve(names: &Names, streams_to_make: &[String]) -> Vec<Probe> {
     probes.extend([events, sessions, ledger].map(|stream| api("STREAM.MSG.GET", stream)));
     probes.extend([events, sessions].map(|stream| api("DIRECT.GET", stream)));
     // Any workspace's: which there will be is not known.
-    let heard = [
+    let subscribed = [
         names::live(names::event("*", ">")),
         names::live(names::claim("*", "*")),
         names::ALL_NOTICES.to_owned(),
     ];
-    probes.extend(heard.map(|subject| Probe::Subscribe(names.subject(&subject))));
+    probes.extend(subscribed.map(|subject| Probe::Subscribe(names.subject(&subject))));
     probes.extend([events, sessions].map(|stream| Probe::Subscribe(names.elected(stream))));
     let sent = [
         names::claim(WORKSPACE, 0),
@@ -73,17 +74,33 @@ pub fn of_serve(names: &Names, streams_to_make: &[String]) -> Vec<Probe> {
     probes
 }
 
-/// Tries `probes` on a connection of their own, where nothing was denied yet, and returns a sentence
-/// for each that the server denies. Nothing comes of them: what is published is empty, has no reply
-/// subject, and expects a stream that does not exist.
+/// As [`missing`], with a sentence for each.
 ///
 /// # Errors
-/// [`ProbeError`] where the server does not judge them.
+/// As there.
 pub async fn denied(
     config: &NatsConfig,
     name: &str,
     probes: Vec<Probe>,
 ) -> Result<Vec<String>, ProbeError> {
+    let missing = missing(config, name, probes).await?;
+    Ok(missing
+        .iter()
+        .map(|probe| explained(probe, config))
+        .collect())
+}
+
+/// Tries `probes` on a connection of their own, where nothing was denied yet, and returns those that the server
+/// denies. Nothing comes of them: what is published is empty, has no reply subject, and expects a stream that does
+/// not exist.
+///
+/// # Errors
+/// [`ProbeError`] where the server does not judge them.
+pub(super) async fn missing(
+    config: &NatsConfig,
+    name: &str,
+    probes: Vec<Probe>,
+) -> Result<Vec<Probe>, ProbeError> {
     let (happens, events) = event_channel();
     let names = config.names();
     let attempt = Attempt {
@@ -92,11 +109,8 @@ pub async fn denied(
         config,
         question: names.api("STREAM.INFO", names.events()),
     };
-    let denied = tokio::time::timeout(TIMEOUT, attempt.try_all(probes))
-        .await
-        .unwrap_or_else(|_| Err(ProbeError::NoAnswer(format!(" within {TIMEOUT:?}"))))?;
-    let denied = denied.iter().map(|probe| explained(probe, config));
-    Ok(denied.collect())
+    let judged = timeout(TIMEOUT, attempt.try_all(probes)).await;
+    judged.unwrap_or_else(|_| Err(ProbeError::NoAnswer(format!(" within {TIMEOUT:?}"))))
 }
 
 /// The connection of one attempt.
@@ -118,7 +132,7 @@ impl Attempt<'_> {
                     let subscribed = self.client.subscribe(subject).await;
                     subscribers.push(subscribed.map_err(|_| ProbeError::Closed)?);
                 }
-                // Told by the question, which comes last.
+                // The question, which comes last, shows it.
                 Probe::Publish(subject) if subject == self.question => {}
                 Probe::Publish(subject) => {
                     let mut headers = HeaderMap::new();
@@ -144,9 +158,9 @@ impl Attempt<'_> {
         Ok(denied)
     }
 
-    /// What is denied until the server has judged all that was sent. It does so in order, so that its
-    /// word on one more request, an answer or a denial, comes after everything else. That request is one that
-    /// has to be allowed: a server logs each denial, and nothing is to be logged of a user who lacks nothing.
+    /// What is denied until the server has judged all that was sent. It does so in order. So its answer to one more
+    /// request, or the denial of that, comes after everything else. That request has to be allowed: a server logs each
+    /// denial, and should log nothing of a user who lacks nothing.
     async fn until_judged(&mut self) -> Result<Vec<Probe>, ProbeError> {
         let client = self.client.clone();
         let request = Request::new().timeout(Some(ANSWER_TIMEOUT));
@@ -186,25 +200,25 @@ impl Attempt<'_> {
     }
 }
 
-/// The missing permission that `event` tells of, explained.
+/// The missing permission that `event` reports, in words for an operator.
 pub fn denial(event: &Event, config: &NatsConfig) -> Option<String> {
     denied_by(event).map(|probe| explained(&probe, config))
 }
 
-/// The missing permission that `event` tells of.
-fn denied_by(event: &Event) -> Option<Probe> {
+/// The missing permission that `event` reports. The one place that reads what the server writes of a denial.
+pub(super) fn denied_by(event: &Event) -> Option<Probe> {
     match event {
         Event::ServerError(ServerError::Other(text)) => violation(text),
         _ => None,
     }
 }
 
-fn is_inbox(subject: &str, config: &NatsConfig) -> bool {
+pub(super) fn is_inbox(subject: &str, config: &NatsConfig) -> bool {
     subject.starts_with(config.inbox_prefix.as_str())
 }
 
-/// What a missing permission means to an operator.
-fn explained(probe: &Probe, config: &NatsConfig) -> String {
+/// What a missing permission means to an operator, and the way out. The one place that says so.
+pub(super) fn explained(probe: &Probe, config: &NatsConfig) -> String {
     let inbox_prefix = config.inbox_prefix.as_str();
     let way = config.way_in();
     match probe {
@@ -221,7 +235,7 @@ fn explained(probe: &Probe, config: &NatsConfig) -> String {
 }
 
 /// What the server's text says that it denied.
-pub(super) fn violation(text: &str) -> Option<Probe> {
+fn violation(text: &str) -> Option<Probe> {
     let lower = text.to_lowercase();
     if !lower.contains("permissions violation") {
         return None;

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tracing::{info, warn};
 
 use super::denials::Denials;
-use super::direct_get::{DirectGet, DirectGetError};
+use super::direct_get::DirectGet;
 use super::leader::Leader;
 
 /// The pause between two looks is a part of the time after which it matters: so many to it.
@@ -132,7 +132,7 @@ async fn look((stream, reads): (&WatchedStream, &[Reads])) {
     let got = got.err().map(|error| match &led {
         // What both lack is no matter of direct gets.
         Err(cause) => cause.cause().to_owned(),
-        Ok(_) => explained(&error, stream.direct.request_subject()),
+        Ok(_) => error.to_string(),
     });
     leader.note(began, led.err().map(|error| error.cause().to_owned()));
     direct.note(began, got);
@@ -201,16 +201,6 @@ impl Reads {
     fn lock(&self) -> MutexGuard<'_, Option<Failing>> {
         // No code that holds the lock can panic half-way through a change.
         self.failing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What a direct get's error means to an operator.
-fn explained(error: &DirectGetError, request_subject: &str) -> String {
-    match error {
-        DirectGetError::Timeout(_) => {
-            format!("{error}: may this user publish to {request_subject}?")
-        }
-        error => error.to_string(),
     }
 }
 

@@ -49,7 +49,7 @@ impl Startup<'_> {
     /// # Errors
     /// Where NATS gives an answer that will not change by itself.
     pub(super) async fn open(mut self, threads: RoomThreads) -> Result<Rooms, ServeError> {
-        let denials = Denials::new(self.config.nats.names());
+        let denials = Denials::new(self.config.nats.clone());
         let metrics = Arc::clone(self.telemetry.metrics());
         let waits = |why| self.health.waits(why);
         let nats = Connection::establish(&self.config.nats, metrics, &denials, waits).await?;
@@ -109,11 +109,11 @@ impl Startup<'_> {
         ];
         let known = self.live.clone();
         let unready_after = move || known.now().config.server.unready_after;
-        self.tasks.spawn(denials.clone().watch(
-            self.config.nats.clone(),
-            nats.client().clone(),
-            unready_after.clone(),
-        ));
+        self.tasks.spawn(
+            denials
+                .clone()
+                .watch(nats.client().clone(), unready_after.clone()),
+        );
         let (readable, look) = Readable::start(looked, denials, unready_after);
         self.tasks.spawn(look);
         observed::readable(metrics.meter(), readable.clone());

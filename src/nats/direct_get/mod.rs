@@ -120,11 +120,6 @@ impl DirectGet {
         }
     }
 
-    /// The subject that is asked on.
-    pub fn request_subject(&self) -> &str {
-        &self.subject
-    }
-
     /// Waits `timeout` for each message of an answer instead of [`ANSWER_TIMEOUT`].
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
