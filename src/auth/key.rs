@@ -89,8 +89,8 @@ impl HmacSecret {
             return Err(HmacSecretError::Pem);
         }
         // Text of ASCII has zeros then. Without them they may be any bytes.
-        let is_marked = [b"\xff\xfe", b"\xfe\xff"].map(|bom| bytes.starts_with(bom));
-        if is_marked.contains(&true) && bytes.contains(&0) {
+        let is_utf16 = [b"\xff\xfe", b"\xfe\xff"].map(|bom| bytes.starts_with(bom));
+        if is_utf16.contains(&true) && bytes.contains(&0) {
             return Err(HmacSecretError::Utf16);
         }
         if bytes.len() < Self::MIN_BYTES {

@@ -1,7 +1,7 @@
 //! Tokens: who connects, which workspaces they may enter, until when.
 //!
 //! A token is a JWT (RFC 7519) in compact form. [`presented_token`] finds it in a request and
-//! [`Verifier::verify`] judges it, in this order: its form, its issuer, its signature, its other
+//! [`Verifier::judge`] judges it, in this order: its form, its issuer, its signature, its other
 //! claims, its time. The issuer decides which key is asked, and the key which algorithms are taken,
 //! never the token. Nothing here prints a part of a token: errors are fixed sentences.
 
@@ -130,36 +130,19 @@ impl Verifier {
         Issuers::load(config).map(Self)
     }
 
-    /// Verifies `token` as of `now`: its signature first, its time last. What is wrong with it stands
-    /// in the log, with the place of its issuer's settings.
+    /// Judges `token` as of `now`: its signature first, its time last. Only the moment from which it is valid and the
+    /// workspace are left to [`Judged`]. What is wrong with it stands in the log, with its issuer's settings.
     ///
-    /// With a `jwks_file` this looks at the file's metadata where no key fits, and reads it again
-    /// if it changed, at most once in ten seconds: a moment's blocking, on a local disk.
-    ///
-    /// # Errors
-    /// [`AuthError`].
-    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Identity, AuthError> {
-        self.verify_at(token, now, Instant::now())
-    }
-
-    /// As [`Verifier::verify`], for who has more to judge before the moment from which it is valid.
+    /// With a `jwks_file` this looks at the file's metadata if no key fits, and reads it again if it changed, at most
+    /// once in ten seconds. That blocks for a moment, on a local disk.
     ///
     /// # Errors
-    /// [`AuthError`]; `NotYet` only where the keys are not known yet.
+    /// [`AuthError`]; `NotYet` only if the keys are not known yet.
     pub fn judge(&self, token: &str, now: SystemTime) -> Result<Judged<'_>, AuthError> {
         self.judge_at(token, now, Instant::now())
     }
 
-    /// As [`Verifier::verify`]; `instant` is what rereading a key file is timed with.
-    fn verify_at(
-        &self,
-        token: &str,
-        now: SystemTime,
-        instant: Instant,
-    ) -> Result<Identity, AuthError> {
-        self.judge_at(token, now, instant)?.valid_by(now)
-    }
-
+    /// `instant` is what rereading a key file is timed with.
     fn judge_at(
         &self,
         token: &str,

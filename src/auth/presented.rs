@@ -19,7 +19,7 @@ const PROTOCOL_PREFIX: &[u8] = b"bearer.";
 pub struct PresentedToken(String);
 
 impl PresentedToken {
-    /// The token's text, for [`super::Verifier::verify`] and nothing else.
+    /// The token's text, for [`super::Verifier::judge`] and nothing else.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -50,6 +50,7 @@ mod limits;
 mod migration_faults;
 mod module_order;
 mod migrations;
+mod names;
 mod nats_away;
 mod nats_unfit;
 mod not_yet;

@@ -27,6 +27,22 @@ const NOW: u64 = 1_767_225_600;
 
 const SECRET: &str = "a secret of thirty-two bytes, or more";
 
+impl Verifier {
+    pub(crate) fn verify(&self, token: &str, now: SystemTime) -> Result<Identity, AuthError> {
+        self.judge(token, now)?.valid_by(now)
+    }
+
+    /// With another time for rereading a key file.
+    fn verify_at(
+        &self,
+        token: &str,
+        now: SystemTime,
+        instant: Instant,
+    ) -> Result<Identity, AuthError> {
+        self.judge_at(token, now, instant)?.valid_by(now)
+    }
+}
+
 fn now() -> SystemTime {
     at(NOW as f64)
 }

@@ -44,7 +44,7 @@ pub(super) struct Flaps {
 #[derive(Debug, Default)]
 struct Flap {
     /// The oldest first.
-    replaced: VecDeque<Replaced>,
+    replaced: VecDeque<Replacement>,
     /// The session that stands, as far as it was heard: what a block protects.
     standing: Option<SessionId>,
     blocked_until: Option<Instant>,
@@ -57,7 +57,7 @@ struct Flap {
 
 /// A living socket was closed for a newer one.
 #[derive(Debug, Clone, Copy)]
-struct Replaced {
+struct Replacement {
     session: SessionId,
     by: SessionId,
     /// When that was heard.
@@ -73,8 +73,8 @@ pub(super) enum Newcomer {
     Vacant,
     /// The standing socket lives: come again after this time.
     Refused(Duration),
-    /// Ask whether it lives, and look again with the answer.
-    Ask,
+    /// Probe the existing socket, and decide again with the answer.
+    Probe,
     /// Somebody has asked: look again with the answer, or then.
     Wait(Instant),
 }
@@ -112,7 +112,7 @@ impl Flaps {
             return false;
         }
         let at = now;
-        flap.replaced.push_back(Replaced { session, by, at });
+        flap.replaced.push_back(Replacement { session, by, at });
         flap.standing = Some(flap.latest(by));
         let is_flap = flap.replaced.len() >= REPLACEMENTS;
         if is_flap {
@@ -137,7 +137,7 @@ impl Flaps {
         flap.answer.get_or_insert_default().subscribe()
     }
 
-    /// What becomes of a newcomer. [`Newcomer::Ask`] is told to one at a time.
+    /// What becomes of a newcomer. [`Newcomer::Probe`] is returned to one at a time.
     pub(super) fn newcomer(&mut self, who: &Who, now: Instant) -> Newcomer {
         let Some(flap) = self.users.get_mut(who) else {
             return Newcomer::Welcome;
@@ -157,7 +157,7 @@ impl Flaps {
             }
             Some(_) | None => {
                 flap.probed_at = Some(now);
-                Newcomer::Ask
+                Newcomer::Probe
             }
         }
     }
@@ -204,7 +204,7 @@ impl Flap {
     }
 
     fn matters(&self, now: Instant) -> bool {
-        let is_recent = |replaced: &Replaced| is_within(replaced.at, now);
+        let is_recent = |replaced: &Replacement| is_within(replaced.at, now);
         self.blocked(now).is_some() || self.replaced.back().is_some_and(is_recent)
     }
 
@@ -323,7 +323,7 @@ mod tests {
     fn newcomers_share_one_question_and_its_answer_until_that_is_old() {
         let now = Instant::now();
         let mut flaps = blocked(now);
-        assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Ask);
+        assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Probe);
         for _ in 0..10 {
             assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Wait(now + ANSWER));
         }
@@ -331,7 +331,7 @@ mod tests {
         let refused = |left| Newcomer::Refused(seconds(left));
         assert_eq!(flaps.newcomer(&ann(), now + seconds(1)), refused(59));
         assert_eq!(flaps.newcomer(&ann(), now + seconds(5)), refused(55));
-        assert_eq!(flaps.newcomer(&ann(), now + seconds(6)), Newcomer::Ask);
+        assert_eq!(flaps.newcomer(&ann(), now + seconds(6)), Newcomer::Probe);
     }
 
     #[test]
@@ -354,14 +354,14 @@ mod tests {
     fn without_an_answer_nobody_stands_there() {
         let now = Instant::now();
         let mut flaps = blocked(now);
-        assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Ask);
+        assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Probe);
         assert_eq!(flaps.newcomer(&ann(), now + ANSWER), Newcomer::Vacant);
         assert_eq!(flaps.newcomer(&ann(), now + ANSWER), Newcomer::Welcome);
         assert!(!flaps.is_blocked(&ann(), now + ANSWER));
         // A question that nobody waited for says nothing.
         let mut flaps = blocked(now);
-        assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Ask);
-        assert_eq!(flaps.newcomer(&ann(), now + 2 * ANSWER), Newcomer::Ask);
+        assert_eq!(flaps.newcomer(&ann(), now), Newcomer::Probe);
+        assert_eq!(flaps.newcomer(&ann(), now + 2 * ANSWER), Newcomer::Probe);
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl Damper {
                     Newcomer::Refused(retry_after) => {
                         return Err(Flapping { retry_after });
                     }
-                    Newcomer::Ask => {
+                    Newcomer::Probe => {
                         self.notify(&who, Notice::Probe);
                         now + ANSWER
                     }

@@ -111,36 +111,23 @@ impl Out {
     ) {
         match data {
             MetricData::Gauge(gauge) => {
-                let name = &gauge_name(name);
-                self.head(name, "gauge", unit, about);
-                for point in gauge.data_points() {
-                    self.sample(
-                        name,
-                        &labels(point.attributes()),
-                        &point.value().to_string(),
-                    );
-                }
-            }
-            MetricData::Sum(sum) if sum.is_monotonic() => {
-                self.head(name, "counter", unit, about);
-                let total = format!("{name}_total");
-                for point in sum.data_points() {
-                    self.sample(
-                        &total,
-                        &labels(point.attributes()),
-                        &point.value().to_string(),
-                    );
-                }
+                let name = gauge_name(name);
+                self.head(&name, "gauge", unit, about);
+                let points = gauge.data_points();
+                self.samples(
+                    &name,
+                    points.map(|point| (point.attributes(), point.value())),
+                );
             }
             MetricData::Sum(sum) => {
-                self.head(name, "gauge", unit, about);
-                for point in sum.data_points() {
-                    self.sample(
-                        name,
-                        &labels(point.attributes()),
-                        &point.value().to_string(),
-                    );
-                }
+                let (kind, suffix) = match sum.is_monotonic() {
+                    true => ("counter", "_total"),
+                    false => ("gauge", ""),
+                };
+                self.head(name, kind, unit, about);
+                let points = sum.data_points();
+                let points = points.map(|point| (point.attributes(), point.value()));
+                self.samples(&format!("{name}{suffix}"), points);
             }
             MetricData::Histogram(histogram) => {
                 self.head(name, "histogram", unit, about);
@@ -169,6 +156,16 @@ impl Out {
         let _ = writeln!(self.text, "# TYPE {family} {kind}");
         if self.format == Format::OpenMetrics && !unit.is_empty() {
             let _ = writeln!(self.text, "# UNIT {family} {unit}");
+        }
+    }
+
+    fn samples<'a, T: std::fmt::Display>(
+        &mut self,
+        name: &str,
+        points: impl Iterator<Item = (impl Iterator<Item = &'a KeyValue>, T)>,
+    ) {
+        for (attributes, value) in points {
+            self.sample(name, &labels(attributes), &value.to_string());
         }
     }
 
