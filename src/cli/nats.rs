@@ -12,7 +12,7 @@ use crate::config::NatsConfig;
 use crate::event::StoredMessage;
 use crate::nats::{DirectGet, DirectGetError, PublishError, connect, event_channel, permissions};
 
-/// The oldest nats-server that will do: batched direct get came with it.
+/// The oldest nats-server that works: batched direct get came with it.
 pub(super) const VERSION_MIN: &str = "2.11";
 /// Messages of one read, and about how many bytes: some hundredths of a second of a broker.
 const BATCH: usize = 512;

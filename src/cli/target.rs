@@ -26,7 +26,7 @@ pub(super) struct Target {
     is_tls: bool,
 }
 
-/// The address cannot be connected to. The text holds no part of it, since it may hold a token.
+/// The address cannot be used. The text contains no part of it, since a token may be in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the address must be a URL such as ws://127.0.0.1:8080/ or wss://ws.example.com/")]
 pub(super) struct TargetError;
@@ -97,7 +97,7 @@ impl Target {
             host,
             is_tls,
         };
-        // What the parameters hold must make a URL, too.
+        // With its parameters it must be a URL as well.
         target
             .url_with("x")
             .parse::<Uri>()
@@ -105,7 +105,7 @@ impl Target {
             .map_err(|_| TargetError)
     }
 
-    /// The token that the address held.
+    /// The token in the address.
     pub(super) fn token(&self) -> Option<&Secret> {
         self.token.as_ref()
     }

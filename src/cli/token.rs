@@ -82,7 +82,7 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
 /// The token that `command` prints, which gets `environment` beside its own.
 ///
 /// # Errors
-/// What went wrong with it, in words that hold nothing of its output.
+/// What went wrong with it, without its output.
 pub(super) async fn from_command(
     command: &str,
     environment: &[(&str, &str)],
@@ -115,7 +115,7 @@ pub(super) async fn from_command(
     }
 }
 
-/// The token that `args` ask for.
+/// The token that `args` describe.
 ///
 /// # Errors
 /// [`CliError::Usage`] where there is no secret to sign with, or more than one.

@@ -31,7 +31,7 @@ pub struct AuthConfig {
 pub struct IssuerConfig {
     /// Shared secret for HS256/384/512, at least 32 bytes.
     pub hmac_secret: Option<Secret>,
-    /// File that holds the shared secret; one trailing newline is not part of it.
+    /// File with the shared secret. One trailing newline is not part of it.
     pub hmac_secret_file: Option<PathBuf>,
     /// PEM public key: RSA (RS*, PS*), EC P-256/P-384 (ES256/ES384) or Ed25519 (EdDSA).
     pub public_key_file: Option<PathBuf>,

@@ -59,7 +59,7 @@ fn of_cookie(name: &str, allowed_origins: &[String]) -> Option<String> {
                 .to_owned(),
         );
     }
-    // A browser sends the cookie with every page's connection: the origin alone tells them apart.
+    // A browser sends the cookie with every page's connection: only the origin distinguishes them.
     if allowed_origins.is_empty() {
         return Some(
             "auth.cookie needs server.allowed_origins: without it any page could connect as its visitor"

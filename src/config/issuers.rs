@@ -143,7 +143,7 @@ mod tests {
         assert!(second.hmac_secret.is_some() && second.user_claim == ["sub"]);
         assert_eq!(config.auth.leeway, Duration::from_secs(5));
         assert!(!format!("{config:?}").contains("swordfish"));
-        // The environment's list takes the place of the file's.
+        // The environment's list replaces the file's.
         let text = "[{ issuer = \"https://b\", jwks_file = \"/b\" }]";
         let config = load(file, &[("HERALD_AUTH__ISSUERS", text)]).unwrap();
         assert_eq!(config.auth.issuers.len(), 1);
@@ -240,7 +240,7 @@ mod tests {
         ]);
     }
 
-    /// The keys of an entry are those of the short form, but for what holds for all issuers.
+    /// The keys of an entry are those of the short form, without those for all issuers.
     #[test]
     fn an_entry_has_the_keys_of_the_short_form() {
         let flat: Vec<&str> = KEYS

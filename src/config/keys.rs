@@ -23,11 +23,11 @@ pub struct Setting {
 /// What becomes of a setting that has changed when a gateway reads its settings again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reload {
-    /// It holds from the next moment on.
+    /// It is in force at once.
     Now,
-    /// It holds for sockets that open from then on; those that are open keep theirs.
+    /// It is in force for sockets that open afterwards. Open ones keep the old value.
     NewSockets,
-    /// Only another start takes it.
+    /// It is in force after the next start.
     Restart,
 }
 

@@ -67,7 +67,7 @@ impl Config {
         let mut problems = Vec::new();
         let mut environment = Vec::new();
         for (name, value) in std::env::vars_os() {
-            // A name that is not UTF-8 is none of ours.
+            // A name that is not UTF-8 is no setting.
             let Ok(name) = name.into_string() else {
                 continue;
             };
@@ -237,7 +237,7 @@ fn parse_toml(path: Option<&Path>, text: &str) -> Result<toml::Table, ConfigErro
         ConfigError::Syntax {
             path: path.unwrap_or(Path::new("")).to_owned(),
             line: line(text, before),
-            // The full error quotes the line, which may hold a secret.
+            // The full error quotes the line, and a secret may be in it.
             message: error.message().to_owned(),
         }
     })

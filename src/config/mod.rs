@@ -146,7 +146,7 @@ pub struct NatsConfig {
     /// Prefix of the inboxes on which this user receives answers (ADR-6): give every user its own,
     /// so that no other can subscribe to them.
     pub inbox_prefix: String,
-    /// Name of the stream that holds the events.
+    /// Name of the stream of events.
     pub stream: String,
     /// Replicas of each JetStream object that `herald migrate` makes (1, 3 or 5).
     pub replicas: usize,
@@ -303,14 +303,14 @@ impl Default for SocketsConfig {
 pub struct ProjectionConfig {
     /// A rules file instead of the built-in one.
     pub rules: Option<PathBuf>,
-    /// What a notification's `type` holds.
+    /// What a notification's `type` is.
     #[serde(rename = "type")]
     pub type_mode: TypeMode,
     /// Whether `metadata.traceparent` is written.
     pub traceparent: bool,
 }
 
-/// What a notification's `type` holds.
+/// What a notification's `type` is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum TypeMode {

@@ -306,7 +306,7 @@ const WRONG_FILES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Each message names the place, the key, the form of the value and what is allowed, in words of the file.
+/// Each message names the file and line, the key, the form of the value and what is allowed, in words of the file.
 #[test]
 fn a_wrong_value_is_reported_with_its_line_and_in_no_words_of_code() {
     let mut bad = Vec::new();
@@ -504,7 +504,7 @@ fn every_key_sets_a_field_of_its_own_and_there_are_no_other_fields() {
     }
 }
 
-/// A mistake in one place hides none in another.
+/// One mistake hides no other.
 #[test]
 fn everything_that_is_wrong_is_named_at_once() {
     let file =

@@ -168,7 +168,7 @@ fn link(name: &str) -> String {
     format!("\"$ref\": \"{name}.json\"")
 }
 
-/// What a file names, under this place of the same document instead.
+/// The text with references within the same document: what a file names is at `pointer` there.
 fn renamed(text: &str, pointer: &str) -> String {
     SCHEMAS.iter().fold(text.to_owned(), |text, (name, _)| {
         text.replace(&link(name), &format!("\"$ref\": \"{pointer}{name}\""))

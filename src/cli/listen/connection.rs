@@ -36,7 +36,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long to wait for the other half of a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Heartbeats come no faster, whatever the gateway asks for: it closes who sends 20 a second.
+/// Heartbeats are sent no faster, whatever interval the gateway names: it closes a client that sends 20 a second.
 const BEAT_MIN: Duration = Duration::from_millis(100);
 /// Longest message taken, in bytes: sixteen times what the contract allows a notification.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -50,7 +50,7 @@ pub(super) type ClientStream = WebSocketStream<MaybeTlsStream<TcpStream>>;
 /// Connects and upgrades.
 ///
 /// # Errors
-/// What came instead of the open. Holds nothing of `url`.
+/// What came instead of the open. Nothing of `url` is in it.
 pub(super) async fn connect(
     url: &str,
     tls: Option<Arc<ClientConfig>>,
@@ -186,7 +186,7 @@ fn beats(heartbeat: Option<Duration>) -> Option<Interval> {
     Some(beats)
 }
 
-/// As often as the gateway asks for, and no more seldom than without that.
+/// The gateway's interval, or this client's own if that is shorter.
 fn beats_at_most(heartbeat: Option<Duration>, every: u64) -> Option<Interval> {
     let wanted = Duration::from_millis(every).max(BEAT_MIN);
     beats(heartbeat.map(|own| own.min(wanted)))
@@ -348,7 +348,7 @@ mod tests {
         }
     }
 
-    /// Whoever reads a pipe sees a notification when it comes, not when a buffer is full.
+    /// The reader of a pipe sees a notification when it comes, not when a buffer is full.
     #[test]
     fn each_line_is_flushed() {
         let mut out = std::io::BufWriter::new(Vec::new());

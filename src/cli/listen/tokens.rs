@@ -66,7 +66,7 @@ impl TokenSource {
     /// The token, from the command if there is none.
     ///
     /// # Errors
-    /// What went wrong with the command, in words that hold nothing of its output.
+    /// What went wrong with the command, without its output.
     pub(super) async fn current(&mut self) -> Result<&str, String> {
         let token = match self.current.take() {
             Some(token) => token,
@@ -117,7 +117,7 @@ impl<'a> Renewal<'a> {
     /// The next token to send. Safe to cancel.
     ///
     /// # Errors
-    /// Why there is none this time, in words that hold nothing of it.
+    /// Why there is none this time, without the token.
     pub(super) async fn next(&mut self) -> Result<String, String> {
         let Some(due) = self.due else {
             return std::future::pending().await;
