@@ -2,7 +2,7 @@
 //! given.
 //!
 //! The contract wants 4003 for them, and so its client sees `open`, forgets its back-off, and comes again
-//! after a second, for ever. From the fourth try within [`WINDOW`] on it is told to come later, before the upgrade,
+//! after a second, for ever. From the fourth try within [`WINDOW`] on it gets "later" before the upgrade,
 //! and then it backs off. One try in that time is still looked at: the fault may have been our clock's.
 
 use std::collections::HashMap;
@@ -21,8 +21,8 @@ const KEPT: usize = 4096;
 /// The expired tokens of the last while, and how often each came from an address.
 #[derive(Debug, Default)]
 pub(crate) struct ExpiredTokens {
-    /// With a secret of this process: what is kept tells nothing of a token, and nobody can choose two that
-    /// are taken for one.
+    /// With a secret of this process: what is kept reveals nothing of a token, and no client can make two tokens that are
+    /// taken for one.
     hasher: RandomState,
     tried: HashMap<TokenKey, Tried>,
 }

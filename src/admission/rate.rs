@@ -85,14 +85,14 @@ impl Rate {
 
 impl Rates {
     /// So many a second in all, and of each address; 0: without a limit. What was taken at other rates
-    /// is not earned anew.
+    /// stays taken.
     pub(crate) fn limit(&mut self, all: u32, each: u32) {
         self.all = Rate::per_second(all);
         self.each = Rate::per_second(each);
     }
 
-    /// Takes one for `address`. One that is refused costs nothing: whoever exceeds its own rate takes
-    /// nothing of the others', and whoever finds all of it taken keeps its own.
+    /// Takes one for `address`. One that is refused costs nothing. An address over its own rate takes
+    /// nothing from the rate of all. If that rate is used up, the address keeps its own.
     ///
     /// # Errors
     /// The rate that is exceeded.

@@ -88,7 +88,7 @@ impl Issuer {
     }
 }
 
-/// What each of them takes, for whoever looks at the settings.
+/// What each of them takes, for the output of `herald check`.
 impl fmt::Display for Issuers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, Issuer { name, source, .. }) in self.0.iter().enumerate() {

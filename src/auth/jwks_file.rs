@@ -113,7 +113,7 @@ impl JwksFile {
     }
 
     fn look_now_and_then(&self, now: Instant) {
-        // Whoever finds the lock taken knows that another is looking.
+        // If the lock is taken, another thread is looking.
         let due = self.file_state.try_lock().is_ok_and(|file_state| {
             now.saturating_duration_since(file_state.looked_at) >= LOOK_INTERVAL
         });

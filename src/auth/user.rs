@@ -6,7 +6,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// A user as Herald tells users apart: a fixed-length hash of the token's issuer and subject.
+/// What identifies a user in Herald: a fixed-length hash of the token's issuer and subject.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserKey([u8; Self::BYTES]);
 

@@ -90,7 +90,7 @@ refusals! {
     AddressRate 429 "address_rate" SOON "too many new connections from this address, try again later"
     /// The address has as many sockets, or as many connections that are no sockets yet, as it may have.
     AddressConnections 429 "address_connections" AFTER_OTHERS "too many connections from this address"
-    /// The token was expired each time that it came of late.
+    /// The same token came several times within a short time, and was expired each time.
     TokenExpired 429 "token_expired" NO "this token is expired: get a new one"
     /// The token becomes valid soon, or the key set that may have its key is read again soon. 4001 would make the
     /// client stop for good.

@@ -1,5 +1,5 @@
 //! What TLS records cost beyond what they carry: empty ones, padding, key updates. rustls refuses the 33rd in a
-//! row of empty ones and of key updates, but each starts the other's count anew; and it may read on and on before
+//! row of empty ones and of key updates, but each resets the other's count. It may also read on and on before
 //! it has a byte to give. So bytes are counted on TCP beneath it, those that it carried are given back, and a
 //! turn ends in time.
 

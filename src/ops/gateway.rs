@@ -262,7 +262,7 @@ async fn last_of_its_connection(mut response: Response) -> Response {
 
 /// What it means that a part has ended.
 async fn failed(ended: Option<Result<(), JoinError>>, nats: &Connection) -> ServeError {
-    // Without the NATS client some parts end as well; it is told at about the same time.
+    // When the NATS client ends, some tasks end as well, at about the same time.
     if timeout(LOST, nats.ended()).await.is_ok() {
         return ServeError::Lost;
     }

@@ -68,7 +68,7 @@ pub(crate) async fn accept(
     cancel: CancellationToken,
 ) {
     loop {
-        // The slot first: what is accepted without one would be nobody's to bound.
+        // The slot first: what is accepted without one is not bounded.
         let next = async {
             let slot = pending_connections.slot().await;
             (slot, listener.accept().await)
@@ -161,7 +161,7 @@ async fn connection(
     }
 }
 
-/// Has a trusted proxy, and nobody else, say whose connection it is. `None`: it is to be closed.
+/// Reads the PROXY header, which only a trusted proxy may send. `None`: the connection is to be closed.
 async fn named(
     tcp: &mut TcpStream,
     setup: &Setup,

@@ -35,8 +35,8 @@ pub(super) struct Export {
     pub(super) transport: OtlpTransport,
 }
 
-/// OTLP's transports. The exporter's own default is what it happens to be built with; and over gRPC and TLS it
-/// trusts nobody, unless it is told to trust whom the system does.
+/// OTLP's transports. The exporter's own default depends on the features that it is built with. Over gRPC and
+/// TLS it trusts no certificate, unless it gets the system's roots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OtlpTransport {
     HttpProtobuf,
@@ -138,8 +138,8 @@ impl Variables {
         }
     }
 
-    /// Whether the signal is exported. The specification's default is yes, to localhost; whoever sets
-    /// none of these variables has no collector there, so here it is no until one is named.
+    /// Whether the signal is exported. The specification's default is yes, to localhost; without
+    /// any of these variables there is no collector there, so here it is no until one is named.
     fn is_wanted(&mut self, signal: Signal) -> bool {
         let default = self.of_exporter(signal, "ENDPOINT").is_some();
         let name = format!("OTEL_{}_EXPORTER", signal.name().to_ascii_uppercase());

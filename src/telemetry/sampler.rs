@@ -15,7 +15,7 @@ const RANDOM_BITS: u32 = 56;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Sampler {
     pub(super) root: Root,
-    /// `parentbased_*`: whoever has a parent is recorded if and only if the parent is.
+    /// `parentbased_*`: a span with a parent is recorded if and only if the parent is.
     pub(super) parent_based: bool,
 }
 

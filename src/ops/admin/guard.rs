@@ -8,8 +8,7 @@ use tracing::warn;
 
 use crate::setup::LiveSettings;
 
-/// Lets nobody change anything without the token. It stands before every route, so that one that is
-/// added has it, too.
+/// Refuses every change without the token. It stands before all routes, so that a new one has it, too.
 pub(super) async fn guard(
     State(live): State<LiveSettings>,
     request: Request,

@@ -142,8 +142,8 @@ pub(super) fn init(
     })
 }
 
-/// Each layer has a filter of its own: lines are printed and exported by one, spans by another. A layer that
-/// is not asked for is not there, so that a callsite that nobody wants is known as one.
+/// Each layer has a filter of its own: lines are printed and exported by one, spans by another. A layer that is
+/// not configured is not added, so that tracing knows the callsites that no layer wants.
 fn subscriber(
     lines: &Lines,
     format: LogFormat,

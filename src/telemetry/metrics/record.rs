@@ -1,5 +1,4 @@
-//! What the gateway tells of itself: one method for each thing that happens, so that no other module
-//! knows a name or a label.
+//! One method for each thing that is counted or measured, so that no other module knows a name or a label.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

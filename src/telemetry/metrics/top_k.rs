@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::WorkspaceSlug;
 
-/// How often the order is looked at anew.
+/// How often the order is computed again.
 const RANK_EVERY: Duration = Duration::from_secs(10);
 /// A newcomer displaces the least busy one only if it is so many times busier: the set stays put
 /// where several are about as busy.
@@ -83,7 +83,7 @@ struct RoomTraffic {
     read: TrafficCounts,
     /// What was read when the order was last looked at.
     ranked: u64,
-    /// Events of late, halved with each look.
+    /// Recent events: halved each time that the order is computed.
     score: f64,
     /// Counted under its own name, if it is shown.
     shown: Option<TrafficCounts>,

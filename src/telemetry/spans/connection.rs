@@ -132,8 +132,8 @@ pub(crate) enum JoinOutcome<'a> {
     },
 }
 
-/// The span of a connection, which is none where that is not recorded. A peer that leaves before it is told
-/// anything leaves it without a status.
+/// The span of a connection; none if it is not recorded. If the peer leaves before it has an answer, the span has no
+/// status.
 #[derive(Debug)]
 pub(crate) struct ConnectionSpan {
     span: Span,
@@ -141,8 +141,8 @@ pub(crate) struct ConnectionSpan {
 }
 
 impl ConnectionSpan {
-    /// Whether it is recorded is decided now, when nobody knows how it ends: so none is in a second in which
-    /// many were refused.
+    /// It is decided now whether it is recorded, before its end is known. None is recorded in a second in which many were
+    /// refused.
     fn begin(path: &str, headers: &HeaderMap, accepted: Option<Clock>) -> Self {
         let origin = tracing()
             .filter(|tracing| tracing.refusals.is_left(Instant::now()))
@@ -162,7 +162,7 @@ impl ConnectionSpan {
             url.path = path,
             network.protocol.name = "websocket",
         );
-        // A link and not the parent: whoever connects would else decide what is recorded.
+        // A link and not the parent. Else a client would decide what is recorded.
         if let Some(client) = client(headers) {
             span.add_link(client);
         }

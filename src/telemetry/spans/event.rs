@@ -56,7 +56,7 @@ impl EventTrace {
         let headers = facts.message.headers.as_ref();
         let parent = match facts.event {
             Some(event) => event.traceparent.as_deref(),
-            // Of a bad event only the headers tell.
+            // Of a bad event only the headers are known.
             None => headers.and_then(|headers| traceparent(headers).or(ce_traceparent(headers))),
         };
         // Looked at only where the trace is recorded. That of the headers belongs to their own parent.
@@ -240,7 +240,7 @@ impl FanOutTrace {
             KeyValue::new("herald.fan_out.recipients", count(recipients)),
             KeyValue::new("herald.fan_out.slow", count(slow)),
         ]);
-        // The room's shards may have ended before its turn came to be told.
+        // The room's shards may have ended before the room hears of it.
         span.end_with_timestamp(self.clock.wall(at));
     }
 }

@@ -241,7 +241,7 @@ fn start(span: &Span, origin: Origin, began: Option<SystemTime>) {
 
 /// `span` is below `parent`, which is another process', or has ended.
 fn go_on(span: &Span, parent: &SpanContext) {
-    // It fails only for a span that is started, or that nobody takes: then there is no trace to go on with.
+    // It fails only for a span that is started, or that no layer takes. Then there is no trace to continue.
     let _ = span.set_parent(Context::new().with_remote_span_context(parent.clone()));
 }
 

@@ -92,7 +92,7 @@ pub(crate) fn check_claims(claims: usize) -> Span {
     work(|parent| span!(parent, "check_claims", herald.claims = count(claims)))
 }
 
-/// `api` of JetStream is asked at the leader of `stream`: for the current span, or for nobody alone.
+/// A request to `api` of JetStream at the leader of `stream`: for the current span, or for many at once.
 pub(crate) fn read_leader(stream: &str, api: &str, is_for_many: bool) -> Span {
     let open = |parent| {
         span!(
