@@ -1,7 +1,7 @@
 //! Applying and reconciling: look, do what is pending, say so in the ledger, look again.
 //!
-//! Nobody waits for anybody. Each step comes to the same when several processes do it, and of those that
-//! say that a migration is applied the ledger takes one; the others look again and go on from there.
+//! No process waits for another. Each phase has the same result when several processes do it. If several enter a
+//! migration in the ledger, it takes one entry, and the others read again and go on from there.
 //!
 //! Requests are written by hand because the files use StreamConfig's own field names: whatever the
 //! server knows can be declared, and what a stream has beyond that survives an update unharmed.
@@ -22,8 +22,8 @@ use crate::event::StoredMessage;
 use crate::nats::api::{self, ApiFailure, MessageAnswer};
 use crate::nats::permissions::{self, Probe};
 
-/// How long a step is repeated. The election of a stream's leader takes a few seconds, and what was
-/// sent meanwhile is answered by nobody.
+/// How long a request that fails is repeated. The election of a stream's leader takes a few seconds, and nobody
+/// answers what was sent meanwhile.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How many answers are waited for in that time: 5 s each.

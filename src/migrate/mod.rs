@@ -1,14 +1,14 @@
 //! The JetStream objects that Herald needs, made and changed by the ordered files of `migrations/`.
 //!
-//! Each file is applied once; a KV bucket, the ledger, says which were, with their checksums. Any
-//! number of processes may apply at a time, and none waits for another: what a file says comes to the same
-//! when it is done twice, and the ledger takes one entry of it. A file that changed after it was applied, a
-//! ledger that is ahead of this binary, and an object that was changed by hand are told apart and never
-//! repaired silently. What an operator changed is refused where no promise is kept with it, and told and left
-//! alone elsewhere. Values that come from settings are the exception: [`Migrator::reconcile`] brings them
-//! to what the settings say.
+//! Each file is applied once. A KV bucket, the ledger, says which ones were, with their checksums. Any number of
+//! processes may apply at a time, and none waits for another: doing what a file says twice has the same result, and the
+//! ledger takes one entry of each file. Three faults are distinguished and never repaired silently: a file that changed
+//! after it was applied, a ledger that is ahead of this binary, and an object that was changed by hand. What an operator
+//! changed is refused where it breaks a promise. Elsewhere it is reported and left as it is. Only values that come from
+//! settings are changed back, by [`Migrator::reconcile`].
 //!
-//! Here are the files, what the streams are for, and the errors; `apply` does what they say, `report` sets what is there against it.
+//! Here are the files, what the streams are for, and the errors. `apply` does what the files say. `report` compares them
+//! with what is there.
 //!
 //! ```toml
 //! description = "What it does"

@@ -1,8 +1,8 @@
 //! The claim check: what SESSIONS holds for the sessions that a room has. It finds the claims whose republish
 //! was lost, and those that SESSIONS lost.
 //!
-//! One task, beside the sweep's: SESSIONS may have no leader while EVENTS has one. Rooms ask; those that ask
-//! about the same time share one read of the leader and few batched direct gets.
+//! One task, beside the sweep's: SESSIONS may have no leader while EVENTS has one. Rooms whose requests come at about the
+//! same time share one read of the leader and a few batched direct gets.
 
 use std::collections::HashMap;
 
@@ -11,22 +11,23 @@ use tracing::{Instrument, debug};
 use uuid::Uuid;
 
 use super::coalesce::{Pending, RETRY, coalesce};
-use super::consistent_read::{ConsistentReadError, lasts};
+use super::consistent_read::{StreamReadError, lasts};
 use super::direct_get::DirectGet;
-use super::leader::{Leader, LeaderError};
-use super::sessions::{self, ClaimWriter, StoredClaim};
+use super::leader::Leader;
+use super::sessions::{ClaimWriter, StoredClaim};
 use crate::auth::UserKey;
+use crate::config::names;
 use crate::event::{StoredMessage, WorkspaceSlug};
 use crate::telemetry::{self, Failure};
 
-/// Claims asked about in one request: with the witness, the server's bound of 1024.
+/// Claims in one request: with the witness, the server's bound of 1024.
 const CLAIMS_AT_ONCE: usize = 1023;
 
 /// A room's wish to have its claims checked.
 #[derive(Debug)]
 pub struct ClaimCheckRequest {
     pub workspace: WorkspaceSlug,
-    /// Where the answer goes: for each session, in their order. Unbounded, but a room has one ask under way.
+    /// Where the answer goes: for each session, in their order. Unbounded, but a room has one request under way.
     pub answer: mpsc::UnboundedSender<Vec<CheckedClaim>>,
     /// Its acknowledged sessions, as they stand when it asks.
     pub sessions: Vec<(UserKey, Uuid, u64)>,
@@ -49,7 +50,7 @@ impl Pending for ClaimCheckRequest {
 pub struct CheckedClaim {
     pub user: UserKey,
     pub session: Uuid,
-    /// The sequence the session's claim had when it was asked about.
+    /// The sequence that the session's claim had in the request.
     pub sequence: u64,
     pub last: LastClaim,
 }
@@ -71,28 +72,19 @@ pub struct ClaimChecker {
     pub claims: ClaimWriter,
 }
 
-/// A cheap handle for requests.
+/// Sends requests. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ClaimCheckHandle {
-    /// The other end is the task of [`ClaimChecker::start`]. Unbounded, but a room has one ask under way.
+    /// The other end is the task of [`ClaimChecker::start`]. Unbounded, but a room has one request under way.
     requests: mpsc::UnboundedSender<ClaimCheckRequest>,
 }
 
 impl ClaimCheckHandle {
-    /// Asks for a check. A room sends the next one only after its answer, so the queue holds at most one
-    /// entry a room.
+    /// Requests a check. A room sends the next request after its answer, so the queue has one of each room at most.
     pub fn send(&self, request: ClaimCheckRequest) {
         // The task is gone only when the gateway is ending.
         let _ = self.requests.send(request);
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum CheckError {
-    #[error(transparent)]
-    Leader(#[from] LeaderError),
-    #[error(transparent)]
-    Proof(#[from] ConsistentReadError),
 }
 
 impl ClaimChecker {
@@ -124,8 +116,11 @@ impl ClaimChecker {
         }
     }
 
-    /// What SESSIONS holds for all sessions asked about, in their order.
-    async fn check(&self, requests: &[ClaimCheckRequest]) -> Result<Vec<CheckedClaim>, CheckError> {
+    /// What SESSIONS has for all sessions of `requests`, in their order.
+    async fn check(
+        &self,
+        requests: &[ClaimCheckRequest],
+    ) -> Result<Vec<CheckedClaim>, StreamReadError> {
         let sessions: Vec<_> = requests
             .iter()
             .flat_map(|request| {
@@ -140,7 +135,7 @@ impl ClaimChecker {
         for chunk in sessions.chunks(CLAIMS_AT_ONCE) {
             let subjects: Vec<String> = chunk
                 .iter()
-                .map(|(workspace, (user, ..))| sessions::subject(workspace, *user))
+                .map(|(workspace, (user, ..))| names::claim(workspace, user))
                 .collect();
             let found: HashMap<String, StoredMessage> =
                 lasts(&self.direct, &self.leader, &subjects, &end)

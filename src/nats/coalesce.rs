@@ -1,10 +1,10 @@
-//! Asks of many rooms, taken together: what one read can answer is read once.
+//! Requests of many rooms, taken together: what one read can answer is read once.
 
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-/// How long an ask that nobody waits for gathers company.
+/// How long a request that nobody waits for stays, so that others may join it.
 const COALESCE: Duration = Duration::from_millis(200);
 /// Pause before what failed is tried again.
 pub(super) const RETRY: Duration = Duration::from_millis(250);
@@ -17,8 +17,8 @@ pub(super) trait Pending {
     fn is_urgent(&self) -> bool;
 }
 
-/// Adds to `requests` what else is asked by now, waiting for the first one, and a little for more unless one is
-/// urgent; rooms that have ended ask no more. `false` when there will be none any more.
+/// Adds to `requests` those that have come. Waits for the first one, and a little for more unless one is urgent. Drops
+/// those of rooms that have ended. `false` when no more can come.
 pub(super) async fn coalesce<T: Pending>(
     inbox: &mut mpsc::UnboundedReceiver<T>,
     requests: &mut Vec<T>,

@@ -31,7 +31,7 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// Events of a connection that may wait for a command: far more than a command has denied requests.
 const EVENTS_MAX: usize = 1024;
 
-/// Connects as `name`, and keeps the connection up for ever; `happens` hears what happens to it, and does not
+/// Connects as `name`, and keeps the connection up for ever; `happens` gets what happens to it, and does not
 /// take long.
 ///
 /// # Errors
@@ -44,7 +44,7 @@ pub async fn connect(
     connect_reporting(config, name, happens, |_| {}).await
 }
 
-/// As [`connect`]; `away` hears why there is no connection again, before each further try.
+/// As [`connect`]; `away` gets the cause why there is no connection again, before each further try.
 ///
 /// # Errors
 /// [`ConnectError`].

@@ -1,4 +1,4 @@
-//! Last messages from a replica that is proven to know as much as the leader did.
+//! Reads of last messages that are as good as the leader's: by a replica that says it knows as much.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::event::StoredMessage;
 /// How often a lagging replica is read again.
 const LAG_RETRIES: usize = 5;
 
-/// Why there is no answer.
+/// Why a stream was not read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConsistentReadError {
+pub(super) enum StreamReadError {
     #[error(transparent)]
     Direct(#[from] DirectGetError),
     #[error(transparent)]
@@ -28,13 +28,13 @@ pub(super) enum ConsistentReadError {
 /// end. The answer may hold that message beyond what was requested. Else the leader is read.
 ///
 /// # Errors
-/// [`ConsistentReadError`]; [`DirectGetError::TooManyResults`] also where the server cut the answer off.
+/// [`StreamReadError`]; [`DirectGetError::TooManyResults`] also where the server cut the answer off.
 pub(super) async fn lasts(
     direct: &DirectGet,
     leader: &Leader,
     subjects: &[String],
     end: &StreamEnd,
-) -> Result<Vec<StoredMessage>, ConsistentReadError> {
+) -> Result<Vec<StoredMessage>, StreamReadError> {
     let mut wanted = subjects.to_vec();
     let has_witness = match &end.witness {
         // The leader's own word that the stream holds nothing.
@@ -69,7 +69,7 @@ pub(super) async fn lasts(
     if is_empty && !has_any(leader, subjects).await? {
         return Ok(Vec::new());
     }
-    Err(ConsistentReadError::Lagging)
+    Err(StreamReadError::Lagging)
 }
 
 /// Whether the leader has a message of one of `subjects`.

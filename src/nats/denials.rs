@@ -1,6 +1,5 @@
-//! What NATS denies while the gateway serves: a permission that was taken away, by a reload of the server's
-//! configuration or on another server. No answer tells of it, and a subscription that the server took away
-//! does not come back by itself.
+//! What NATS denies while the gateway serves. A reload of the server's configuration may take a permission away, and
+//! another server may lack it. No answer reports that, and a subscription that the server removed stays removed.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,11 +12,11 @@ use tracing::{debug, info, warn};
 use super::permissions::{self, Probe, ProbeError, denied_by, explained, is_inbox};
 use crate::config::NatsConfig;
 
-/// Denied subjects that are remembered until they are looked at; of further ones only that there are some.
+/// Denied subjects that are remembered until the next check. Of further ones only that there are some.
 const DENIED_MAX: usize = 64;
-/// The pause between two looks is a part of the time after which it matters: so many to it.
+/// So many checks fit into the time after which a denial makes the gateway unready.
 const LOOKS: u32 = 10;
-/// The pause between two looks, at least and at most. A look is a connection of its own.
+/// The pause between two checks, at least and at most. A check makes a connection of its own.
 const PAUSE: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(3)];
 
 /// What is known of denials. Cheap to clone.
@@ -27,7 +26,7 @@ pub struct Denials(Arc<DenialState>);
 #[derive(Debug)]
 struct DenialState {
     config: NatsConfig,
-    /// What the server reported and nobody has looked at. A lock, as the next one, held for a look.
+    /// What the server reported since the last check. A lock for a moment, as the next one.
     reported: Mutex<Reported>,
     some: Notify,
     current: Mutex<Option<CurrentDenials>>,
@@ -36,7 +35,7 @@ struct DenialState {
 #[derive(Debug, Default)]
 struct Reported {
     probes: BTreeSet<Probe>,
-    /// One of them was a subscription, which is no more.
+    /// One of them was a subscription, which the server has removed.
     lost_subscription: bool,
 }
 
@@ -58,7 +57,7 @@ impl Denials {
         }))
     }
 
-    /// Takes what happened to the connection, if it is a denial.
+    /// Records what happened to the connection, if it is a denial.
     pub(super) fn observe(&self, event: &Event) {
         let Some(probe) = denied_by(event) else {
             return;
@@ -102,7 +101,8 @@ impl Denials {
         current.as_ref().map_or(0, |current| current.denied.len())
     }
 
-    /// Looks, for ever, whether what was denied still is; `client` connects again once it is not.
+    /// Checks, for ever, whether what was denied still is. Once it is not, `client` connects again, which restores the
+    /// subscriptions.
     pub async fn watch(self, client: Client, unready_after: impl Fn() -> Duration + Send) {
         let [least, most] = PAUSE;
         loop {

@@ -1,4 +1,4 @@
-//! Reads that only a stream's leader answers: what they say is final.
+//! Reads that only a stream's leader answers. What they say is final.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -78,14 +78,14 @@ pub struct StreamEnd {
     pub witness: Witness,
 }
 
-/// What a replica's answer is asked to hold besides what is asked for, so that it is never empty.
+/// A message that is requested of a replica beside what is wanted, so that the answer is never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Witness {
     /// The stream holds no message.
     Nothing,
-    /// The subject of a message that the stream holds: the last one's, if it can be asked for.
+    /// The subject of a message in the stream: the last one's, if a request can name it.
     Subject(String),
-    /// No message's subject that can be asked for is known.
+    /// No subject is known that a request can name.
     Unnamed,
 }
 
@@ -109,18 +109,18 @@ pub struct Leader {
     subjects: &'static str,
     /// Where the time of each read goes.
     metrics: Option<Arc<Metrics>>,
-    /// Nobody alone asks: a read is a trace of its own.
+    /// A read is for many at a time, so that it is a trace of its own.
     is_for_many: bool,
     /// Says that there was an election.
     elections: watch::Sender<()>,
-    /// The subject of the newest message whose subject can be asked for. One lock for a moment: reads run
+    /// The subject of the newest message whose subject a request can name. One lock for a moment: reads run
     /// side by side.
     askable: Arc<Mutex<Option<(u64, String)>>>,
 }
 
 impl Leader {
-    /// Of the stream `name`, whose messages are all under the plain `subjects`. Subjects are plain here, asked
-    /// for and answered. Does no I/O.
+    /// Of the stream `name`, whose messages are all under the plain `subjects`. Subjects are plain here, in requests and
+    /// answers. Does no I/O.
     pub fn new(
         connection: impl Into<Connection>,
         names: &Names,
@@ -146,7 +146,7 @@ impl Leader {
         self
     }
 
-    /// The same, for reads whose answer is not for one that asks.
+    /// The same, for reads whose answer is for many.
     #[must_use]
     pub fn for_many(mut self) -> Self {
         self.is_for_many = true;
@@ -353,7 +353,7 @@ impl Leader {
         &self.name
     }
 
-    /// There is another leader: what was not answered is asked again at once.
+    /// There is another leader: what was not answered is sent again at once.
     pub fn elected(&self) {
         self.elections.send_replace(());
     }

@@ -1,4 +1,4 @@
-//! What gateways tell each other about a user's sockets, on `herald.sessions.<workspace>.<user>`: core
+//! Messages between gateways about a user's sockets, on `herald.sessions.<workspace>.<user>`: core
 //! NATS, for whoever is there. What is lost costs a newcomer some seconds, and no event.
 //!
 //! Answers come on the same subject and never on an inbox: no question can make a gateway write elsewhere.
@@ -19,7 +19,7 @@ use crate::event::WorkspaceSlug;
 
 /// Before the workspace and the user.
 const PREFIX: &str = "herald.sessions.";
-/// Larger bodies are not looked at; ours have some 110 bytes.
+/// Larger bodies are not read. Ours have some 110 bytes.
 const BODY_MAX: usize = 512;
 /// Notices that wait for the connection; further ones are dropped.
 const WAITING_MAX: usize = 1024;
@@ -49,7 +49,7 @@ enum NoticeBody {
     Probed { alive: bool },
 }
 
-/// Tells notices. Cheap to clone.
+/// Sends notices. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Notices {
     names: Names,
@@ -63,7 +63,7 @@ impl Notices {
         (Self { names, sender }, send_all(connection, waiting))
     }
 
-    /// Tells all gateways, this one too.
+    /// Sends a notice to all gateways, this one too.
     pub fn send(&self, workspace: &WorkspaceSlug, user: UserKey, notice: Notice) {
         let subject = self.names.subject(&names::notice(workspace, user));
         let sent = serde_json::to_vec(&NoticeBody::from(notice))

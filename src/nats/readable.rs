@@ -1,5 +1,5 @@
-//! Whether the streams can be read, looked at again and again. What cannot be read cannot be repaired or
-//! joined, and nothing else may tell: live messages come without a read, and a denied one gets no answer.
+//! Whether the streams can be read, checked again and again. Without reads nothing can be repaired and nobody can join.
+//! Nothing else may show it: live messages come without a read, and a denied request gets no answer.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,14 +12,14 @@ use super::denials::Denials;
 use super::direct_get::DirectGet;
 use super::leader::Leader;
 
-/// The pause between two looks is a part of the time after which it matters: so many to it.
+/// So many checks fit into the time after which a failure makes the gateway unready.
 const LOOKS: u32 = 10;
-/// The pause between two looks, at least and at most. A look costs two requests for each stream, and two more
-/// for one that is empty.
+/// The pause between two checks, at least and at most. A check costs two requests for each stream, and two more for
+/// one that is empty.
 const PAUSE: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(3)];
 /// How long the answer to a direct get may take.
 const DIRECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A workspace that nothing is stored for: only that there is an answer counts.
+/// A workspace that nothing is stored for: any answer will do.
 const WORKSPACE: &str = "herald-check";
 
 /// What is known of the reads of all streams, and of what is denied. Cheap to clone.
@@ -43,7 +43,7 @@ pub enum Way {
 struct Reads {
     stream: String,
     way: Way,
-    /// `None` while it works. A lock, held for a look.
+    /// `None` while it works. A lock for a moment.
     failing: Mutex<Option<Failing>>,
 }
 
@@ -54,7 +54,7 @@ struct Failing {
     cause: String,
 }
 
-/// A stream that is looked at, and how it is read.
+/// A stream that is checked, and how it is read.
 #[derive(Debug)]
 pub struct WatchedStream {
     pub leader: Leader,
@@ -83,8 +83,8 @@ impl Readable {
         (this.clone(), this.run(streams, unready_after))
     }
 
-    /// What has failed for longer than `time`: one sentence for the first stream, and one for the first thing
-    /// that is denied.
+    /// What has failed for longer than `time`: one sentence for the first stream, and one for the first permission
+    /// that is missing.
     pub fn trouble(&self, time: Duration) -> Option<String> {
         let unread = self.reads.iter().find_map(|reads| {
             let failing = reads.lock();
@@ -124,13 +124,13 @@ impl Readable {
     }
 }
 
-/// Looks at a stream once, in both ways.
+/// Reads a stream once, in both ways.
 async fn look((stream, reads): (&WatchedStream, &[Reads])) {
     let [leader, direct] = reads else { return };
     let began = Instant::now();
     let (led, got) = tokio::join!(stream.leader.end(), stream.direct.any(WORKSPACE));
     let got = got.err().map(|error| match &led {
-        // What both lack is no matter of direct gets.
+        // Where both fail, direct gets are not the cause.
         Err(cause) => cause.cause().to_owned(),
         Ok(_) => error.to_string(),
     });
@@ -162,40 +162,17 @@ impl Reads {
     /// A read that was begun at `began` failed for this cause, or did not.
     fn note(&self, began: Instant, cause: Option<String>) {
         let mut failing = self.lock();
-        match (&mut *failing, cause) {
-            (None, None) => {}
-            (None, Some(cause)) => {
-                warn!(
-                    stream = self.stream,
-                    read = self.way.as_str(),
-                    cause,
-                    "stream cannot be read"
-                );
-                *failing = Some(Failing {
-                    since: began,
-                    cause,
-                });
+        let known = failing.as_ref().map(|failing| &failing.cause);
+        let (stream, read) = (&self.stream, self.way.as_str());
+        match &cause {
+            Some(cause) if known != Some(cause) => {
+                warn!(stream, read, cause, "stream cannot be read");
             }
-            (Some(known), Some(cause)) => {
-                if known.cause != cause {
-                    warn!(
-                        stream = self.stream,
-                        read = self.way.as_str(),
-                        cause,
-                        "stream cannot be read"
-                    );
-                    known.cause = cause;
-                }
-            }
-            (Some(_), None) => {
-                info!(
-                    stream = self.stream,
-                    read = self.way.as_str(),
-                    "stream can be read again"
-                );
-                *failing = None;
-            }
+            None if known.is_some() => info!(stream, read, "stream can be read again"),
+            Some(_) | None => {}
         }
+        let since = failing.as_ref().map_or(began, |failing| failing.since);
+        *failing = cause.map(|cause| Failing { since, cause });
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Failing>> {

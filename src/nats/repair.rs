@@ -1,9 +1,9 @@
 //! Gap repair: what the live path lost is read from the stream, in order, up to a leader's last
 //! sequence.
 //!
-//! A room takes batch by batch, and asks for the next one when its sockets have room. One batch is read ahead, so
-//! that neither waits for the other, as long as few rooms do so: beyond that a repair holds nothing between two batches
-//! that another room's repair might wait for.
+//! A room takes one batch after the other, and requests the next one when its sockets have room. One batch is read
+//! ahead, so that neither waits for the other, while few rooms do so. Beyond that a repair occupies nothing between two
+//! batches that another room's repair may need.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{Instrument, warn};
 
-use super::direct_get::{DirectGet, DirectGetError};
-use super::leader::{AtPosition, Leader, LeaderError};
+use super::consistent_read::StreamReadError;
+use super::direct_get::DirectGet;
+use super::leader::{AtPosition, Leader};
 use super::stream_end::StreamEndReader;
 use crate::config::names;
 use crate::event::{Position, StoredMessage, WorkspaceSlug};
@@ -21,14 +22,14 @@ use crate::telemetry::{self, Failure};
 /// Repairs that read from NATS at the same time. A batched direct get costs the broker some 300 µs;
 /// after a leader change every busy room wants one.
 const CONCURRENT: usize = 8;
-/// Messages asked for at once.
+/// Messages in one request.
 const BATCH: usize = 256;
-/// Bytes asked for at once: the server adds one message more at most, of 128 KiB.
+/// Bytes in one request: the server adds one message more at most, of 128 KiB.
 const BATCH_BYTES: usize = 128 * 1024;
 /// Batches that rooms may have before their sockets have taken them, of at most 256 KiB each. The next
 /// one waits for the first of these that is taken.
 const BATCHES: usize = 32;
-/// Beside those, batches that are read before a room has asked for them.
+/// Beside those, batches that are read before a room has requested them.
 const BATCHES_AHEAD: usize = 16;
 /// Pause before a read that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -38,7 +39,7 @@ const RETRY: Duration = Duration::from_millis(250);
 pub struct RepairedBatch {
     /// Stored messages in stream order, none above the repair's end. Some may be known.
     pub messages: Vec<StoredMessage>,
-    /// Everything up to here has been told with this batch, which is the last.
+    /// Everything up to here has been given out with this batch, which is the last.
     pub end: Option<Position>,
 }
 
@@ -47,7 +48,7 @@ pub struct RepairedBatch {
 pub enum Repaired {
     /// It has read this.
     Batch(RepairedBatch),
-    /// The stream is not the one that it was begun for. It has ended, and what it read since is not told.
+    /// The stream is not the one that it was begun for. It has ended, and what it read since is dropped.
     OtherStream,
     /// The same where the stream only seems to be shorter than it was: a leader that is cut off says so too.
     ShorterStream,
@@ -74,7 +75,7 @@ struct Progress {
 pub struct Repair {
     more: mpsc::Sender<()>,
     output: mpsc::Receiver<Output>,
-    /// Held until the next batch is asked for: this one is taken then.
+    /// Kept until the next batch is requested: this one is taken then.
     taken: Option<OwnedSemaphorePermit>,
 }
 
@@ -91,15 +92,6 @@ pub struct Repairer {
     ahead: Arc<Semaphore>,
 }
 
-/// A read that failed and is worth trying again.
-#[derive(Debug, thiserror::Error)]
-enum RepairError {
-    #[error(transparent)]
-    Direct(#[from] DirectGetError),
-    #[error(transparent)]
-    Leader(#[from] LeaderError),
-}
-
 impl Repair {
     /// What comes next, once the last batch is taken; `None` when the gateway is ending. Cancel safe.
     pub async fn next(&mut self) -> Option<Repaired> {
@@ -111,10 +103,10 @@ impl Repair {
         Some(output)
     }
 
-    /// The batch that came last is taken: asks for the next one.
+    /// The batch that came last is taken: requests the next one.
     pub fn request_next(&mut self) {
         self.taken = None;
-        // Full: it is asked already. Closed: the gateway is ending.
+        // Full: it is requested already. Closed: the gateway is ending.
         let _ = self.more.try_send(());
     }
 }
@@ -132,7 +124,7 @@ impl Repairer {
         }
     }
 
-    /// Begins to read all of `workspace` above the sequence `above`; the first batch comes without being asked for.
+    /// Begins to read all of `workspace` above the sequence `above`; the first batch comes without a request.
     /// It does not give up before the batch with the end, but where the stream turns out not to be the one
     /// that has `known`.
     pub fn start(
@@ -236,7 +228,7 @@ impl Repairer {
         &self,
         workspace: &WorkspaceSlug,
         progress: &mut Progress,
-    ) -> Result<Repaired, RepairError> {
+    ) -> Result<Repaired, StreamReadError> {
         let end = progress.end;
         let (mut messages, upto) = self.read(workspace, progress.done, end.sequence).await?;
         // With the end everything before it is as it was when the end was read.
@@ -254,7 +246,7 @@ impl Repairer {
             return Ok(ended);
         }
         telemetry::repaired(messages.len());
-        // It was asked for no others, but a room delivers nothing that is not its own.
+        // No others were requested, but a room delivers nothing that is not its own.
         messages.retain(|message| message.is_of(workspace));
         progress.known = None;
         progress.done = upto;
@@ -265,7 +257,7 @@ impl Repairer {
     }
 
     /// How the repair ends if the stream does not have `position` where it was.
-    async fn contradicted(&self, position: Position) -> Result<Option<Repaired>, RepairError> {
+    async fn contradicted(&self, position: Position) -> Result<Option<Repaired>, StreamReadError> {
         Ok(match self.leader.at_position(position).await? {
             AtPosition::Other => Some(Repaired::OtherStream),
             AtPosition::Gone if self.leader.state().await?.last_sequence < position.sequence => {
@@ -281,7 +273,7 @@ impl Repairer {
         workspace: &WorkspaceSlug,
         done: u64,
         end: u64,
-    ) -> Result<(Vec<StoredMessage>, u64), RepairError> {
+    ) -> Result<(Vec<StoredMessage>, u64), StreamReadError> {
         if done >= end {
             return Ok((Vec::new(), end));
         }
@@ -302,7 +294,7 @@ impl Repairer {
                     messages.push(raw);
                 }
                 Ok(None) => break,
-                // What was read stands; the rest is asked for again from there.
+                // What was read counts; the rest is read again from there.
                 Err(error) if messages.is_empty() => return Err(error.into()),
                 Err(_) => return Ok((messages, upto)),
             }

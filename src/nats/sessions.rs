@@ -101,7 +101,7 @@ impl ClaimWriter {
     /// # Errors
     /// Where the leader of SESSIONS does not answer.
     pub async fn last(&self, workspace: &WorkspaceSlug, user: UserKey) -> Result<u64, LeaderError> {
-        let last = self.leader.last(&subject(workspace, user)).await?;
+        let last = self.leader.last(&names::claim(workspace, user)).await?;
         Ok(last.map_or(0, |last| last.sequence))
     }
 
@@ -120,7 +120,7 @@ impl ClaimWriter {
         mut last: Option<u64>,
         deadline: Instant,
     ) -> Result<u64, ClaimError> {
-        let subject = subject(workspace, user);
+        let subject = names::claim(workspace, user);
         let attempts = async {
             loop {
                 if last.is_none() {
@@ -163,7 +163,7 @@ impl ClaimWriter {
         last: u64,
         deadline: Instant,
     ) -> Result<u64, ClaimError> {
-        let subject = subject(workspace, user);
+        let subject = names::claim(workspace, user);
         loop {
             match timeout_at(deadline, self.publish(&subject, session, last)).await {
                 Ok(Ok(sequence)) => return Ok(sequence),
@@ -246,9 +246,4 @@ impl ClaimWriter {
             },
         ))
     }
-}
-
-/// The plain subject of a user's claims in a workspace.
-pub(super) fn subject(workspace: &WorkspaceSlug, user: UserKey) -> String {
-    names::claim(workspace, user)
 }

@@ -1,7 +1,7 @@
 //! The end of the stream, for joins: one leader read shared by all joins that wait.
 //!
-//! At most one read is in flight and one queued, so a storm of joins costs the leader no more than a
-//! few reads. A read always begins after everyone it answers has asked.
+//! At most one read is under way and one queued, so a storm of joins costs the leader no more than a few reads. A read
+//! begins after all requests that it answers have come.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tracing::debug;
 use super::leader::{Leader, LeaderError};
 use crate::event::Position;
 
-/// Pause before a leader that did not answer is asked again.
+/// Pause before a read is tried again that the leader did not answer.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// A cheap handle on the reader's task.
@@ -42,7 +42,7 @@ impl StreamEndReader {
         answer.await.map_err(|_| None)?.map_err(Some)
     }
 
-    /// The same, asked for until the leader answers; meanwhile `cause` is why it does not. `None` if the gateway
+    /// The same, read again until the leader answers. Meanwhile `cause` is why it does not. `None` if the gateway
     /// is ending.
     pub async fn wait(&self, cause: &mut Option<LeaderError>) -> Option<Position> {
         loop {

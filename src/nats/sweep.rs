@@ -1,7 +1,7 @@
 //! The sweep: finds what was lost and nothing follows, and moves the rooms' watermarks.
 //!
-//! One task. Rooms ask; those that ask about the same time share one read of the leader and few
-//! batched direct gets. What is found goes back to each room, which alone judges it.
+//! One task. Rooms whose requests come at about the same time share one read of the leader and a few batched direct
+//! gets. What is found goes back to each room, which alone decides what it means.
 
 use std::collections::HashMap;
 
@@ -9,14 +9,14 @@ use tokio::sync::mpsc;
 use tracing::{Instrument, debug};
 
 use super::coalesce::{Pending, RETRY, coalesce};
-use super::consistent_read::{self, ConsistentReadError};
+use super::consistent_read::{self, StreamReadError};
 use super::direct_get::{DirectGet, DirectGetError};
 use super::leader::{AtPosition, Leader, LeaderError, StreamEnd, StreamState};
 use crate::config::names;
 use crate::event::{Position, WorkspaceSlug};
 use crate::telemetry::{self, Failure};
 
-/// Rooms asked about in one request. The answer brings the last message of each of their subjects
+/// Rooms in one request. The answer brings the last message of each of their subjects
 /// whole, so this bounds its size; the server bounds it at 1024 subjects.
 const ROOMS_AT_ONCE: usize = 32;
 
@@ -24,7 +24,7 @@ const ROOMS_AT_ONCE: usize = 32;
 #[derive(Debug)]
 pub struct SweepRequest {
     pub workspace: WorkspaceSlug,
-    /// Where the answer goes. Unbounded, but a room has one ask under way.
+    /// Where the answer goes. Unbounded, but a room has one request under way.
     pub answer: mpsc::UnboundedSender<Swept>,
     /// Events that the room has taken so far.
     pub traffic: u64,
@@ -58,7 +58,7 @@ pub enum LastKnown {
 /// What a sweep found for one room.
 #[derive(Debug)]
 pub struct Swept {
-    /// The stream, from a leader's read begun after the room asked. V becomes its last sequence if
+    /// The stream, from a leader's read begun after the room's request. V becomes its last sequence if
     /// nothing is missing.
     pub stream: StreamState,
     /// Whether the stream has what the room knows; `None` if it did not ask.
@@ -81,23 +81,22 @@ pub struct Sweeper {
     pub direct: DirectGet,
 }
 
-/// A cheap handle for requests.
+/// Sends requests. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SweepHandle {
-    /// The other end is the task of [`Sweeper::start`]. Unbounded, but a room has one ask under way.
+    /// The other end is the task of [`Sweeper::start`]. Unbounded, but a room has one request under way.
     requests: mpsc::UnboundedSender<SweepRequest>,
 }
 
 impl SweepHandle {
-    /// Asks for a sweep. A room sends the next one only after its answer, so the queue holds at most one
-    /// entry a room.
+    /// Requests a sweep. A room sends the next request after its answer, so the queue has one of each room at most.
     pub fn send(&self, request: SweepRequest) {
         // The task is gone only when the gateway is ending.
         let _ = self.requests.send(request);
     }
 }
 
-/// What one round of sweeps goes by.
+/// What one round of sweeps compares rooms with.
 struct Now {
     /// The stream as its leader has it.
     stream: StreamState,
@@ -124,11 +123,11 @@ impl Sweeper {
         }
     }
 
-    /// Sweeps the rooms that ask; those that could not be ask on.
+    /// Sweeps the rooms of `requests`, and leaves those there that could not be swept.
     async fn round(&self, requests: &mut Vec<SweepRequest>) {
         match self.now(requests).await.record_error() {
             Ok(now) => {
-                // The busiest first: they have the most to lose.
+                // Those with the most events first: they have the most to lose.
                 requests.sort_by_key(|request| std::cmp::Reverse(request.traffic));
                 let mut failed = Vec::new();
                 while !requests.is_empty() {
@@ -142,7 +141,7 @@ impl Sweeper {
         }
     }
 
-    /// What the leader says, asked after all of `requests`.
+    /// What the leader says, read after all of `requests` came.
     async fn now(&self, requests: &[SweepRequest]) -> Result<Now, LeaderError> {
         let (stream, end) = self.events.whole().await?;
         let known = requests.iter().filter_map(|request| match request.known {
@@ -166,15 +165,12 @@ impl Sweeper {
             requests.iter().map(|request| &request.workspace).collect();
         let mut lasts = match self.lasts(&workspaces, &now.end).await {
             Ok(lasts) => lasts,
-            Err(ConsistentReadError::Direct(DirectGetError::TooManyResults))
-                if requests.len() > 1 =>
-            {
+            Err(StreamReadError::Direct(DirectGetError::TooManyResults)) if requests.len() > 1 => {
                 return Box::pin(self.sweep_halves(now, requests)).await;
             }
             // The rooms repair instead, which the leader finishes.
             Err(
-                ConsistentReadError::Direct(DirectGetError::TooManyResults)
-                | ConsistentReadError::Lagging,
+                StreamReadError::Direct(DirectGetError::TooManyResults) | StreamReadError::Lagging,
             ) => HashMap::new(),
             Err(error) => {
                 debug!(%error, "sweep interrupted");
@@ -230,7 +226,7 @@ impl Sweeper {
         &self,
         workspaces: &[&WorkspaceSlug],
         end: &StreamEnd,
-    ) -> Result<HashMap<WorkspaceSlug, Vec<Last>>, ConsistentReadError> {
+    ) -> Result<HashMap<WorkspaceSlug, Vec<Last>>, StreamReadError> {
         let subjects: Vec<String> = workspaces
             .iter()
             .map(|workspace| names::event(workspace, ">"))

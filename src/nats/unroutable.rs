@@ -1,9 +1,8 @@
 //! Finds what is stored under a subject that no room can take, and that nobody else would ever see.
 //!
-//! A room hears its own workspace, and JetStream has no pattern for "no slug". So each gateway reads the list
-//! of the stream's subjects now and then. That list costs the server time, and holds up what it stores
-//! meanwhile (measured, nats-server 2.15.1: 1 ms of 1,000 subjects, 82 ms of 92,000), so that a gateway rests
-//! a thousand times as long as the list took. A list has 100,000 subjects at most; the next one goes on there.
+//! A room subscribes to its own workspace, and JetStream has no pattern for "no slug". So each gateway reads the list of
+//! the stream's subjects from time to time. The list delays what the server stores meanwhile (measured, nats-server
+//! 2.15.1: 1 ms of 1,000 subjects, 82 ms of 92,000). So a gateway rests a thousand times as long as the list took. A list has 100,000 subjects at most; the next one goes on there.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -38,7 +37,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const LETTERS: usize = 100;
 /// Subjects that are remembered as reported, 8 bytes each. Beyond them events are counted and no more.
 const REPORTED: usize = 10_000;
-/// A room reports a bad event at once; what is younger is left to it until the next look.
+/// A room reports a bad event at once. What is younger is left to the room until the next list.
 const YOUNG: chrono::Duration = chrono::Duration::seconds(2);
 /// Characters of a subject that a log line shows.
 const SHOWN: usize = 128;
@@ -84,11 +83,11 @@ pub struct Unroutable {
 struct Scan {
     /// Where the next list begins.
     offset: usize,
-    /// Events counted since the round began, by [`REASONS`].
+    /// Events counted since the scan began, by [`REASONS`].
     events: [u64; REASONS.len()],
     /// Subjects that are reported, hashed, since a publisher may have made them long.
     reported: HashSet<u64>,
-    /// Of these, those that this round has come across.
+    /// Of these, those that this scan has met.
     still: HashSet<u64>,
 }
 

@@ -48,9 +48,9 @@ pub struct DeadLetters {
 
 #[derive(Debug)]
 struct Outbox {
-    /// A lock, held for moments only: rooms that report must not wait for the task.
+    /// A lock for a moment: rooms that report must not wait for the task.
     state: Mutex<OutboxState>,
-    /// Tells the task that a letter came.
+    /// Wakes the task when a letter came.
     some: Notify,
     counters: Arc<DeadLetterCounters>,
     drops: DropLog,
@@ -174,7 +174,7 @@ impl DeadLetters {
         }
     }
 
-    /// The counters, which live as long as anybody holds them.
+    /// The counters, which live as long as anybody has them.
     pub fn counters(&self) -> Arc<DeadLetterCounters> {
         Arc::clone(&self.outbox.counters)
     }

@@ -1,6 +1,6 @@
 //! The task that sends the letters: in turn by workspace, at its own pace, a few at a time.
 //!
-//! No letter is in its hand while it waits for something, so that none is forgotten when it is stopped.
+//! A letter stays in the queue while this waits for something, so that none is lost when it is stopped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ const RETRIES: [Duration; 3] = [
 /// How long to wait for an acknowledgement, or for what the stream says of itself.
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A place that no list of subjects reaches: the answer to a question has their number and none of them.
+/// An offset beyond every list of subjects: the answer has their number and none of them.
 const BEHIND_ALL: u64 = 1 << 40;
 
 /// The task behind [`super::DeadLetters`].
@@ -53,14 +53,14 @@ pub(super) struct Publisher {
     names: Names,
     outbox: Arc<Outbox>,
     shares: Shares,
-    /// The connection that the shares were asked on.
+    /// That of the connection on which the usage was read.
     epoch: u64,
     pace: Interval,
     /// Letters that may go before the next tick.
     allowed: u32,
     slots: Arc<Semaphore>,
     is_ending: bool,
-    /// Questions that were not answered, one after the other.
+    /// Reads of the usage that failed, one after the other.
     unanswered: usize,
 }
 
@@ -192,8 +192,8 @@ impl Publisher {
         }
     }
 
-    /// Asks the stream how much it holds, and of this workspace. Where it does not say, a letter is given up
-    /// after as many tries as one has that is not acknowledged; the others wait meanwhile.
+    /// Reads how much the stream has, and how much of this workspace. Where that fails, a letter is given up after as
+    /// many tries as one has that is not acknowledged. The others wait meanwhile.
     async fn read_usage(&mut self, workspace: &WorkspaceSlug) {
         match self.usage(workspace).await {
             Ok(usage) => {

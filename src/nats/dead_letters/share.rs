@@ -1,9 +1,9 @@
-//! What one workspace may hold of the stream DEAD. Pure.
+//! How much of the stream DEAD one workspace may use. Pure.
 //!
-//! NATS has no limit for the subjects of one workspace, so that the gateways keep it. A workspace may hold
-//! half of what is free, times the part that is free: a quarter of the stream or so while it is empty, and
-//! less the fuller it is. However many take all they can, something stays free for the next: see
-//! [`share`]. A static part would be too small for one alone or used up by a few together.
+//! NATS has no limit for the subjects of one workspace, so the gateways keep one. A workspace may use half of what is
+//! free, times the part that is free: about a quarter of the stream while it is empty, and less the fuller it is. So
+//! something stays free for the next one, however many take all they can: see [`share`]. A fixed part would be too
+//! small for one alone, or used up by a few together.
 //!
 //! A letter over its share of bytes is cut short first; the event itself is in EVENTS. For whole letters only
 //! half of the bytes are there, so that large ones leave room for the short ones of all.
@@ -22,10 +22,10 @@ const GOOD_FOR: Duration = Duration::from_secs(60);
 /// gateway may have counted letters that another one stored.
 const SURE_FOR: Duration = Duration::from_secs(5);
 
-/// It counts no longer than until this part of the stream was filled, too: other gateways fill it as well.
+/// Nor does it count once this part of the stream was filled: other gateways fill it as well.
 const REFRESH_PART: u64 = 64;
 
-/// What every workspace may hold at least is the stream divided by this: 24 letters of 100,000.
+/// Every workspace may use at least the stream divided by this: 24 letters of 100,000.
 const SHARE_MIN_PART: u64 = 4096;
 
 /// Workspaces of which something is known, at most: some 150 bytes each.
@@ -66,7 +66,7 @@ pub(super) struct Shares {
     max_letters: Option<u64>,
     max_bytes: Option<u64>,
     all: Amount,
-    /// Of `all`, what came after the stream was asked last.
+    /// Of `all`, what came after the last read.
     since: Amount,
     of: HashMap<WorkspaceSlug, WorkspaceUsage>,
 }
@@ -77,13 +77,13 @@ struct WorkspaceUsage {
     /// What this gateway sent since its start. The stream tells no bytes of a workspace: its letters are
     /// taken to be as large as these.
     sent: Amount,
-    /// `None`: the stream is to be asked again.
+    /// `None`: it has to be read again.
     read_at: Option<Instant>,
 }
 
 impl Shares {
     /// Decides on a letter of `whole` bytes, `cut` bytes if it is cut, and counts it as sent. `None`: the
-    /// stream is to be asked first.
+    /// usage has to be read first.
     pub(super) fn judge(
         &mut self,
         workspace: &WorkspaceSlug,
@@ -156,7 +156,7 @@ impl Shares {
         known.read_at = Some(now);
     }
 
-    /// Has the stream asked again for every workspace: it may be another one.
+    /// Has the usage of every workspace read again: it may be another stream.
     pub(super) fn doubt(&mut self) {
         for known in self.of.values_mut() {
             known.read_at = None;

@@ -10,9 +10,9 @@ use crate::event::StoredMessage;
 pub struct BatchEnd {
     /// The replica that answered has no match at all (404).
     pub not_found: bool,
-    /// Matching messages that the replica holds beyond this answer: ask on from the last sequence.
+    /// Matching messages that the replica has beyond this answer: read on from the last sequence.
     pub pending: u64,
-    /// Up to where the replica had looked. Only [`super::DirectGet::multi_last`] is told.
+    /// Up to where the replica had read. Only answers to [`super::DirectGet::multi_last`] say so.
     pub up_to_sequence: Option<u64>,
 }
 

@@ -25,15 +25,15 @@ use crate::event::StoredMessage;
 pub use self::answer::BatchEnd;
 
 /// How long the next message of an answer may take. An answer comes in one go, so that this is the
-/// time of one round trip on a bad day. Meanwhile the question is sent again, as long as nothing has come; the
-/// waits for a connection may take as long again.
+/// time of one round trip on a bad day. Meanwhile the request is sent again while nothing has come. Waiting for a
+/// connection may take as long again.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Most messages asked for in one batch: well below what waits for one subscription in the client
+/// Most messages of one batch: well below what waits for one subscription in the client
 /// (4096), so that an answer never overruns its own inbox.
 pub const BATCH_MAX: usize = 1024;
 
-/// How often a question is asked before it has got no answer.
+/// How often a request is sent before it counts as not answered.
 const ATTEMPTS_MAX: u32 = 3;
 
 /// Direct reads of one stream.
@@ -48,13 +48,13 @@ pub struct DirectGet {
 /// Why there is no answer, or no more of it.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectGetError {
-    /// Nothing came in time: connection lost, permission to ask denied, or an overloaded server.
+    /// Nothing came in time: connection lost, a denied permission, or an overloaded server.
     #[error("NATS did not answer a direct get within {0:?}")]
     Timeout(Duration),
     /// 503: no such stream, no direct get on it, no JetStream, or no replica up.
     #[error("nobody answers direct gets: is there such a stream, and does it allow direct get?")]
     NoResponders,
-    /// 413: more than 1024 subjects match; ask for fewer at a time.
+    /// 413: more than 1024 subjects match; request fewer at a time.
     #[error("the answer would have more than 1024 subjects")]
     TooManyResults,
     /// 408: the server does not understand the request.
@@ -63,7 +63,7 @@ pub enum DirectGetError {
     /// Any other status.
     #[error("NATS answered a direct get with status {code}: {description}")]
     Status { code: u16, description: String },
-    /// A message of the answer did not arrive, or could not be read. Ask again.
+    /// A message of the answer did not arrive, or could not be read. Request it again.
     #[error("the answer to a direct get is incomplete")]
     Incomplete,
     /// A message of the answer lacks the server's headers.
