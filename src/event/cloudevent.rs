@@ -120,7 +120,7 @@ pub(super) fn is_blank(bytes: &[u8]) -> bool {
 
 /// Whether a payload without a content type that says so is an envelope. SDKs whose transport has no
 /// headers send it like that. One that says its version is one, too, if an attribute is of a wrong
-/// type: so its publisher is told which.
+/// type: so its publisher learns which.
 pub(super) fn is_envelope(payload: &Map) -> bool {
     let says_version = match payload.get("specversion") {
         Some(Value::String(version)) => version.starts_with('1'),
@@ -182,7 +182,7 @@ pub(super) fn structured(mut envelope: Map) -> Result<(Attributes, Map), BadEven
     Ok((attributes, data))
 }
 
-/// The object that `data` is, or holds as the text of its JSON: some publishers give their SDK that text. An
+/// The object that `data` is, or contains as the text of its JSON: some publishers give their SDK that text. An
 /// empty text is no data.
 fn encoded_twice(data: Value) -> Value {
     let Some(text) = data.as_str() else {
@@ -197,7 +197,7 @@ fn encoded_twice(data: Value) -> Value {
     }
 }
 
-/// The JSON of `data_base64`: SDKs write bytes so, whatever they hold.
+/// The JSON of `data_base64`: SDKs write bytes so, whatever they are.
 fn decode_data(data: &Value) -> Result<Value, BadEvent> {
     let Some(text) = data.as_str() else {
         let form = data.form();

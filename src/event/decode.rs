@@ -6,6 +6,7 @@ use std::fmt;
 
 use super::cloudevent::{self, Attributes, Mode};
 use super::subject::{EventName, event_name};
+use super::words::words;
 use super::{BadEvent, Reason, StoredMessage, trace};
 use crate::json::{self, Fault, Map, Value};
 
@@ -29,45 +30,19 @@ pub enum Payload {
     Herald,
     /// A sender that knows nothing of Herald wrote them: they are fields like the others.
     Foreign {
-        /// The names that lead to the field which says who gets it; `None`: everyone.
+        /// The path to the field that names the users who get it; `None`: everyone.
         recipients: Option<Vec<String>>,
     },
 }
 
-/// The contract's five values of `type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Severity {
-    Info,
-    Success,
-    Warning,
-    Error,
-    Alert,
-}
-
-impl Severity {
-    /// All of them, in the contract's order.
-    pub const ALL: [Self; 5] = [
-        Self::Info,
-        Self::Success,
-        Self::Warning,
-        Self::Error,
-        Self::Alert,
-    ];
-
-    /// The severity as it is written.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Success => "success",
-            Self::Warning => "warning",
-            Self::Error => "error",
-            Self::Alert => "alert",
-        }
-    }
-
-    /// The severity of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| known.as_str() == text)
+words! {
+    /// The contract's five values of `type`, in its order.
+    Severity {
+        Info = "info",
+        Success = "success",
+        Warning = "warning",
+        Error = "error",
+        Alert = "alert",
     }
 }
 
@@ -90,7 +65,7 @@ pub struct Event {
     pub event_id: Option<String>,
     /// A valid W3C `traceparent`: the header's, else that of the CloudEvents extension.
     pub traceparent: Option<String>,
-    /// The `tracestate` of the same CloudEvents extension. That of the headers is read by who wants it.
+    /// The `tracestate` of the same CloudEvents extension. That of the headers is read where it is needed.
     pub tracestate: Option<String>,
     /// The rest of the payload. Only a rule's allow-list lets any of it out.
     pub fields: Map,
@@ -99,7 +74,7 @@ pub struct Event {
 /// Reads one stored message; `payload` says of an event whose its fields are.
 ///
 /// # Errors
-/// [`BadEvent`] with the first fault found; its detail holds no value of the payload.
+/// [`BadEvent`] with the first fault found; its detail has no value of the payload.
 pub fn decode<'a>(
     message: &StoredMessage,
     payload: impl FnOnce(&EventName) -> &'a Payload,

@@ -9,6 +9,7 @@ mod subject;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod words;
 
 pub use self::bad::{BadEvent, Reason};
 pub use self::decode::{Event, PAYLOAD_MAX, Payload, Recipients, Severity, decode};

@@ -16,7 +16,7 @@ use crate::config::Names;
 #[derive(Debug, Clone)]
 pub struct StoredMessage {
     /// The subject it was stored under. That of an event is `ws.<workspace>.<category>.<name>`; nothing of it is
-    /// checked but what the reader asked for.
+    /// checked here.
     pub subject: Subject,
     /// Its sequence in the stream.
     pub sequence: u64,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::words::words;
 use super::{BadEvent, Reason, SlugError, StoredMessage, WorkspaceSlug};
 
 /// Longest event name, in bytes.
@@ -10,29 +11,17 @@ pub const NAME_MAX: usize = 64;
 const RECORD_NAMES: [&str; 4] = ["created", "updated", "deleted", "bulk_completed"];
 const FUNCTION_NAMES: [&str; 4] = ["started", "completed", "failed", "timeout"];
 
-/// The contract's four kinds of event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Category {
-    Record,
-    Function,
-    System,
-    Custom,
+words! {
+    /// The contract's four kinds of event, in the order of their names there.
+    Category {
+        Record = "record",
+        Function = "function",
+        System = "system",
+        Custom = "custom",
+    }
 }
 
 impl Category {
-    /// All of them, in the contract's order of names.
-    pub const ALL: [Self; 4] = [Self::Record, Self::Function, Self::System, Self::Custom];
-
-    /// The category as it stands in a subject.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Record => "record",
-            Self::Function => "function",
-            Self::System => "system",
-            Self::Custom => "custom",
-        }
-    }
-
     /// The names an event of this category may have; `None`: any.
     pub const fn names(self) -> Option<&'static [&'static str]> {
         match self {
@@ -40,12 +29,6 @@ impl Category {
             Self::Function => Some(&FUNCTION_NAMES),
             Self::System | Self::Custom => None,
         }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|category| category.as_str() == text)
     }
 }
 

@@ -1,8 +1,8 @@
-//! The reader: RFC 8259 by recursive descent, with a limit on depth and a place for each fault.
+//! The reader: RFC 8259 by recursive descent, with a limit on depth and a line and column for each fault.
 //!
 //! Of its own because no reader at hand keeps a number's text and takes half of a surrogate pair, and
 //! says where a text is nested too deeply; `serde_json`'s `arbitrary_precision` would keep the text, but
-//! mistakes a publisher's object for its own mark, and changes what every other user of it reads.
+//! mistakes a publisher's object for its own marker, and changes what every other user of it reads.
 
 use super::{Map, Number, Value, split_plain, without_bom};
 
@@ -13,7 +13,7 @@ pub const DEPTH_MAX: usize = 127;
 const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 
 /// Why bytes are no [`Value`], and where; both count from 1, the column in characters. Completes a
-/// sentence that ends with "is", and holds nothing of the text.
+/// sentence that ends with "is", and contains nothing of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{fault} at line {line} column {column}")]
 pub struct Error {

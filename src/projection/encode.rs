@@ -32,7 +32,7 @@ pub(super) enum Metadata<'a> {
         traceparent: Option<&'a str>,
         rest: &'a Map,
     },
-    /// What a publisher gave that is no object, and has no place for keys.
+    /// What a publisher gave that is no object, and can have no keys.
     Other(&'a Value),
 }
 

@@ -78,7 +78,7 @@ impl AllowList {
         paths
     }
 
-    /// The paths of `payload` that are not allowed, as short as they tell it.
+    /// The paths of `payload` that are not allowed, each as short as possible.
     pub(super) fn unused(&self, payload: &Map) -> Vec<String> {
         let mut paths = Vec::new();
         unused(&self.0, payload, "", &mut paths);

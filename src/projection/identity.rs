@@ -18,7 +18,7 @@ impl EventIdentity {
     pub(crate) fn new(stream: &str, sequence: u64, time: DateTime<Utc>) -> Self {
         let mut hasher = Sha256::new();
         hasher.update(stream.as_bytes());
-        // No stream name holds a zero byte, so that no two inputs run into each other.
+        // No stream name contains a zero byte, so that no two inputs give the same bytes.
         hasher.update([0]);
         hasher.update(sequence.to_be_bytes());
         let hash: [u8; 32] = hasher.finalize().into();

@@ -152,7 +152,7 @@ impl Projector {
     ) -> Result<Notification, BadEvent> {
         let rule = self.rules.find(&event.name);
         let fields = Arc::new(rule.fields.filter(event.fields));
-        // Only where a template asks for it: most publishers say all that is to be said.
+        // Only where a template needs it: most publishers give the texts themselves.
         let context = || {
             let context = Context::new(&event.name, message.workspace(), Arc::clone(&fields));
             match rule.payload {

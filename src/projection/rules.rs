@@ -52,7 +52,7 @@ pub(super) struct Rule {
     /// The `type` of event mode; `None`: `<category>_<name>`.
     pub(super) event: Option<String>,
     pub(super) fields: AllowList,
-    /// Whose the payload's fields are, and who gets a foreign one.
+    /// Whether the payload's fields are Herald's or the sender's, and who gets a foreign payload.
     pub(super) payload: Payload,
 }
 
@@ -270,9 +270,7 @@ impl<'a> RuleReader<'a> {
         let category = match category {
             "*" => None,
             text => {
-                let known = Category::ALL
-                    .into_iter()
-                    .find(|known| known.as_str() == text);
+                let known = Category::parse(text);
                 if known.is_none() {
                     self.problem(format!(
                         "`match` names no category: `{text}` is none of record, function, system, custom, *"

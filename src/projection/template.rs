@@ -44,10 +44,10 @@ impl Templates {
     pub(super) fn new() -> Self {
         let mut environment = Environment::new();
         environment.set_fuel(Some(FUEL));
-        // Notifications are text, not HTML: who shows them escapes them.
+        // Notifications are text, not HTML: the client that shows them escapes them.
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         // A field that is not there prints as nothing, and so does a field of it: an event is not
-        // bad because `data.status` was asked for and it has no `data`.
+        // bad because a template reads `data.status` and it has no `data`.
         environment.set_undefined_behavior(UndefinedBehavior::Chainable);
         environment.set_formatter(format_null_as_nothing);
         environment.add_filter("words", words);
@@ -108,10 +108,10 @@ impl Templates {
         paths
     }
 
-    /// Renders a template, which may ask for its `context`.
+    /// Renders a template, which may need its `context`.
     ///
     /// # Errors
-    /// [`RenderError`], which holds nothing of the payload.
+    /// [`RenderError`], which has nothing of the payload.
     pub(super) fn render<'a>(
         &self,
         template: &'a Template,
@@ -124,7 +124,7 @@ impl Templates {
         let text = self
             .environment
             .get_template(name)
-            .and_then(|template| template.render(Value::from_object(context().0)))
+            .and_then(|template| template.render(Value::from_object(context())))
             .map_err(|error| RenderError::Failed {
                 kind: error.kind(),
                 line: error.line(),
@@ -164,36 +164,33 @@ impl RenderError {
     }
 }
 
-/// What templates see of one event. Fields are converted as they are asked for.
+/// What templates see of one event. Fields are converted when a template reads them.
 #[derive(Debug)]
-pub(super) struct Context(Seen);
-
-impl Context {
-    pub(super) fn new(event: &EventName, workspace: &str, fields: Arc<Map>) -> Self {
-        Self(Seen {
-            event: event.clone(),
-            workspace: workspace.to_owned(),
-            fields,
-            has_payload: false,
-        })
-    }
-
-    /// The same, with the fields also under [`PAYLOAD`].
-    pub(super) fn with_payload(mut self) -> Self {
-        self.0.has_payload = true;
-        self
-    }
-}
-
-#[derive(Debug)]
-struct Seen {
+pub(super) struct Context {
     event: EventName,
     workspace: String,
     fields: Arc<Map>,
     has_payload: bool,
 }
 
-impl Object for Seen {
+impl Context {
+    pub(super) fn new(event: &EventName, workspace: &str, fields: Arc<Map>) -> Self {
+        Self {
+            event: event.clone(),
+            workspace: workspace.to_owned(),
+            fields,
+            has_payload: false,
+        }
+    }
+
+    /// The same, with the fields also under [`PAYLOAD`].
+    pub(super) fn with_payload(mut self) -> Self {
+        self.has_payload = true;
+        self
+    }
+}
+
+impl Object for Context {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         self.get_value_by_str(key.as_str()?)
     }

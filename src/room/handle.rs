@@ -19,7 +19,9 @@ pub struct RoomHandle {
     workspace: WorkspaceSlug,
     /// The other end is the room's task. Unbounded, but each session has at most a few commands under way
     /// (`Pending`, `Attach`, `Barrier`, `Reclaimed`, `Left`), and sessions are bounded by
-    /// `sockets.max_connections`; each user has one `Probe`; a room has at most one `Resync` coming; a drain asks once, and an `EndIfEmpty` comes once for each time that a room lingers.
+    /// `sockets.max_connections`; each user has one `Probe`; a room has at
+    /// most one `Resync` coming; a drain sends one `Writers`, and an `EndIfEmpty` comes once each time that a room
+    /// lingers.
     commands: mpsc::UnboundedSender<RoomCommand>,
     /// Whether the room hears its workspace. Set by the room's task.
     active: watch::Receiver<bool>,
@@ -53,7 +55,7 @@ impl RoomShared {
 
     /// The room looks now; whether it is for a doubt.
     pub(super) fn take_resync(&self) -> bool {
-        // In this order, so that who comes between the two tells it again.
+        // In this order, so that a doubt that comes between the two is queued again.
         self.is_resync_queued.store(false, Ordering::SeqCst);
         self.is_doubted.swap(false, Ordering::SeqCst)
     }
@@ -62,7 +64,7 @@ impl RoomShared {
 /// Why a room looks whether it missed something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resync {
-    /// The connection was away: hold what comes until it is known what was missed.
+    /// The connection was away: what comes is buffered until it is known what was missed.
     Reconnected,
     /// Something may be missing, but most is not.
     Doubt,
@@ -114,7 +116,7 @@ pub(super) enum RoomCommand {
     Writers(oneshot::Sender<Vec<Writer>>),
 }
 
-/// The newer session for which one is closed, once there is one. The room tells the socket's task.
+/// The newer session for which one is closed, once there is one. The room sets it for the socket's task.
 pub(super) type Successor = Arc<OnceLock<SessionId>>;
 
 /// A socket that joins.
@@ -189,7 +191,7 @@ impl RoomHandle {
         self.active.clone().wait_for(|active| *active).await.is_ok()
     }
 
-    /// Whether the room is no more: nothing that it asked for matters to anybody.
+    /// Whether the room has ended: nobody needs what it requested.
     pub fn has_ended(&self) -> bool {
         self.commands.is_closed()
     }

@@ -1,4 +1,4 @@
-//! A join: everything that stands between an accepted token and the 101, in its order.
+//! A join: what happens between an accepted token and the 101, in its order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub enum JoinError {
     Flapping(#[from] Flapping),
 }
 
-/// A session's place in its room; dropping it leaves.
+/// A session is a member of its room for as long as this exists.
 #[derive(Debug)]
 pub struct Membership {
     room: RoomHandle,
@@ -105,7 +105,7 @@ impl Rooms {
             Err(cause) => (None, Some(cause)),
         };
         phases.begin(JoinPhase::Claim);
-        // From here on the room knows of the session, and Drop tells it of the end.
+        // From here on the room knows the session. Dropping the membership tells the room that it has left.
         let membership = Membership {
             room: room.clone(),
             user: request.user,
@@ -122,7 +122,7 @@ impl Rooms {
         .await
         .ok_or(JoinError::Unavailable(None))?;
         let claim = claims
-            // Without an answer it looks again.
+            // Without the answer to that read, it reads again.
             .claim(
                 &request.workspace,
                 request.user,
@@ -148,7 +148,7 @@ impl Rooms {
         Ok(membership)
     }
 
-    /// What a claim that is not stored means to whoever joins.
+    /// What a claim that is not stored means for the join.
     fn not_claimed(&self, error: ClaimError, cause: Option<LeaderError>) -> JoinError {
         let stream = self.context().names.sessions();
         match error {
@@ -164,7 +164,7 @@ impl Rooms {
         }
     }
 
-    /// The stream's end, asked for until the leader answers. `None` if the gateway is ending.
+    /// The stream's end, read until the leader answers. `None` if the gateway is ending.
     pub async fn stream_end(&self) -> Option<Position> {
         self.context().stream_end.wait(&mut None).await
     }

@@ -104,16 +104,8 @@ impl Pipeline {
 
     /// Makes the notification of an event. `None` if the event is bad, which becomes a dead letter.
     pub(super) fn project(&self, decoded: Decoded<'_>) -> Option<Outgoing> {
-        let Decoded {
-            delivery,
-            clock,
-            delay,
-            event,
-            identity,
-            setup,
-            at,
-            trace,
-        } = decoded;
+        let (delivery, identity, trace) = (decoded.delivery, decoded.identity, decoded.trace);
+        let (clock, at) = (decoded.clock, decoded.at);
         let message = &delivery.message;
         let _current = trace.as_ref().map(EventTrace::enter);
         if let Some(trace) = &trace {
@@ -127,9 +119,12 @@ impl Pipeline {
                 "event delivered late"
             );
         }
-        let projected = event.and_then(|event| {
+        let projected = decoded.event.and_then(|event| {
             let span = trace.as_ref().map(EventTrace::project);
-            let projected = setup.projector.notification(message, event, identity);
+            let projected = decoded
+                .setup
+                .projector
+                .notification(message, event, identity);
             if let Some(span) = span {
                 let notification = projected.as_ref().ok();
                 span.end(notification.map(|notification| notification.encoded.len()));
@@ -146,7 +141,7 @@ impl Pipeline {
                     at: now,
                     wall: clock.wall + since,
                 };
-                Some(self.frame(delivery, notification, (made, delay + since), trace))
+                Some(self.frame(delivery, notification, (made, decoded.delay + since), trace))
             }
             Err(bad) => {
                 self.refuse(delivery, &bad, identity, trace);

@@ -26,7 +26,7 @@ pub struct Rooms(Arc<RoomsShared>);
 #[derive(Debug)]
 struct RoomsShared {
     context: Arc<RoomContext>,
-    /// A lock, held for a look-up only: joins come from many tasks and must agree on one room.
+    /// A lock, for a look-up only: joins come from many tasks and must agree on one room.
     rooms: Mutex<HashMap<WorkspaceSlug, RoomHandle>>,
     /// Rooms without sockets, the longest first. Some may have ended, or have sockets again.
     lingering: Mutex<VecDeque<RoomHandle>>,
@@ -109,7 +109,7 @@ impl Rooms {
         JoinGuard(room.clone())
     }
 
-    /// Takes what a gateway, maybe this one, tells all of them.
+    /// Takes a notice of a gateway, maybe this one.
     pub fn noticed(&self, workspace: WorkspaceSlug, user: UserKey, notice: Notice) {
         let room = self.get(&workspace);
         self.context().damper.noticed(workspace, user, notice, room);
@@ -159,7 +159,7 @@ impl Rooms {
         remove(&mut self.lock(), room);
     }
 
-    /// A room has no sockets. Where too many linger, the one that did so the longest is told to end.
+    /// A room has no sockets. Where too many linger, the one that has done so the longest ends.
     pub(super) fn linger(&self, room: &RoomHandle) {
         let mut lingering = self
             .0
@@ -175,7 +175,7 @@ impl Rooms {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<WorkspaceSlug, RoomHandle>> {
-        // No code that holds the lock can panic half-way through a change.
+        // No code under the lock can panic half-way through a change.
         self.0.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

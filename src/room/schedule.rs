@@ -15,7 +15,7 @@ pub(super) struct Schedule {
     share: u16,
     regular: Instant,
     follow_ups: [Option<Instant>; 2],
-    /// Ask once more after the answer.
+    /// Look once more after the answer.
     again: bool,
 }
 
@@ -39,7 +39,7 @@ impl Schedule {
         follow_ups.copied().fold(self.regular, Instant::min)
     }
 
-    /// A look has been asked for.
+    /// A look has been requested.
     pub(super) fn requested(&mut self, now: Instant) {
         for due in &mut self.follow_ups {
             *due = due.filter(|due| *due > now);
@@ -67,12 +67,12 @@ impl Schedule {
         self.follow_ups = FOLLOW_UPS.map(|after| Some(now + self.jittered(after)));
     }
 
-    /// Ask once more after the answer.
+    /// Look once more after the answer.
     pub(super) fn again(&mut self) {
         self.again = true;
     }
 
-    /// Whether to ask once more.
+    /// Whether to look once more.
     pub(super) fn take_again(&mut self) -> bool {
         std::mem::take(&mut self.again)
     }

@@ -1,8 +1,8 @@
 //! How much a client may send: frames and bytes of every kind, counted where they come in. Pure: the bytes
 //! and the time are given.
 //!
-//! Messages are not what is counted. A client can keep the gateway busy without one: with pongs that nobody
-//! asked for, with empty fragments, with a message that never ends.
+//! Messages are not what is counted. A client can keep the gateway busy without one: with pongs that no
+//! ping came before, with empty fragments, with a message that never ends.
 
 use std::time::{Duration, Instant};
 

@@ -24,10 +24,10 @@ pub(super) struct Metered {
 #[derive(Debug)]
 enum Meter {
     Counting(Allowance),
-    /// The next read tells. What has been read is given out before: where the next frame begins stays
-    /// known.
+    /// The next read reports it. What has been read is given out before: so it stays known where the next frame
+    /// begins.
     Over(Excess),
-    /// It was told: what comes is thrown away, and the end is near.
+    /// It was reported: what comes is thrown away, and the socket ends soon.
     Reported,
 }
 

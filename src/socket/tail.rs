@@ -1,4 +1,4 @@
-//! A close frame at the end of what a peer sent, where its frames cannot be told apart any more.
+//! A close frame at the end of what a peer sent, where nobody knows any more where a frame begins.
 //!
 //! After a frame that breaks the protocol, or one that is too long to be read, nobody knows where the
 //! next one begins. But nothing follows a close frame (RFC 6455 5.5.1), so it ends the bytes that came.

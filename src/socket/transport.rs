@@ -60,7 +60,7 @@ const FRAME_BYTES: usize = 6;
 /// A WebSocket connection of the server's side.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    /// Boxed: the socket's future holds it several times.
+    /// Boxed: the socket's future contains it several times.
     stream: WebSocketStream<Box<Metered>>,
     writer: Writer,
     /// Where the peer's next frame begins is not known any more.
@@ -69,7 +69,7 @@ pub(crate) struct Transport {
     is_flooded: bool,
     /// What the peer's close frame said, which answers it (RFC 6455 5.5.1). Boxed, as the next.
     peer_close: Option<Box<[u8]>>,
-    /// The payload of the ping that went out with our close frame. Boxed: every idle socket has the place.
+    /// The payload of the ping that went out with our close frame. Boxed: every idle socket has the field.
     last_ping: Option<Box<Bytes>>,
 }
 
@@ -78,9 +78,9 @@ pub(crate) struct Transport {
 pub(crate) enum Incoming {
     Text(Utf8Bytes),
     Binary,
-    /// With what its pong has to hold.
+    /// With what its pong has to contain.
     Ping(Bytes),
-    /// With what the ping held that it answers.
+    /// With the payload of the ping that it answers.
     Pong(Bytes),
     /// The peer's close frame; 1005 if it had no code.
     Closed(u16),
@@ -245,7 +245,7 @@ impl Transport {
         answer.unwrap_or(CloseAnswer::Silent)
     }
 
-    /// Ends the connection as the peer's answer asks for.
+    /// Ends the connection as the peer's answer requires.
     pub(crate) async fn end_after(self, answer: CloseAnswer, unsent: Unsent) {
         match answer {
             CloseAnswer::Closed { .. } | CloseAnswer::Left => self.end().await,
@@ -353,7 +353,7 @@ impl CloseAnswer {
     }
 }
 
-/// What a ping holds whose pong is to be told from others: nobody can know it before.
+/// The payload of a ping whose pong must be known from others: nobody can guess it.
 pub(crate) fn probe_payload() -> Bytes {
     Bytes::copy_from_slice(Uuid::new_v4().as_bytes())
 }

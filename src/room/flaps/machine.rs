@@ -1,5 +1,5 @@
 //! Connections of one user that replace each other again and again: the pure machine that says when
-//! newcomers are refused, and for how long. Every gateway has one, and all are told the same.
+//! newcomers are refused, and for how long. Every gateway has one, and all hear the same notices.
 //!
 //! Only a replacement that closed a *living* socket counts, which is what two tabs do that both
 //! reconnect. A page that is loaded again, or a phone whose sockets are dead, closes none.
@@ -48,7 +48,7 @@ struct Flap {
     /// The session that stands, as far as it was heard: what a block protects.
     standing: Option<SessionId>,
     blocked_until: Option<Instant>,
-    /// When it was last asked whether the standing socket lives, unless that was answered.
+    /// When the standing socket was last probed, unless it has answered.
     probed_at: Option<Instant>,
     alive_until: Option<Instant>,
     /// Newcomers who wait for an answer. It is dropped with the answer, which wakes them and nobody else.
@@ -73,9 +73,9 @@ pub(super) enum Newcomer {
     Vacant,
     /// The standing socket lives: come again after this time.
     Refused(Duration),
-    /// Probe the existing socket, and decide again with the answer.
+    /// Probe it, and look again with the answer.
     Probe,
-    /// Somebody has asked: look again with the answer, or then.
+    /// A probe is under way: look again with the answer, or then.
     Wait(Instant),
 }
 
@@ -116,14 +116,14 @@ impl Flaps {
         flap.standing = Some(flap.latest(by));
         let is_flap = flap.replaced.len() >= REPLACEMENTS;
         if is_flap {
-            // They stay known: another gateway may tell of them once more.
+            // They stay known: another gateway may report them once more.
             flap.blocked_until = Some(now + BLOCK);
         }
         is_flap
     }
 
     /// The session `session` of `who` has ended: if it is the standing one, a block has nothing to protect.
-    /// Another's end, told late by a gateway that was cut off, says nothing.
+    /// The end of another one, reported late by a gateway that was cut off, says nothing.
     pub(super) fn left(&mut self, who: &Who, session: SessionId) {
         let stood = |flap: &Flap| flap.standing == Some(session);
         if self.users.get(who).is_some_and(stood) {
@@ -137,7 +137,7 @@ impl Flaps {
         flap.answer.get_or_insert_default().subscribe()
     }
 
-    /// What becomes of a newcomer. [`Newcomer::Probe`] is returned to one at a time.
+    /// What becomes of a newcomer. Of several, one gets [`Newcomer::Probe`].
     pub(super) fn newcomer(&mut self, who: &Who, now: Instant) -> Newcomer {
         let Some(flap) = self.users.get_mut(who) else {
             return Newcomer::Welcome;
@@ -162,7 +162,7 @@ impl Flaps {
         }
     }
 
-    /// Some gateway asks whether the standing socket of `who` lives. The answer will be heard here, too.
+    /// Some gateway probes the standing socket of `who`. The answer will be heard here, too.
     pub(super) fn probed(&mut self, who: &Who, now: Instant) {
         if let Some(flap) = self.users.get_mut(who) {
             flap.probed_at = Some(now);
@@ -214,9 +214,9 @@ impl Flap {
         Some(replaced.find(|known| known.session == session)?.by)
     }
 
-    /// What stands where `session` was: gateways do not tell in order.
+    /// What stands where `session` was: notices of several gateways come in any order.
     fn latest(&self, session: SessionId) -> SessionId {
-        // In a circle, which nobody tells, it ends too.
+        // Also in a circle, which no gateway reports, this ends.
         let replaced = self.replaced.iter();
         replaced.fold(session, |latest, _| {
             self.successor(latest).unwrap_or(latest)

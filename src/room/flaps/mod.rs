@@ -1,4 +1,4 @@
-//! What gateways do together about a user's connections that replace each other: each tells all of the
+//! What gateways do together about a user's connections that replace each other: each reports to all the
 //! living sockets that it closed for a newer one, and all refuse newcomers once these are too many.
 //!
 //! Before a newcomer is refused, the gateway that has the user's standing socket pings it. A socket that
@@ -33,7 +33,7 @@ pub struct Damper(Arc<DamperShared>);
 
 #[derive(Debug)]
 struct DamperShared {
-    /// A lock, held for a look-up: joins, sockets and the listener come from many tasks.
+    /// A lock, for a look-up: joins, sockets and the listener come from many tasks.
     state: Mutex<DamperState>,
     notices: Notices,
 }
@@ -53,7 +53,7 @@ struct DamperState {
 }
 
 impl Damper {
-    /// Nobody flaps yet. What happens is told by `notices`.
+    /// Nobody flaps yet. What happens goes out by `notices`.
     pub fn new(notices: Notices) -> Self {
         Self(Arc::new(DamperShared {
             state: Mutex::default(),
@@ -88,7 +88,7 @@ impl Damper {
         }
     }
 
-    /// Whether newcomers of the user have to ask.
+    /// Whether newcomers of the user have to pass [`Damper::check`].
     pub(crate) fn is_blocked(&self, workspace: &WorkspaceSlug, user: UserKey) -> bool {
         let who = (workspace.clone(), user);
         self.lock().flaps.is_blocked(&who, Instant::now())
@@ -141,7 +141,7 @@ impl Damper {
         }
     }
 
-    /// Takes what a gateway, maybe this one, tells all of them; `room` is that of `workspace`, if there is one here.
+    /// Takes a notice of a gateway, maybe this one; `room` is that of `workspace`, if there is one here.
     pub(super) fn noticed(
         &self,
         workspace: WorkspaceSlug,
@@ -176,7 +176,7 @@ impl Damper {
     }
 
     fn lock(&self) -> MutexGuard<'_, DamperState> {
-        // No code that holds the lock can panic half-way through a change.
+        // No code under the lock can panic half-way through a change.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -195,7 +195,7 @@ async fn answer(damper: Damper, room: RoomHandle, who: Who) {
     damper.notify(&who, Notice::Probed(is_alive));
 }
 
-/// Has the user's standing socket pinged; the pong is told by the answer, and its end by the answer's.
+/// Has the user's standing socket pinged. The receiver gets the pong, or ends with the socket.
 async fn pong(room: &RoomHandle, user: UserKey) -> Option<oneshot::Receiver<()>> {
     let pong = room.request(|answer| RoomCommand::Probe { user, answer });
     pong.await?

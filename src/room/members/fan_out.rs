@@ -88,8 +88,8 @@ impl Turn {
     }
 }
 
-/// Which of the members, in the order in which they are met, are traced: some neighbours, from a
-/// place that moves with each event.
+/// Which of the members, in the order in which they are met, are traced: some neighbours, which
+/// change with each event.
 #[derive(Debug)]
 pub(in crate::room) struct Sample {
     before: usize,
@@ -131,13 +131,13 @@ impl FanOutRound {
         }
     }
 
-    /// Ends it: its trace, and the wait of those who wait for it. Returns the memory of the batch.
+    /// Ends its trace, and answers those who wait for it. Returns the batch, whose memory can be used again.
     pub(in crate::room) fn end(self) -> Vec<Addressed> {
         if let Some((_, span)) = self.trace {
             span.end(self.out.delivered, self.out.slow.len(), self.ended);
         }
         for answer in self.answers {
-            // Who asked may have run out of time.
+            // Who waits may have run out of time.
             let _ = answer.send(());
         }
         self.batch
@@ -202,18 +202,11 @@ impl FanOut {
 
     /// What another part of the same did.
     pub(in crate::room) fn add(&mut self, part: Self) {
-        let Self {
-            writes,
-            delivered,
-            written,
-            bytes,
-            slow,
-        } = part;
-        self.writes += writes;
-        self.delivered += delivered;
-        self.written += written;
-        self.bytes += bytes;
-        self.slow.extend(slow);
+        self.writes += part.writes;
+        self.delivered += part.delivered;
+        self.written += part.written;
+        self.bytes += part.bytes;
+        self.slow.extend(part.slow);
     }
 }
 

@@ -28,7 +28,7 @@ use crate::projection::Recipients;
 use crate::socket::Writer;
 use crate::telemetry::{EventTrace, FanOutTrace};
 
-/// When to look again whether the shards are through with what they have; they report before.
+/// When to look again whether the shards are done with what they have; they report earlier.
 const SHARDS_REPORT: Duration = Duration::from_secs(1);
 /// Events that are sent together, at most. As many frames go to the kernel at once.
 const BATCH: usize = 64;
@@ -141,7 +141,7 @@ impl Members {
         }
     }
 
-    /// A room that is small again has none, once they are through with what they have.
+    /// A room that is small again has none, once they are done with what they have.
     fn leave_shards(&mut self) {
         let is_small = self.roster.len() < SMALL;
         self.shards.take_if(|shards| is_small && shards.is_idle());
@@ -241,7 +241,7 @@ impl Members {
         }
     }
 
-    /// The next round, in order, that all shards are through with.
+    /// The next round, in order, that all shards are done with.
     pub(super) fn finished(&mut self) -> Option<FanOutRound> {
         let round = self.shards.as_mut()?.finished()?;
         self.leave_shards();
@@ -253,7 +253,7 @@ impl Members {
         match &mut self.shards {
             Some(shards) => shards.when_written(answer),
             None => {
-                // Who asked may have run out of time.
+                // Who waits may have run out of time.
                 let _ = answer.send(());
             }
         }

@@ -1,7 +1,7 @@
 //! The sockets of a large room in shards, by session: each has a task and a queue, so that all cores write.
 //!
-//! The room decides who gets what, at one time for all; a shard only gives it out, in order. So a socket that comes
-//! or goes has no place to be taken from here: whose writer has ended gets nothing more.
+//! The room decides who gets what, for all at one time. A shard only writes it, in order. So nothing has to be taken
+//! back for a socket that leaves: a writer that has ended takes nothing more.
 
 use std::collections::VecDeque;
 use std::panic::resume_unwind;
@@ -28,7 +28,7 @@ const SHARDS_MAX: usize = 8;
 /// Rounds in a shard's queue: one that is given out, and one behind it, so that no shard waits for another.
 const ROUNDS_MAX: usize = 2;
 
-/// Those of the members that stand in one shard.
+/// Those of the members of one shard.
 type Sinks = Arc<[(SessionId, Sink)]>;
 
 /// Notifications for all members.
@@ -45,7 +45,7 @@ pub(super) struct Shards {
     tasks: JoinSet<()>,
     /// `None` after a change of the members.
     sinks: Option<Vec<Sinks>>,
-    /// Rounds that a shard is not through with, and those behind them.
+    /// Rounds that a shard is not done with, and those behind them.
     rounds: VecDeque<UnderWay>,
     /// How many rounds came before these.
     before: u64,
@@ -56,7 +56,7 @@ pub(super) struct Shards {
 #[derive(Debug)]
 struct UnderWay {
     round: FanOutRound,
-    /// Shards that are not through with it.
+    /// Shards that are not done with it.
     left: usize,
 }
 
@@ -87,7 +87,7 @@ enum Order {
 #[derive(Debug)]
 pub(super) struct Orders(Vec<(Sinks, Vec<Order>)>);
 
-/// A shard is through with its part of a round.
+/// A shard is done with its part of a round.
 #[derive(Debug)]
 pub(in crate::room) struct ShardReport {
     round: u64,
@@ -160,7 +160,7 @@ impl Shards {
                 continue;
             }
             left += 1;
-            // A shard that is no more has panicked, which the room is told of.
+            // A shard that has ended has panicked. The room finds out, see [`Shards::next`].
             let _ = queue.send(Job {
                 round: number,
                 orders,
@@ -180,18 +180,18 @@ impl Shards {
         self.rounds.len() >= ROUNDS_MAX || !self.is_idle() && self.bytes >= bytes
     }
 
-    /// Answers once all shards are through with what they have now.
+    /// Answers once all shards are done with what they have now.
     pub(super) fn when_written(&mut self, answer: oneshot::Sender<()>) {
         match self.rounds.back_mut() {
             Some(last) => last.round.answers.push(answer),
             None => {
-                // Who asked may have run out of time.
+                // Who waits may have run out of time.
                 let _ = answer.send(());
             }
         }
     }
 
-    /// What a shard tells next; `None` where the runtime is ending.
+    /// What a shard reports next; `None` where the runtime is ending.
     ///
     /// # Panics
     /// With the panic of a shard's task.
@@ -219,7 +219,7 @@ impl Shards {
         }
     }
 
-    /// The next round, in order, that all shards are through with.
+    /// The next round, in order, that all shards are done with.
     pub(super) fn finished(&mut self) -> Option<FanOutRound> {
         if self.rounds.front()?.left > 0 {
             return None;
@@ -270,7 +270,7 @@ impl Orders {
     }
 }
 
-/// In which of so many shards a session stands: always in the same one, or its events would lose their order.
+/// In which of so many shards a session is: always in the same one, or its events would lose their order.
 fn shard_of(session: SessionId, shards: usize) -> usize {
     usize::from(session.low_byte()) % shards
 }

@@ -1,7 +1,7 @@
-//! The laws of the two pure machines of a room, under any interleaving of loss, delay, duplication and
+//! What the two pure machines of a room promise, under any interleaving of loss, delay, duplication and
 //! reordering of what they hear and are answered.
 //!
-//! A run is a list of numbers, each one step of a small world around the machine: proptest makes it from
+//! A run is a list of numbers, each one action in a small world around the machine: proptest makes it from
 //! a seed, prints the shortest that fails, and keeps it in `proptest-regressions/` to be played again.
 
 mod sessions;

@@ -70,7 +70,7 @@ impl SessionsModel {
                 }
             }
             8 => {
-                // Only the live path loses; an acknowledgement is asked for again.
+                // Only the live path loses; an acknowledgement is requested again.
                 let index = draw.below(self.news[gateway].len());
                 if let Some(News::Live(_)) = self.news[gateway].get(index) {
                     self.news[gateway].remove(index);
@@ -116,7 +116,7 @@ impl SessionsModel {
         self.news[gateway].push(News::Acknowledged(session, self.sequence));
     }
 
-    /// SESSIONS is made anew, or restored from a backup in which the user's last claim is an older one.
+    /// SESSIONS is created again, or restored from a backup in which the user's last claim is an older one.
     /// Each gateway has seen its claims in it before, live or by a check.
     fn lose(&mut self, draw: &mut Draw) {
         let backup = self.last.filter(|_| draw.below(2) == 0);
@@ -175,7 +175,7 @@ impl SessionsModel {
         }
     }
 
-    /// SESSIONS is read; what it holds is on its way.
+    /// SESSIONS is read; what it has is on its way.
     fn check(&mut self, gateway: usize) {
         let sessions: Vec<_> = self.claims[gateway].acknowledged_sessions().collect();
         for (_, session, sequence) in sessions {

@@ -14,7 +14,7 @@ use crate::room::stream::follower::{Effect, Follower};
 
 /// What stands for the subjects of all other workspaces: their events take sequences, and no more.
 const OTHERS: usize = 3;
-/// The subject of what was deleted and still has its place.
+/// The subject of what was deleted and still has its sequence.
 const DELETED: usize = 4;
 
 /// An event as the stream stores it.
@@ -47,7 +47,7 @@ pub(super) struct StreamModel {
     start: Instant,
     elapsed: Duration,
     created: DateTime<Utc>,
-    /// The clocks of the leaders differ by so much. Only where they do not is the stream made anew or
+    /// The clocks of the leaders differ by so much. Only where they do not is the stream created again or
     /// restored: the times say what was delivered then, and which leader is to be believed. Nor is anything
     /// deleted there: whether the stream is another one is seen by what it has.
     skew: Duration,
@@ -56,13 +56,13 @@ pub(super) struct StreamModel {
     is_ahead: bool,
     stored: Vec<Stored>,
     numbers: usize,
-    /// How often the stream was made anew or restored.
+    /// How often the stream was created again or restored.
     incarnations: usize,
     /// The first event of a stream that is another one is heard: it is how a room learns of that.
     is_first: bool,
     /// On the live path.
     on_its_way: Vec<Stored>,
-    /// A sweep asked for, or its answer on its way.
+    /// A sweep that is wanted, or its answer on its way.
     sweep: Option<(Option<LastKnown>, Option<SweepAnswer>)>,
     repair: Option<Repair>,
     wants_batch: bool,

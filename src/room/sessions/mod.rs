@@ -1,7 +1,7 @@
 //! Which session of each user stands. A room hears the claims of its workspace, has those checked that may have been
 //! missed, and makes again what SESSIONS lost.
 //!
-//! [`replacement`] is the pure machine that decides who is replaced; here its wishes are carried out.
+//! [`replacement`] is the pure machine that decides who is replaced; here its actions are carried out.
 
 pub(super) mod replacement;
 

@@ -13,10 +13,10 @@ use crate::event::Position;
 
 /// The watermark V and, for each subject seen above it, the last sequence delivered.
 ///
-/// Laws, each a property below:
+/// What it promises, each a property below:
 /// 1. A sequence is delivered at most once.
 /// 2. Within a subject, delivered sequences rise.
-/// 3. While every stored message's predecessor chain is told truthfully, a message is delivered only
+/// 3. While every stored message's predecessor is said truthfully, a message is delivered only
 ///    after all earlier ones of its subject above the starting V; otherwise the answer is a gap.
 /// 4. V never falls, and entries at or below it are gone.
 #[derive(Debug, Clone)]
@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    /// An event's place.
+    /// An event's position.
     fn position(sequence: u64, time: i64) -> Position {
         Position {
             sequence,
@@ -165,7 +165,7 @@ mod tests {
         }
     }
 
-    /// An event's place; a later one is stored a moment later.
+    /// An event's position; a later one is stored a moment later.
     fn at(sequence: u64) -> Position {
         position(sequence, sequence.cast_signed())
     }

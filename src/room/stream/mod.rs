@@ -1,7 +1,7 @@
 //! What a room knows of the stream. It hears the events of its workspace, has what is missing looked for and read, and
 //! gives out one event after the other.
 //!
-//! [`follower`] is the pure machine that decides; here its wishes are carried out.
+//! [`follower`] is the pure machine that decides; here its effects are carried out.
 
 mod duplicates_and_gaps;
 pub(super) mod follower;

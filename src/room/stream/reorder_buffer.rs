@@ -9,13 +9,13 @@ use crate::event::StoredMessage;
 
 /// Bytes that may wait in one room. What does not fit is read from the stream afterwards.
 const LIMIT_BYTES: usize = 1024 * 1024;
-/// Bytes that may wait in all rooms of a gateway: after a leader change every busy room holds.
+/// Bytes that may wait in all rooms of a gateway: after a leader change every busy room buffers.
 const LIMIT_BYTES_ALL: usize = 64 * 1024 * 1024;
 
 /// What a waiting message costs beyond its payload: itself and its headers, roughly.
 const ENTRY_BYTES: usize = 512;
 
-/// What all holds of a gateway share: the bytes that wait in them.
+/// What all buffers of a gateway share: the bytes that wait in them.
 #[derive(Debug, Clone, Default)]
 pub struct ReorderBudget(Arc<AtomicUsize>);
 
@@ -70,7 +70,7 @@ impl ReorderBuffer {
         self.waiting.push_back(live);
     }
 
-    /// Gives back what [`ReorderBuffer::pop`] took, in its place.
+    /// Gives back what [`ReorderBuffer::pop`] took, to where it was.
     pub(super) fn put_back(&mut self, live: StoredMessage) {
         let cost = cost(&live);
         // It was here just now, so a little over the limit does no harm.
@@ -90,7 +90,7 @@ impl ReorderBuffer {
         Some(live)
     }
 
-    /// Whether messages were dropped since last asked.
+    /// Whether messages were dropped since the last call.
     pub(super) fn take_overflowed(&mut self) -> bool {
         std::mem::take(&mut self.overflowed)
     }

@@ -12,7 +12,7 @@ pub struct QueueLimits {
     each: usize,
     /// In all queues together.
     all: u64,
-    /// A queue may hold one part in so many of what is free.
+    /// One queue may have one part in so many of what is free.
     part: u64,
 }
 
@@ -27,7 +27,7 @@ impl QueueLimits {
         }
     }
 
-    /// What one queue may hold, where all of them take `memory`.
+    /// What may wait in one queue, where all of them take `memory`.
     pub(super) fn now(self, memory: u64) -> usize {
         let part = self.all.saturating_sub(memory) / self.part;
         usize::try_from(part).map_or(self.each, |part| part.min(self.each))

@@ -1,13 +1,14 @@
 //! What a socket is given, written by whoever has it: its room writes a frame at once where nothing waits, and
 //! the socket's own task what the kernel did not take then.
 //!
-//! The room never waits, and never asks to be woken by the connection: tokio keeps one waker for each
+//! The room never waits, and is never woken by the connection: tokio keeps one waker for each
 //! direction, and that is the task's. What does not go waits in a queue bounded in bytes. All queues share one
-//! ceiling. A queue may hold a part of what is free below it, so that the fuller the gateway is, the less may
+//! ceiling. A queue may have a part of what is free below it, so that the fuller the gateway is, the less may
 //! wait for one socket (the dynamic thresholds of switches with shared memory, Choudhury and Hahne 1998): the
-//! fullest queues end first, and give back what they held, while a socket that keeps up never notices.
+//! fullest queues end first, and give back what they had, while a socket that keeps up never notices.
 
 mod limits;
+mod slow;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -24,9 +25,9 @@ use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::Bytes;
 
 pub use self::limits::QueueLimits;
+pub use self::slow::{Load, QueueStatus, SLOW_AFTER};
 pub(crate) use self::state::Written;
 use self::state::{Dropped, FRAMES_AT_ONCE, QueuedFrame, WriterPhase, WriterState};
-pub use self::state::{Load, QueueStatus, SLOW_AFTER};
 use super::Frame;
 use super::depth::{QueueDepth, Undelivered};
 use crate::codes::CloseReason;
@@ -43,7 +44,7 @@ struct WriterShared {
     /// The connection, once the 101 is out. There is none where it goes over TLS: its task alone writes there.
     tcp: OnceLock<TcpStream>,
     /// A lock and not a channel: whoever has something writes it, in one order, and "close now" overtakes what
-    /// waits. It is held for one system call that does not wait.
+    /// waits. It is locked for one system call that does not wait.
     state: Mutex<WriterState>,
     task: AtomicWaker,
     limits: QueueLimits,
@@ -110,7 +111,7 @@ impl Writer {
             return pushed;
         }
         let mut rest = frames;
-        // A span tells of the session, which the socket's task knows.
+        // A span has the session's id, which the socket's task knows.
         if !is_traced
             && state.is_idle()
             && let Some(tcp) = self.0.tcp.get()
@@ -151,7 +152,7 @@ impl Writer {
         pong
     }
 
-    /// A ping that is to be sent, with whom to tell of the pong.
+    /// A ping that is to be sent; the sender is for its pong.
     pub(crate) fn take_probe(&self) -> Option<oneshot::Sender<()>> {
         self.lock().probe.take()
     }
@@ -169,7 +170,7 @@ impl Writer {
     /// Bytes that the kernel took, and when the last notification that was written was made.
     pub(crate) fn progress(&self) -> (u64, Option<Instant>) {
         let state = self.lock();
-        (state.taken, state.active_at)
+        (state.uptake.taken, state.active_at)
     }
 
     /// Wakes `cx` at the next change. To be called before looking, so that no change is missed.
@@ -219,7 +220,7 @@ impl Writer {
         self.0.dropped(dropped, why);
     }
 
-    /// What was written from the queue since this was asked last.
+    /// What was written from the queue since the last call.
     pub(crate) fn take_written(&self) -> Option<Box<Written>> {
         self.lock().take_written()
     }
@@ -240,7 +241,7 @@ impl Writer {
             match tcp.poll_write_ready(cx) {
                 Poll::Ready(is_ready) => is_ready?,
                 Poll::Pending => {
-                    state.refused(Instant::now());
+                    state.uptake.refused(Instant::now());
                     return Poll::Pending;
                 }
             }
@@ -256,7 +257,7 @@ impl Writer {
         Poll::Ready(Ok(WriteTurn::More))
     }
 
-    /// Puts what is to be written next behind `into`, up to `most` bytes in all, for who writes it by another way.
+    /// Puts what is to be written next behind `into`, up to `most` bytes in all, for a task that writes it by another way.
     pub(crate) fn take_bytes(&self, most: usize, into: &mut Vec<u8>) {
         let mut state = self.lock();
         if !state.has_output() {
@@ -275,7 +276,7 @@ impl Writer {
 
     /// The kernel takes nothing of what was taken from here.
     pub(crate) fn refused(&self) {
-        self.lock().refused(Instant::now());
+        self.lock().uptake.refused(Instant::now());
     }
 
     /// All that waits, as if it were written.
@@ -293,13 +294,13 @@ impl Writer {
     }
 
     fn lock(&self) -> MutexGuard<'_, WriterState> {
-        // No code that holds the lock can panic half-way, so a poisoned state is still whole.
+        // No code under the lock can panic half-way, so a poisoned state is still whole.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl WriterShared {
-    /// What the queue may hold, as full as the gateway is.
+    /// What may wait in the queue, as full as the gateway is.
     fn limit_now(&self) -> usize {
         self.limits.now(self.depth.memory())
     }
@@ -320,8 +321,8 @@ impl WriterShared {
         true
     }
 
-    /// Slow is what the kernel does not take: it is asked once more. The runtime may have had no time to hear that
-    /// it does.
+    /// Tries the kernel once more, since slow is what the kernel does not take. The runtime may have had no time to
+    /// hear that it does.
     fn try_again(&self, state: &mut WriterState) {
         let Some(tcp) = self.tcp.get() else {
             return;
@@ -385,7 +386,7 @@ fn write_frames<'a>(
     };
     // What is wrong with the connection its task finds out, which has what waits.
     let mut left = wrote.unwrap_or(0);
-    state.taken += left as u64;
+    state.uptake.taken += left as u64;
     let mut rest = frames.iter();
     while let Some(frame) = rest.as_slice().first()
         && left >= frame.bytes.len()
@@ -396,7 +397,7 @@ fn write_frames<'a>(
         rest.next();
     }
     if let Some(frame) = rest.as_slice().first() {
-        state.refused(Instant::now());
+        state.uptake.refused(Instant::now());
         if left > 0 {
             state.begin(frame.bytes.slice(left..), QueuedFrame::of(frame));
             pushed.queued += 1;

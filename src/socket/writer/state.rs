@@ -1,28 +1,21 @@
 //! What one socket is still to be given, and in which order. Pure: the time is given, and the caller writes.
 //!
 //! The order: what is left of a frame that is begun, the newest pong (RFC 6455 5.5.3), a ping, the hello, the
-//! queue, the close frame. An answer stands in the queue where it was given: who reads it has read all before.
+//! queue, the close frame. An answer is in the queue where it was given: a client that reads it has read all before.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::Bytes;
 
+use super::slow::{Load, Uptake};
 use crate::codes::CloseReason;
 use crate::socket::Frame;
 use crate::socket::depth::ENTRY_BYTES;
 use crate::telemetry::SendSpan;
-
-/// A socket of which the kernel takes nothing for so long is slow: once its queue is full, it is closed.
-pub const SLOW_AFTER: Duration = Duration::from_millis(250);
-
-/// How long the looks at a queue are apart by which it is told whether it moves.
-const MOVES_WITHIN: Duration = Duration::from_secs(1);
-/// It does if the kernel took so many of its bytes meanwhile, a part of what may wait.
-const MOVES_BY: usize = 16;
 
 /// Frames that are written with one system call, at most.
 pub(super) const FRAMES_AT_ONCE: usize = 64;
@@ -49,28 +42,16 @@ pub(super) struct WriterState {
     queue: VecDeque<QueuedFrame>,
     /// Of the queue.
     bytes: usize,
-    /// Since when the kernel takes nothing of what there is.
-    refused_since: Option<Instant>,
-    /// Bytes that the kernel took, in all.
-    pub(super) taken: u64,
-    /// The last look at these.
-    sample: Option<QueueSample>,
+    /// What the kernel takes.
+    pub(super) uptake: Uptake,
     /// When a notification was written last.
     pub(super) active_at: Option<Instant>,
-    /// What was written of the queue, and not told yet.
+    /// What was written of the queue, and not reported yet.
     unreported: Option<Box<Written>>,
     /// Nothing more is taken; why.
     pub(super) end: Option<CloseReason>,
-    /// A ping that is to be sent for somebody; it tells of the pong.
+    /// A ping that is to be sent for somebody, who gets the pong.
     pub(super) probe: Option<oneshot::Sender<()>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct QueueSample {
-    at: Instant,
-    taken: u64,
-    /// Since the one before; none was while this queue waits.
-    has_moved: Option<bool>,
 }
 
 /// What is left of a frame of which the kernel has a part.
@@ -115,29 +96,6 @@ impl QueuedFrame {
     }
 }
 
-/// How a queue stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Load {
-    pub status: QueueStatus,
-    /// The kernel takes something of it.
-    pub moves: bool,
-    /// More than half of what may wait does.
-    pub is_half_full: bool,
-    /// When the first of what waits was made.
-    pub oldest: Option<Instant>,
-}
-
-/// What a queue waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QueueStatus {
-    /// For nothing: it is empty, or has ended.
-    Clear,
-    /// For its socket's turn to be written.
-    Due,
-    /// For the kernel, which has taken nothing since then.
-    Refused { since: Instant },
-}
-
 /// Notifications that are not written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dropped {
@@ -176,36 +134,14 @@ impl WriterState {
 
     /// How the queue stands `now`, of which `limit` may wait.
     pub(super) fn load(&mut self, now: Instant, limit: usize) -> Load {
-        let status = match self.refused_since {
-            _ if self.end.is_some() || self.queue.is_empty() => QueueStatus::Clear,
-            Some(since) => QueueStatus::Refused { since },
-            None => QueueStatus::Due,
-        };
-        let moves = status == QueueStatus::Due || self.moves(now, limit);
+        let is_clear = self.end.is_some() || self.queue.is_empty();
+        let (status, moves) = self.uptake.status(is_clear, now, limit);
         Load {
             status,
             moves,
-            is_half_full: status != QueueStatus::Clear && self.bytes > limit / 2,
+            is_half_full: !is_clear && self.bytes > limit / 2,
             oldest: self.queue.front().map(|entry| entry.frame.made.at),
         }
-    }
-
-    /// Whether the kernel takes a fair part of the limit in a second.
-    fn moves(&mut self, now: Instant, limit: usize) -> bool {
-        let Some(sample) = &mut self.sample else {
-            return true;
-        };
-        let passed = now.saturating_duration_since(sample.at);
-        let taken = (self.taken - sample.taken) as f64;
-        let has_moved = taken >= (limit / MOVES_BY) as f64 * passed.as_secs_f64();
-        if passed >= MOVES_WITHIN {
-            *sample = QueueSample {
-                at: now,
-                taken: self.taken,
-                has_moved: Some(has_moved),
-            };
-        }
-        sample.has_moved.unwrap_or(has_moved)
     }
 
     /// Whether one more entry of `cost` fits. One always fits an empty queue: a socket that has taken all
@@ -217,11 +153,7 @@ impl WriterState {
     pub(super) fn push(&mut self, entry: QueuedFrame) {
         if self.queue.is_empty() {
             // Before, it kept up.
-            self.sample = Some(QueueSample {
-                at: entry.frame.made.at,
-                taken: self.taken,
-                has_moved: None,
-            });
+            self.uptake.watch(entry.frame.made.at);
         }
         self.bytes += entry.cost();
         self.queue.push_back(entry);
@@ -256,7 +188,7 @@ impl WriterState {
     }
 
     /// An answer to the client, behind what waits. Where one waits already that one is enough, but for one that
-    /// says more, which takes its place.
+    /// says more, which replaces it.
     pub(super) fn answer(&mut self, frame: Bytes, says_more: bool) {
         if self.phase != WriterPhase::Open {
             return;
@@ -313,11 +245,6 @@ impl WriterState {
         }
     }
 
-    /// The kernel takes nothing.
-    pub(super) fn refused(&mut self, now: Instant) {
-        self.refused_since.get_or_insert(now);
-    }
-
     /// Puts what is to be written next, in its order, into `slices`; how many there are.
     pub(super) fn fill_slices<'a>(&'a self, slices: &mut [IoSlice<'a>; FRAMES_AT_ONCE]) -> usize {
         let control = self.control.as_deref();
@@ -346,7 +273,7 @@ impl WriterState {
         count
     }
 
-    /// What was written of the queue since this was asked last.
+    /// What was written of the queue since the last call.
     pub(super) fn take_written(&mut self) -> Option<Box<Written>> {
         self.unreported.take()
     }
@@ -363,9 +290,7 @@ impl WriterState {
         if count == 0 {
             return (0, 0);
         }
-        self.taken += count as u64;
-        // It moves: if it is refused again, that is from then on.
-        self.refused_since = None;
+        self.uptake.took(count);
         if let Some(mut begun) = self.begun.take() {
             let whole = take(&mut begun.left, &mut count);
             if !whole {

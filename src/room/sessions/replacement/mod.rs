@@ -1,11 +1,11 @@
 //! Who is replaced: the pure machine that says which session of a user stays. A user has one in each workspace.
 //!
-//! The last message that SESSIONS holds for a user's subject decides, by its sequence; no clock is
+//! The last message that SESSIONS has for a user's subject decides, by its sequence; no clock is
 //! compared between gateways. A session is registered before its claim is published, so that another
 //! gateway's later claim always finds it, and is judged only once its own sequence is known.
 //!
-//! A SESSIONS that was made anew or restored gives sequences a second time. It shows: a claim is stored at or below one
-//! that was known before it was published; or SESSIONS holds another's claim below one that was
+//! A SESSIONS that was created again or restored gives sequences a second time. It shows: a claim is stored at or below one
+//! that was known before it was published; or SESSIONS has another's claim below one that was
 //! acknowledged. Which of two such claims is the newer is known from causes first, and from the server's store times
 //! where causes say nothing.
 
@@ -21,16 +21,15 @@ use crate::auth::UserKey;
 use crate::nats::{CheckedClaim, LastClaim, StoredClaim};
 use crate::room::SessionId;
 
-/// How long the last claim of a user is remembered of whom no session is held: another's may be heard, or an
+/// How long the last claim of a user is remembered who has no session here: another's may be heard, or an
 /// own one acknowledged, out of order.
 const REMEMBER: Duration = Duration::from_secs(30);
-/// Users whose claims are remembered though none is held, at most; further ones are not. A claim of a user
-/// that the gateway holds always is.
+/// Users without a session here whose claims are remembered, at most. The claim of a user who has one always is.
 const REMEMBERED_MAX: usize = 65_536;
 /// Pause between two looks for users that can be forgotten.
 const PRUNE_PAUSE: Duration = Duration::from_secs(1);
 
-/// A claim as SESSIONS holds it.
+/// A claim as SESSIONS has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::room) struct Claim {
     pub session: SessionId,
@@ -53,15 +52,15 @@ impl From<StoredClaim> for Claim {
     }
 }
 
-/// What follows from what the machine was told.
+/// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::room) enum ClaimAction {
     /// Close this session with 4009: a later claim of the user is known.
     Replaced(SessionId),
     /// Publish the claim of this session again, expecting `last` to be the subject's last sequence:
-    /// SESSIONS does not hold it any more.
+    /// SESSIONS does not have it any more.
     ClaimAgain { session: SessionId, last: u64 },
-    /// What was heard contradicts what is held: look into SESSIONS.
+    /// What was heard contradicts what is known: read SESSIONS.
     Check,
 }
 
@@ -176,7 +175,7 @@ impl Claims {
         self.note(user, claim, now);
         let mut actions = self.judge(user);
         if fell_back {
-            // Either this claim came late, or SESSIONS was made anew and counts from the start.
+            // Either this claim came late, or SESSIONS was created again and counts from the start.
             actions.push(ClaimAction::Check);
         }
         actions
@@ -219,14 +218,14 @@ impl Claims {
         }
     }
 
-    /// SESSIONS does not hold the claim of `session` any more, and none that replaces it.
+    /// SESSIONS does not have the claim of `session` any more, and none that replaces it.
     fn claim_again(&mut self, user: UserKey, session: SessionId, last: u64) -> Vec<ClaimAction> {
         // What was remembered belongs to a SESSIONS that is no more.
         self.recent.remove(&user);
         vec![ClaimAction::ClaimAgain { session, last }]
     }
 
-    /// `claim` is the user's first known of a SESSIONS that counts anew: what was acknowledged before
+    /// `claim` is the user's first known of a SESSIONS that counts from the start: what was acknowledged before
     /// is older.
     fn rewound(&mut self, user: UserKey, claim: Claim, now: Instant) -> Vec<ClaimAction> {
         let mut actions = Vec::new();
@@ -243,7 +242,7 @@ impl Claims {
         actions
     }
 
-    /// The session has left, for whatever reason. `true` if it was held with an acknowledged claim: the user's
+    /// The session has left, for whatever reason. `true` if it had an acknowledged claim: the user's
     /// standing one.
     pub(in crate::room) fn left(&mut self, user: UserKey, session: SessionId) -> bool {
         let mut stood = false;
@@ -279,7 +278,7 @@ impl Claims {
         Some(self.recent.get(&user)?.last.session)
     }
 
-    /// Each acknowledged session with its claim's sequence: what a check asks about.
+    /// Each acknowledged session with its claim's sequence: what a check compares with SESSIONS.
     pub(in crate::room) fn acknowledged_sessions(
         &self,
     ) -> impl Iterator<Item = (UserKey, SessionId, u64)> + '_ {

@@ -78,7 +78,7 @@ fn an_answer_about_the_past_takes_nothing_with_it() {
     let mut claims = Claims::default();
     claims.pending(user(), id(1));
     claims.acknowledged(user(), id(1), 10, now);
-    // SESSIONS was made anew, and another claim is the first in it.
+    // SESSIONS was created again, and another claim is the first in it.
     assert_eq!(claims.heard(user(), other(2, 3), now), [ClaimAction::Check]);
     assert_eq!(claims.checked(&found(1, 9, LastClaim::Nothing), now), []);
     assert_eq!(

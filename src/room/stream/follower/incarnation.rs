@@ -12,7 +12,7 @@ pub(super) enum StreamIdentity {
     Other,
     /// Shorter or older: either another one, or as a leader has it that is none any more.
     Shorter,
-    /// It was asked before there was a doubt.
+    /// The sweep was requested before there was a doubt.
     Outdated,
 }
 
@@ -23,7 +23,7 @@ impl Follower {
             || self.heard.is_some_and(|heard| message.contradicts(heard))
     }
 
-    /// The latest of the messages that are out of place.
+    /// The latest of the messages that contradict what is known.
     pub(super) fn latest_contradiction(&self, lasts: &[Last]) -> Option<Position> {
         lasts
             .iter()

@@ -1,7 +1,7 @@
 //! What a room knows of the stream, and what it does about what it hears and reads. Pure: the time
 //! comes in, and what is to be done goes out as [`Effect`]s and, one by one, as [`Delivery`]s.
 //!
-//! Live messages are delivered as they come. After a break of the connection they are held until a
+//! Live messages are delivered as they come. After a break of the connection they are buffered until a
 //! sweep says what was missed; while a repair reads that from the stream, they wait behind it.
 
 mod incarnation;
@@ -20,9 +20,9 @@ use crate::room::schedule::Schedule;
 
 /// How often it is looked again, by all rooms, at a leader that cannot be right or is none any more.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Events above the watermark that ask for a sweep: a repair would read them all again.
+/// So many events above the watermark make a sweep due: a repair would read them all again.
 const EVENTS_MAX: u64 = 10_000;
-/// Subjects tracked above the watermark that ask for a sweep, which forgets them.
+/// So many subjects above the watermark make a sweep due, which forgets them.
 const TRACKED_MAX: usize = 4096;
 
 /// Why a repair reads the stream: the `reason` of its metrics.
@@ -31,7 +31,7 @@ pub(in crate::room) type RepairReason = &'static str;
 /// What the room is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::room) enum Effect {
-    /// Ask for a sweep, and whether the stream still has this event where it was.
+    /// Request a sweep, which also looks whether the stream still has this event where it was.
     Sweep {
         urgent: bool,
         known: Option<LastKnown>,
@@ -42,7 +42,7 @@ pub(in crate::room) enum Effect {
         known: Position,
         reason: RepairReason,
     },
-    /// Ask the repair under way for its next batch.
+    /// Request the next batch of the repair under way.
     NextBatch,
     /// The connection to NATS is another one: something else than events may have been missed.
     Reconnected,
@@ -70,9 +70,9 @@ pub(in crate::room) struct Delivery {
 enum FollowerPhase {
     /// Delivered as they come.
     Live,
-    /// Held until a sweep says whether something was missed.
+    /// Buffered until a sweep says whether something was missed.
     Suspect(RepairReason),
-    /// Held until what was missed has been read.
+    /// Buffered until what was missed has been read.
     Repairing(Repairing),
 }
 
@@ -102,7 +102,7 @@ pub(in crate::room) struct Follower {
     heard: Option<Position>,
     /// A message contradicts what is known, as it does where the stream was rewound.
     is_rewound: bool,
-    /// The stream is to be asked whether it still has the last that is known of it.
+    /// A sweep is to look whether the stream still has the last event that is known of it.
     is_doubted: bool,
     /// Since when the stream seems to be shorter, or older, than it was.
     shorter_since: Option<Instant>,
@@ -111,7 +111,7 @@ pub(in crate::room) struct Follower {
     /// The live message before which something was found missing last.
     gap: Option<u64>,
     sweep: Schedule,
-    /// What held when the sweep under way was asked for.
+    /// What was known when the sweep under way was requested.
     pending: Option<PendingSweep>,
     /// Events delivered since the watermark moved.
     events: u64,
@@ -225,8 +225,8 @@ impl Follower {
         self.doubt(now);
     }
 
-    /// Delivers nothing more before a sweep has said what the stream holds. What is held or being read is
-    /// let go: it may be of a stream that is none any more, and a repair reads what is not.
+    /// Delivers nothing more before a sweep has said what the stream has. What is buffered or being read is
+    /// dropped: it may be of an incarnation that is no more. If it is not, a repair reads it again.
     fn suspect(&mut self, reason: RepairReason) {
         let reason = match &self.phase {
             FollowerPhase::Live => reason,
@@ -247,7 +247,7 @@ impl Follower {
         self.request_sweep(true, now);
     }
 
-    /// Asks for a sweep; if one is under way, for another after it.
+    /// Requests a sweep; if one is under way, another one after it.
     pub(in crate::room) fn request_sweep(&mut self, urgent: bool, now: Instant) {
         if self.pending.is_some() {
             self.sweep.again();
@@ -268,7 +268,7 @@ impl Follower {
         self.effects.push_back(Effect::Sweep { urgent, known });
     }
 
-    /// Does what the time asks for.
+    /// Does what is due.
     pub(in crate::room) fn time(&mut self, now: Instant) {
         if self.pending.is_none() && now >= self.sweep.next() {
             let urgent = !self.is_live() || self.missing_since.is_some();
@@ -343,7 +343,7 @@ impl Follower {
     fn judge(&mut self, live: StoredMessage, watched: bool, now: Instant) -> Option<Delivery> {
         let subject = live.subject.as_str();
         if !watched {
-            // Whoever comes later has a floor above this, so nothing below it needs repair.
+            // A socket that joins later starts above this, so nothing below it needs repair.
             self.note(&live, now);
             return None;
         }
@@ -358,8 +358,8 @@ impl Follower {
                 let is_again = self.gap.replace(live.sequence) == Some(live.sequence);
                 self.buffer.put_back(live);
                 if is_again {
-                    // What was read ends before what this message follows: by a leader that is none any
-                    // more, or that was deleted, or the message is none of the stream's.
+                    // What was read ends before what this message follows: by a leader that was
+                    // replaced. Or the rest was deleted, or the message is not of the stream.
                     self.gap = None;
                     self.phase = FollowerPhase::Suspect("gap");
                     self.sweep.look_again(now, LOOK_AGAIN);
@@ -402,7 +402,7 @@ impl Follower {
         }
     }
 
-    /// Begins to read everything that is not delivered; live messages are held meanwhile.
+    /// Begins to read everything that is not delivered; live messages are buffered meanwhile.
     fn repair(&mut self, reason: RepairReason) {
         let known = self.cursor.highest();
         self.phase = FollowerPhase::Repairing(Repairing {
