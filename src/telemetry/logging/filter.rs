@@ -15,7 +15,7 @@ pub const FILTER_BYTES_MAX: usize = 4096;
 pub(super) const DEPENDENCIES: LevelFilter = LevelFilter::WARN;
 /// The target of all of Herald's lines.
 pub(super) const OURS: &str = "herald";
-/// Every module of Herald's, as a target: `herald::room`, `herald::room::delivery`, …
+/// Every module of Herald's, as a target: `herald::room`, `herald::room::stream`, …
 const MODULES: &[&str] = include!(concat!(env!("OUT_DIR"), "/modules.rs"));
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -278,7 +278,7 @@ mod tests {
             (" info , herald::room = debug ,", L::DEBUG, L::INFO, L::WARN),
             ("warn,herald", L::TRACE, L::TRACE, L::WARN),
             ("herald=debug", L::DEBUG, L::DEBUG, L::OFF),
-            ("herald::room::claims", L::TRACE, L::OFF, L::OFF),
+            ("herald::room::sessions", L::TRACE, L::OFF, L::OFF),
             ("debug,tungstenite=trace", L::DEBUG, L::DEBUG, L::WARN),
             ("info,tungstenite=off", L::INFO, L::INFO, L::OFF),
             ("trace,herald=info", L::INFO, L::INFO, L::WARN),
@@ -286,7 +286,7 @@ mod tests {
             ("off,herald::log=info", L::OFF, L::OFF, L::OFF),
         ] {
             let targets = [
-                "herald::room::claims",
+                "herald::room::sessions",
                 "herald::auth",
                 "tungstenite::protocol",
             ];
@@ -310,7 +310,7 @@ mod tests {
             ("info,sqlx", "`sqlx` is neither"),
             ("9", "`9` is neither"),
             ("herald::rom=debug", "did you mean `herald::room`?"),
-            ("herald::room::clams=debug", "`herald::room::claims`?"),
+            ("herald::room::sesions=debug", "`herald::room::sessions`?"),
             ("info,hearld::room=debug", "did you mean `herald::room`?"),
             ("herald::=debug", "names no target of Herald's"),
             ("HERALD=debug", "did you mean `herald`?"),
