@@ -1,7 +1,7 @@
 //! Pictures: lines over logarithmic axes, as SVG. A template of text, since a library for it would be larger than all
 //! else here and is asked for two kinds of picture.
 
-use crate::report::Spread;
+use crate::spread::Spread;
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 420.0;

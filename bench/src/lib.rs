@@ -28,6 +28,7 @@ pub mod run;
 pub mod scenario;
 pub mod slot;
 pub mod sockets;
+pub mod spread;
 pub mod stored;
 pub mod tally;
 pub mod target;

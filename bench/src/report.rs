@@ -8,28 +8,11 @@ use serde::Serialize;
 use crate::chart::{Chart, Series};
 use crate::round::{CONNECT_MEASURES, FAULTS, MEASURES, Measure, Round, SHARES, short};
 use crate::scenario::{Group, Scenario};
+use crate::spread::Spread;
 use crate::{Error, say};
 
 /// What others are compared with.
 const FLOOR: &str = "floor";
-/// A median and what it is the median of.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Spread {
-    pub median: f64,
-    pub min: f64,
-    pub max: f64,
-}
-
-impl Spread {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_unstable_by(f64::total_cmp);
-        let (min, max) = (*values.first()?, *values.last()?);
-        let upper = *values.get(values.len() / 2)?;
-        let lower = *values.get((values.len() - 1) / 2)?;
-        let median = f64::midpoint(lower, upper);
-        Some(Self { median, min, max })
-    }
-}
 
 /// A target in a scenario.
 #[derive(Debug, Default, Serialize)]

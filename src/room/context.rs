@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::flaps::Damper;
-use super::stream::ReorderBudget;
+use super::reorder_budget::ReorderBudget;
 use crate::config::Names;
 use crate::nats::{
     ClaimCheckHandle, ClaimWriter, Connection, DeadLetters, Readable, Repairer, StreamEndReader,

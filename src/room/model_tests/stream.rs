@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::Draw;
 use crate::event::{Position, StoredMessage};
 use crate::nats::{AtPosition, Last, LastKnown, Repaired, RepairedBatch, StreamState};
-use crate::room::stream::ReorderBudget;
+use crate::room::ReorderBudget;
 use crate::room::stream::follower::{Effect, Follower};
 
 /// What stands for the subjects of all other workspaces: their events take sequences, and no more.

@@ -19,7 +19,6 @@ use tracing::{debug, warn};
 
 pub(super) use self::follower::Delivery;
 use self::follower::{Effect, Follower};
-pub use self::reorder_buffer::ReorderBudget;
 use super::context::RoomContext;
 use super::handle::RoomHandle;
 use crate::event::Position;

@@ -2,22 +2,15 @@
 //! of the gateway together.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::event::StoredMessage;
+use crate::room::ReorderBudget;
 
 /// Bytes that may wait in one room. What does not fit is read from the stream afterwards.
 const LIMIT_BYTES: usize = 1024 * 1024;
-/// Bytes that may wait in all rooms of a gateway: after a leader change every busy room buffers.
-const LIMIT_BYTES_ALL: usize = 64 * 1024 * 1024;
 
 /// What a waiting message costs beyond its payload: itself and its headers, roughly.
 const ENTRY_BYTES: usize = 512;
-
-/// What all buffers of a gateway share: the bytes that wait in them.
-#[derive(Debug, Clone, Default)]
-pub struct ReorderBudget(Arc<AtomicUsize>);
 
 /// The buffer.
 #[derive(Debug)]
@@ -26,21 +19,6 @@ pub(super) struct ReorderBuffer {
     bytes: usize,
     overflowed: bool,
     budget: ReorderBudget,
-}
-
-impl ReorderBudget {
-    /// Takes `bytes` if there are so many left.
-    fn take(&self, bytes: usize) -> bool {
-        let taken = self.0.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if taken > LIMIT_BYTES_ALL {
-            self.give(bytes);
-        }
-        taken <= LIMIT_BYTES_ALL
-    }
-
-    fn give(&self, bytes: usize) {
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
-    }
 }
 
 impl ReorderBuffer {
@@ -73,8 +51,7 @@ impl ReorderBuffer {
     /// Gives back what [`ReorderBuffer::pop`] took, to where it was.
     pub(super) fn put_back(&mut self, live: StoredMessage) {
         let cost = cost(&live);
-        // It was here just now, so a little over the limit does no harm.
-        self.budget.0.fetch_add(cost, Ordering::Relaxed);
+        self.budget.take_back(cost);
         self.bytes += cost;
         self.waiting.push_front(live);
     }

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use super::duplicates_and_gaps::{Cursor, Judgement};
-use super::reorder_buffer::{ReorderBudget, ReorderBuffer};
+use super::reorder_buffer::ReorderBuffer;
 use crate::event::{Position, StoredMessage};
 use crate::nats::{LastKnown, Repaired, StreamState};
+use crate::room::ReorderBudget;
 use crate::room::schedule::Schedule;
 
 /// How often it is looked again, by all rooms, at a leader that cannot be right or is none any more.
