@@ -1,8 +1,7 @@
-//! One socket, from its request to its last frame.
+//! One open socket.
 //!
-//! [`handshake`] turns a request into a refusal or a member of a room; [`session`] is the pure machine
-//! of an open socket; the pump runs it on the connection, which [`transport`] alone frames;
-//! [`writer`] is how all of them write to it.
+//! [`session`] is its pure machine. The pump of `server/` runs it on the connection, whose frames only [`transport`]
+//! reads. [`writer`] is how everyone writes to it.
 
 mod allowance;
 mod control;
