@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::grants::{claim, workspaces};
-use super::{AuthError, Identity, Judged, UserKey, Workspaces};
+use super::{AuthError, Identity, UserKey, VerifiedToken, Workspaces};
 use crate::config::IssuerConfig;
 use crate::json::{Map, Number, Value};
 
@@ -55,7 +55,7 @@ impl ClaimRules {
         issuer: Option<&str>,
         now: SystemTime,
         table: &'a str,
-    ) -> Result<Judged<'a>, AuthError> {
+    ) -> Result<VerifiedToken<'a>, AuthError> {
         let subject = self.user(claims)?;
         self.check_audience(claims)?;
         let not_before = present(claims, "nbf")
@@ -77,7 +77,7 @@ impl ClaimRules {
             return Err(NEVER);
         }
         let workspaces = workspaces(claims, &self.workspaces_claim, &self.workspaces_prefix);
-        Ok(Judged {
+        Ok(VerifiedToken {
             no_access: self.no_access(claims, &workspaces),
             identity: Identity {
                 user: UserKey::new(issuer, &subject),

@@ -10,7 +10,6 @@ mod claims;
 pub mod fuzzing;
 mod grants;
 mod issuer;
-mod judged;
 mod jwks;
 mod jwks_file;
 mod jws;
@@ -21,6 +20,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod user;
+mod verified_token;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -31,7 +31,6 @@ use tracing::warn;
 
 pub(crate) use self::issuer::entry_for;
 use self::issuer::{Issuer, Issuers};
-pub use self::judged::Judged;
 use self::jws::Jws;
 pub use self::key::{HmacSecret, HmacSecretError};
 pub(crate) use self::presented::offered_subprotocols;
@@ -39,6 +38,7 @@ pub use self::presented::{PresentedToken, cookie_token, presented_token};
 pub use self::sign::{NewToken, SignError, sign};
 use self::source::KeySource;
 pub use self::user::UserKey;
+pub use self::verified_token::VerifiedToken;
 use crate::config::{AuthConfig, IssuerConfig, read_once};
 use crate::event::WorkspaceSlug;
 use crate::json::{self, Map};
@@ -131,14 +131,14 @@ impl Verifier {
     }
 
     /// Judges `token` as of `now`: its signature first, its time last. Only the moment from which it is valid and the
-    /// workspace are left to [`Judged`]. What is wrong with it stands in the log, with its issuer's settings.
+    /// workspace are left to [`VerifiedToken`]. What is wrong with it stands in the log, with its issuer's settings.
     ///
     /// With a `jwks_file` this looks at the file's metadata if no key fits, and reads it again if it changed, at most
     /// once in ten seconds. That blocks for a moment, on a local disk.
     ///
     /// # Errors
     /// [`AuthError`]; `NotYet` only if the keys are not known yet.
-    pub fn judge(&self, token: &str, now: SystemTime) -> Result<Judged<'_>, AuthError> {
+    pub fn judge(&self, token: &str, now: SystemTime) -> Result<VerifiedToken<'_>, AuthError> {
         self.judge_at(token, now, Instant::now())
     }
 
@@ -148,7 +148,7 @@ impl Verifier {
         token: &str,
         now: SystemTime,
         instant: Instant,
-    ) -> Result<Judged<'_>, AuthError> {
+    ) -> Result<VerifiedToken<'_>, AuthError> {
         let (issuer, claims) = self.signed(token, instant)?;
         let iss = claims::issuer(&claims)?;
         let judged = issuer.rules.judge(&claims, iss, now, &issuer.table);

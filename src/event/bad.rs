@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::words::words;
+use super::word_enum::word_enum;
 
-words! {
+word_enum! {
     /// The kind of fault; a metric label and the dead letter's `Herald-Reason`. The words are stable across versions.
     Reason {
         /// The workspace in the subject is no slug, so that no room has it.

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::cloudevent::{self, Attributes, Mode};
 use super::subject::{EventName, event_name};
-use super::words::words;
+use super::word_enum::word_enum;
 use super::{BadEvent, Reason, StoredMessage, trace};
 use crate::json::{self, Fault, Map, Value};
 
@@ -35,7 +35,7 @@ pub enum Payload {
     },
 }
 
-words! {
+word_enum! {
     /// The contract's five values of `type`, in its order.
     Severity {
         Info = "info",

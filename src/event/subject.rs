@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::words::words;
+use super::word_enum::word_enum;
 use super::{BadEvent, Reason, SlugError, StoredMessage, WorkspaceSlug};
 
 /// Longest event name, in bytes.
@@ -11,7 +11,7 @@ pub const NAME_MAX: usize = 64;
 const RECORD_NAMES: [&str; 4] = ["created", "updated", "deleted", "bulk_completed"];
 const FUNCTION_NAMES: [&str; 4] = ["started", "completed", "failed", "timeout"];
 
-words! {
+word_enum! {
     /// The contract's four kinds of event, in the order of their names there.
     Category {
         Record = "record",

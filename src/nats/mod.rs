@@ -1,35 +1,32 @@
 //! The NATS edge: live messages in by interest, repair of what was lost, dead letters out.
 
 pub mod api;
-mod claim_check;
+mod coalesce;
 mod connect;
 mod connect_error;
 mod connection;
+mod consistent_read;
 mod dead_letters;
 mod denials;
 mod direct_get;
-mod stream_end;
-mod subscriptions;
-mod coalesce;
 mod inbox;
 mod intake;
 mod leader;
-mod losses;
 mod live;
 mod login;
+mod losses;
+mod lost_claims;
 pub mod notices;
 pub mod permissions;
-mod consistent_read;
 mod publish;
 mod readable;
 mod repair;
 mod sessions;
+mod stream_end;
+mod subscriptions;
 mod sweep;
 mod unroutable;
 
-pub use self::claim_check::{
-    CheckedClaim, ClaimCheckHandle, ClaimCheckRequest, ClaimChecker, LastClaim,
-};
 pub use self::connect::{SUBSCRIPTION_CAPACITY, check_settings, connect, event_channel};
 pub use self::connect_error::ConnectError;
 pub use self::connection::Connection;
@@ -40,6 +37,9 @@ pub use self::intake::Intake;
 pub use self::leader::{AtPosition, Leader, LeaderError, StreamEnd, StreamState};
 pub use self::live::event as live_event;
 pub use self::losses::Losses;
+pub use self::lost_claims::{
+    CheckedClaim, ClaimCheckHandle, ClaimCheckRequest, ClaimChecker, LastClaim,
+};
 pub use self::notices::{Notice, Notices};
 pub use self::publish::{PubAck, PublishError, publish, stream_of};
 pub use self::readable::{Readable, WatchedStream, Way};

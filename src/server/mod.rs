@@ -1,12 +1,12 @@
 //! The sockets' listener: accepts connections, answers handshakes, and runs each socket until its end.
 
 mod acceptor;
-mod pending_connections;
 mod files;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod handshake;
 mod listener;
+mod pending_connections;
 mod proxied;
 mod pump;
 mod refusal;

@@ -4,12 +4,12 @@
 //! reads. [`writer`] is how everyone writes to it.
 
 mod allowance;
+mod close_frame_scanner;
 mod control;
 mod depth;
 mod frame;
 mod metered;
 mod session;
-mod tail;
 mod transport;
 mod wire;
 mod writer;

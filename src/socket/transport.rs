@@ -20,10 +20,10 @@ use uuid::Uuid;
 
 use super::Writer;
 use super::allowance::{Allowance, Excess};
+use super::close_frame_scanner::CloseFrameScanner;
 use super::depth::Undelivered;
 use super::frame::frame;
 use super::metered::Metered;
-use super::tail::CloseFrameScanner;
 use super::wire::Wire;
 use super::writer::WriteTurn;
 use crate::codes::{CloseReason, Unsent};
@@ -283,14 +283,14 @@ impl Transport {
         } else {
             BYTES_AFTER_CLOSE
         };
-        let mut tail = CloseFrameScanner::default();
+        let mut scanner = CloseFrameScanner::default();
         let mut bytes = [0u8; 2048];
         while taken < most {
             let read = self.stream.get_mut().wire().read(&mut bytes).await;
             let Ok(read @ 1..) = read else {
                 return CloseAnswer::Left;
             };
-            if let Some(code) = bytes.get(..read).and_then(|read| tail.take(read)) {
+            if let Some(code) = bytes.get(..read).and_then(|read| scanner.take(read)) {
                 return CloseAnswer::Closed { code, has_read };
             }
             taken += read;

@@ -4,7 +4,6 @@
 //! session is ever a label, and a workspace only if it is one of the busiest. What each instrument is
 //! for stands in `docs/observability.md`, which a test compares with what is here.
 
-mod top_k;
 mod exemplars;
 mod exposition;
 mod instruments;
@@ -13,6 +12,7 @@ mod observed;
 #[cfg(target_os = "linux")]
 mod process;
 mod record;
+mod top_k;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};

@@ -1,7 +1,7 @@
 //! Enums whose variants are words of the contract.
 
 /// Declares an enum with a word for each variant: `ALL` has them in their order, `as_str` gives the word.
-macro_rules! words {
+macro_rules! word_enum {
     ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$about])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,4 +28,4 @@ macro_rules! words {
     };
 }
 
-pub(super) use words;
+pub(super) use word_enum;

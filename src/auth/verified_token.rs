@@ -9,7 +9,7 @@ use crate::event::WorkspaceSlug;
 
 /// A token that is right, except for what is still to be judged.
 #[derive(Debug)]
-pub struct Judged<'a> {
+pub struct VerifiedToken<'a> {
     pub(super) identity: Identity,
     /// How long it still is not valid, as of `now`.
     pub(super) ahead: Duration,
@@ -20,7 +20,7 @@ pub struct Judged<'a> {
     pub(super) no_access: &'static str,
 }
 
-impl Judged<'_> {
+impl VerifiedToken<'_> {
     /// Whose the token is.
     pub fn identity(&self) -> &Identity {
         &self.identity

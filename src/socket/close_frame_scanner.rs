@@ -79,13 +79,13 @@ mod tests {
             for before in [0, 1, 5, 131, 5000] {
                 let bytes = [vec![0xff; before], frame.clone()].concat();
                 for piece in [1, 7, bytes.len()] {
-                    let mut tail = CloseFrameScanner::default();
+                    let mut scanner = CloseFrameScanner::default();
                     let mut found = Vec::new();
                     for piece in bytes.chunks(piece) {
-                        found.extend(tail.take(piece));
+                        found.extend(scanner.take(piece));
                     }
                     assert_eq!(found, [code], "{before} bytes before it");
-                    assert!(tail.0.len() <= LONGEST);
+                    assert!(scanner.0.len() <= LONGEST);
                 }
             }
         }
