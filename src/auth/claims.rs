@@ -5,22 +5,23 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::credential::{Credential, KeyId, TokenKey};
 use super::grants::{claim, workspaces};
-use super::{AuthError, Identity, UserKey, VerifiedToken, Workspaces};
-use crate::config::IssuerConfig;
+use super::{AuthError, Identity, VerifiedToken, UserKey, Workspaces};
+use crate::config::{AuthConfig, IssuerConfig};
 use crate::json::{Map, Number, Value};
 
 /// The last moment that a token can name, the end of the year 9999. What is later was counted in
 /// milliseconds, and would be a token that never ends.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
-/// Clock difference forgiven in `nbf` at least: issuers write the moment of signing there, and 4001
-/// would be final.
-const NBF_LEEWAY_MIN: Duration = Duration::from_secs(10);
+/// Clock difference forgiven at least, where 4001 would be final: issuers write the moment of signing into
+/// `nbf` and `iat`.
+const CLOCK_LEEWAY_MIN: Duration = Duration::from_secs(10);
 
 /// How long beyond its leeway an `nbf` may be ahead to be worth waiting for: two minutes from now,
 /// where the leeway is the least.
-const NBF_AHEAD_MAX: Duration = Duration::from_secs(120 - NBF_LEEWAY_MIN.as_secs());
+const NBF_AHEAD_MAX: Duration = Duration::from_secs(120 - CLOCK_LEEWAY_MIN.as_secs());
 
 /// What the settings ask of the claims.
 #[derive(Debug)]
@@ -29,22 +30,26 @@ pub(super) struct ClaimRules {
     user_claims: Vec<String>,
     workspaces_claim: String,
     workspaces_prefix: String,
+    required_claims: Vec<String>,
     leeway: Duration,
+    max_token_age: Option<Duration>,
 }
 
 impl ClaimRules {
-    pub(super) fn new(config: &IssuerConfig, leeway: Duration) -> Self {
+    pub(super) fn new(config: &IssuerConfig, all: &AuthConfig) -> Self {
         Self {
             audiences: config.audiences(),
             user_claims: config.user_claim.clone(),
             workspaces_claim: config.workspaces_claim.clone(),
             workspaces_prefix: config.workspaces_prefix.clone().unwrap_or_default(),
-            leeway,
+            required_claims: config.required_claims.clone(),
+            leeway: all.leeway,
+            max_token_age: all.max_token_age,
         }
     }
 
-    /// Whose the claims are, as of `now`; `issuer` is theirs, and its settings stand in `place`. Time is
-    /// judged last, so that [`AuthError::Expired`] means that a newer token of the same kind would pass,
+    /// Whose the claims are, as of `now`; `key` signed them, `issuer` is theirs, and its settings stand in
+    /// `table`. Time is judged last, so that [`AuthError::Expired`] means that a newer token of the same kind would pass,
     /// and a moment from which it is valid that this one will.
     ///
     /// # Errors
@@ -52,25 +57,37 @@ impl ClaimRules {
     pub(super) fn judge<'a>(
         &self,
         claims: &Map,
-        issuer: Option<&str>,
+        issuer: Option<Arc<str>>,
+        key: KeyId,
         now: SystemTime,
         table: &'a str,
     ) -> Result<VerifiedToken<'a>, AuthError> {
         let subject = self.user(claims)?;
         self.check_audience(claims)?;
-        let not_before = present(claims, "nbf")
-            .map(|nbf| numeric_date(nbf, NBF_NO_DATE, NBF_TOO_FAR))
-            .transpose()?;
+        self.check_required(claims)?;
+        let date = |name, no_date, too_far| {
+            let date = present(claims, name).map(|date| numeric_date(date, no_date, too_far));
+            date.transpose()
+        };
+        let not_before = date("nbf", NBF_NO_DATE, NBF_TOO_FAR)?;
         let ahead = match not_before {
             // RFC 7519 section 4.1.5: the current time must be after or equal to it.
-            Some(not_before) => ahead(not_before, later(now, self.leeway.max(NBF_LEEWAY_MIN)))?,
+            Some(not_before) => ahead(not_before, later(now, self.clock_leeway()))?,
             None => Duration::ZERO,
         };
-        let exp = present(claims, "exp").ok_or(NO_EXP)?;
-        let exp = numeric_date(exp, EXP_NO_DATE, EXP_TOO_FAR)?;
-        let expires_at = later(exp, self.leeway);
+        let issued_at = date("iat", IAT_NO_DATE, IAT_TOO_FAR)?;
+        let exp = date("exp", EXP_NO_DATE, EXP_TOO_FAR)?.ok_or(NO_EXP)?;
+        self.check_age(issued_at, exp, now)?;
+        let credential = Credential {
+            user: UserKey::new(issuer.as_deref(), &subject),
+            issued_at,
+            token: token(claims, issuer.as_deref()),
+            issuer,
+            key,
+            expires_at: later(exp, self.leeway),
+        };
         // RFC 7519 section 4.1.4: the current time must be before it.
-        if now >= expires_at {
+        if now >= credential.expires_at {
             return Err(AuthError::Expired);
         }
         if not_before.is_some_and(|not_before| exp <= not_before) {
@@ -80,15 +97,48 @@ impl ClaimRules {
         Ok(VerifiedToken {
             no_access: self.no_access(claims, &workspaces),
             identity: Identity {
-                user: UserKey::new(issuer, &subject),
+                credential,
                 subject: Arc::from(subject),
-                expires_at,
                 workspaces,
             },
             ahead,
             now,
             table,
         })
+    }
+
+    /// What is forgiven where a date is compared with this clock, and 4001 would be final.
+    fn clock_leeway(&self) -> Duration {
+        self.leeway.max(CLOCK_LEEWAY_MIN)
+    }
+
+    /// Whether the token lives no longer than `auth.max_token_age`, from its own begin and from now: an `iat`
+    /// that is ahead must not hide how long it lives.
+    fn check_age(
+        &self,
+        issued_at: Option<SystemTime>,
+        exp: SystemTime,
+        now: SystemTime,
+    ) -> Result<(), AuthError> {
+        let Some(most) = self.max_token_age else {
+            return Ok(());
+        };
+        let issued_at = issued_at.ok_or(NO_IAT)?;
+        let is_over = |since: SystemTime, leeway| {
+            let life = exp.duration_since(since).unwrap_or_default();
+            life > most.saturating_add(leeway)
+        };
+        if is_over(issued_at, self.leeway) || is_over(now, self.clock_leeway()) {
+            return Err(TOO_LONG);
+        }
+        Ok(())
+    }
+
+    /// Names are taken literally, as that of the user's claim.
+    fn check_required(&self, claims: &Map) -> Result<(), AuthError> {
+        let mut required = self.required_claims.iter();
+        let has_all = required.all(|name| present(claims, name).is_some());
+        if has_all { Ok(()) } else { Err(NOT_ALL_CLAIMS) }
     }
 
     /// Why a workspace is not granted that is not among these.
@@ -153,6 +203,14 @@ const NBF_NO_DATE: AuthError =
 const NBF_TOO_FAR: AuthError = AuthError::Invalid(
     "its nbf is beyond the year 9999: it seems to be in milliseconds, dates are in seconds",
 );
+const IAT_NO_DATE: AuthError =
+    AuthError::Invalid("its iat is not a date, which is a number of seconds since 1970");
+const IAT_TOO_FAR: AuthError = AuthError::Invalid(
+    "its iat is beyond the year 9999: it seems to be in milliseconds, dates are in seconds",
+);
+const NO_IAT: AuthError = AuthError::Invalid("it has no iat, which auth.max_token_age needs");
+const TOO_LONG: AuthError = AuthError::Invalid("it lives longer than auth.max_token_age");
+const NOT_ALL_CLAIMS: AuthError = AuthError::Invalid("it lacks a claim of required_claims");
 const NEVER: AuthError = AuthError::Invalid("its exp is not after its nbf: it is never valid");
 const NOT_YET: AuthError = AuthError::Invalid("it is not yet valid");
 
@@ -171,6 +229,15 @@ pub(super) fn issuer(claims: &Map) -> Result<Option<&str>, AuthError> {
         }
         Some(Value::String(issuer)) => Ok(Some(issuer.as_str())),
         Some(_) => Err(AuthError::Invalid("its iss is not a name")),
+    }
+}
+
+/// The key of the token, by its `jti`. RFC 7519 section 4.1.7 makes it text; some issuers count.
+fn token(claims: &Map, issuer: Option<&str>) -> Option<TokenKey> {
+    match present(claims, "jti")? {
+        Value::String(jti) => Some(TokenKey::new(issuer, jti)),
+        Value::Number(jti) => Some(TokenKey::new(issuer, jti.as_str())),
+        _ => None,
     }
 }
 

@@ -2,7 +2,7 @@
 //! names, and no other, so that no key ever vouches for another issuer's users.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::Arc;
 
 use jsonwebtoken::Algorithm;
 
@@ -18,7 +18,7 @@ pub(super) struct Issuer {
     /// Where its settings stand: `auth`, or `auth.issuers[0]`.
     pub(super) table: String,
     /// The `iss` that it is named by; `None`: it takes what no other is named by.
-    name: Option<String>,
+    name: Option<Arc<str>>,
     /// The setting of its keys.
     source: String,
     pub(super) keys: Keys,
@@ -38,7 +38,7 @@ impl Issuers {
         let mut issuers = Vec::new();
         let mut wrong = Vec::new();
         for (table, entry) in config.entries() {
-            match Issuer::load(table, &entry, config.leeway) {
+            match Issuer::load(table, &entry, config) {
                 Ok(issuer) => issuers.push(issuer),
                 Err(AuthConfigError(text)) => wrong.push(text),
             }
@@ -48,6 +48,10 @@ impl Issuers {
         } else {
             Err(AuthConfigError(wrong.join("\n")))
         }
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Issuer> {
+        self.0.iter()
     }
 
     /// The one that checks tokens with this `iss`.
@@ -68,10 +72,15 @@ impl Issuers {
 }
 
 impl Issuer {
+    /// The `iss` of a token that is checked here. Where the settings name it, all its sockets share the text.
+    pub(super) fn of_token(&self, iss: Option<&str>) -> Option<Arc<str>> {
+        self.name.clone().or_else(|| iss.map(Arc::from))
+    }
+
     fn load(
         table: String,
         config: &IssuerConfig,
-        leeway: Duration,
+        all: &AuthConfig,
     ) -> Result<Self, AuthConfigError> {
         let source = KeySource::of(&table, config)?;
         let algorithms = config.algorithms.as_ref();
@@ -80,8 +89,8 @@ impl Issuer {
             .transpose()?;
         Ok(Self {
             keys: source.load(algorithms)?,
-            rules: ClaimRules::new(config, leeway),
-            name: config.issuer.clone(),
+            rules: ClaimRules::new(config, all),
+            name: config.issuer.as_deref().map(Arc::from),
             source: source.setting(),
             table,
         })

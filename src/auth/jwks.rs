@@ -9,6 +9,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::AuthError;
+use super::credential::KeyId;
 use super::jws::{Jws, WRONG_ALGORITHM, algorithm};
 use super::key::{Curve, RsaKeyError, VerifyingKey, ec_key, ed25519_key, rsa_key};
 use crate::json::{self, without_bom};
@@ -27,10 +28,10 @@ const UNKNOWN_KEY: AuthError = AuthError::Invalid("no key has its key id");
 const BAD_SIGNATURE: AuthError = AuthError::Invalid("its signature does not match the key");
 
 impl KeySet {
-    /// The set of the one key of a secret or a PEM file. It has no id, so that a token's `kid` does
-    /// not matter.
-    pub(super) fn of(key: VerifyingKey) -> Self {
-        Self(vec![NamedKey { id: None, key }])
+    /// The set of keys without a name, as that of a secret or a PEM file: a token's `kid` does not matter.
+    pub(super) fn of(keys: impl IntoIterator<Item = VerifyingKey>) -> Self {
+        let keys = keys.into_iter().map(|key| NamedKey { id: None, key });
+        Self(keys.collect())
     }
 
     /// The keys that take some of these algorithms, for these only. It may be empty.
@@ -46,13 +47,22 @@ impl KeySet {
         self.0.len()
     }
 
-    /// Whether one of the keys signed the token. An id restricts only where both sides name one: a
+    /// The keys themselves, whatever the set calls them.
+    pub(super) fn ids(&self) -> impl Iterator<Item = KeyId> {
+        self.0.iter().map(|NamedKey { key, .. }| key.id())
+    }
+
+    pub(super) fn contains(&self, key: KeyId) -> bool {
+        self.ids().any(|id| id == key)
+    }
+
+    /// Which of the keys signed the token. An id restricts only where both sides name one: a
     /// token without `kid` is tried with every key, and a key without one on every token (RFC 7515
     /// section 4.1.4 calls it a hint).
     ///
     /// # Errors
     /// [`AuthError::Invalid`] with what came nearest.
-    pub(super) fn verify(&self, jws: &Jws<'_>) -> Result<(), AuthError> {
+    pub(super) fn verify(&self, jws: &Jws<'_>) -> Result<KeyId, AuthError> {
         let mut nearest = UNKNOWN_KEY;
         for NamedKey { id, key } in &self.0 {
             if let (Some(id), Some(wanted)) = (id, &jws.key_id)
@@ -61,7 +71,7 @@ impl KeySet {
                 continue;
             }
             if key.verifies(jws) {
-                return Ok(());
+                return Ok(key.id());
             }
             if key.takes(jws.algorithm) {
                 nearest = BAD_SIGNATURE;

@@ -5,23 +5,25 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::Algorithm;
 
 use super::AuthError;
+use super::credential::KeyId;
 use super::jwks::{self, JwksError, KeySet, Remark};
 use super::jws::Jws;
+use super::withdrawal::MissingKeys;
 use crate::config::{FileError, open_regular, rest_bounded};
 
 /// The file is read at most this often, whatever tokens come: a flood of unknown key ids must not
 /// become a flood of reads.
 pub(super) const READ_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Without any unknown key, the file is still looked at this often while tokens come, so that a key
-/// taken out of it is soon no longer taken.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// Without any unknown key, the file is still looked at this often, so that a key taken out of it is
+/// soon no longer taken.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why the file gave no keys.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +59,9 @@ struct FileState {
     looked_at: Instant,
     /// When it was first found to be away, or as it now is and not usable: half-written, perhaps.
     unusable_at: Option<Instant>,
+    missing: MissingKeys,
+    /// A key was withdrawn since the last [`JwksFile::look`].
+    has_withdrawn: bool,
 }
 
 impl JwksFile {
@@ -79,33 +84,52 @@ impl JwksFile {
                 read_at: now,
                 looked_at: now,
                 unusable_at: None,
+                missing: MissingKeys::default(),
+                has_withdrawn: false,
             }),
         })
     }
 
-    /// Whether a key of the set signed the token. Where none did, the file is looked at, and if it
+    /// Which key of the set signed the token. Where none did, the file is looked at, and if it
     /// has changed the answer is the new set's.
     ///
     /// # Errors
     /// As [`KeySet::verify`]; [`AuthError::NotYet`] where the file has keys that are not known yet, or
     /// may soon have them.
-    pub(super) fn verify(&self, jws: &Jws<'_>, now: Instant) -> Result<(), AuthError> {
+    pub(super) fn verify(&self, jws: &Jws<'_>, now: Instant) -> Result<KeyId, AuthError> {
         self.look_now_and_then(now);
         let keys = self.keys();
         let refusal = match keys.verify(jws) {
-            Ok(()) => return Ok(()),
+            Ok(key) => return Ok(key),
             Err(refusal) => refusal,
         };
         let unknown_for = self.refresh(now);
         let newer = self.keys();
         let refusal = if Arc::ptr_eq(&keys, &newer) {
             refusal
-        } else if let Err(refusal) = newer.verify(jws) {
-            refusal
         } else {
-            return Ok(());
+            match newer.verify(jws) {
+                Ok(key) => return Ok(key),
+                Err(refusal) => refusal,
+            }
         };
         Err(unknown_for.map_or(refusal, AuthError::NotYet))
+    }
+
+    /// Whether sockets of this key may stay: the set has it, or it is missing and not yet withdrawn.
+    pub(super) fn trusts(&self, key: KeyId) -> bool {
+        self.keys().contains(key) || self.state().missing.contains(key)
+    }
+
+    /// Looks at the file, as somebody does every [`LOOK_INTERVAL`]; whether a key was withdrawn since the last look.
+    pub(super) fn look(&self, now: Instant) -> bool {
+        self.refresh(now);
+        std::mem::take(&mut self.state().has_withdrawn)
+    }
+
+    fn state(&self) -> MutexGuard<'_, FileState> {
+        let state = self.file_state.lock();
+        state.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keys(&self) -> Arc<KeySet> {
@@ -128,10 +152,7 @@ impl JwksFile {
     /// Gives how long its keys are still unknown: until it may be read again, or until a file that is
     /// away or cannot be used has had the time to be written.
     fn refresh(&self, now: Instant) -> Option<Duration> {
-        let mut file_state = self
-            .file_state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut file_state = self.state();
         file_state.looked_at = now;
         // A look costs a microsecond and is not limited: only so does a token of a new key pass at
         // once, however many unknown ids were asked for just before.
@@ -146,7 +167,11 @@ impl JwksFile {
                 return file_state.unusable_at.and_then(|since| pause(since, now));
             }
         };
-        if file_state.stamp.as_ref() == Some(&stamp) {
+        // Where keys are missing, a second read decides about them, also if the file has not changed.
+        let is_read_due = file_state.unusable_at.is_none()
+            && file_state.missing.due().is_some_and(|due| now >= due)
+            && pause(file_state.read_at, now).is_none();
+        if file_state.stamp.as_ref() == Some(&stamp) && !is_read_due {
             return file_state.unusable_at.and_then(|since| pause(since, now));
         }
         if file_state.stamp.is_some()
@@ -160,7 +185,10 @@ impl JwksFile {
         match read {
             Ok((keys, stamp)) => {
                 file_state.stamp = Some(stamp);
-                tracing::info!(path = %self.path.display(), keys = keys.len(), "key set reloaded");
+                let withdrawn = file_state.missing.answered(&self.keys(), &keys, now);
+                file_state.has_withdrawn |= !withdrawn.is_empty();
+                let (path, withdrawn) = (self.path.display(), withdrawn.len());
+                tracing::info!(%path, keys = keys.len(), withdrawn, "key set reloaded");
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
             }
             Err(error) => {

@@ -10,6 +10,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use tokio_rustls::rustls::pki_types::SubjectPublicKeyInfoDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
+use super::credential::KeyId;
 use super::jws::Jws;
 use crate::json::without_bom;
 
@@ -20,19 +21,28 @@ const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 /// A key and the algorithms it verifies.
 #[derive(Clone)]
 pub(super) struct VerifyingKey {
+    id: KeyId,
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
 }
 
 impl VerifyingKey {
     /// `algorithms` must be of the key's own family: a foreign one never verifies anything.
-    pub(super) fn new(algorithms: Vec<Algorithm>, key: DecodingKey) -> Self {
+    pub(super) fn new(id: KeyId, algorithms: Vec<Algorithm>, key: DecodingKey) -> Self {
         debug_assert!(
             algorithms
                 .iter()
                 .all(|algorithm| algorithm.family() == key.family())
         );
-        Self { algorithms, key }
+        Self {
+            id,
+            algorithms,
+            key,
+        }
+    }
+
+    pub(super) fn id(&self) -> KeyId {
+        self.id
     }
 
     /// The same key for these algorithms only, if some of its own are among them.
@@ -105,6 +115,7 @@ impl HmacSecret {
 
     pub(super) fn verifying_key(&self) -> VerifyingKey {
         VerifyingKey::new(
+            KeyId::of_secret(&self.0),
             AlgorithmFamily::Hmac.algorithms().to_vec(),
             DecodingKey::from_secret(&self.0),
         )
@@ -244,18 +255,34 @@ pub(super) enum Curve {
 
 /// The key of an uncompressed point (SEC 1 section 2.3.3: 4, x, y), if it has the curve's length.
 pub(super) fn ec_key(curve: Curve, point: &[u8]) -> Option<VerifyingKey> {
-    let (algorithm, coordinate_bytes) = match curve {
-        Curve::P256 => (Algorithm::ES256, 32),
-        Curve::P384 => (Algorithm::ES384, 48),
+    let (algorithm, curve, coordinate_bytes) = match curve {
+        Curve::P256 => (Algorithm::ES256, "P-256", 32),
+        Curve::P384 => (Algorithm::ES384, "P-384", 48),
     };
-    (point.len() == 1 + 2 * coordinate_bytes && point.first() == Some(&4))
-        .then(|| VerifyingKey::new(vec![algorithm], DecodingKey::from_ec_der(point)))
+    let (x, y) = point
+        .strip_prefix(&[4])?
+        .split_at_checked(coordinate_bytes)?;
+    if y.len() != coordinate_bytes {
+        return None;
+    }
+    let [x, y] = [x, y].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
+    let members = format!(r#"{{"crv":"{curve}","kty":"EC","x":"{x}","y":"{y}"}}"#);
+    let (id, key) = (
+        KeyId::of_public_key(&members),
+        DecodingKey::from_ec_der(point),
+    );
+    Some(VerifyingKey::new(id, vec![algorithm], key))
 }
 
 /// The key of an Ed25519 point, if it has 32 bytes (RFC 8032 section 5.1.5).
 pub(super) fn ed25519_key(point: &[u8]) -> Option<VerifyingKey> {
-    (point.len() == 32)
-        .then(|| VerifyingKey::new(vec![Algorithm::EdDSA], DecodingKey::from_ed_der(point)))
+    if point.len() != 32 {
+        return None;
+    }
+    let x = URL_SAFE_NO_PAD.encode(point);
+    let id = KeyId::of_public_key(&format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#));
+    let key = DecodingKey::from_ed_der(point);
+    Some(VerifyingKey::new(id, vec![Algorithm::EdDSA], key))
 }
 
 /// Why RSA components make no key.
@@ -274,8 +301,13 @@ pub(super) fn rsa_key(modulus: &str, exponent: &str) -> Result<VerifyingKey, Rsa
         return Err(RsaKeyError::Bits(bits));
     }
     let [modulus, exponent] = [modulus, exponent].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
+    let members = format!(r#"{{"e":"{exponent}","kty":"RSA","n":"{modulus}"}}"#);
+    let (id, algorithms) = (
+        KeyId::of_public_key(&members),
+        AlgorithmFamily::Rsa.algorithms(),
+    );
     DecodingKey::from_rsa_components(&modulus, &exponent)
-        .map(|key| VerifyingKey::new(AlgorithmFamily::Rsa.algorithms().to_vec(), key))
+        .map(|key| VerifyingKey::new(id, algorithms.to_vec(), key))
         .map_err(|_| RsaKeyError::Encoding)
 }
 

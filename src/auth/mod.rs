@@ -6,6 +6,7 @@
 //! never the token. Nothing here prints a part of a token: errors are fixed sentences.
 
 mod claims;
+mod credential;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod grants;
@@ -21,6 +22,7 @@ mod source;
 mod tests;
 mod user;
 mod verified_token;
+mod withdrawal;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -29,8 +31,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::warn;
 
+pub use self::credential::{Credential, KeyId, TokenKey};
 pub(crate) use self::issuer::entry_for;
 use self::issuer::{Issuer, Issuers};
+pub use self::verified_token::VerifiedToken;
+pub(crate) use self::jwks_file::LOOK_INTERVAL;
 use self::jws::Jws;
 pub use self::key::{HmacSecret, HmacSecretError};
 pub(crate) use self::presented::offered_subprotocols;
@@ -38,7 +43,6 @@ pub use self::presented::{PresentedToken, cookie_token, presented_token};
 pub use self::sign::{NewToken, SignError, sign};
 use self::source::KeySource;
 pub use self::user::UserKey;
-pub use self::verified_token::VerifiedToken;
 use crate::config::{AuthConfig, IssuerConfig, read_once};
 use crate::event::WorkspaceSlug;
 use crate::json::{self, Map};
@@ -50,11 +54,9 @@ pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// What a valid token says.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    pub user: UserKey,
+    pub credential: Credential,
     /// What the token calls the user, by default its `sub`; `recipients` name it.
     pub subject: Arc<str>,
-    /// The first moment at which the token is no longer taken: its `exp` plus the leeway.
-    pub expires_at: SystemTime,
     pub workspaces: Workspaces,
 }
 
@@ -149,9 +151,9 @@ impl Verifier {
         now: SystemTime,
         instant: Instant,
     ) -> Result<VerifiedToken<'_>, AuthError> {
-        let (issuer, claims) = self.signed(token, instant)?;
-        let iss = claims::issuer(&claims)?;
-        let judged = issuer.rules.judge(&claims, iss, now, &issuer.table);
+        let (issuer, key, claims) = self.signed(token, instant)?;
+        let iss = issuer.of_token(claims::issuer(&claims)?);
+        let judged = issuer.rules.judge(&claims, iss, key, now, &issuer.table);
         if let Some(reason) = judged.as_ref().err().and_then(AuthError::reason) {
             // The issuer itself wrote it: the settings, or its own, are to be looked at.
             warn!(issuer = issuer.table, reason = &*reason, "token refused");
@@ -159,8 +161,23 @@ impl Verifier {
         judged
     }
 
-    /// The claims of a token, and the issuer whose key signed it: the one that they name.
-    fn signed(&self, token: &str, instant: Instant) -> Result<(&Issuer, Map), AuthError> {
+    /// Whether the key of a socket's credential is to be trusted still: its issuer is in the settings, and its key
+    /// is not withdrawn.
+    pub fn trusts(&self, credential: &Credential) -> bool {
+        let issuer = self.0.of(credential.issuer.as_deref());
+        issuer.is_ok_and(|issuer| issuer.keys.trust(credential.key))
+    }
+
+    /// Looks at the key files; whether a key was withdrawn since the last look. May block, as
+    /// [`Verifier::verify`]. To be called every [`LOOK_INTERVAL`].
+    pub(crate) fn look(&self, now: Instant) -> bool {
+        // Each of them has to be looked at.
+        let looks = self.0.all().map(|issuer| issuer.keys.look(now));
+        looks.fold(false, |any, withdrawn| any | withdrawn)
+    }
+
+    /// The claims of a token, and the key that signed it, with its issuer: the one that they name.
+    fn signed(&self, token: &str, instant: Instant) -> Result<(&Issuer, KeyId, Map), AuthError> {
         if token.is_empty() {
             return Err(AuthError::Missing);
         }
@@ -174,8 +191,8 @@ impl Verifier {
             let claims = jws.claims()?;
             let issuer = self.0.of(claims::issuer(&claims)?)?;
             table = Some(issuer.table.as_str());
-            issuer.keys.verify(&jws, instant)?;
-            Ok((issuer, claims))
+            let key = issuer.keys.verify(&jws, instant)?;
+            Ok((issuer, key, claims))
         })();
         let error = signed.as_ref().err();
         let reason = match error {

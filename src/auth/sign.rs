@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::grants::EVERY_WORKSPACE;
 use super::jws::algorithm;
@@ -28,6 +29,51 @@ pub struct NewToken<'a> {
     pub expires_in: Duration,
 }
 
+impl NewToken<'_> {
+    /// The first of the claims that the settings require and the token does not have.
+    pub(crate) fn missing_claim(&self) -> Option<&str> {
+        let claims = self.claims();
+        let mut required = self.settings.required_claims.iter();
+        let missing = required.find(|name| !claims.contains_key(*name));
+        missing.map(String::as_str)
+    }
+
+    fn claims(&self) -> Map<String, Value> {
+        let issued_at = since_epoch(self.issued_at);
+        let expires_at = issued_at.saturating_add(self.expires_in);
+        let round_up = u64::from(expires_at.subsec_nanos() > 0);
+        let Self { settings, .. } = self;
+        let prefix = settings.workspaces_prefix.as_deref().unwrap_or_default();
+        let mut claims = Map::new();
+        let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
+        put(
+            &settings.workspaces_claim,
+            match self.workspaces {
+                Workspaces::All => vec![EVERY_WORKSPACE].into(),
+                Workspaces::Some(slugs) => slugs
+                    .iter()
+                    .map(|slug| Value::from(format!("{prefix}{slug}")))
+                    .collect(),
+            },
+        );
+        // After the workspaces, so that no name of that claim replaces one of these.
+        let user_claim = settings.user_claim.first().map_or("sub", String::as_str);
+        put(user_claim, self.subject.into());
+        put("iat", issued_at.as_secs().into());
+        put("jti", Uuid::new_v4().to_string().into());
+        put("exp", expires_at.as_secs().saturating_add(round_up).into());
+        if let Some(issuer) = self.issuer.or(settings.issuer.as_deref()) {
+            put("iss", issuer.into());
+        }
+        let audiences = settings.audiences().unwrap_or_default();
+        let audience = audiences.first().map(String::as_str);
+        if let Some(audience) = self.audience.or(audience) {
+            put("aud", audience.into());
+        }
+        claims
+    }
+}
+
 /// Why no token was made.
 #[derive(Debug, thiserror::Error)]
 #[error("the token could not be signed")]
@@ -38,37 +84,9 @@ pub struct SignError;
 /// # Errors
 /// [`SignError`] where the library fails, which it has no known reason to.
 pub fn sign(secret: &HmacSecret, token: &NewToken<'_>) -> Result<String, SignError> {
-    let issued_at = since_epoch(token.issued_at);
-    let expires_at = issued_at.saturating_add(token.expires_in);
-    let round_up = u64::from(expires_at.subsec_nanos() > 0);
-    let NewToken { settings, .. } = token;
-    let prefix = settings.workspaces_prefix.as_deref().unwrap_or_default();
-    let mut claims = Map::new();
-    let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
-    put(
-        &settings.workspaces_claim,
-        match token.workspaces {
-            Workspaces::All => vec![EVERY_WORKSPACE].into(),
-            Workspaces::Some(slugs) => slugs
-                .iter()
-                .map(|slug| Value::from(format!("{prefix}{slug}")))
-                .collect(),
-        },
-    );
-    // After the workspaces, so that no name of that claim replaces one of these.
-    let user_claim = settings.user_claim.first().map_or("sub", String::as_str);
-    put(user_claim, token.subject.into());
-    put("iat", issued_at.as_secs().into());
-    put("exp", expires_at.as_secs().saturating_add(round_up).into());
-    if let Some(issuer) = token.issuer.or(settings.issuer.as_deref()) {
-        put("iss", issuer.into());
-    }
-    let audiences = settings.audiences().unwrap_or_default();
-    let audience = audiences.first().map(String::as_str);
-    if let Some(audience) = token.audience.or(audience) {
-        put("aud", audience.into());
-    }
-    let algorithm = settings
+    let claims = token.claims();
+    let algorithm = token
+        .settings
         .algorithms
         .iter()
         .flatten()

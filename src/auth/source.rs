@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use jsonwebtoken::Algorithm;
 
+use super::credential::KeyId;
 use super::jwks::KeySet;
 use super::jwks_file::JwksFile;
 use super::jws::Jws;
@@ -97,7 +98,7 @@ impl<'a> KeySource<'a> {
             }
         };
         self.check(algorithms.as_deref(), key.algorithms())?;
-        let keys = KeySet::of(key);
+        let keys = KeySet::of([key]);
         Ok(Keys::Fixed(match algorithms {
             Some(algorithms) => keys.only(&algorithms),
             None => keys,
@@ -175,14 +176,30 @@ pub(super) enum Keys {
 }
 
 impl Keys {
-    /// Whether one of them signed the token; `now` is what rereading a file is timed with.
+    /// Which of them signed the token; `now` is what rereading a file is timed with.
     ///
     /// # Errors
     /// As [`KeySet::verify`].
-    pub(super) fn verify(&self, jws: &Jws<'_>, now: Instant) -> Result<(), AuthError> {
+    pub(super) fn verify(&self, jws: &Jws<'_>, now: Instant) -> Result<KeyId, AuthError> {
         match self {
             Self::Fixed(keys) => keys.verify(jws),
             Self::File(file) => file.verify(jws, now),
+        }
+    }
+
+    /// Whether tokens of this key are to be trusted: it is one of them, or not yet withdrawn.
+    pub(super) fn trust(&self, key: KeyId) -> bool {
+        match self {
+            Self::Fixed(keys) => keys.contains(key),
+            Self::File(file) => file.trusts(key),
+        }
+    }
+
+    /// Looks whether there are other keys now; whether one was withdrawn since the last look.
+    pub(super) fn look(&self, now: Instant) -> bool {
+        match self {
+            Self::Fixed(_) => false,
+            Self::File(file) => file.look(now),
         }
     }
 }

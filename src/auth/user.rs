@@ -8,13 +8,9 @@ use uuid::Uuid;
 
 /// What identifies a user in Herald: a fixed-length hash of the token's issuer and subject.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UserKey([u8; Self::BYTES]);
+pub struct UserKey([u8; 16]);
 
 impl UserKey {
-    /// Bytes of SHA-256 that are kept: 128 bits, so that two users of one workspace never meet by
-    /// chance.
-    const BYTES: usize = 16;
-
     /// The key of the user whom `issuer` (the token's `iss`, if it has one) calls `subject`.
     ///
     /// Both are hashed with their length before them, so that no pair can be cut differently into
@@ -22,39 +18,60 @@ impl UserKey {
     /// every user a stranger to the claims that SESSIONS holds.
     pub fn new(issuer: Option<&str>, subject: &str) -> Self {
         let mut hash = Sha256::new();
-        match issuer {
-            None => hash.update([0]),
-            Some(issuer) => {
-                hash.update([1]);
-                update_with_length(&mut hash, issuer);
-            }
-        }
+        update_with_optional(&mut hash, issuer);
         update_with_length(&mut hash, subject);
-        let mut key = [0; Self::BYTES];
-        for (to, from) in key.iter_mut().zip(hash.finalize()) {
-            *to = from;
-        }
-        Self(key)
+        Self(first_half(&hash.finalize().into()))
     }
 
     /// The key as the one token it takes in a claim's subject: 32 lower-case hex digits.
     pub fn parse(text: &str) -> Option<Self> {
-        if text.len() != 2 * Self::BYTES {
-            return None;
-        }
-        let mut key = [0; Self::BYTES];
-        for (byte, pair) in key.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            *byte = pair
-                .iter()
-                .try_fold(0, |value, digit| Some(value << 4 | hex_value(*digit)?))?;
-        }
-        Some(Self(key))
+        from_hex(text).map(Self)
     }
 }
 
-fn update_with_length(hash: &mut Sha256, text: &str) {
+pub(super) fn update_with_optional(hash: &mut Sha256, text: Option<&str>) {
+    match text {
+        None => hash.update([0]),
+        Some(text) => {
+            hash.update([1]);
+            update_with_length(hash, text);
+        }
+    }
+}
+
+pub(super) fn update_with_length(hash: &mut Sha256, text: &str) {
     hash.update((text.len() as u64).to_be_bytes());
     hash.update(text);
+}
+
+/// What is kept of a hash: 128 bits, so that no two users ever meet by chance.
+pub(super) fn first_half(hash: &[u8; 32]) -> [u8; 16] {
+    let mut half = [0; 16];
+    for (to, from) in half.iter_mut().zip(hash) {
+        *to = *from;
+    }
+    half
+}
+
+/// Reads 32 lower-case hex digits.
+pub(super) fn from_hex(text: &str) -> Option<[u8; 16]> {
+    let mut key = [0; 16];
+    if text.len() != 2 * key.len() {
+        return None;
+    }
+    for (byte, pair) in key.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = pair
+            .iter()
+            .try_fold(0, |value, digit| Some(value << 4 | hex_value(*digit)?))?;
+    }
+    Some(key)
+}
+
+/// Writes 32 lower-case hex digits.
+pub(super) fn write_hex(key: [u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    // Also 128 bits in lower-case hexadecimal, and quicker than `{:02x}` for each byte.
+    let digits = Uuid::from_bytes(key).simple();
+    f.write_str(digits.encode_lower(&mut Uuid::encode_buffer()))
 }
 
 /// Upper case is refused: one user has one spelling.
@@ -68,9 +85,7 @@ fn hex_value(digit: u8) -> Option<u8> {
 
 impl fmt::Display for UserKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Also 128 bits in lower-case hexadecimal, and quicker than `{:02x}` for each byte.
-        let digits = Uuid::from_bytes(self.0).simple();
-        f.write_str(digits.encode_lower(&mut Uuid::encode_buffer()))
+        write_hex(self.0, f)
     }
 }
 

@@ -118,9 +118,18 @@ pub(super) async fn from_command(
 /// The token that `args` describe.
 ///
 /// # Errors
-/// [`CliError::Usage`] where there is no secret to sign with, or more than one.
+/// [`CliError::Usage`] where there is no secret to sign with, or more than one, or where the gateway would refuse the
+/// token.
 fn make(args: &Args, config: &Config, now: SystemTime) -> Result<String, CliError> {
     let (table, settings) = signer(args, &config.auth).map_err(CliError::Usage)?;
+    if let Some(most) = config.auth.max_token_age
+        && args.expires > most
+    {
+        let most = humantime::format_duration(most);
+        return Err(CliError::Usage(format!(
+            "--expires is longer than auth.max_token_age, {most}: the gateway would refuse the token"
+        )));
+    }
     let secret = match &args.secret {
         Some(secret) => HmacSecret::new(secret.expose().as_bytes())
             .map_err(|error| CliError::Usage(format!("--secret {error}")))?,
@@ -134,19 +143,28 @@ fn make(args: &Args, config: &Config, now: SystemTime) -> Result<String, CliErro
     let workspaces = slugs
         .collect::<Option<Vec<_>>>()
         .map_or(Workspaces::All, |slugs| Workspaces::Some(slugs.concat()));
-    sign(
-        &secret,
-        &NewToken {
-            settings: &settings,
-            subject: &args.user,
-            workspaces: &workspaces,
-            issuer: args.issuer.as_deref(),
-            audience: args.audience.as_deref(),
-            issued_at: now,
-            expires_in: args.expires,
-        },
-    )
-    .map_err(CliError::failure)
+    let token = NewToken {
+        settings: &settings,
+        subject: &args.user,
+        workspaces: &workspaces,
+        issuer: args.issuer.as_deref(),
+        audience: args.audience.as_deref(),
+        issued_at: whole_second(now),
+        expires_in: args.expires,
+    };
+    if let Some(missing) = token.missing_claim() {
+        return Err(CliError::Usage(format!(
+            "{table}.required_claims has `{missing}`, which `herald token` does not write: let the issuer make the token"
+        )));
+    }
+    sign(&secret, &token).map_err(CliError::failure)
+}
+
+/// Tokens have whole seconds. With a fraction, `exp` is rounded up, and the token lives longer than `--expires`.
+fn whole_second(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    let fraction = since.map_or(0, |since| since.subsec_nanos());
+    time - Duration::from_nanos(u64::from(fraction))
 }
 
 /// The issuer whose settings the token is to pass: the only one; the one that takes its `iss`, if that is
@@ -264,8 +282,12 @@ mod tests {
                 .verify(&token, now)
                 .unwrap();
             assert_eq!(identity.workspaces, workspaces, "{line:?}");
-            assert_eq!(identity.user, UserKey::new(issuer, "ada"), "{line:?}");
-            let left = identity.expires_at.duration_since(now).unwrap();
+            assert_eq!(
+                identity.credential.user,
+                UserKey::new(issuer, "ada"),
+                "{line:?}"
+            );
+            let left = identity.credential.expires_at.duration_since(now).unwrap();
             let wanted = args.expires.as_secs();
             assert!(
                 (wanted - 1..=wanted + 1).contains(&left.as_secs()),
@@ -351,7 +373,11 @@ mod tests {
                 (Ok(token), Ok(issuer)) => {
                     let verifier = Verifier::from_config(&config.auth).unwrap();
                     let identity = verifier.verify(&token, now).unwrap();
-                    assert_eq!(identity.user, UserKey::new(issuer, "ada"), "{line:?}");
+                    assert_eq!(
+                        identity.credential.user,
+                        UserKey::new(issuer, "ada"),
+                        "{line:?}"
+                    );
                 }
                 (Err(error), Err(expected)) => {
                     assert!(error.to_string().contains(expected), "{error}");
@@ -359,6 +385,41 @@ mod tests {
                 (made, expected) => panic!("{line:?}: {made:?} {expected:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_token_that_the_gateway_would_refuse_is_not_made() {
+        let mut config = config();
+        config.auth.max_token_age = Some(Duration::from_secs(3600));
+        config.auth.short_form.required_claims = vec!["iat".to_owned(), "jti".to_owned()];
+        let verifier = Verifier::from_config(&config.auth).unwrap();
+        // Not a whole second: rounding must not make it too long.
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_225_600_750);
+        let plain = ["--user", "ada", "--workspace", "acme"];
+        let longest = parse(&plain).unwrap();
+        let identity = verifier.verify(&make(&longest, &config, now).unwrap(), now);
+        let credential = identity.unwrap().credential;
+        assert_eq!(credential.issued_at, Some(whole_second(now)));
+        let again = verifier.verify(&make(&longest, &config, now).unwrap(), now);
+        let other = again.unwrap().credential.token;
+        assert!(other.is_some() && other != credential.token);
+        let longer = parse(&[&plain[..], &["--expires", "3601s"]].concat()).unwrap();
+        let refused = |args, config: &Config| make(args, config, now).unwrap_err().to_string();
+        let error = refused(&longer, &config);
+        assert!(
+            error.contains("longer than auth.max_token_age, 1h"),
+            "{error}"
+        );
+        config
+            .auth
+            .short_form
+            .required_claims
+            .push("email".to_owned());
+        let error = refused(&longest, &config);
+        assert!(
+            error.contains("auth.required_claims has `email`"),
+            "{error}"
+        );
     }
 
     #[test]

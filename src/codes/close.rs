@@ -75,6 +75,12 @@ macro_rules! close_codes {
                 }
             }
 
+            /// Whether the socket gets nothing more, not even what waits for it: it is too slow for that, or has no right
+            /// to it.
+            pub(crate) const fn is_immediate(self) -> bool {
+                matches!(self.code(), 4001 | 4010)
+            }
+
             pub(crate) const fn unsent(self) -> Unsent {
                 match self {
                     $( $( Self::$reason => Unsent::$unsent, )* )+
@@ -127,6 +133,8 @@ close_codes! {
         /// A fresh token over the open socket names another user.
         OtherUser Left "token is for another user"
         NoAccess Left "no access to this workspace"
+        /// The user, the token or its key was revoked while the socket was open.
+        Revoked Dropped "revoked"
     }
     4002 Stop "workspace missing or malformed" {
         NoWorkspace Left "missing workspaceSlug"

@@ -19,6 +19,9 @@ pub struct AuthConfig {
     /// Clock difference forgiven in `exp` and `nbf`, of all issuers. `nbf` has 10 s at least.
     #[serde(with = "duration")]
     pub leeway: Duration,
+    /// Tokens that live longer are refused, and those without an `iat`. Unset: they may live as long as they like.
+    #[serde(deserialize_with = "duration::some")]
+    pub max_token_age: Option<Duration>,
     /// The cookie that carries the token where no other part of a request does.
     pub cookie: Option<String>,
     /// Several issuers, instead of the short form.
@@ -54,6 +57,9 @@ pub struct IssuerConfig {
     pub workspaces_claim: String,
     /// What each workspace of that claim begins with; what does not grants nothing.
     pub workspaces_prefix: Option<String>,
+    /// Claims without which a token is refused.
+    #[serde(deserialize_with = "list::string_or_list")]
+    pub required_claims: Vec<String>,
 }
 
 impl Default for IssuerConfig {
@@ -70,6 +76,7 @@ impl Default for IssuerConfig {
             user_claim: vec!["sub".to_owned()],
             workspaces_claim: "workspaces".to_owned(),
             workspaces_prefix: None,
+            required_claims: Vec::new(),
         }
     }
 }
@@ -146,6 +153,9 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         .iter()
         .flat_map(|(table, entry)| entry.problems(table))
         .collect();
+    if auth.max_token_age == Some(Duration::ZERO) {
+        problems.push("auth.max_token_age must not be 0: leave it out for no limit".to_owned());
+    }
     let mut taken = HashSet::new();
     for (table, entry) in &entries {
         if taken.insert(&entry.issuer) {

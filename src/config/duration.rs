@@ -14,6 +14,13 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     parse(&text).map_err(D::Error::custom)
 }
 
+/// One that is set.
+pub(super) fn some<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    deserialize(deserializer).map(Some)
+}
+
 /// Reads `300s`, `5m`, `1h 30m`; a bare `0` is taken, any other number needs its unit.
 ///
 /// # Errors

@@ -246,7 +246,7 @@ mod tests {
         let flat: Vec<&str> = KEYS
             .iter()
             .filter_map(|key| key.name.strip_prefix("auth."))
-            .filter(|name| !matches!(*name, "leeway" | "cookie" | "issuers"))
+            .filter(|name| !matches!(*name, "leeway" | "max_token_age" | "cookie" | "issuers"))
             .collect();
         assert_eq!(of_issuer().collect::<Vec<_>>(), flat);
         for name in flat {

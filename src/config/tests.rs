@@ -457,6 +457,7 @@ fn every_key_sets_a_field_of_its_own_and_there_are_no_other_fields() {
         let other = match (key.name, key.default) {
             ("nats.replicas", _) => "3",
             ("auth.issuers", _) => "[{}]",
+            ("auth.max_token_age", _) => "7m",
             ("server.path", _) => "/other",
             ("server.trusted_proxies", _) => "10.0.0.0/8",
             ("server.allowed_origins", _) => "https://other",

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, interval, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::closing;
 use crate::codes::CloseReason;
 use crate::room::Rooms;
 use crate::server::Acceptor;
@@ -15,8 +16,6 @@ use crate::socket::Writer;
 
 /// How long joins under way may take: they give up after 3 s.
 const JOINS: Duration = Duration::from_secs(4);
-/// How long the last reads may take. With NATS away it cannot be known what was stored.
-const CATCH_UP: Duration = Duration::from_secs(5);
 /// How long sockets may take to end after the last close: the close frame's 5 s, the peer's 5 s, and 1 s
 /// for the end of the connection.
 const LAST_SOCKETS: Duration = Duration::from_secs(12);
@@ -31,24 +30,8 @@ pub(super) async fn catch_up(rooms: &Rooms, acceptor: &Acceptor) {
     if timeout(JOINS, acceptor.settled()).await.is_err() {
         warn!("draining with joins under way");
     }
-    let deadline = Instant::now() + CATCH_UP;
-    let end = timeout_at(deadline, rooms.stream_end()).await;
-    let all = rooms.all();
-    let behind = join_all(all.iter().map(async |room| {
-        let caught_up = match end {
-            Ok(Some(end)) => timeout_at(deadline, room.barrier(end.sequence))
-                .await
-                .is_ok(),
-            // The gateway is ending at once.
-            Ok(None) => true,
-            Err(_) => false,
-        };
-        if caught_up {
-            0
-        } else {
-            room.writers().await.len()
-        }
-    }));
+    let behind = closing::catch_up(rooms, rooms.all()).await;
+    let behind = join_all(behind.iter().map(async |room| room.writers().await.len()));
     let sockets = behind.await.into_iter().sum::<usize>();
     if sockets > 0 {
         rooms.context().metrics.closed_behind(sockets as u64);

@@ -12,6 +12,7 @@ use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::any;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::context::TokioContext;
@@ -23,7 +24,7 @@ use super::error::ServeError;
 use super::health::{self, Health};
 use super::reload::Reloader;
 use super::startup::Startup;
-use super::{admin, drain, observed};
+use super::{admin, drain, observed, withdrawn_keys};
 use crate::conn;
 use crate::nats::{Connection, Intake};
 use crate::room::{RoomThreads, Rooms};
@@ -43,6 +44,7 @@ pub struct Gateway {
     telemetry: Telemetry,
     acceptor: Arc<Acceptor>,
     health: Arc<Health>,
+    reloaded: Arc<Notify>,
     files: OpenFiles,
     public: tokio::net::TcpListener,
     admin: tokio::net::TcpListener,
@@ -90,6 +92,7 @@ impl Gateway {
         let admin = bind("server.admin_listen", config.server.admin_listen, 0)?;
         Ok(Self {
             health: Arc::new(Health::new(live.clone())),
+            reloaded: Arc::default(),
             started,
             live,
             telemetry,
@@ -131,6 +134,7 @@ impl Gateway {
             level: self.telemetry.level().clone(),
             health: Arc::clone(&self.health),
             metrics: Arc::clone(self.telemetry.metrics()),
+            reloaded: Arc::clone(&self.reloaded),
         }
     }
 
@@ -200,6 +204,12 @@ impl Gateway {
             opened = open => opened?,
             () = stop() => return Ok(()),
         };
+        tasks.spawn(withdrawn_keys::watch(
+            self.live.clone(),
+            rooms.clone(),
+            Arc::clone(self.acceptor.directory()),
+            self.reloaded,
+        ));
         info!("ready");
         end_of_serving(stop, tasks, &rooms, || {
             let span = telemetry::drain(self.acceptor.sockets().len());

@@ -1,6 +1,7 @@
 //! The running process: listeners, health, reload, drain.
 
 mod admin;
+mod closing;
 mod drain;
 mod error;
 mod gateway;
@@ -9,6 +10,7 @@ mod observed;
 mod reload;
 mod startup;
 mod watch;
+mod withdrawn_keys;
 
 pub use self::error::ServeError;
 pub use self::gateway::{Gateway, serve};

@@ -143,6 +143,14 @@ impl RoomHandle {
         }
     }
 
+    /// A handle on no room.
+    #[cfg(test)]
+    pub(crate) fn of_no_room(workspace: WorkspaceSlug) -> Self {
+        let (commands, _) = mpsc::unbounded_channel();
+        let (_, active) = watch::channel(false);
+        Self::new(workspace, commands, active)
+    }
+
     /// The room's workspace.
     pub fn workspace(&self) -> &WorkspaceSlug {
         &self.workspace

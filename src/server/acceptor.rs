@@ -10,10 +10,11 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug};
 
+use super::directory::{Directory, DirectoryEntry, OpenSocket};
 use super::refusal::Refusal;
 use super::request::{self, SubprotocolOffer};
 use crate::admission::{Address, AddressGuard, Admission, SocketGuard};
-use crate::auth::{AuthError, Identity, UserKey};
+use crate::auth::{AuthError, Identity};
 use crate::codes::{CloseReason, HttpRefusal};
 use crate::config::Config;
 use crate::event::WorkspaceSlug;
@@ -42,6 +43,8 @@ pub(crate) struct Acceptor {
     pub(super) metrics: Arc<Metrics>,
     /// What waits for all sockets.
     pub(super) queues: Arc<QueueDepth>,
+    /// All sockets that are open.
+    directory: Arc<Directory>,
     /// Set once NATS is connected.
     rooms: OnceLock<Rooms>,
     pub(super) sockets: TaskTracker,
@@ -64,6 +67,7 @@ impl Acceptor {
             turns: Semaphore::new(JOINS),
             queues,
             metrics: Arc::clone(telemetry.metrics()),
+            directory: Arc::default(),
             rooms: OnceLock::new(),
             sockets: TaskTracker::new(),
             draining: AtomicBool::new(false),
@@ -78,6 +82,11 @@ impl Acceptor {
     /// What waits for all sockets.
     pub(crate) fn queues(&self) -> &Arc<QueueDepth> {
         &self.queues
+    }
+
+    /// All sockets that are open.
+    pub(crate) fn directory(&self) -> &Arc<Directory> {
+        &self.directory
     }
 
     /// NATS is connected: joins may begin. A second call changes nothing.
@@ -112,25 +121,28 @@ impl Acceptor {
         Some(rooms.context().damper.clone())
     }
 
-    /// Verifies a fresh token for an open socket, whose own one is good until `until`. One that becomes
+    /// Verifies a fresh token for an open `socket`, whose own one is good until `until`. One that becomes
     /// valid before that is good from then on; one that does so a little later changes nothing.
     pub(super) fn refresh(
         &self,
         token: &str,
-        user: UserKey,
-        workspace: &WorkspaceSlug,
+        socket: &OpenSocket,
         until: SystemTime,
     ) -> Result<SystemTime, CloseReason> {
         let checked = (|| -> Result<SystemTime, Refusal> {
             let setup = self.live.now();
             let judged = setup.verifier.judge(token, SystemTime::now())?;
-            if judged.identity().user != user {
+            if judged.identity().credential.user != socket.user() {
                 return Err(CloseReason::OtherUser.into());
             }
-            if !judged.allows(workspace) {
+            if !judged.allows(socket.workspace()) {
                 return Err(CloseReason::NoAccess.into());
             }
-            Ok(judged.valid_by(until)?.expires_at)
+            let credential = judged.valid_by(until)?.credential;
+            let expires_at = credential.expires_at;
+            socket.renew(credential);
+            self.check_trust(socket)?;
+            Ok(expires_at)
         })();
         self.count_check("refresh", checked.as_ref().err());
         match checked {
@@ -138,6 +150,16 @@ impl Acceptor {
             Err(Refusal::Close(reason)) => Err(reason),
             Err(Refusal::Http(_)) => Ok(until),
         }
+    }
+
+    /// Whether the credential of a socket is still to be trusted. It was when it was verified, and whoever ends the
+    /// trust looks for sockets in the directory: so this comes once the directory has the credential.
+    fn check_trust(&self, socket: &OpenSocket) -> Result<(), CloseReason> {
+        if !self.live.now().verifier.trusts(&socket.credential()) {
+            // A token of another key will do.
+            return Err(CloseReason::TokenExpired);
+        }
+        Ok(())
     }
 
     fn count_check(&self, usage: &'static str, wrong: Option<&Refusal>) {
@@ -190,10 +212,11 @@ impl Acceptor {
         phases.begin(JoinPhase::Activate);
         let rooms = self.rooms.get().ok_or(HttpRefusal::Nats)?;
         let damper = &rooms.context().damper;
-        if damper.is_blocked(&workspace, identity.user) {
+        let user = identity.credential.user;
+        if damper.is_blocked(&workspace, user) {
             // Others are not to wait meanwhile.
             drop(turn);
-            let allowed = damper.check(&workspace, identity.user);
+            let allowed = damper.check(&workspace, user);
             let allowed = allowed.instrument(phases.span()).await;
             allowed.map_err(JoinError::from)?;
             turn = self.turn().instrument(phases.span()).await?;
@@ -208,18 +231,24 @@ impl Acceptor {
         }
         let writer = Writer::new(QueueLimits::from(sockets), Arc::clone(&self.queues));
         let join = JoinRequest {
-            workspace: workspace.clone(),
-            user: identity.user,
+            workspace,
+            user,
             subject: Arc::clone(&identity.subject),
             writer: writer.clone(),
         };
         let membership = rooms.join(join, phases).await?;
+        let (session, room) = (membership.session(), membership.room().clone());
+        let Identity {
+            subject,
+            credential,
+            ..
+        } = identity;
+        let socket = OpenSocket::new(session, room, writer, subject, credential);
+        let socket = self.directory.enter(socket);
+        self.check_trust(&socket)?;
         drop(turn);
         Ok(Admitted {
-            user: identity.user,
-            expires_at: identity.expires_at,
-            workspace,
-            writer,
+            socket,
             membership,
             guards: Box::new((socket_guard, address_guard)),
         })
@@ -247,13 +276,12 @@ impl Acceptor {
     pub(super) fn opened(
         &self,
         phases: &mut JoinPhases,
-        workspace: &WorkspaceSlug,
-        membership: &Membership,
+        socket: &OpenSocket,
     ) -> Option<Box<ConnectionTrace>> {
         for (phase, took) in phases.took() {
             self.metrics.join_phase(phase, took);
         }
-        let session = membership.session();
+        let (session, workspace) = (socket.session, socket.workspace());
         let connection = phases.connection();
         connection.ended(&JoinOutcome::Open {
             workspace: workspace.as_str(),
@@ -317,10 +345,7 @@ fn check(
 
 /// A member of a room that waits for its socket.
 pub(super) struct Admitted {
-    pub(super) user: UserKey,
-    pub(super) expires_at: SystemTime,
-    pub(super) workspace: WorkspaceSlug,
-    pub(super) writer: Writer,
+    pub(super) socket: DirectoryEntry,
     pub(super) membership: Membership,
     /// For the limits of the gateway and of the address. Boxed: the socket's future contains them twice.
     pub(super) guards: Box<(SocketGuard, AddressGuard)>,

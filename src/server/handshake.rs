@@ -156,10 +156,7 @@ async fn serve(
     mut opening: Box<Opening>,
 ) {
     let Admitted {
-        user,
-        expires_at,
-        workspace,
-        writer,
+        socket,
         membership,
         guards,
     } = admitted;
@@ -168,7 +165,7 @@ async fn serve(
         return;
     };
     opening.phases.end();
-    let trace = acceptor.opened(&mut opening.phases, &workspace, &membership);
+    let trace = acceptor.opened(&mut opening.phases, &socket);
     let Opening {
         offer,
         phases,
@@ -177,25 +174,26 @@ async fn serve(
     } = *opening;
     // With them the connection's span: it is not to be open as long as the socket.
     drop(phases);
+    let expires_at = socket.credential().expires_at;
     let has_control = offer == SubprotocolOffer::Ours(Subprotocol::V2);
     if has_control {
-        let session = membership.session().to_string();
+        let session = socket.session.to_string();
         // Before the writer opens: a notification may wait already.
-        writer.hello(ControlMessage::hello(session, expires_at, &limits).frame());
+        socket
+            .writer
+            .hello(ControlMessage::hello(session, expires_at, &limits).frame());
     }
-    let transport = Transport::new(conn, read, max_message_bytes, writer.clone()).await;
+    let transport = Transport::new(conn, read, max_message_bytes, socket.writer.clone()).await;
     let now = Instant::now();
     let age = now.saturating_duration_since(*FIRST_OPENED);
-    let first_ping = first_ping(limits.ping, membership.session().low_byte(), age);
+    let first_ping = first_ping(limits.ping, socket.session.low_byte(), age);
     let session = Session::new(limits, expires_at, now, first_ping);
     let mut pump = Pump {
         transport,
         session,
-        writer,
+        socket,
         membership,
         acceptor,
-        user,
-        workspace,
         trace,
         opened: now,
         has_control,

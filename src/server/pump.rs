@@ -15,9 +15,8 @@ use tokio_tungstenite::tungstenite::Bytes;
 use tracing::{debug, warn};
 
 use super::acceptor::Acceptor;
-use crate::auth::UserKey;
+use super::directory::DirectoryEntry;
 use crate::codes::{CloseReason, DEAD_PEER, code_label};
-use crate::event::WorkspaceSlug;
 use crate::room::{Membership, SessionId};
 use crate::socket::{
     Action, ControlMessage, Incoming, Session, SessionInput, Transport, WriteTurn, Writer,
@@ -38,12 +37,9 @@ const FAR: Duration = Duration::from_secs(86_400);
 pub(super) struct Pump {
     pub(super) transport: Transport,
     pub(super) session: Session,
-    pub(super) writer: Writer,
+    pub(super) socket: DirectoryEntry,
     pub(super) membership: Membership,
     pub(super) acceptor: Arc<Acceptor>,
-    /// Whose socket it is: what a fresh token must say again.
-    pub(super) user: UserKey,
-    pub(super) workspace: WorkspaceSlug,
     /// The spans of its end, where it is recorded.
     pub(super) trace: Option<Box<ConnectionTrace>>,
     pub(super) opened: Instant,
@@ -142,18 +138,18 @@ impl Pump {
     /// Leaves the room, then ends the connection. Boxed, and no part of the future that every idle
     /// socket keeps: it is several times larger than that one.
     pub(super) fn finish(self, end: SocketEnd) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let session = self.membership.session();
         let successor = self.membership.successor();
-        // Out of the room before anything slow.
+        // Out of the room and the directory before anything slow.
         drop(self.membership);
+        let (session, user) = (self.socket.session, self.socket.user());
+        let workspace = self.socket.workspace().clone();
+        let writer = self.socket.writer.clone();
+        drop(self.socket);
         let Self {
             mut transport,
-            writer,
             acceptor,
             trace,
             opened,
-            user,
-            workspace,
             ..
         } = self;
         acceptor.metrics().connection_closed(end.label());
@@ -214,11 +210,11 @@ impl Pump {
                 },
                 PumpEvent::Written => Action::Nothing,
                 PumpEvent::Time => {
-                    if let (_, Some(at)) = self.writer.progress() {
+                    if let (_, Some(at)) = self.socket.writer.progress() {
                         self.session.written(at);
                     }
                     if let Some(closing) = &mut closing
-                        && closing.stands_still(&self.writer)
+                        && closing.stands_still(&self.socket.writer)
                     {
                         return SocketEnd::Ours(closing.reason);
                     }
@@ -227,7 +223,7 @@ impl Pump {
                 PumpEvent::End(end) => return end,
                 PumpEvent::CaughtUp => Action::Nothing,
                 PumpEvent::Ending(reason) => {
-                    closing = Some(Closing::new(reason, &self.writer));
+                    closing = Some(Closing::new(reason, &self.socket.writer));
                     Action::Nothing
                 }
             };
@@ -258,15 +254,15 @@ impl Pump {
         is_ending: bool,
         reads_first: bool,
     ) -> Poll<PumpEvent> {
-        self.writer.watch(cx);
-        if let Some(answer) = self.writer.take_probe() {
+        self.socket.writer.watch(cx);
+        if let Some(answer) = self.socket.writer.take_probe() {
             let payload = probe_payload();
             self.transport.ping(&payload);
             self.probe = Some(Box::new((payload, answer)));
         }
-        match self.writer.ending() {
-            Some(CloseReason::TooSlow) => {
-                return Poll::Ready(PumpEvent::End(SocketEnd::Ours(CloseReason::TooSlow)));
+        match self.socket.writer.ending() {
+            Some(reason) if reason.is_immediate() => {
+                return Poll::Ready(PumpEvent::End(SocketEnd::Ours(reason)));
             }
             Some(reason) if !is_ending => return Poll::Ready(PumpEvent::Ending(reason)),
             Some(_) | None => {}
@@ -275,7 +271,7 @@ impl Pump {
             && let Poll::Ready(reason) = waiting.as_mut().poll(cx)
         {
             *catch_up = None;
-            self.writer.end_after(reason);
+            self.socket.writer.end_after(reason);
             return Poll::Ready(PumpEvent::CaughtUp);
         }
         if reads_first && let Poll::Ready(event) = self.poll_read(cx, timer.as_mut()) {
@@ -300,12 +296,17 @@ impl Pump {
     /// Writes what waits. [`PumpEvent::Written`] if there may be more, so that others get their turn.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<PumpEvent> {
         let written = self.transport.poll_write(cx);
-        let session = self.membership.session();
-        report(&self.writer, &self.acceptor, session, self.trace.as_deref());
+        let session = self.socket.session;
+        report(
+            &self.socket.writer,
+            &self.acceptor,
+            session,
+            self.trace.as_deref(),
+        );
         match written {
             Poll::Ready(Err(_)) => Poll::Ready(PumpEvent::End(SocketEnd::Gone)),
             Poll::Ready(Ok(WriteTurn::More)) => Poll::Ready(PumpEvent::Written),
-            Poll::Ready(Ok(WriteTurn::Done)) => match self.writer.ending() {
+            Poll::Ready(Ok(WriteTurn::Done)) => match self.socket.writer.ending() {
                 Some(reason) => Poll::Ready(PumpEvent::End(SocketEnd::Ours(reason))),
                 None => Poll::Pending,
             },
@@ -339,15 +340,12 @@ impl Pump {
     fn answer(&self, control: &ControlMessage) {
         if self.has_control {
             let says_more = *control != ControlMessage::Heartbeat;
-            self.writer.answer(control.frame(), says_more);
+            self.socket.writer.answer(control.frame(), says_more);
         }
     }
 
     fn take(&mut self, input: SessionInput<'_>) -> Action {
-        let refresh = |token: &str, until| {
-            self.acceptor
-                .refresh(token, self.user, &self.workspace, until)
-        };
+        let refresh = |token: &str, until| self.acceptor.refresh(token, &self.socket, until);
         self.session
             .take(input, Instant::now(), SystemTime::now(), refresh)
     }

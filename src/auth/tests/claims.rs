@@ -198,10 +198,10 @@ fn the_expiry_of_an_identity_is_the_moment_verify_refuses_it() {
         };
         let token = hs256(&claims(&json!({"exp": exp})));
         let identity = verifier(&config).verify(&token, now()).unwrap();
-        assert_eq!(identity.expires_at, at(expected));
+        assert_eq!(identity.credential.expires_at, at(expected));
         assert_eq!(
             verifier(&config)
-                .verify(&token, identity.expires_at)
+                .verify(&token, identity.credential.expires_at)
                 .unwrap_err(),
             AuthError::Expired
         );
@@ -248,7 +248,7 @@ fn null_is_absent() {
         let identity = verifier(&hmac_config()).verify(&hs256_raw(header, &payload), now());
         assert_eq!(identity.is_ok(), ok, "{header} {nulls}");
         if let Ok(identity) = identity {
-            assert_eq!(identity.user, UserKey::new(None, "ada"));
+            assert_eq!(identity.credential.user, UserKey::new(None, "ada"));
         }
     }
     let payload = format!(r#"{{"sub":"ada","exp":{},"iss":null}}"#, NOW + 60);
@@ -319,11 +319,131 @@ fn an_identity_is_what_the_claims_say() {
     let identity = check(&hmac_config(), &with).unwrap();
     assert_eq!(&*identity.subject, "auth0|Ada Lovelace ☃");
     assert_eq!(
-        identity.user,
+        identity.credential.user,
         UserKey::new(Some("https://id.example.com"), "auth0|Ada Lovelace ☃")
     );
     let without = check(&hmac_config(), &json!({})).unwrap();
-    assert_eq!(without.user, UserKey::new(None, "ada"));
+    assert_eq!(without.credential.user, UserKey::new(None, "ada"));
+}
+
+#[test]
+fn a_credential_is_what_tells_the_token_from_others() {
+    let key = HmacSecret::new(SECRET.as_bytes()).unwrap().verifying_key();
+    let issuer = Some("https://id.example.com");
+    let token = |jti| Some(TokenKey::new(issuer, jti));
+    for (with, issued_at, token) in [
+        (
+            json!({"iat": NOW, "jti": "c0ffee"}),
+            Some(at(NOW as f64)),
+            token("c0ffee"),
+        ),
+        (
+            json!({"iat": NOW as f64 + 0.5, "jti": 42}),
+            Some(at(NOW as f64 + 0.5)),
+            token("42"),
+        ),
+        (json!({"jti": {"a": 1}}), None, None),
+        (json!({}), None, None),
+    ] {
+        let credential = check_strict(&with).unwrap().credential;
+        assert_eq!(credential.issuer.as_deref(), issuer, "{with}");
+        assert_eq!(credential.issued_at, issued_at, "{with}");
+        assert_eq!(credential.token, token, "{with}");
+        assert_eq!(credential.key, key.id(), "{with}");
+    }
+    let payload = format!(
+        r#"{{"sub":"ada","exp":{},"iat":null,"jti":null}}"#,
+        NOW + 60
+    );
+    let nulls = verifier(&hmac_config()).verify(&hs256_raw(r#"{"alg":"HS256"}"#, &payload), now());
+    let credential = nulls.unwrap().credential;
+    assert_eq!(
+        (credential.issued_at, credential.token, credential.issuer),
+        (None, None, None)
+    );
+}
+
+/// Also where no age is asked for: by its `iat` a token may be revoked.
+#[test]
+fn an_iat_that_is_no_date_is_refused() {
+    const NO_DATE: &str = "its iat is not a date, which is a number of seconds since 1970";
+    const MILLISECONDS: &str =
+        "its iat is beyond the year 9999: it seems to be in milliseconds, dates are in seconds";
+    for (iat, expected) in [
+        (json!("2026-01-01"), NO_DATE),
+        (json!(true), NO_DATE),
+        (json!(NOW * 1000), MILLISECONDS),
+    ] {
+        let refused = check(&hmac_config(), &json!({ "iat": iat })).unwrap_err();
+        assert_eq!(refused, AuthError::Invalid(expected), "{iat}");
+    }
+}
+
+#[test]
+fn a_token_may_live_as_long_as_max_token_age_and_no_longer() {
+    const NO_IAT: AuthError = AuthError::Invalid("it has no iat, which auth.max_token_age needs");
+    const LONG: AuthError = AuthError::Invalid("it lives longer than auth.max_token_age");
+    for (leeway, with, expected) in [
+        (0, json!({"iat": NOW, "exp": NOW + 3600}), Ok(())),
+        (0, json!({"iat": NOW, "exp": NOW + 3601}), Err(LONG)),
+        (5, json!({"iat": NOW, "exp": NOW + 3605}), Ok(())),
+        (5, json!({"iat": NOW, "exp": NOW + 3606}), Err(LONG)),
+        // Half of its life is over.
+        (0, json!({"iat": NOW - 1800, "exp": NOW + 1800}), Ok(())),
+        (0, json!({"iat": NOW - 1801, "exp": NOW + 1800}), Err(LONG)),
+        (0, json!({"exp": NOW + 60}), Err(NO_IAT)),
+        // The issuer's clock is a little ahead, or its `iat` is a lie.
+        (0, json!({"iat": NOW + 10, "exp": NOW + 3610}), Ok(())),
+        (0, json!({"iat": NOW + 11, "exp": NOW + 3611}), Err(LONG)),
+        (
+            0,
+            json!({"iat": NOW + 99_999, "exp": NOW + 99_999 + 60}),
+            Err(LONG),
+        ),
+        // Whether it is expired comes last: a newer one of this kind would not do either.
+        (0, json!({"iat": NOW - 9000, "exp": NOW - 60}), Err(LONG)),
+        (
+            0,
+            json!({"iat": NOW - 3600, "exp": NOW}),
+            Err(AuthError::Expired),
+        ),
+    ] {
+        let config = AuthConfig {
+            leeway: Duration::from_secs(leeway),
+            max_token_age: Some(Duration::from_secs(3600)),
+            ..hmac_config()
+        };
+        assert_eq!(check(&config, &with).map(drop), expected, "{leeway} {with}");
+    }
+    let long = json!({"exp": NOW + 10 * 365 * 86_400});
+    assert!(check(&hmac_config(), &long).is_ok());
+}
+
+#[test]
+fn required_claims_are_there_whatever_they_hold() {
+    const LACKS: AuthError = AuthError::Invalid("it lacks a claim of required_claims");
+    let config = AuthConfig::from(IssuerConfig {
+        required_claims: vec!["jti".to_owned(), "https://example.com/tenant.id".to_owned()],
+        ..hmac_config().short_form
+    });
+    for (payload, expected) in [
+        (r#""jti":"a","https://example.com/tenant.id":false"#, Ok(())),
+        (r#""jti":"a""#, Err(LACKS)),
+        (
+            r#""jti":null,"https://example.com/tenant.id":1"#,
+            Err(LACKS),
+        ),
+        // A name is no path.
+        (
+            r#""jti":"a","https://example":{"com/tenant":{"id":1}}"#,
+            Err(LACKS),
+        ),
+    ] {
+        let payload = format!(r#"{{"sub":"ada","exp":{},{payload}}}"#, NOW + 60);
+        let token = hs256_raw(r#"{"alg":"HS256"}"#, &payload);
+        let result = verifier(&config).verify(&token, now());
+        assert_eq!(result.map(drop), expected, "{payload}");
+    }
 }
 
 /// Keycloak leaves `sub` out, Django writes `user_id` and a number, Azure an `oid`.
@@ -360,7 +480,10 @@ fn the_user_is_the_first_claim_of_those_named() {
         let subject = identity.as_ref().map(|identity| &*identity.subject);
         assert_eq!(subject, expected, "{names:?} {with}");
         if let Some(subject) = expected {
-            assert_eq!(identity.unwrap().user, UserKey::new(None, subject));
+            assert_eq!(
+                identity.unwrap().credential.user,
+                UserKey::new(None, subject)
+            );
         }
     }
     // An explicit null is no claim either.
@@ -412,7 +535,10 @@ fn a_token_of_ours_passes_and_says_what_was_asked() {
         .unwrap();
         let identity = verifier(&config).verify(&token, now()).unwrap();
         assert_eq!(identity.workspaces, workspaces);
-        assert_eq!(identity.user, UserKey::new(Some("herald-dev"), "ada"));
-        assert_eq!(identity.expires_at, at(expected_expiry as f64));
+        assert_eq!(
+            identity.credential.user,
+            UserKey::new(Some("herald-dev"), "ada")
+        );
+        assert_eq!(identity.credential.expires_at, at(expected_expiry as f64));
     }
 }

@@ -66,7 +66,7 @@ fn the_examples_of_the_standards_verify() {
     };
     for (keys, token) in [
         (
-            KeySet::of(secret),
+            KeySet::of([secret]),
             format!("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{joe}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),
         ),
         (
@@ -88,7 +88,7 @@ fn the_examples_of_the_standards_verify() {
         ),
     ] {
         let jws = Jws::parse(&token).unwrap();
-        assert_eq!(keys.verify(&jws), Ok(()), "{:?}", jws.algorithm);
+        assert!(keys.verify(&jws).is_ok(), "{:?}", jws.algorithm);
         let broken = token.replacen(".R", ".Q", 1).replacen(".eyJpc3M", ".eyJpc3N", 1);
         let jws = Jws::parse(&broken).unwrap();
         assert!(keys.verify(&jws).is_err(), "{:?}", jws.algorithm);

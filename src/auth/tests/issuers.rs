@@ -51,7 +51,10 @@ fn a_token_is_checked_by_the_entry_that_its_iss_names() {
     for config in [&closed, &open] {
         for (letter, iss) in [("a", A), ("b", B)] {
             let identity = verifier(config).verify(&token(letter, &json!({"iss": iss})), now());
-            assert_eq!(identity.unwrap().user, UserKey::new(Some(iss), "ada"));
+            assert_eq!(
+                identity.unwrap().credential.user,
+                UserKey::new(Some(iss), "ada")
+            );
         }
         for (letter, iss) in [("b", A), ("a", B), ("o", A), ("o", B)] {
             let token = token(letter, &json!({"iss": iss}));
@@ -86,7 +89,7 @@ fn a_token_is_checked_by_the_entry_that_its_iss_names() {
         let identity = verifier(&open)
             .verify(&token("o", &json!({"iss": iss})), now())
             .unwrap();
-        assert_eq!(identity.user, UserKey::new(iss, "ada"));
+        assert_eq!(identity.credential.user, UserKey::new(iss, "ada"));
         let flat = AuthConfig::from(IssuerConfig {
             hmac_secret: Some(Secret::from("o".repeat(32))),
             ..IssuerConfig::default()
@@ -94,7 +97,7 @@ fn a_token_is_checked_by_the_entry_that_its_iss_names() {
         let before = verifier(&flat)
             .verify(&token("o", &json!({"iss": iss})), now())
             .unwrap();
-        assert_eq!(identity.user, before.user, "{iss:?}");
+        assert_eq!(identity.credential.user, before.credential.user, "{iss:?}");
     }
 }
 
@@ -116,7 +119,7 @@ fn of_an_iss_given_twice_the_same_one_counts_everywhere() {
         format!("{message}.{signature}")
     };
     let identity = verifier(&config).verify(&forged("b"), now()).unwrap();
-    assert_eq!(identity.user, UserKey::new(Some(B), "ada"));
+    assert_eq!(identity.credential.user, UserKey::new(Some(B), "ada"));
     assert!(verifier(&config).verify(&forged("a"), now()).is_err());
 }
 
@@ -372,7 +375,7 @@ proptest! {
         let result = verifier(&config).verify(&token, now());
         prop_assert_eq!(result.is_ok(), own == Some(signer), "{:?} {:?}", names, iss);
         if let Ok(identity) = result {
-            prop_assert_eq!(identity.user, UserKey::new(iss.as_deref(), "ada"));
+            prop_assert_eq!(identity.credential.user, UserKey::new(iss.as_deref(), "ada"));
         }
     }
 }

@@ -374,6 +374,53 @@ fn a_removed_key_is_soon_refused() {
     assert_eq!(file.verify(&old, LOOK_INTERVAL), Err(UNKNOWN));
 }
 
+/// Its tokens are refused at once. Its sockets are closed only if a second read says the same.
+#[test]
+fn a_removed_key_is_withdrawn_by_the_second_read() {
+    let file = SetFile::new(&[jwk("rsa", &json!({"kid": "old"}))]);
+    let token = token("rsa", Algorithm::RS256, Some("old"));
+    let credential = file.verifier.verify_at(&token, now(), file.start);
+    let credential = credential.unwrap().credential;
+    let (old, new) = (
+        set(&[jwk("rsa", &json!({"kid": "old"}))]),
+        set(&[jwk("p256", &json!({"kid": "new"}))]),
+    );
+    let look = |second| file.verifier.look(file.start + Duration::from_secs(second));
+    let trusts = || file.verifier.trusts(&credential);
+    assert!(!look(10) && trusts());
+    file.replace(&new);
+    assert!(!look(20) && trusts());
+    // It was a mistake.
+    file.replace(&old);
+    assert!(!look(30) && trusts());
+    file.replace(&new);
+    assert!(!look(40) && !look(50) && !look(60) && trusts());
+    // Half-written, it decides nothing.
+    file.replace(b"{");
+    assert!(!look(70) && !look(80) && trusts());
+    file.replace(&new);
+    assert!(look(90) && !trusts());
+    assert!(!look(100) && !look(130));
+    // Without a change of the file, too.
+    file.replace(&old);
+    assert!(!look(140) && trusts());
+    file.replace(&new);
+    assert!(!look(150) && !look(179) && look(180) && !trusts());
+    // Another issuer's key of the same id is not it.
+    let foreign = Credential {
+        issuer: Some("https://other.example.com".into()),
+        ..credential.clone()
+    };
+    file.replace(&old);
+    assert!(!look(190) && trusts());
+    let strict = verifier(&AuthConfig::from(IssuerConfig {
+        issuer: Some("https://id.example.com".to_owned()),
+        jwks_file: Some(file.path.clone()),
+        ..IssuerConfig::default()
+    }));
+    assert!(!strict.trusts(&foreign) && !strict.trusts(&credential));
+}
+
 #[test]
 fn a_file_that_became_unusable_leaves_the_old_keys_in_force() {
     let file = SetFile::new(&[jwk("rsa", &json!({"kid": "old"}))]);

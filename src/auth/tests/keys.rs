@@ -44,6 +44,31 @@ fn every_kind() -> Vec<(AuthConfig, String)> {
     all
 }
 
+/// As other software computes them, from a PEM file as from a key set.
+#[test]
+fn a_public_key_is_known_by_its_thumbprint() {
+    use jsonwebtoken::DecodingKey;
+    use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
+    for name in ["rsa", "p256", "p384", "ed25519"] {
+        let pem = pem(&format!("{name}.public.pem"));
+        let key = match name {
+            "rsa" => DecodingKey::from_rsa_pem(&pem),
+            "ed25519" => DecodingKey::from_ed_pem(&pem),
+            _ => DecodingKey::from_ec_pem(&pem),
+        };
+        let jwk = Jwk::from_decoding_key(&key.unwrap(), None).unwrap();
+        let id = KeyId::of_thumbprint(&jwk.thumbprint(ThumbprintHash::SHA256).unwrap());
+        let set = json!({ "keys": [jwk] }).to_string();
+        let set = super::super::jwks::parse(set.as_bytes()).unwrap().0;
+        assert_eq!(set.ids().next(), id, "{name}");
+        assert_eq!(
+            public_key_from_pem(&pem).ok().map(|key| key.id()),
+            id,
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn each_algorithm_passes_with_its_own_key_and_no_other() {
     let all = every_kind();

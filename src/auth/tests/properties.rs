@@ -116,7 +116,7 @@ proptest! {
             prop_assert_eq!(&*identity.subject, user);
             prop_assert!(!identity.subject.is_empty());
             prop_assert!(exp.is_number() && nbf.is_number() && iss.is_string());
-            prop_assert!(identity.expires_at > now());
+            prop_assert!(identity.credential.expires_at > now());
             if identity.workspaces == Workspaces::All {
                 let listed = workspaces.as_array().is_some_and(|list| list.contains(&json!("*")));
                 prop_assert!(workspaces == json!("*") || listed);
@@ -133,9 +133,9 @@ proptest! {
         let verifier = verifier(&config);
         let token = hs256(&claims(&json!({"exp": exp})));
         if let Ok(identity) = verifier.verify(&token, at(at_seconds)) {
-            let last = identity.expires_at - Duration::from_nanos(1);
+            let last = identity.credential.expires_at - Duration::from_nanos(1);
             prop_assert!(verifier.verify(&token, last).is_ok());
-            let after = verifier.verify(&token, identity.expires_at);
+            let after = verifier.verify(&token, identity.credential.expires_at);
             prop_assert_eq!(after.map(drop), Err(AuthError::Expired));
         }
     }

@@ -144,6 +144,19 @@ impl Writer {
         self.0.task.wake();
     }
 
+    /// Ends the socket at once, for a reason that [is immediate](CloseReason::is_immediate): what waits is dropped.
+    pub fn end_now(&self, reason: CloseReason) {
+        debug_assert!(reason.is_immediate(), "{reason:?}");
+        let mut state = self.lock();
+        // It overtakes an end that waits for the queue.
+        if !state.end.is_some_and(CloseReason::is_immediate) {
+            state.end = Some(reason);
+        }
+        self.0.dropped(state.drop_queue(), Undelivered::Closed);
+        drop(state);
+        self.0.task.wake();
+    }
+
     /// Has the socket pinged. The answer is the pong; its end without one, that of the socket.
     pub(crate) fn probe(&self) -> oneshot::Receiver<()> {
         let (answer, pong) = oneshot::channel();
@@ -178,8 +191,8 @@ impl Writer {
         self.0.task.register(cx.waker());
     }
 
-    /// Why nothing more is taken, or will be once what waits is written. Once it overflowed
-    /// ([`CloseReason::TooSlow`]) nothing waits.
+    /// Why nothing more is taken, or will be once what waits is written. Of a reason that
+    /// [is immediate](CloseReason::is_immediate) nothing waits.
     pub(crate) fn ending(&self) -> Option<CloseReason> {
         self.lock().end
     }

@@ -47,6 +47,27 @@ fn what_does_not_fit_ends_the_queue_and_drops_it() {
 }
 
 #[test]
+fn an_end_at_once_drops_what_waits_and_overtakes_one_that_waits_for_it() {
+    for earlier in [None, Some(CloseReason::Restart)] {
+        let depth = Arc::<QueueDepth>::default();
+        let writer = Writer::new(10_000, Arc::clone(&depth));
+        assert_eq!(push(&writer, 500), QUEUED);
+        if let Some(reason) = earlier {
+            writer.end_after(reason);
+        }
+        writer.end_now(CloseReason::Revoked);
+        assert_eq!(writer.ending(), Some(CloseReason::Revoked));
+        assert_eq!((push(&writer, 1), depth.now()), (ENDED, (0, 0)));
+        // The first one holds.
+        writer.end_now(CloseReason::NoAccess);
+        writer.end_after(CloseReason::Restart);
+        assert_eq!(writer.ending(), Some(CloseReason::Revoked));
+        writer.open(None);
+        assert_eq!(writer.drained(), b"");
+    }
+}
+
+#[test]
 fn one_frame_always_fits_an_empty_queue() {
     let writer = writer(10);
     writer.open(None);
