@@ -105,7 +105,7 @@ const CONFIG: &str =
     "[auth]\nhmac_secret_file = \"$/secret\"\n[projection]\nrules = \"$/rules.toml\"\n";
 
 #[tokio::test]
-async fn rules_and_keys_change_while_the_socket_stays() {
+async fn rules_change_while_the_socket_stays_and_a_key_takes_its_own_along() {
     let scene = Scene::new(CONFIG).await;
     let mut ann = scene.join("ann", SECRET).await.expect("open");
     assert_eq!(scene.title(&mut ann).await, "one");
@@ -115,18 +115,20 @@ async fn rules_and_keys_change_while_the_socket_stays() {
         ["none"; 3]
     );
     scene.write("rules.toml", &RULES.replace("TITLE", "two"));
-    scene.write("secret", OTHER_SECRET);
     let told = scene.reload().await;
     assert_eq!(told["level"], "INFO");
-    assert_eq!(told["files"], "auth.hmac_secret_file, projection.rules");
+    assert_eq!(told["files"], "projection.rules");
     assert_eq!(scene.title(&mut ann).await, "two");
+    scene.write("secret", OTHER_SECRET);
+    let told = scene.reload().await;
+    assert_eq!(told["files"], "auth.hmac_secret_file");
+    assert_eq!(ann.closed().await, (4003, "token expired".to_owned()));
     let mut bob = scene.join("bob", OTHER_SECRET).await.expect("open");
     assert_eq!(scene.title(&mut bob).await, "two");
     assert_eq!(scene.join("eve", SECRET).await.err(), Some(4001));
-    assert_eq!(ann.notification().await["title"], "two");
     scene
         .gateway
-        .metric_becomes("herald_configuration_reloads_total", "applied", 2.0)
+        .metric_becomes("herald_configuration_reloads_total", "applied", 3.0)
         .await;
     let printed = scene.gateway.output();
     assert!(!printed.contains(SECRET) && !printed.contains(OTHER_SECRET));
@@ -174,8 +176,11 @@ async fn one_bad_part_keeps_the_whole_of_the_old_and_all_that_is_wrong_is_told()
     // What is right again is taken.
     scene.write("rules.toml", &RULES.replace("TITLE", "two"));
     scene.write("herald.toml", CONFIG);
+    scene.write("secret", SECRET);
     scene.reload().await;
     assert_eq!(scene.title(&mut ann).await, "two");
+    scene.write("secret", OTHER_SECRET);
+    scene.reload().await;
     assert!(scene.join("eve", OTHER_SECRET).await.is_ok());
 }
 
