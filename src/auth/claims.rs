@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::credential::{Credential, KeyId, TokenKey};
+use super::credential::{Credential, KeyId, TokenId};
 use super::grants::{claim, workspaces};
 use super::{AuthError, Identity, VerifiedToken, UserKey, Workspaces};
 use crate::config::{AuthConfig, IssuerConfig};
@@ -232,11 +232,11 @@ pub(super) fn issuer(claims: &Map) -> Result<Option<&str>, AuthError> {
     }
 }
 
-/// The key of the token, by its `jti`. RFC 7519 section 4.1.7 makes it text; some issuers count.
-fn token(claims: &Map, issuer: Option<&str>) -> Option<TokenKey> {
+/// The id of the token, by its `jti`. RFC 7519 section 4.1.7 makes it text; some issuers count.
+fn token(claims: &Map, issuer: Option<&str>) -> Option<TokenId> {
     match present(claims, "jti")? {
-        Value::String(jti) => Some(TokenKey::new(issuer, jti)),
-        Value::Number(jti) => Some(TokenKey::new(issuer, jti.as_str())),
+        Value::String(jti) => Some(TokenId::new(issuer, jti)),
+        Value::Number(jti) => Some(TokenId::new(issuer, jti.as_str())),
         _ => None,
     }
 }

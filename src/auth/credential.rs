@@ -22,7 +22,7 @@ pub struct Credential {
     /// Its `iat`.
     pub issued_at: Option<SystemTime>,
     /// Its `jti`, if it has one.
-    pub token: Option<TokenKey>,
+    pub token: Option<TokenId>,
     /// The key that verified it.
     pub key: KeyId,
     /// The first moment at which the token is no longer taken: its `exp` plus the leeway.
@@ -38,10 +38,10 @@ impl fmt::Debug for Credential {
 
 /// One token of an issuer: a hash of its `iss` and `jti`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TokenKey([u8; 16]);
+pub struct TokenId([u8; 16]);
 
-impl TokenKey {
-    /// The key of the token to which `issuer` (its `iss`, if it has one) gave this `jti`.
+impl TokenId {
+    /// The id of the token to which `issuer` (its `iss`, if it has one) gave this `jti`.
     ///
     /// Every gateway and `herald revoke` must agree on this, as on [`UserKey::new`].
     pub fn new(issuer: Option<&str>, jti: &str) -> Self {
@@ -57,15 +57,15 @@ impl TokenKey {
     }
 }
 
-impl fmt::Display for TokenKey {
+impl fmt::Display for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_hex(self.0, f)
     }
 }
 
-impl fmt::Debug for TokenKey {
+impl fmt::Debug for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TokenKey(***)")
+        f.write_str("TokenId(***)")
     }
 }
 
@@ -104,9 +104,9 @@ mod tests {
 
     use super::*;
 
-    /// Entries about a token are stored: its key must not change from one version to the next.
+    /// Entries about a token are stored: its id must not change from one version to the next.
     #[test]
-    fn the_key_of_a_token_never_changes() {
+    fn the_id_of_a_token_never_changes() {
         for (issuer, key) in [
             (
                 Some("https://id.example.com"),
@@ -114,11 +114,11 @@ mod tests {
             ),
             (None, "4e48698d717c76163dd0dac4d83f1465"),
         ] {
-            let token = TokenKey::new(issuer, "c0ffee");
+            let token = TokenId::new(issuer, "c0ffee");
             assert_eq!(token.to_string(), key);
-            assert_eq!(TokenKey::parse(key), Some(token));
+            assert_eq!(TokenId::parse(key), Some(token));
         }
-        assert_eq!(TokenKey::parse("c0ffee"), None);
+        assert_eq!(TokenId::parse("c0ffee"), None);
     }
 
     #[test]
@@ -129,7 +129,7 @@ mod tests {
             (Some("a"), "b"),
             (Some("ab"), ""),
         ]
-        .map(|(issuer, jti)| TokenKey::new(issuer, jti))
+        .map(|(issuer, jti)| TokenId::new(issuer, jti))
         .into();
         assert_eq!(keys.len(), 4);
     }
@@ -157,13 +157,13 @@ mod tests {
             user: UserKey::new(None, "ada"),
             issuer: Some("https://id.example.com".into()),
             issued_at: Some(SystemTime::UNIX_EPOCH),
-            token: Some(TokenKey::new(None, "c0ffee")),
+            token: Some(TokenId::new(None, "c0ffee")),
             key: KeyId::of_secret(b"swordfish"),
             expires_at: SystemTime::UNIX_EPOCH,
         };
         assert_eq!(
             format!("{credential:?} {:?} {:?}", credential.token, credential.key),
-            "Credential(8036673843e325a233e42fff76e9ad12, ***) Some(TokenKey(***)) KeyId(***)"
+            "Credential(8036673843e325a233e42fff76e9ad12, ***) Some(TokenId(***)) KeyId(***)"
         );
     }
 }

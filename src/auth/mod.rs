@@ -31,7 +31,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::warn;
 
-pub use self::credential::{Credential, KeyId, TokenKey};
+pub use self::credential::{Credential, KeyId, TokenId};
 pub(crate) use self::issuer::entry_for;
 use self::issuer::{Issuer, Issuers};
 pub use self::verified_token::VerifiedToken;

@@ -1,6 +1,7 @@
 //! Closes sockets from outside their rooms, spread over a window, so that their clients do not all come back at once.
 //! Each gets what was stored before its close.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::warn;
 
 use crate::codes::CloseReason;
+use crate::event::WorkspaceSlug;
 use crate::room::{RoomHandle, Rooms, SessionId};
 use crate::server::{Directory, OpenSocket};
 
@@ -27,23 +29,29 @@ pub(super) async fn close_over(
     window: Duration,
     still: impl Fn(&OpenSocket) -> bool,
 ) {
-    let start = Instant::now();
-    let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
-    let mut turns = (0u32..)
-        .map(|index| start + window / count * index)
-        .zip(sessions)
-        .peekable();
+    let mut turns = turns(sessions, window).peekable();
     while let Some((first, _)) = turns.peek() {
         let batch_end = *first + BATCH;
         sleep_until(*first).await;
-        let mut batch = Vec::new();
+        let (mut moments, mut batch) = (Vec::new(), Vec::new());
         while let Some((at, session)) = turns.next_if(|(at, _)| *at < batch_end) {
             // Not kept for longer than the batch takes: a socket that is kept keeps its connection.
-            let socket = directory.get(session).filter(|socket| still(socket));
-            batch.extend(socket.map(|socket| (at, socket)));
+            if let Some(socket) = directory.get(session)
+                && still(&socket)
+            {
+                moments.push(at);
+                batch.push(socket);
+            }
         }
-        warn_if_behind(rooms, reason, &batch).await;
-        for (at, socket) in batch {
+        let sockets = catch_up(rooms, &batch).await;
+        if sockets > 0 {
+            let code = reason.code();
+            warn!(
+                sockets,
+                code, "sockets closed without the last stored events, nats does not answer"
+            );
+        }
+        for (at, socket) in moments.into_iter().zip(batch) {
             sleep_until(at).await;
             if still(&socket) {
                 socket.writer.end_after(reason);
@@ -52,41 +60,43 @@ pub(super) async fn close_over(
     }
 }
 
-/// Waits until everything stored before now waits at the sockets of `batch`. What of it may be missing is counted.
-async fn warn_if_behind(rooms: &Rooms, reason: CloseReason, batch: &[(Instant, Arc<OpenSocket>)]) {
-    let mut handles: Vec<&RoomHandle> = batch.iter().map(|(_, socket)| &socket.room).collect();
-    handles.sort_unstable_by_key(|room| room.workspace());
-    handles.dedup_by_key(|room| room.workspace());
-    let behind = catch_up(rooms, handles.into_iter().cloned().collect()).await;
-    let is_behind = |socket: &OpenSocket| {
-        behind
-            .iter()
-            .any(|room| room.workspace() == socket.workspace())
-    };
-    let sockets = batch.iter().filter(|(_, socket)| is_behind(socket)).count();
-    if sockets > 0 {
-        rooms.context().metrics.closed_behind(sockets as u64);
-        let code = reason.code();
-        warn!(
-            sockets,
-            code, "sockets closed without the last stored events, nats does not answer"
-        );
-    }
+/// The moments at which `sessions` are closed within `window`, from now on.
+pub(super) fn turns(
+    sessions: Vec<SessionId>,
+    window: Duration,
+) -> impl Iterator<Item = (Instant, SessionId)> {
+    let start = Instant::now();
+    let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
+    let moments = (0u32..).map(move |index| start + window / count * index);
+    moments.zip(sessions)
 }
 
-/// Waits until everything stored before now waits at the sockets of `handles`, for [`CATCH_UP`] at most; the rooms of
-/// which it is not known.
-pub(super) async fn catch_up(rooms: &Rooms, handles: Vec<RoomHandle>) -> Vec<RoomHandle> {
+/// Waits until everything stored before now waits at `sockets`, for [`CATCH_UP`] at most. Of how many it is not known:
+/// they are counted.
+pub(super) async fn catch_up(rooms: &Rooms, sockets: &[Arc<OpenSocket>]) -> usize {
+    let mut sockets_of_rooms: HashMap<&WorkspaceSlug, (&RoomHandle, usize)> = HashMap::new();
+    for socket in sockets {
+        let (_, sockets) = sockets_of_rooms
+            .entry(socket.workspace())
+            .or_insert((&socket.room, 0));
+        *sockets += 1;
+    }
     let deadline = Instant::now() + CATCH_UP;
-    let end = match timeout_at(deadline, rooms.stream_end()).await {
-        Ok(Some(end)) => end,
-        // The gateway is ending at once.
-        Ok(None) => return Vec::new(),
-        Err(_) => return handles,
-    };
-    let behind = join_all(handles.into_iter().map(async |room| {
-        let caught_up = timeout_at(deadline, room.barrier(end.sequence)).await;
-        caught_up.is_err().then_some(room)
+    let end = timeout_at(deadline, rooms.stream_end()).await;
+    let behind = join_all(sockets_of_rooms.into_values().map(async |(room, sockets)| {
+        let is_behind = match end {
+            Ok(Some(end)) => timeout_at(deadline, room.barrier(end.sequence))
+                .await
+                .is_err(),
+            // The gateway is ending at once.
+            Ok(None) => false,
+            Err(_) => true,
+        };
+        if is_behind { sockets } else { 0 }
     }));
-    behind.await.into_iter().flatten().collect()
+    let behind = behind.await.into_iter().sum();
+    if behind > 0 {
+        rooms.context().metrics.closed_behind(behind as u64);
+    }
+    behind
 }

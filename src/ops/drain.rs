@@ -3,16 +3,13 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use tokio::time::{Instant, interval, sleep_until, timeout};
-use tokio_util::task::TaskTracker;
+use tokio::time::{interval, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::closing;
 use crate::codes::CloseReason;
-use crate::room::Rooms;
-use crate::server::Acceptor;
-use crate::socket::Writer;
+use crate::room::{Rooms, SessionId};
+use crate::server::{Acceptor, Directory};
 
 /// How long joins under way may take: they give up after 3 s.
 const JOINS: Duration = Duration::from_secs(4);
@@ -30,11 +27,9 @@ pub(super) async fn catch_up(rooms: &Rooms, acceptor: &Acceptor) {
     if timeout(JOINS, acceptor.settled()).await.is_err() {
         warn!("draining with joins under way");
     }
-    let behind = closing::catch_up(rooms, rooms.all()).await;
-    let behind = join_all(behind.iter().map(async |room| room.writers().await.len()));
-    let sockets = behind.await.into_iter().sum::<usize>();
+    let all = acceptor.directory().page(None, usize::MAX);
+    let sockets = closing::catch_up(rooms, &all).await;
     if sockets > 0 {
-        rooms.context().metrics.closed_behind(sockets as u64);
         warn!(
             sockets,
             "draining without the last stored events, nats does not answer"
@@ -43,29 +38,27 @@ pub(super) async fn catch_up(rooms: &Rooms, acceptor: &Acceptor) {
 }
 
 /// Closes every socket within `window`.
-pub(super) async fn close_all(rooms: &Rooms, window: Duration) {
-    let writers = writers(rooms).await;
-    info!(sockets = writers.len(), "closing sockets");
-    let start = Instant::now();
-    let count = u32::try_from(writers.len()).unwrap_or(u32::MAX).max(1);
-    for (index, writer) in (0u32..).zip(writers) {
-        sleep_until(start + window / count * index).await;
-        writer.end_after(CloseReason::Restart);
+pub(super) async fn close_all(directory: &Directory, window: Duration) {
+    let sessions = directory.select(|_| true).await;
+    info!(sockets = sessions.len(), "closing sockets");
+    for (at, session) in closing::turns(sessions, window) {
+        sleep_until(at).await;
+        end(directory, session);
     }
 }
 
-/// Waits until all `sockets` have ended, for [`LAST_SOCKETS`] at most.
-pub(super) async fn ended(rooms: &Rooms, sockets: &TaskTracker) {
-    sockets.close();
+/// Waits until the tasks of all sockets have ended, for [`LAST_SOCKETS`] at most.
+pub(super) async fn ended(acceptor: &Acceptor) {
+    let (tasks, directory) = (acceptor.sockets(), acceptor.directory());
+    tasks.close();
     let mut look = interval(LATECOMERS);
     let all = timeout(LAST_SOCKETS, async {
-        while !sockets.is_empty() {
+        while !tasks.is_empty() {
             tokio::select! {
-                () = sockets.wait() => {}
+                () = tasks.wait() => {}
                 _ = look.tick() => {
-                    // A socket that is closing already keeps its first reason.
-                    for writer in writers(rooms).await {
-                        writer.end_after(CloseReason::Restart);
+                    for session in directory.select(|_| true).await {
+                        end(directory, session);
                     }
                 }
             }
@@ -76,12 +69,9 @@ pub(super) async fn ended(rooms: &Rooms, sockets: &TaskTracker) {
     }
 }
 
-/// The queues of all sockets there are.
-async fn writers(rooms: &Rooms) -> Vec<Writer> {
-    let all = rooms.all();
-    join_all(all.iter().map(|room| room.writers()))
-        .await
-        .into_iter()
-        .flatten()
-        .collect()
+/// Ends the socket, if it is still there. One that is closing already keeps its first reason.
+fn end(directory: &Directory, session: SessionId) {
+    if let Some(socket) = directory.get(session) {
+        socket.writer.end_after(CloseReason::Restart);
+    }
 }

@@ -12,7 +12,6 @@ use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::any;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::context::TokioContext;
@@ -24,7 +23,7 @@ use super::error::ServeError;
 use super::health::{self, Health};
 use super::reload::Reloader;
 use super::startup::Startup;
-use super::{admin, drain, observed, withdrawn_keys};
+use super::{admin, drain, observed};
 use crate::conn;
 use crate::nats::{Connection, Intake};
 use crate::room::{RoomThreads, Rooms};
@@ -44,7 +43,6 @@ pub struct Gateway {
     telemetry: Telemetry,
     acceptor: Arc<Acceptor>,
     health: Arc<Health>,
-    reloaded: Arc<Notify>,
     files: OpenFiles,
     public: tokio::net::TcpListener,
     admin: tokio::net::TcpListener,
@@ -92,7 +90,6 @@ impl Gateway {
         let admin = bind("server.admin_listen", config.server.admin_listen, 0)?;
         Ok(Self {
             health: Arc::new(Health::new(live.clone())),
-            reloaded: Arc::default(),
             started,
             live,
             telemetry,
@@ -134,7 +131,6 @@ impl Gateway {
             level: self.telemetry.level().clone(),
             health: Arc::clone(&self.health),
             metrics: Arc::clone(self.telemetry.metrics()),
-            reloaded: Arc::clone(&self.reloaded),
         }
     }
 
@@ -204,12 +200,6 @@ impl Gateway {
             opened = open => opened?,
             () = stop() => return Ok(()),
         };
-        tasks.spawn(withdrawn_keys::watch(
-            self.live.clone(),
-            rooms.clone(),
-            Arc::clone(self.acceptor.directory()),
-            self.reloaded,
-        ));
         info!("ready");
         end_of_serving(stop, tasks, &rooms, || {
             let span = telemetry::drain(self.acceptor.sockets().len());
@@ -311,6 +301,6 @@ async fn end(live: &LiveSettings, rooms: &Rooms, acceptor: &Acceptor, health: &H
     tokio::time::sleep(server.drain_delay).await;
     acceptor.drain();
     drain::catch_up(rooms, acceptor).await;
-    drain::close_all(rooms, server.drain).await;
-    drain::ended(rooms, acceptor.sockets()).await;
+    drain::close_all(acceptor.directory(), server.drain).await;
+    drain::ended(acceptor).await;
 }

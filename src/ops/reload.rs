@@ -3,7 +3,6 @@
 use std::borrow::Borrow;
 use std::sync::Arc;
 
-use tokio::sync::Notify;
 use tracing::{Level, enabled, error, info};
 
 use super::health::Health;
@@ -22,8 +21,6 @@ pub struct Reloader {
     pub(super) level: LogLevel,
     pub(super) health: Arc<Health>,
     pub(super) metrics: Arc<Metrics>,
-    /// Notified of each setup that is put in force.
-    pub(super) reloaded: Arc<Notify>,
 }
 
 /// What another setup changes, by the names of settings.
@@ -60,7 +57,6 @@ impl Reloader {
         // Said where either level lets it be seen.
         let is_said_before = enabled!(target: UNLIMITED, Level::INFO);
         self.live.replace(setup);
-        self.reloaded.notify_one();
         self.metrics.reloaded("applied");
         if is_said_before {
             changes.say();

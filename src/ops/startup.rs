@@ -9,7 +9,7 @@ use tracing::{Instrument, warn};
 
 use super::error::ServeError;
 use super::health::Health;
-use super::{observed, watch};
+use super::{observed, watch, withdrawn_keys};
 use crate::config::{Config, names};
 use crate::migrate;
 use crate::nats::{
@@ -64,6 +64,7 @@ impl Startup<'_> {
             sessions: leader(names.sessions(), names::ALL_CLAIMS),
         };
         let context = self.context(nats.clone(), &leaders, denials);
+        let workers = threads.workers.clone();
         let rooms = Rooms::new(Arc::new(context), threads);
         self.tasks.spawn(watch::losses(rooms.clone()));
         self.tasks.spawn(watch::receive_notices(rooms.clone()));
@@ -75,6 +76,10 @@ impl Startup<'_> {
             rooms.clone(),
             Arc::clone(self.telemetry.metrics()),
         ));
+        let directory = Arc::clone(self.acceptor.directory());
+        let withdrawn = withdrawn_keys::watch(self.live.clone(), rooms.clone(), directory);
+        // Not on the intake: it may have to look at all sockets.
+        self.tasks.spawn_on(withdrawn, &workers);
         self.acceptor.open(rooms.clone());
         let context = rooms.context();
         self.health

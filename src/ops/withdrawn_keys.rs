@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::interval;
 use tracing::warn;
@@ -22,17 +21,14 @@ use crate::setup::LiveSettings;
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// Looks for withdrawn keys, for ever: after each reload, and in key files.
-pub(super) async fn watch(
-    live: LiveSettings,
-    rooms: Rooms,
-    directory: Arc<Directory>,
-    reloaded: Arc<Notify>,
-) {
+pub(super) async fn watch(live: LiveSettings, rooms: Rooms, directory: Arc<Directory>) {
+    let mut replaced = live.replaced();
     let mut look = interval(LOOK_INTERVAL);
     let mut closing = FuturesUnordered::new();
     loop {
         let has_withdrawn = tokio::select! {
-            () = reloaded.notified() => true,
+            // Its sender is in the settings, which are here.
+            Ok(()) = replaced.changed() => true,
             _ = look.tick() => {
                 let setup = live.now();
                 let looked = spawn_blocking(move || setup.verifier.look(Instant::now()));

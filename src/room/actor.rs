@@ -272,7 +272,6 @@ impl Room {
                 let is_empty = self.members.is_empty();
                 self.lifetime.cut_short(is_empty, Instant::now());
             }
-            RoomCommand::Writers(answer) => reply(answer, self.members.writers()),
         }
     }
 

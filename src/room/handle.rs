@@ -19,9 +19,8 @@ pub struct RoomHandle {
     workspace: WorkspaceSlug,
     /// The other end is the room's task. Unbounded, but each session has at most a few commands under way
     /// (`Pending`, `Attach`, `Barrier`, `Reclaimed`, `Left`), and sessions are bounded by
-    /// `sockets.max_connections`; each user has one `Probe`; a room has at
-    /// most one `Resync` coming; a drain sends one `Writers`, and an `EndIfEmpty` comes once each time that a room
-    /// lingers.
+    /// `sockets.max_connections`; each user has one `Probe`; a room has at most one `Resync` coming, and an
+    /// `EndIfEmpty` comes once each time that a room lingers.
     commands: mpsc::UnboundedSender<RoomCommand>,
     /// Whether the room hears its workspace. Set by the room's task.
     active: watch::Receiver<bool>,
@@ -112,8 +111,6 @@ pub(super) enum RoomCommand {
     Resync,
     /// Too many rooms linger: end now, if there are no sockets.
     EndIfEmpty,
-    /// All queues, for a drain.
-    Writers(oneshot::Sender<Vec<Writer>>),
 }
 
 /// The newer session for which one is closed, once there is one. The room sets it for the socket's task.
@@ -187,11 +184,6 @@ impl RoomHandle {
     pub async fn barrier(&self, sequence: u64) {
         self.request(|answer| RoomCommand::Barrier { sequence, answer })
             .await;
-    }
-
-    /// The queues of all members; empty if the room ended.
-    pub async fn writers(&self) -> Vec<Writer> {
-        self.request(RoomCommand::Writers).await.unwrap_or_default()
     }
 
     /// Waits until the room hears its workspace. `false` if it ended before.

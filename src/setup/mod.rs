@@ -6,6 +6,8 @@ mod findings;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::watch;
+
 pub(crate) use self::admin_token::{AdminToken, AdminTokenError};
 pub(crate) use self::findings::{Finding, FindingLevel, NATS_SETTINGS};
 use crate::admission::TrustedProxies;
@@ -17,7 +19,10 @@ use crate::telemetry::{Filter, FilterSettingError};
 
 /// The [`Setup`] in force. Clones share it.
 #[derive(Debug, Clone)]
-pub struct LiveSettings(Arc<RwLock<Arc<Setup>>>);
+pub struct LiveSettings {
+    setup: Arc<RwLock<Arc<Setup>>>,
+    replaced: watch::Sender<()>,
+}
 
 /// Settings, and everything that is built of them and their files before the network is touched.
 #[derive(Debug)]
@@ -51,17 +56,26 @@ pub struct Building {
 
 impl LiveSettings {
     pub(crate) fn new(setup: Setup) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(setup))))
+        Self {
+            setup: Arc::new(RwLock::new(Arc::new(setup))),
+            replaced: watch::Sender::default(),
+        }
     }
 
     /// What is in force now. For one request or one event, not to be kept.
     pub(crate) fn now(&self) -> Arc<Setup> {
         // The lock is for the copy of an `Arc` only, here and below.
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.setup.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn replace(&self, setup: Setup) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(setup);
+        *self.setup.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(setup);
+        self.replaced.send_replace(());
+    }
+
+    /// Changes each time that a [`Setup`] has come into force.
+    pub(crate) fn replaced(&self) -> watch::Receiver<()> {
+        self.replaced.subscribe()
     }
 }
 

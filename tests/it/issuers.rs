@@ -284,7 +284,8 @@ async fn issuers_come_and_go_with_a_reload_all_or_none() {
             .await
             .is_ok()
     );
-    assert!(ann.is_open().await);
+    // Her issuer is gone.
+    assert_eq!(ann.closed().await, (4003, "token expired".to_owned()));
     scene.reload(CONFIG, "configuration reloaded").await;
     assert!(
         scene

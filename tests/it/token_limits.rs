@@ -54,7 +54,7 @@ async fn a_token_that_lives_too_long_or_lacks_a_claim_opens_nothing_and_extends_
     gateway.signal("HUP");
     says(
         &gateway,
-        "\"changed\":\"auth.max_token_age, auth.required_claims\"",
+        "\"changed\":\"auth.required_claims, auth.max_token_age\"",
     )
     .await;
     // It was good when it came.

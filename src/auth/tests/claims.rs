@@ -330,7 +330,7 @@ fn an_identity_is_what_the_claims_say() {
 fn a_credential_is_what_tells_the_token_from_others() {
     let key = HmacSecret::new(SECRET.as_bytes()).unwrap().verifying_key();
     let issuer = Some("https://id.example.com");
-    let token = |jti| Some(TokenKey::new(issuer, jti));
+    let token = |jti| Some(TokenId::new(issuer, jti));
     for (with, issued_at, token) in [
         (
             json!({"iat": NOW, "jti": "c0ffee"}),
