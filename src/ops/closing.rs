@@ -31,8 +31,9 @@ pub(super) async fn close_over(
 ) {
     let mut turns = turns(sessions, window).peekable();
     while let Some((first, _)) = turns.peek() {
-        let batch_end = *first + BATCH;
         sleep_until(*first).await;
+        // Now is later than its moment where NATS did not answer before.
+        let batch_end = Instant::now() + BATCH;
         let (mut moments, mut batch) = (Vec::new(), Vec::new());
         while let Some((at, session)) = turns.next_if(|(at, _)| *at < batch_end) {
             // Not kept for longer than the batch takes: a socket that is kept keeps its connection.

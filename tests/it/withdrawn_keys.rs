@@ -7,14 +7,16 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
+use crate::support::cable::{Cable, Condition};
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::gateway::{Gateway, file};
 use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
 use crate::support::token::{at, with_key};
+use crate::support::{PATIENCE, eventually};
 
 const EXPIRED: u16 = 4003;
+const RELOADED: &str = "configuration reloaded";
 const WITHDRAWN: &str = "keys withdrawn, their sockets are closed within a minute";
 /// Two reads that are 30 s apart, and the looks before them.
 const TWO_READS: Duration = Duration::from_secs(90);
@@ -50,10 +52,20 @@ impl Scene {
     /// A gateway with a key set of two keys.
     async fn new() -> Self {
         let nats = Nats::jetstream().await;
+        let url = nats.url();
+        Self::on(nats, &url).await
+    }
+
+    /// The same, which reaches `nats` by this URL.
+    async fn on(nats: Nats, url: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let set = file(folder.path(), "jwks.json", key_set(&["p256", "p256-other"]));
         let builder = Gateway::builder(&nats).unset("auth.hmac_secret");
-        let gateway = builder.set("auth.jwks_file", set).ready().await;
+        let gateway = builder
+            .set("nats.url", url)
+            .set("auth.jwks_file", set)
+            .ready()
+            .await;
         Self {
             nats,
             folder,
@@ -155,4 +167,48 @@ async fn a_key_that_two_reads_of_a_key_set_lack_closes_its_sockets() {
     assert!(start.elapsed() > Duration::from_secs(25));
     assert!(closes(&mut ann).await);
     assert!(eve.is_open().await);
+}
+
+/// The key goes between the check of the token and the 101, while the join waits for NATS.
+#[tokio::test]
+async fn a_join_that_is_under_way_when_its_key_goes_is_closed_too() {
+    let nats = Nats::jetstream().await;
+    let cable = Cable::to(nats.port()).await;
+    let scene = Scene::on(nats, &cable.url()).await;
+    let (_, mut eve) = scene.join("p256-other", "eve").await;
+    let reload = async |names: &[&str]| {
+        scene.publish(names);
+        let before = scene.gateway.log_lines(RELOADED);
+        scene.gateway.signal("HUP");
+        let reloads = async || scene.gateway.log_lines(RELOADED) > before;
+        assert!(eventually(PATIENCE, reloads).await);
+    };
+    // A join waits for 3 s at most, which may be too short on a busy machine.
+    for _ in 0..5 {
+        reload(&["p256", "p256-other"]).await;
+        let checks = scene
+            .gateway
+            .metric("herald_token_checks_total", "ok")
+            .await;
+        cable.set(Condition::Silent);
+        let query = format!("token={}&workspaceSlug=acme", token("p256", "ann"));
+        let withdraws = async {
+            let checked = async || {
+                let now = scene.gateway.metric("herald_token_checks_total", "ok");
+                now.await > checks
+            };
+            assert!(eventually(PATIENCE, checked).await);
+            reload(&["p256-other"]).await;
+            cable.mend();
+        };
+        let (joined, ()) = tokio::join!(Client::attempt(&scene.gateway, &query), withdraws);
+        if let Ok(mut ann) = joined {
+            assert!(closes(&mut ann).await);
+            // She was no socket yet when the sockets of the key were looked for.
+            assert_eq!(scene.gateway.log_lines(WITHDRAWN), 0);
+            assert!(eve.is_open().await);
+            return;
+        }
+    }
+    panic!("each join was refused: {}", scene.gateway.output());
 }
