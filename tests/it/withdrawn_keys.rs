@@ -13,7 +13,7 @@ use crate::support::gateway::{Gateway, file};
 use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
 use crate::support::token::{at, with_key};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, eventually, soon};
 
 const EXPIRED: u16 = 4003;
 const RELOADED: &str = "configuration reloaded";
@@ -203,7 +203,7 @@ async fn a_join_that_is_under_way_when_its_key_goes_is_closed_too() {
         };
         let (joined, ()) = tokio::join!(Client::attempt(&scene.gateway, &query), withdraws);
         if let Ok(mut ann) = joined {
-            assert!(closes(&mut ann).await);
+            assert!(soon(closes(&mut ann)).await);
             // She was no socket yet when the sockets of the key were looked for.
             assert_eq!(scene.gateway.log_lines(WITHDRAWN), 0);
             assert!(eve.is_open().await);
