@@ -59,7 +59,7 @@ fn check_signed(header: &str, claims: &str) {
             "the token chose its algorithm"
         );
         assert!(header.get("crit").is_none());
-        assert!(identity.expires_at > now());
+        assert!(identity.credential.expires_at > now());
         assert!(
             claims["exp"]
                 .as_f64()
