@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::credential::{Credential, KeyId, TokenId};
 use super::grants::{claim, workspaces};
-use super::{AuthError, Identity, VerifiedToken, UserKey, Workspaces};
+use super::{AuthError, Identity, UserKey, VerifiedToken, Workspaces};
 use crate::config::{AuthConfig, IssuerConfig};
 use crate::json::{Map, Number, Value};
 

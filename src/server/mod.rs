@@ -8,7 +8,6 @@ pub mod fuzzing;
 mod handshake;
 mod listener;
 mod pending_connections;
-mod pending_connections;
 mod proxied;
 mod pump;
 mod refusal;
