@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use herald::auth::{AuthError, Identity, Verifier, Workspaces};
+use herald::auth::{AuthError, Identity, Revocations, Verifier, Workspaces};
 use herald::config::{AuthConfig, IssuerConfig};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use libfuzzer_sys::fuzz_target;
@@ -25,7 +25,9 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
 });
 
 fn verify(token: &str) -> Result<Identity, AuthError> {
-    VERIFIER.judge(token, now())?.valid_by(now())
+    VERIFIER
+        .judge(token, now(), &Revocations::default())?
+        .valid_by(now())
 }
 
 fn now() -> SystemTime {

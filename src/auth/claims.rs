@@ -7,17 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use super::credential::{Credential, KeyId, TokenId};
 use super::grants::{claim, workspaces};
+use super::revoked::Revocations;
 use super::{AuthError, Identity, UserKey, VerifiedToken, Workspaces};
-use crate::config::{AuthConfig, IssuerConfig};
+use crate::config::{AuthConfig, CLOCK_LEEWAY_MIN, IssuerConfig};
 use crate::json::{Map, Number, Value};
 
 /// The last moment that a token can name, the end of the year 9999. What is later was counted in
 /// milliseconds, and would be a token that never ends.
 const LAST_SECOND: f64 = 253_402_300_799.0;
-
-/// Clock difference forgiven at least, where 4001 would be final: issuers write the moment of signing into
-/// `nbf` and `iat`.
-const CLOCK_LEEWAY_MIN: Duration = Duration::from_secs(10);
 
 /// How long beyond its leeway an `nbf` may be ahead to be worth waiting for: two minutes from now,
 /// where the leeway is the least.
@@ -35,6 +32,15 @@ pub(super) struct ClaimRules {
     max_token_age: Option<Duration>,
 }
 
+/// The claims of a token whose signature is good.
+pub(super) struct SignedClaims<'a> {
+    pub(super) claims: &'a Map,
+    /// Their `iss`.
+    pub(super) issuer: Option<Arc<str>>,
+    /// What signed them.
+    pub(super) key: KeyId,
+}
+
 impl ClaimRules {
     pub(super) fn new(config: &IssuerConfig, all: &AuthConfig) -> Self {
         Self {
@@ -48,20 +54,23 @@ impl ClaimRules {
         }
     }
 
-    /// Whose the claims are, as of `now`; `key` signed them, `issuer` is theirs, and its settings stand in
-    /// `table`. Time is judged last, so that [`AuthError::Expired`] means that a newer token of the same kind would pass,
+    /// Whose the claims are, as of `now`; the settings of their issuer stand in `table`. Time is judged last, so that [`AuthError::Expired`] means that a newer token of the same kind would pass,
     /// and a moment from which it is valid that this one will.
     ///
     /// # Errors
     /// [`AuthError`], but [`AuthError::NotYet`].
     pub(super) fn judge<'a>(
         &self,
-        claims: &Map,
-        issuer: Option<Arc<str>>,
-        key: KeyId,
+        signed: SignedClaims<'_>,
         now: SystemTime,
         table: &'a str,
+        revoked: &Revocations,
     ) -> Result<VerifiedToken<'a>, AuthError> {
+        let SignedClaims {
+            claims,
+            issuer,
+            key,
+        } = signed;
         let subject = self.user(claims)?;
         self.check_audience(claims)?;
         self.check_required(claims)?;
@@ -86,6 +95,9 @@ impl ClaimRules {
             key,
             expires_at: later(exp, self.leeway),
         };
+        if revoked.kind_of(&credential).is_some() {
+            return Err(AuthError::Revoked);
+        }
         // RFC 7519 section 4.1.4: the current time must be before it.
         if now >= credential.expires_at {
             return Err(AuthError::Expired);
@@ -233,7 +245,7 @@ pub(super) fn issuer(claims: &Map) -> Result<Option<&str>, AuthError> {
 }
 
 /// The id of the token, by its `jti`. RFC 7519 section 4.1.7 makes it text; some issuers count.
-fn token(claims: &Map, issuer: Option<&str>) -> Option<TokenId> {
+pub(super) fn token(claims: &Map, issuer: Option<&str>) -> Option<TokenId> {
     match present(claims, "jti")? {
         Value::String(jti) => Some(TokenId::new(issuer, jti)),
         Value::Number(jti) => Some(TokenId::new(issuer, jti.as_str())),

@@ -16,6 +16,7 @@ mod jwks_file;
 mod jws;
 mod key;
 mod presented;
+mod revoked;
 mod sign;
 mod source;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::warn;
 
+use self::claims::SignedClaims;
 pub use self::credential::{Credential, KeyId, TokenId};
 pub(crate) use self::issuer::entry_for;
 use self::issuer::{Issuer, Issuers};
@@ -39,6 +41,10 @@ use self::jws::Jws;
 pub use self::key::{HmacSecret, HmacSecretError};
 pub(crate) use self::presented::offered_subprotocols;
 pub use self::presented::{PresentedToken, cookie_token, presented_token};
+pub use self::revoked::{
+    RevocationAction, RevocationEntry, RevocationNames, RevocationTarget, Revocations, RevokedKind,
+    RevokedSet,
+};
 pub use self::sign::{NewToken, SignError, sign};
 use self::source::KeySource;
 pub use self::user::UserKey;
@@ -93,6 +99,9 @@ pub enum AuthError {
     /// then, or the key set that may hold its key is read again then.
     #[error("token not yet valid")]
     NotYet(Duration),
+    /// Its user, it or its key is revoked.
+    #[error("token revoked")]
+    Revoked,
     /// All is right but its time is over.
     #[error("token expired")]
     Expired,
@@ -104,6 +113,9 @@ impl AuthError {
         match self {
             Self::Invalid(reason) => Some(Cow::Borrowed(reason)),
             Self::NotJson(part, error) => Some(Cow::Owned(format!("its {part} {error}"))),
+            Self::Revoked => Some(Cow::Borrowed(
+                "it is revoked: herald revoke --list has the entry",
+            )),
             // That there is none, or that its time is over, is no fault.
             Self::Missing | Self::NotYet(_) | Self::Expired => None,
         }
@@ -132,7 +144,8 @@ impl Verifier {
         Issuers::load(config).map(Self)
     }
 
-    /// Judges `token` as of `now`: its signature first, its time last. Only the moment from which it is valid and the
+    /// Judges `token` as of `now`: its signature first, its time last. Before its time whether it is `revoked`: an
+    /// expired one promises that a fresh one will do. Only the moment from which it is valid and the
     /// workspace are left to [`VerifiedToken`]. What is wrong with it stands in the log, with its issuer's settings.
     ///
     /// With a `jwks_file` this looks at the file's metadata if no key fits, and reads it again if it changed, at most
@@ -140,8 +153,13 @@ impl Verifier {
     ///
     /// # Errors
     /// [`AuthError`]; `NotYet` only if the keys are not known yet.
-    pub fn judge(&self, token: &str, now: SystemTime) -> Result<VerifiedToken<'_>, AuthError> {
-        self.judge_at(token, now, Instant::now())
+    pub fn judge(
+        &self,
+        token: &str,
+        now: SystemTime,
+        revoked: &Revocations,
+    ) -> Result<VerifiedToken<'_>, AuthError> {
+        self.judge_at(token, now, Instant::now(), revoked)
     }
 
     /// `instant` is what rereading a key file is timed with.
@@ -150,10 +168,16 @@ impl Verifier {
         token: &str,
         now: SystemTime,
         instant: Instant,
+        revoked: &Revocations,
     ) -> Result<VerifiedToken<'_>, AuthError> {
         let (issuer, key, claims) = self.signed(token, instant)?;
         let iss = issuer.of_token(claims::issuer(&claims)?);
-        let judged = issuer.rules.judge(&claims, iss, key, now, &issuer.table);
+        let signed = SignedClaims {
+            claims: &claims,
+            issuer: iss,
+            key,
+        };
+        let judged = issuer.rules.judge(signed, now, &issuer.table, revoked);
         if let Some(reason) = judged.as_ref().err().and_then(AuthError::reason) {
             // The issuer itself wrote it: the settings, or its own, are to be looked at.
             warn!(issuer = issuer.table, reason = &*reason, "token refused");
@@ -212,6 +236,16 @@ impl fmt::Display for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// The id of a token that is known but perhaps not good, for `herald revoke`: nothing of it is verified. `None` if it
+/// has no `jti`.
+///
+/// # Errors
+/// It is no token.
+pub fn id_of_unverified(token: &str) -> Result<Option<TokenId>, AuthError> {
+    let claims = Jws::parse(token)?.claims()?;
+    Ok(claims::token(&claims, claims::issuer(&claims)?))
 }
 
 /// The shared secret of the issuer whose settings stand in `place`, which `herald token` signs with.

@@ -18,6 +18,7 @@ mod nats;
 mod output;
 mod publish;
 mod replay;
+mod revoke;
 mod schema;
 mod serve;
 mod signals;
@@ -67,6 +68,8 @@ enum CliCommand {
     Replay(replay::Args),
     /// List the events that could not become notifications.
     DeadLetters(dead_letters::Args),
+    /// Revoke tokens, by their user, by themselves or by their key; undo it; list it.
+    Revoke(revoke::Args),
     /// Check whether a gateway on this host is alive or, with --ready, ready for sockets.
     Health(health::Args),
     /// Print the contract for clients and publishers: an AsyncAPI document, or the JSON Schema of one message.
@@ -168,7 +171,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         // These two listen for signals before anything is read.
         CliCommand::Serve(args) => Box::pin(serve::run(args, file)).await,
         CliCommand::Dev(args) => Box::pin(dev::run(args, file)).await,
-        CliCommand::Migrate(args) => migrate::run(args, read(&["nats"])?).await,
+        CliCommand::Migrate(args) => migrate::run(args, read(&["nats", "auth"])?).await,
         // It goes on after wrong settings, to check the files as well. The others stop here.
         CliCommand::Check(args) => {
             check::run(args, Config::read(path().as_deref())?, path().as_deref()).await
@@ -178,6 +181,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         CliCommand::Listen(args) => listen::run(args).await,
         CliCommand::Replay(args) => replay::run(args, read(&["nats", "projection"])?).await,
         CliCommand::DeadLetters(args) => dead_letters::run(args, read(&["nats"])?).await,
+        CliCommand::Revoke(args) => revoke::run(args, read(&["nats", "auth"])?).await,
         CliCommand::Bench(args) => {
             let config = read(args.tables())?;
             bench::run(args, config).await

@@ -124,9 +124,17 @@ impl NatsConnection {
     pub(super) fn publish_failure(&self, subject: &str, error: &PublishError) -> String {
         match error {
             PublishError::NoStream => {
-                let missing = self.no_stream(self.config.names().events());
+                let missing = self.store_failure(self.config.names().events(), error);
                 format!("no stream takes {subject}: {missing}")
             }
+            error => self.store_failure(self.config.names().events(), error),
+        }
+    }
+
+    /// Why `stream` does not store a message.
+    pub(super) fn store_failure(&self, stream: &str, error: &PublishError) -> String {
+        match error {
+            PublishError::NoStream => self.no_stream(stream),
             error => format!("{error} ({})", self.config.hosts()),
         }
     }

@@ -170,6 +170,7 @@ impl From<AuthError> for CloseReason {
             AuthError::Missing => Self::NoToken,
             // Before the upgrade the client gets "try again later" instead.
             AuthError::Invalid(_) | AuthError::NotJson(..) | AuthError::NotYet(_) => Self::BadToken,
+            AuthError::Revoked => Self::Revoked,
             AuthError::Expired => Self::TokenExpired,
         }
     }

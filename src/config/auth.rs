@@ -10,6 +10,10 @@ use serde::{Deserialize, Deserializer};
 use super::keys::KEYS;
 use super::{Config, Secret, duration, list};
 
+/// Clock difference forgiven at least, where 4001 would be final: issuers write the moment of signing into
+/// `nbf` and `iat`.
+pub(crate) const CLOCK_LEEWAY_MIN: Duration = Duration::from_secs(10);
+
 /// Who may connect: `issuers`, or the short form for one issuer.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -92,6 +96,14 @@ impl From<IssuerConfig> for AuthConfig {
 }
 
 impl AuthConfig {
+    /// After this time no token is taken any more that was issued before now: its longest life, and what is forgiven at
+    /// both ends of it. `None`: never.
+    pub fn revoked_max_age(&self) -> Option<Duration> {
+        let leeway = self.leeway.max(CLOCK_LEEWAY_MIN);
+        let forgiven = leeway.saturating_mul(2);
+        self.max_token_age.map(|age| age.saturating_add(forgiven))
+    }
+
     /// All issuers, each with the table of its settings: `auth`, or `auth.issuers[0]`.
     pub(crate) fn entries(&self) -> Vec<(String, IssuerConfig)> {
         if self.issuers.is_empty() {

@@ -126,7 +126,8 @@ impl Config {
             .into_iter()
             .filter(|(name, _)| is_setting(name))
             .collect();
-        let config = values(text, variables, &mut problems);
+        let mut config = values(text, variables, &mut problems);
+        config.nats.revoked_max_age = config.auth.revoked_max_age();
         problems.extend(checks::problems(&config));
         let located = problems.into_iter().map(|text| locations.located(text));
         Ok(LoadedConfig {

@@ -31,6 +31,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub(crate) use self::auth::CLOCK_LEEWAY_MIN;
 pub use self::auth::{AuthConfig, IssuerConfig};
 pub(crate) use self::duration::parse as parse_duration;
 pub(crate) use self::file::{
@@ -162,6 +163,9 @@ pub struct NatsConfig {
     pub dead_max_bytes: Option<u64>,
     /// Whether `serve` applies migrations at start; in production another user does.
     pub migrate: bool,
+    /// How long revocations are kept: see [`AuthConfig::revoked_max_age`]. No setting of its own.
+    #[serde(skip)]
+    pub revoked_max_age: Option<Duration>,
 }
 
 impl Default for NatsConfig {
@@ -184,6 +188,7 @@ impl Default for NatsConfig {
             sessions_max_bytes: None,
             dead_max_bytes: None,
             migrate: true,
+            revoked_max_age: None,
         }
     }
 }

@@ -16,6 +16,7 @@ const WORDS: &[&str] = &[
     "session",
     "sessions",
     "dead",
+    "revoked",
     "herald",
     "event",
     "events",
@@ -46,6 +47,7 @@ pub struct Names {
     events: String,
     sessions: String,
     dead: String,
+    revoked: String,
     ledger: String,
     keys: String,
     /// `$JS.API.`, or that of the domain.
@@ -66,6 +68,7 @@ impl Names {
             events: format!("{objects}{}", config.stream),
             sessions: format!("{objects}SESSIONS"),
             dead: format!("{objects}DEAD"),
+            revoked: format!("{objects}REVOKED"),
             ledger: format!("KV_{bucket}"),
             keys: format!("$KV.{bucket}."),
             api: match domain {
@@ -96,6 +99,11 @@ impl Names {
     /// The stream of dead letters.
     pub fn dead(&self) -> &str {
         &self.dead
+    }
+
+    /// The stream of revocations.
+    pub fn revoked(&self) -> &str {
+        &self.revoked
     }
 
     /// The stream behind the bucket of the migrations' ledger.
@@ -150,6 +158,8 @@ pub const ALL_EVENTS: &str = "ws.>";
 pub const ALL_CLAIMS: &str = "session.>";
 /// Subjects of all dead letters.
 pub const ALL_LETTERS: &str = "dead.*.*";
+/// Subjects of all revocations.
+pub const ALL_REVOCATIONS: &str = "revoked.>";
 /// Subjects of messages between gateways.
 pub const ALL_NOTICES: &str = "herald.sessions.*.*";
 
@@ -166,6 +176,11 @@ pub fn claim(workspace: impl Display, user: impl Display) -> String {
 /// The plain subject of the letter about the event at `sequence`, which may be `*`.
 pub fn letter(workspace: impl Display, sequence: impl Display) -> String {
     format!("dead.{workspace}.{sequence}")
+}
+
+/// The plain subject of the revocation with this id.
+pub fn revocation(id: impl Display) -> String {
+    format!("revoked.{id}")
 }
 
 /// The plain subject of notices about a user's sockets.
@@ -246,6 +261,7 @@ mod tests {
             (both.events(), "blue-EVENTS"),
             (both.sessions(), "blue-SESSIONS"),
             (both.dead(), "blue-DEAD"),
+            (both.revoked(), "blue-REVOKED"),
             (both.ledger(), "KV_blue-HERALD_MIGRATIONS"),
             (
                 &both.key("0001_events"),
@@ -287,7 +303,8 @@ mod tests {
         }
         for taken in [
             "ws", "live", "session", "dead", "herald", "EVENTS", "Events", "SESSIONS", "DEAD",
-            "KV", "API", "api", "Record", "function", "SYSTEM", "custom", "Herald-2", "HERALDS",
+            "Revoked", "KV", "API", "api", "Record", "function", "SYSTEM", "custom", "Herald-2",
+            "HERALDS",
         ] {
             let problem = problem(&config(taken, "")).unwrap();
             assert!(

@@ -171,7 +171,7 @@ impl<'a> Migrator<'a> {
         }
     }
 
-    /// Brings the values that come from settings (replicas, max_age) to what the settings say, and leaves
+    /// Brings the values that come from settings (replicas, ages) to what the settings say, and leaves
     /// everything else of the objects as it is. Returns what it changed.
     ///
     /// # Errors
@@ -426,7 +426,7 @@ impl Migrator<'_> {
             .setting("max_bytes")
             .unwrap_or(all);
         let way = match error.err_code {
-            ErrorCode::MAXIMUM_STREAMS_LIMIT => "Herald has four streams".to_owned(),
+            ErrorCode::MAXIMUM_STREAMS_LIMIT => "Herald has five streams".to_owned(),
             ErrorCode::STREAM_MAX_BYTES_REQUIRED => format!(
                 "Set {setting} to a number of bytes: 0 is no limit, and the account requires one"
             ),
@@ -441,7 +441,7 @@ impl Migrator<'_> {
             | ErrorCode::STORAGE_RESOURCES_EXCEEDED
             | ErrorCode::MEMORY_RESOURCES_EXCEEDED
             | ErrorCode::INSUFFICIENT_RESOURCES => format!(
-                "Set {setting}, so that all streams together, and 1 MiB for the ledger, have room in the account"
+                "Set {setting}, so that all streams together, and 2 MiB for revocations and the ledger, have room in the account"
             ),
             // Only entries of the ledger are stored here.
             ErrorCode::STREAM_STORE_FAILED => format!(

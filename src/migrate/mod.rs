@@ -118,7 +118,13 @@ macro_rules! files {
 }
 
 /// The files of `migrations/`, in their order.
-const FILES: &[(&str, &str)] = files!["0001_events", "0002_sessions", "0003_dead", "0004_limits"];
+const FILES: &[(&str, &str)] = files![
+    "0001_events",
+    "0002_sessions",
+    "0003_dead",
+    "0004_limits",
+    "0005_revoked"
+];
 
 /// Migration files by name, ordered by it.
 #[derive(Debug, Clone, Default)]
@@ -294,13 +300,14 @@ impl Operation {
 }
 
 /// What `text` means in `field`: itself, a setting's value, or a duration: `2m`, `${max_age}`, or the least of
-/// several, `min(2m, ${max_age})`.
+/// several, `min(2m, ${max_age})`. A setting that is not set is no limit.
 fn resolved(field: &str, text: &str, config: &NatsConfig) -> Result<Value, String> {
     if is_duration(field) {
         let terms = text.trim_start_matches("min(").trim_end_matches(')');
-        let terms = terms.split(',').map(|term| match term.trim() {
-            "${max_age}" => Ok(config.max_age),
-            literal => parse_duration(literal),
+        let terms = terms.split(',').filter_map(|term| match term.trim() {
+            "${max_age}" => Some(Ok(config.max_age)),
+            "${max_token_age}" => config.revoked_max_age.map(Ok),
+            literal => Some(parse_duration(literal)),
         });
         let least = terms
             .collect::<Result<Vec<Duration>, _>>()?
@@ -322,6 +329,9 @@ fn resolved(field: &str, text: &str, config: &NatsConfig) -> Result<Value, Strin
 /// Most bytes of the ledger's bucket where the streams have limits: some thousand entries.
 const LEDGER_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Most bytes of the stream of revocations where the other streams have limits: some 3,000 entries.
+const REVOKED_BYTES_MAX: u64 = 1024 * 1024;
+
 /// StreamConfig's durations: nanoseconds in the API, text in a file.
 const DURATIONS: &[&str] = &["max_age", "duplicate_window", "subject_delete_marker_ttl"];
 
@@ -336,6 +346,7 @@ enum Role {
     Events,
     Sessions,
     Dead,
+    Revoked,
     Ledger,
 }
 
@@ -346,13 +357,15 @@ impl Role {
         match stream {
             _ if stream == names.sessions() => Self::Sessions,
             _ if stream == names.dead() => Self::Dead,
+            _ if stream == names.revoked() => Self::Revoked,
             _ if stream == names.ledger() => Self::Ledger,
             _ => Self::Events,
         }
     }
 
     /// The limit in bytes, where one is set; -1 is none. An account may take no stream without. Where no stream has
-    /// one, the ledger's stays as it always was: a Herald of before takes any other for a change by hand.
+    /// one, the ledger's stays as it always was: a Herald of before takes any other for a change by hand. And then
+    /// revocations have none: nothing that others store there could crowd one out.
     fn limit(self, config: &NatsConfig) -> Option<i64> {
         let streams = [
             config.max_bytes,
@@ -360,14 +373,15 @@ impl Role {
             config.dead_max_bytes,
         ];
         let [events, sessions, dead] = streams;
+        let has_limits = streams
+            .iter()
+            .any(|bytes| bytes.is_some_and(|bytes| bytes > 0));
         let bytes = match self {
             Self::Events => events,
             Self::Sessions => sessions,
             Self::Dead => dead,
-            Self::Ledger => streams
-                .iter()
-                .any(|bytes| bytes.is_some_and(|bytes| bytes > 0))
-                .then_some(LEDGER_BYTES_MAX),
+            Self::Revoked => has_limits.then_some(REVOKED_BYTES_MAX),
+            Self::Ledger => has_limits.then_some(LEDGER_BYTES_MAX),
         };
         bytes.map(|bytes| match bytes {
             0 => -1,
@@ -381,6 +395,7 @@ impl Role {
             (_, "num_replicas") => Some("nats.replicas"),
             (Self::Events, "max_age") => Some("nats.max_age"),
             (Self::Events, "max_bytes") => Some("nats.max_bytes"),
+            (Self::Revoked, "max_age") => Some("auth.max_token_age"),
             (Self::Sessions, "max_bytes") => Some("nats.sessions_max_bytes"),
             (Self::Dead, "max_bytes") => Some("nats.dead_max_bytes"),
             _ => None,

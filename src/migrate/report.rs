@@ -30,7 +30,7 @@ pub(super) enum FieldState {
 }
 
 use FieldState::{Broken, Edited, OfSettings};
-use Role::{Dead, Events, Ledger, Sessions};
+use Role::{Dead, Events, Ledger, Revoked, Sessions};
 
 const WORKS: &str = "Herald works with it";
 
@@ -46,10 +46,13 @@ fn broken(role: Role, field: &str, found: &Map<String, Value>) -> Option<&'stati
     let forgotten = "the bucket would forget which migrations were applied";
     let no_room = "the bucket has no room for the ledger, so that nobody could migrate";
     let not_durable = "an acknowledged event would not survive the server's restart";
+    let removable = "somebody could remove a revocation";
     Some(match (role, field) {
         (_, "subjects") => "it does not take the messages that it is for, and those alone",
-        (Events | Sessions, "republish") => "gateways do not hear what is stored",
-        (Events | Sessions | Dead, "allow_direct") => "gateways cannot read what they missed",
+        (Events | Sessions | Revoked, "republish") => "gateways do not hear what is stored",
+        (Events | Sessions | Dead | Revoked, "allow_direct") => {
+            "gateways cannot read what they missed"
+        }
         (Ledger, "retention" | "max_age") => forgotten,
         (Ledger, "discard" | "max_msgs") if drops && has_limit => forgotten,
         (Ledger, "max_msgs") if is_below(LEDGER_MESSAGES_MIN) => no_room,
@@ -65,7 +68,13 @@ fn broken(role: Role, field: &str, found: &Map<String, Value>) -> Option<&'stati
         (Sessions, "discard_new_per_subject") => {
             "no claim replaces another: nobody could come back"
         }
-        (Events | Sessions | Ledger, "sealed") => "it takes no message any more",
+        (Revoked, "storage" | "persist_mode") if is_async || field == "storage" => {
+            "a revocation would not survive the server's restart"
+        }
+        (Revoked, "discard" | "max_bytes" | "max_msgs") if drops && has_limit => removable,
+        (Revoked, "max_msgs_per_subject" | "allow_rollup_hdrs" | "allow_msg_ttl") => removable,
+        (Revoked, "deny_delete" | "deny_purge") => removable,
+        (Events | Sessions | Revoked | Ledger, "sealed") => "it takes no message any more",
         (_, "no_ack") => "nobody would know whether a message is stored",
         (_, "subject_transform" | "mirror") => "messages are not stored under their own subjects",
         (_, "sources") => "it stores the messages of other streams, which it is not for",
@@ -100,6 +109,8 @@ fn edited(role: Role, field: &str, found: &Map<String, Value>) -> Option<&'stati
             "dead letters are kept in another number, or for another time"
         }
         (Dead, "sealed") => "it takes no dead letter any more",
+        (Revoked, "max_bytes" | "max_msgs" | "max_msg_size") => "when full it refuses revocations",
+        (Revoked, "allow_msg_schedules") => "a revocation could be stored later",
         (Dead | Ledger, "republish") => "what is stored is sent to another subject as well",
         (Ledger, "max_msgs") => "a full bucket takes no further migration",
         (Ledger, "max_msgs_per_subject") => "the bucket keeps what was deleted from it",
@@ -108,7 +119,7 @@ fn edited(role: Role, field: &str, found: &Map<String, Value>) -> Option<&'stati
     })
 }
 
-/// A window is too short where it forgets a retry that it was made to know. In EVENTS, whose age is for the
+/// A window is too short where it forgets a retry that it was made to know. In EVENTS and REVOKED, whose age is for the
 /// settings to say, one that is as short as the age was made so by them, and one that the server would not take
 /// beside the wanted age has to go with it. The age of the others is fixed: what is shorter was made so by hand.
 fn window(role: Role, wanted: &Map<String, Value>, found: &Map<String, Value>) -> FieldState {
@@ -119,7 +130,7 @@ fn window(role: Role, wanted: &Map<String, Value>, found: &Map<String, Value>) -
     let [have, wish] = [found, wanted].map(|fields| of(fields, "duplicate_window"));
     let [age, wanted_age] = [found, wanted].map(|fields| of(fields, "max_age"));
     match role {
-        Events if have > wanted_age || (age..wish).contains(&have) => OfSettings,
+        Events | Revoked if have > wanted_age || (age..wish).contains(&have) => OfSettings,
         _ if have > wish => Edited("what is sent again is known for longer"),
         Events => Broken("a publisher's retry would be stored twice"),
         // The server takes no window that is longer than the age.
@@ -127,7 +138,7 @@ fn window(role: Role, wanted: &Map<String, Value>, found: &Map<String, Value>) -
             "a claim that is sent again would be stored twice; a longer one needs a longer max_age, too",
         ),
         Sessions => Broken("a claim that is sent again would be stored twice"),
-        Dead | Ledger => Edited(WORKS),
+        Dead | Revoked | Ledger => Edited(WORKS),
     }
 }
 
@@ -153,8 +164,8 @@ pub(super) fn compare(
             ("duplicate_window", _) if is_declared => window(role, wanted, found),
             _ if is_set => OfSettings,
             (_, Some(why)) => Broken(why),
-            // Buckets of before have no limit; it matters only where an account asks for one.
-            ("max_bytes", _) if role == Ledger => return None,
+            // Buckets of before have no limit; it matters only where an account asks for one. The other has no setting.
+            ("max_bytes", _) if matches!(role, Ledger | Revoked) => return None,
             _ => Edited(edited(role, field, found).or(is_declared.then_some(WORKS))?),
         };
         let difference = Difference {
@@ -457,6 +468,20 @@ impl Status {
                 OfSettings => self.differences.push(difference),
             }
         }
+    }
+
+    /// Why the gateway must not serve where revocations end before the tokens that they revoke: these would come back.
+    /// `None` where they do not.
+    pub fn forgets_revocations(&self, config: &NatsConfig) -> Option<String> {
+        let names = config.names();
+        let mut differences = self.differences.iter();
+        let age = differences.find(|difference| {
+            difference.stream == names.revoked() && difference.field == "max_age"
+        })?;
+        let nanoseconds = |value: &Value| value.as_u64().filter(|age| *age > 0).unwrap_or(u64::MAX);
+        (nanoseconds(&age.found) < nanoseconds(&age.wanted)).then(|| {
+            format!("{age} (auth.max_token_age): revoked tokens would come back. herald migrate reconciles it")
+        })
     }
 
     /// Whether everything is applied and as it should be. Differences from the settings do not count.

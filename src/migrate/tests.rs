@@ -163,16 +163,18 @@ fn every_embedded_file_reads_whatever_the_settings() {
     for max_age in [Duration::from_millis(100), Duration::MAX] {
         let config = NatsConfig {
             max_age,
+            revoked_max_age: Some(max_age),
             ..NatsConfig::default()
         };
         let migrations = MigrationSet::embedded().resolve(&config).unwrap();
         let wishes = fold(migrations.iter().flat_map(|one| &one.operations));
         let streams: Vec<&str> = wishes.keys().copied().collect();
-        assert_eq!(streams, ["DEAD", "EVENTS", "SESSIONS"]);
+        assert_eq!(streams, ["DEAD", "EVENTS", "REVOKED", "SESSIONS"]);
         // The server takes no window that is longer than the age.
-        let events = &wishes["EVENTS"];
-        let nanoseconds = |field: &str| events[field].as_i64().unwrap();
-        assert!(nanoseconds("duplicate_window") <= nanoseconds("max_age"));
+        for stream in ["EVENTS", "REVOKED"] {
+            let nanoseconds = |field: &str| wishes[stream][field].as_i64().unwrap();
+            assert!(nanoseconds("duplicate_window") <= nanoseconds("max_age"));
+        }
     }
 }
 
@@ -195,8 +197,57 @@ fn a_stream_is_made_with_the_limit_that_a_setting_gives_it_later() {
         .collect();
     assert_eq!(
         made,
-        [("EVENTS", 1000), ("SESSIONS", -1), ("DEAD", 268_435_456)]
+        [
+            ("EVENTS", 1000),
+            ("SESSIONS", -1),
+            ("DEAD", 268_435_456),
+            ("REVOKED", 1_048_576)
+        ]
     );
+}
+
+#[test]
+fn revocations_are_kept_for_as_long_as_a_token_may_live() {
+    const MINUTE: i64 = 60_000_000_000;
+    for (kept, age, window) in [
+        (None, 0, 2 * MINUTE),
+        (Some(3600), 60 * MINUTE, 2 * MINUTE),
+        (Some(60), MINUTE, MINUTE),
+    ] {
+        let config = NatsConfig {
+            revoked_max_age: kept.map(Duration::from_secs),
+            ..NatsConfig::default()
+        };
+        let migrations = MigrationSet::embedded().resolve(&config).unwrap();
+        let wishes = fold(migrations.iter().flat_map(|one| &one.operations));
+        let revoked = &wishes["REVOKED"];
+        assert_eq!(revoked["max_age"], age);
+        assert_eq!(revoked["duplicate_window"], window);
+        assert_eq!(revoked["max_bytes"], -1);
+        // Where tokens live longer than entries, they would come back.
+        for (found, forgets) in [
+            (0, false),
+            (age, false),
+            (30_000_000_000_i64, true),
+            (90 * MINUTE, age == 0),
+        ] {
+            let mut streams: BTreeMap<String, Map<String, Value>> = wishes
+                .iter()
+                .map(|(stream, wish)| ((*stream).to_owned(), wish.clone()))
+                .collect();
+            streams
+                .get_mut("REVOKED")
+                .unwrap()
+                .insert("max_age".to_owned(), found.into());
+            let ledger = migrations
+                .iter()
+                .map(|one| (one.name.clone(), Applied::now(one)))
+                .collect();
+            let status = Status::new(&migrations, &ledger, &streams, &config);
+            let why = status.forgets_revocations(&config);
+            assert_eq!(why.is_some(), forgets, "{kept:?} {found}: {why:?}");
+        }
+    }
 }
 
 #[test]
@@ -229,7 +280,12 @@ fn a_placeholder_stands_where_a_setting_decides_and_nowhere_else() {
                 // The window follows the age: it is judged by itself.
                 if field != "duplicate_window" && text.contains("${") {
                     let setting = role.setting(&field).unwrap_or_default();
-                    assert_eq!(format!("${{{setting}}}").replace("nats.", ""), text);
+                    assert_eq!(
+                        format!("${{{setting}}}")
+                            .replace("nats.", "")
+                            .replace("auth.", ""),
+                        text
+                    );
                     found.push(setting);
                 }
             }
@@ -240,6 +296,7 @@ fn a_placeholder_stands_where_a_setting_decides_and_nowhere_else() {
     assert_eq!(
         found,
         [
+            "auth.max_token_age",
             "nats.dead_max_bytes",
             "nats.max_age",
             "nats.max_bytes",
@@ -511,6 +568,42 @@ const CASES: &[(&str, &str, &str)] = &[
         "edited duplicate_window, edited max_age",
     ),
     ("DEAD", r#"{"max_age": 300}"#, "edited max_age"),
+    // What could remove a revocation, or what is less.
+    ("REVOKED", r#"{"max_age": 300}"#, "setting max_age"),
+    (
+        "REVOKED",
+        r#"{"duplicate_window": 60, "max_age": 60}"#,
+        "setting duplicate_window, setting max_age",
+    ),
+    ("REVOKED", r#"{"storage": "memory"}"#, "broken storage"),
+    (
+        "REVOKED",
+        r#"{"persist_mode": "async"}"#,
+        "broken persist_mode",
+    ),
+    (
+        "REVOKED",
+        r#"{"allow_direct": false}"#,
+        "broken allow_direct",
+    ),
+    ("REVOKED", r#"{"republish": null}"#, "broken republish"),
+    ("REVOKED", r#"{"max_bytes": 1000000}"#, ""),
+    ("REVOKED", r#"{"max_msgs": 1000}"#, "edited max_msgs"),
+    (
+        "REVOKED",
+        r#"{"max_bytes": 1000000, "discard": "old"}"#,
+        "broken discard, broken max_bytes",
+    ),
+    (
+        "REVOKED",
+        r#"{"max_msgs_per_subject": 1}"#,
+        "broken max_msgs_per_subject",
+    ),
+    (
+        "REVOKED",
+        r#"{"allow_rollup_hdrs": true, "allow_msg_ttl": true}"#,
+        "broken allow_msg_ttl, broken allow_rollup_hdrs",
+    ),
 ];
 
 /// What was changed of the ledger's bucket, and what that is.

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use super::permissions::{self, Probe, ProbeError, denied_by, explained, is_inbox};
-use crate::config::NatsConfig;
+use crate::config::{NatsConfig, names};
 
 /// Denied subjects that are remembered until the next check. Of further ones only that there are some.
 const DENIED_MAX: usize = 64;
@@ -87,12 +87,18 @@ impl Denials {
         is_long.then(|| explained(vital, &self.0.config))
     }
 
-    /// Whether sockets lack something where this is denied: all but dead letters, and notices between gateways.
+    /// Whether sockets lack something where this is denied: all but dead letters, notices between gateways, and
+    /// revocations, of which those that were read stay in force.
     fn is_vital(&self, probe: &Probe) -> bool {
         let (Probe::Publish(subject) | Probe::Subscribe(subject)) = probe;
         let names = self.0.config.names();
         let is_under = |plain: &str| subject.starts_with(&names.subject(plain));
-        !is_under("dead.") && !is_under("herald.sessions.")
+        let is_of_revoked =
+            subject.rsplit_once('.').map(|(_, stream)| stream) == Some(names.revoked());
+        !is_under("dead.")
+            && !is_under("herald.sessions.")
+            && !is_under(&names::live(names::ALL_REVOCATIONS))
+            && !is_of_revoked
     }
 
     /// How many things are denied.

@@ -42,19 +42,22 @@ pub enum ProbeError {
 pub fn of_serve(names: &Names, streams_to_make: &[String]) -> Vec<Probe> {
     let api = |request: &str, stream: &str| Probe::Publish(names.api(request, stream));
     let (events, sessions, ledger) = (names.events(), names.sessions(), names.ledger());
-    let mut probes: Vec<Probe> = [events, sessions, names.dead(), ledger]
+    let revoked = names.revoked();
+    let mut probes: Vec<Probe> = [events, sessions, names.dead(), revoked, ledger]
         .map(|stream| api("STREAM.INFO", stream))
         .into();
     probes.extend([events, sessions, ledger].map(|stream| api("STREAM.MSG.GET", stream)));
-    probes.extend([events, sessions].map(|stream| api("DIRECT.GET", stream)));
+    probes.extend([events, sessions, revoked].map(|stream| api("DIRECT.GET", stream)));
     // Any workspace's: which there will be is not known.
     let subscribed = [
         names::live(names::event("*", ">")),
         names::live(names::claim("*", "*")),
+        names::live(names::ALL_REVOCATIONS),
         names::ALL_NOTICES.to_owned(),
     ];
     probes.extend(subscribed.map(|subject| Probe::Subscribe(names.subject(&subject))));
-    probes.extend([events, sessions].map(|stream| Probe::Subscribe(names.elected(stream))));
+    probes
+        .extend([events, sessions, revoked].map(|stream| Probe::Subscribe(names.elected(stream))));
     let sent = [
         names::claim(WORKSPACE, 0),
         names::letter(WORKSPACE, 0),

@@ -8,6 +8,7 @@ mod gateway;
 mod health;
 mod observed;
 mod reload;
+mod revoked_sockets;
 mod startup;
 mod watch;
 mod withdrawn_keys;

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 
-use crate::nats::{DeadLetterCounters, DropReason, Intake, Readable, Unroutable};
+use crate::auth::{Revocations, RevokedKind};
+use crate::nats::{DeadLetterCounters, DropReason, Intake, Readable, RevocationReads, Unroutable};
 use crate::socket::QueueDepth;
 
 /// Shows what waits for all sockets.
@@ -108,6 +109,47 @@ pub(super) fn started(
         })
         .build();
     look
+}
+
+/// Shows what is revoked, and how old what is known of it is.
+pub(super) fn revocations(meter: &Meter, revocations: &Revocations, reads: &RevocationReads) {
+    let age = reads.clone();
+    let _instrument = meter
+        .f64_observable_gauge("herald.revocations.age")
+        .with_unit("s")
+        .with_description("Since a read of the revocations reached the end of their stream")
+        .with_callback(move |observer| {
+            if let Some(whole) = age.last().whole {
+                observer.observe(whole.elapsed().as_secs_f64(), &[]);
+            }
+        })
+        .build();
+    let sequence = reads.clone();
+    let _instrument = meter
+        .u64_observable_gauge("herald.revocations.sequence")
+        .with_description("The last sequence of the stream of revocations that is in force")
+        .with_callback(move |observer| observer.observe(sequence.last().sequence, &[]))
+        .build();
+    let ignored = reads.clone();
+    let _instrument = meter
+        .u64_observable_gauge("herald.revocations.ignored")
+        .with_unit("{message}")
+        .with_description(
+            "Messages in the stream of revocations that are no entries, and do nothing",
+        )
+        .with_callback(move |observer| observer.observe(ignored.ignored(), &[]))
+        .build();
+    let revoked = revocations.clone();
+    let _instrument = meter
+        .u64_observable_gauge("herald.revocations")
+        .with_description("Users, tokens and keys that are revoked")
+        .with_callback(move |observer| {
+            for kind in RevokedKind::ALL {
+                let count = revoked.look(|set| set.count(kind));
+                observer.observe(count as u64, &[KeyValue::new("kind", kind.as_str())]);
+            }
+        })
+        .build();
 }
 
 /// Shows the dead letters' own counters.

@@ -4,17 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tracing::{Instrument, warn};
 
 use super::error::ServeError;
 use super::health::Health;
-use super::{observed, watch, withdrawn_keys};
+use super::{observed, revoked_sockets, watch, withdrawn_keys};
 use crate::config::{Config, names};
 use crate::migrate;
 use crate::nats::{
     ClaimChecker, ClaimWriter, Connection, DeadLetters, Denials, DirectGet, Leader, Notices,
-    Readable, Repairer, StreamEndReader, Sweeper, Unroutable, WatchedStream, permissions,
+    Readable, Repairer, RevocationReader, RevocationReads, StreamEndReader, Sweeper, Unroutable,
+    WatchedStream, permissions,
 };
 use crate::room::{Damper, ReorderBudget, RoomContext, RoomThreads, Rooms};
 use crate::server::Acceptor;
@@ -66,7 +68,13 @@ impl Startup<'_> {
         let context = self.context(nats.clone(), &leaders, denials);
         let workers = threads.workers.clone();
         let rooms = Rooms::new(Arc::new(context), threads);
-        self.tasks.spawn(watch::losses(rooms.clone()));
+        let revocations = self.read_revocations(
+            &nats,
+            leader(names.revoked(), names::ALL_REVOCATIONS),
+            &workers,
+        );
+        self.tasks
+            .spawn(watch::losses(rooms.clone(), revocations.clone()));
         self.tasks.spawn(watch::receive_notices(rooms.clone()));
         for leader in [leaders.events.clone(), leaders.sessions] {
             self.tasks.spawn(watch::elections(leader, rooms.clone()));
@@ -80,11 +88,47 @@ impl Startup<'_> {
         let withdrawn = withdrawn_keys::watch(self.live.clone(), rooms.clone(), directory);
         // Not on the intake: it may have to look at all sockets.
         self.tasks.spawn_on(withdrawn, &workers);
+        self.health.waits("revocations are being read");
+        let fails = |cause: &str| {
+            self.health
+                .waits(format!("revocations are not read yet: {cause}"));
+        };
+        revocations.wait_whole(fails).await;
         self.acceptor.open(rooms.clone());
         let context = rooms.context();
         self.health
             .opened(context.readable.clone(), context.nats.clone());
         Ok(rooms)
+    }
+
+    /// Starts to read what is revoked, and to end its sockets.
+    fn read_revocations(
+        &mut self,
+        nats: &Connection,
+        leader: Leader,
+        workers: &Handle,
+    ) -> RevocationReads {
+        let names = self.config.nats.names();
+        let revocations = self.acceptor.revocations().clone();
+        let reader = RevocationReader {
+            connection: nats.clone(),
+            direct: DirectGet::new(nats.clone(), &names, names.revoked()),
+            names,
+            leader: leader.for_many(),
+            revocations: revocations.clone(),
+        };
+        let metrics = Arc::clone(self.telemetry.metrics());
+        let directory = Arc::clone(self.acceptor.directory());
+        let revoked = revocations.clone();
+        let (reads, reader) = reader.start(move || {
+            let (revoked, directory) = (revoked.clone(), Arc::clone(&directory));
+            let metrics = Arc::clone(&metrics);
+            async move { revoked_sockets::end_revoked(&revoked, &directory, &metrics).await }
+        });
+        // Not on the intake: it may have to look at all sockets.
+        self.tasks.spawn_on(reader, workers);
+        observed::revocations(self.telemetry.metrics().meter(), &revocations, &reads);
+        reads
     }
 
     /// Starts the tasks that all rooms need.
@@ -212,6 +256,9 @@ async fn try_migrated(
         )));
     }
     status.check()?;
+    if let Some(forgets) = status.forgets_revocations(&config.nats) {
+        return Ok(Some(forgets));
+    }
     for difference in &status.differences {
         warn!(target: UNLIMITED, %difference, "jetstream differs from the settings, herald migrate reconciles it");
     }

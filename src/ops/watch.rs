@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tracing::{debug, error, info, warn};
 
-use crate::nats::{Leader, Losses, notices};
+use crate::nats::{Leader, Losses, RevocationReads, notices};
 use crate::room::{Resync, Rooms};
 use crate::telemetry::Metrics;
 
@@ -48,11 +48,12 @@ pub(super) async fn receive_notices(rooms: Rooms) {
     }
 }
 
-/// Reports to the rooms what happened to the connection. Never ends.
-pub(super) async fn losses(rooms: Rooms) {
+/// Reports to the rooms, and to the reads of revocations, what happened to the connection. Never ends.
+pub(super) async fn losses(rooms: Rooms, revocations: RevocationReads) {
     loop {
         let Losses { reconnected, full } = rooms.context().nats.losses().await;
         if reconnected {
+            revocations.poke();
             rooms.resync(Resync::Reconnected);
         }
         if !full.is_empty() {

@@ -14,7 +14,7 @@ use super::directory::{Directory, DirectoryEntry, OpenSocket};
 use super::refusal::Refusal;
 use super::request::{self, SubprotocolOffer};
 use crate::admission::{Address, AddressGuard, Admission, SocketGuard};
-use crate::auth::{AuthError, Identity};
+use crate::auth::{AuthError, Identity, Revocations};
 use crate::codes::{CloseReason, HttpRefusal};
 use crate::config::Config;
 use crate::event::WorkspaceSlug;
@@ -45,6 +45,8 @@ pub(crate) struct Acceptor {
     pub(super) queues: Arc<QueueDepth>,
     /// All sockets that are open.
     directory: Arc<Directory>,
+    /// Empty until NATS is connected.
+    revocations: Revocations,
     /// Set once NATS is connected.
     rooms: OnceLock<Rooms>,
     pub(super) sockets: TaskTracker,
@@ -68,6 +70,7 @@ impl Acceptor {
             queues,
             metrics: Arc::clone(telemetry.metrics()),
             directory: Arc::default(),
+            revocations: Revocations::default(),
             rooms: OnceLock::new(),
             sockets: TaskTracker::new(),
             draining: AtomicBool::new(false),
@@ -87,6 +90,11 @@ impl Acceptor {
     /// All sockets that are open.
     pub(crate) fn directory(&self) -> &Arc<Directory> {
         &self.directory
+    }
+
+    /// Which tokens are revoked.
+    pub(crate) fn revocations(&self) -> &Revocations {
+        &self.revocations
     }
 
     /// NATS is connected: joins may begin. A second call changes nothing.
@@ -131,7 +139,8 @@ impl Acceptor {
     ) -> Result<SystemTime, CloseReason> {
         let checked = (|| -> Result<SystemTime, Refusal> {
             let setup = self.live.now();
-            let judged = setup.verifier.judge(token, SystemTime::now())?;
+            let now = SystemTime::now();
+            let judged = setup.verifier.judge(token, now, &self.revocations)?;
             if judged.identity().credential.user != socket.user() {
                 return Err(CloseReason::OtherUser.into());
             }
@@ -155,7 +164,11 @@ impl Acceptor {
     /// Whether the credential of a socket is still to be trusted. It was when it was verified, and whoever ends the
     /// trust looks for sockets in the directory: so this comes once the directory has the credential.
     fn check_trust(&self, socket: &OpenSocket) -> Result<(), CloseReason> {
-        if !self.live.now().verifier.trusts(&socket.credential()) {
+        let credential = socket.credential();
+        if self.revocations.kind_of(&credential).is_some() {
+            return Err(CloseReason::Revoked);
+        }
+        if !self.live.now().verifier.trusts(&credential) {
             // A token of another key will do.
             return Err(CloseReason::TokenExpired);
         }
@@ -166,6 +179,7 @@ impl Acceptor {
         let result = match wrong {
             Some(Refusal::Close(CloseReason::NoToken)) => TokenCheck::Missing,
             Some(Refusal::Close(CloseReason::BadToken)) => TokenCheck::Invalid,
+            Some(Refusal::Close(CloseReason::Revoked)) => TokenCheck::Revoked,
             Some(Refusal::Close(CloseReason::TokenExpired)) => TokenCheck::Expired,
             Some(Refusal::Close(CloseReason::NoAccess)) => TokenCheck::NoAccess,
             Some(Refusal::Close(CloseReason::OtherUser)) => TokenCheck::OtherUser,
@@ -310,7 +324,7 @@ impl Acceptor {
         };
         let known = self.admission.known(token.expose(), address);
         known.map_err(|wait| Refusal::later(HttpRefusal::TokenExpired, wait))?;
-        let checked = check(setup, token.expose(), request);
+        let checked = check(setup, token.expose(), request, &self.revocations);
         self.count_check("join", checked.as_ref().err());
         if let Err(Refusal::Close(CloseReason::TokenExpired)) = &checked {
             self.admission.expired(token.expose(), address);
@@ -325,10 +339,11 @@ fn check(
     setup: &Setup,
     token: &str,
     request: &Parts,
+    revoked: &Revocations,
 ) -> Result<(Identity, WorkspaceSlug), Refusal> {
     let now = SystemTime::now();
     let workspace = request::workspace(&request.uri);
-    let judged = match setup.verifier.judge(token, now) {
+    let judged = match setup.verifier.judge(token, now, revoked) {
         Err(AuthError::NotYet(pause)) => {
             return Err(workspace
                 .err()

@@ -64,6 +64,7 @@ mod prefix;
 mod publishing;
 mod recipes;
 mod reload;
+mod revocation;
 mod rules_guide;
 mod schemas;
 mod sdk;

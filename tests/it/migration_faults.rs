@@ -43,7 +43,7 @@ async fn a_file_changed_after_it_was_applied_is_named() {
     assert!(
         bucket(&client)
             .await
-            .get("0005_longer")
+            .get("0006_longer")
             .await
             .unwrap()
             .is_none()
@@ -63,15 +63,15 @@ async fn a_ledger_ahead_is_refused_only_where_it_breaks_older_gateways() {
         .await
         .unwrap();
     let report = migrate::apply(&client, &config).await.unwrap();
-    assert_eq!(report.unknown, ["0005_longer"]);
+    assert_eq!(report.unknown, ["0006_longer"]);
     let output = herald(&nats, &[], &["migrate"]).await.ok();
-    assert!(output.stderr.contains("0005_longer"), "{output:?}");
+    assert!(output.stderr.contains("0006_longer"), "{output:?}");
 
     let breaking = LONGER.replace(
         "breaks_older_gateways = false",
         "breaks_older_gateways = true",
     );
-    let set = extended().with("0006_breaking", &breaking);
+    let set = extended().with("0007_breaking", &breaking);
     Migrator::new(&client, &config, &set)
         .unwrap()
         .apply()
@@ -79,18 +79,18 @@ async fn a_ledger_ahead_is_refused_only_where_it_breaks_older_gateways() {
         .unwrap();
     let error = migrate::apply(&client, &config).await.unwrap_err();
     assert!(
-        matches!(&error, MigrateError::Ahead { breaking } if *breaking == ["0006_breaking"]),
+        matches!(&error, MigrateError::Ahead { breaking } if *breaking == ["0007_breaking"]),
         "{error:?}"
     );
     let output = herald(&nats, &[], &["migrate", "--status"]).await;
     assert_eq!(output.code, Some(1));
-    assert!(output.stderr.contains("ahead") && output.stderr.contains("0006_breaking"));
+    assert!(output.stderr.contains("ahead") && output.stderr.contains("0007_breaking"));
     assert!(
-        !output.stderr.contains("0005_longer"),
+        !output.stderr.contains("0006_longer"),
         "only what breaks: {output:?}"
     );
     assert!(
-        output.stdout.contains("0005_longer"),
+        output.stdout.contains("0006_longer"),
         "the table has all: {output:?}"
     );
 }
@@ -113,7 +113,7 @@ async fn a_new_file_before_an_applied_one_is_refused() {
         .unwrap_err();
     assert!(
         matches!(&error, MigrateError::OutOfOrder { pending, applied }
-            if pending == "0003_late" && applied == "0005_longer"),
+            if pending == "0003_late" && applied == "0006_longer"),
         "{error:?}"
     );
 }

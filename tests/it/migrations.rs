@@ -30,7 +30,7 @@ pub(crate) fn config(nats: &Nats) -> NatsConfig {
 
 /// The set of the binary and [`LONGER`].
 pub(crate) fn extended() -> MigrationSet {
-    MigrationSet::embedded().with("0005_longer", LONGER)
+    MigrationSet::embedded().with("0006_longer", LONGER)
 }
 
 /// Asks the JetStream API as it is, so that nothing between could leave a field out.
@@ -75,7 +75,13 @@ async fn a_fresh_server_gets_the_objects_of_the_design() {
     let report = migrate::apply(&client, &config(&nats)).await.unwrap();
     assert_eq!(
         report.applied,
-        ["0001_events", "0002_sessions", "0003_dead", "0004_limits"]
+        [
+            "0001_events",
+            "0002_sessions",
+            "0003_dead",
+            "0004_limits",
+            "0005_revoked"
+        ]
     );
     assert!(report.differences.is_empty() && report.unknown.is_empty());
 
@@ -210,7 +216,8 @@ async fn ten_at_once_say_that_each_migration_is_applied_once_and_all_start() {
                 "0002_sessions",
                 "0003_dead",
                 "0004_limits",
-                "0005_longer"
+                "0005_revoked",
+                "0006_longer"
             ],
             "round {round}"
         );
@@ -257,8 +264,8 @@ async fn an_update_changes_its_fields_and_no_others() {
     let mut expected = stream(&client, "SESSIONS").await;
     let migrator = Migrator::new(&client, &config, &extended()).unwrap();
     let status = migrator.status().await.unwrap();
-    assert_eq!(status.pending().collect::<Vec<_>>(), ["0005_longer"]);
-    assert_eq!(migrator.apply().await.unwrap().applied, ["0005_longer"]);
+    assert_eq!(status.pending().collect::<Vec<_>>(), ["0006_longer"]);
+    assert_eq!(migrator.apply().await.unwrap().applied, ["0006_longer"]);
     expected.insert("max_age".to_owned(), json!(48 * HOUR));
     assert_eq!(stream(&client, "SESSIONS").await, expected);
     assert!(migrator.status().await.unwrap().is_applied());
@@ -271,14 +278,14 @@ async fn a_migration_cut_short_is_finished() {
     let config = config(&nats);
     // Streams made and not yet in the ledger, one field changed and not yet in the ledger.
     migrate::apply(&client, &config).await.unwrap();
-    for name in ["0003_dead", "0004_limits"] {
+    for name in ["0003_dead", "0004_limits", "0005_revoked"] {
         bucket(&client).await.delete(name).await.unwrap();
     }
     let report = migrate::apply(&client, &config).await.unwrap();
-    assert_eq!(report.applied, ["0003_dead", "0004_limits"]);
+    assert_eq!(report.applied, ["0003_dead", "0004_limits", "0005_revoked"]);
     edit(&client, "SESSIONS", json!({"max_age": 48 * HOUR})).await;
     let migrator = Migrator::new(&client, &config, &extended()).unwrap();
-    assert_eq!(migrator.apply().await.unwrap().applied, ["0005_longer"]);
+    assert_eq!(migrator.apply().await.unwrap().applied, ["0006_longer"]);
 }
 
 /// They take a lock under a key of the bucket, and leave it there.
@@ -297,7 +304,7 @@ async fn the_lock_of_older_gateways_is_no_entry_and_nobody_waits_for_it() {
     let migrator = Migrator::new(&client, &config, &extended()).unwrap();
     assert_eq!(
         soon(migrator.apply()).await.unwrap().applied,
-        ["0005_longer"]
+        ["0006_longer"]
     );
     let lock = bucket.get("lock").await.unwrap();
     assert_eq!(lock.as_deref(), Some(held.as_bytes()), "it is theirs");
@@ -332,7 +339,7 @@ async fn overtaken(
     let (report, ()) = tokio::join!(soon(slow.apply()), async {
         proxy.held().await;
         let report = fast.apply().await.unwrap();
-        assert_eq!(report.applied.last().unwrap(), "0005_longer");
+        assert_eq!(report.applied.last().unwrap(), "0006_longer");
         proxy.release();
     });
     let status = fast.status().await.unwrap();
@@ -364,7 +371,7 @@ async fn a_slow_process_undoes_nothing_of_what_a_fast_one_did() {
 async fn what_an_older_version_undoes_in_a_race_is_put_right() {
     let nats = Nats::jetstream().await;
     let of_old = Proxy::holding_at(nats.port(), "STREAM.UPDATE.SESSIONS").await;
-    let of_new = Proxy::holding_at(nats.port(), "KV.HERALD_MIGRATIONS.0005_longer").await;
+    let of_new = Proxy::holding_at(nats.port(), "KV.HERALD_MIGRATIONS.0006_longer").await;
     let behind = |proxy: &Proxy| NatsConfig {
         url: Secret::from(proxy.url()),
         ..config(&nats)
@@ -389,7 +396,7 @@ async fn what_an_older_version_undoes_in_a_race_is_put_right() {
             of_old.release();
         }
     );
-    assert_eq!(report.applied.last().unwrap(), "0005_longer");
+    assert_eq!(report.applied.last().unwrap(), "0006_longer");
     assert!(report.edits.is_empty(), "{report:?}");
     let client = nats.connect().await;
     assert_eq!(stream(&client, "SESSIONS").await["max_age"], 48 * HOUR);
@@ -418,7 +425,7 @@ async fn an_answer_that_is_lost_costs_nothing() {
         r#"stream_create_response","config":{"name":"EVENTS""#,
         r#"stream_update_response","config":{"name":"SESSIONS""#,
         r#"{"stream":"KV_HERALD_MIGRATIONS","seq":1}"#,
-        r#"{"stream":"KV_HERALD_MIGRATIONS","seq":4}"#,
+        r#"{"stream":"KV_HERALD_MIGRATIONS","seq":5}"#,
     ] {
         let nats = Nats::jetstream().await;
         let proxy = Proxy::losing_answer(nats.port(), text).await;
@@ -431,7 +438,7 @@ async fn an_answer_that_is_lost_costs_nothing() {
             .unwrap()
             .timeout(Duration::from_secs(2));
         let report = soon(migrator.apply()).await.unwrap();
-        assert_eq!(report.applied.len(), 4, "{text}");
+        assert_eq!(report.applied.len(), 5, "{text}");
         assert!(proxy.has_lost(), "{text}");
     }
 }
@@ -449,7 +456,7 @@ async fn a_bucket_that_is_not_known_everywhere_is_waited_for() {
     let nats = lossy(70).await;
     let client = nats.connect().await;
     let report = migrate::apply(&client, &config(&nats)).await.unwrap();
-    assert_eq!(report.applied.len(), 4);
+    assert_eq!(report.applied.len(), 5);
     // Where it stays so, that is a passing fault, and JetStream is not said to be missing.
     let nats = lossy(100).await;
     let client = nats.connect().await;
@@ -476,7 +483,7 @@ async fn applying_waits_for_a_server_that_stands_still() {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         nats.resume().await;
     });
-    assert_eq!(report.unwrap().applied.len(), 4);
+    assert_eq!(report.unwrap().applied.len(), 5);
 }
 
 #[tokio::test]
@@ -561,7 +568,8 @@ async fn dry_run_and_status_write_nothing() {
     let done = herald(&nats, &[], &["migrate"]).await.ok();
     assert_eq!(
         done.stdout,
-        "applied 0001_events\napplied 0002_sessions\napplied 0003_dead\napplied 0004_limits\n"
+        "applied 0001_events\napplied 0002_sessions\napplied 0003_dead\napplied 0004_limits\n\
+         applied 0005_revoked\n"
     );
     assert_eq!(done.stderr, "");
     let again = herald(&nats, &[], &["migrate"]).await.ok();
@@ -593,7 +601,7 @@ async fn the_ledger_is_a_bucket_like_any_other() {
             .map(Result::unwrap)
             .collect()
             .await;
-        keys.len() == 4
+        keys.len() == 5
     });
     assert!(found.await);
 }

@@ -140,7 +140,7 @@ async fn a_stream_that_is_missing_or_changed_ends_serve() {
         .config
         .clone();
     let alone = builder.clone().set("nats.migrate", false);
-    for name in ["SESSIONS", "DEAD", "EVENTS"] {
+    for name in ["SESSIONS", "DEAD", "REVOKED", "EVENTS"] {
         let config = context
             .get_stream(name)
             .await

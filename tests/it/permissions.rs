@@ -95,7 +95,7 @@ async fn gateway_and_operator_see_how_the_migrations_stand() {
     let config = production.config("gateway");
     let gateway = production.user("gateway").await;
     let status = migrate::status(&gateway.client, &config).await.unwrap();
-    assert_eq!(status.pending().count(), 4);
+    assert_eq!(status.pending().count(), 5);
     let error = migrate::apply(&gateway.client, &config).await.unwrap_err();
     assert!(
         error
@@ -229,6 +229,21 @@ const PUBLISH: &[(&str, &[&str])] = &[
     ("herald.other.acme.0123", &[]),
     ("dead.acme.1", &["gateway"]),
     ("dead.acme.1.more", &[]),
+    ("revoked.0123", &["operator"]),
+    ("revoked.0123.more", &[]),
+    ("live.revoked.0123", &[]),
+    (
+        "$JS.API.STREAM.INFO.REVOKED",
+        &["gateway", "operator", "migrator"],
+    ),
+    ("$JS.API.DIRECT.GET.REVOKED", &["gateway", "operator"]),
+    ("$JS.API.STREAM.CREATE.REVOKED", &["migrator"]),
+    ("$JS.API.STREAM.UPDATE.REVOKED", &["migrator"]),
+    ("$JS.API.STREAM.DELETE.REVOKED", &[]),
+    ("$JS.API.STREAM.PURGE.REVOKED", &[]),
+    ("$JS.API.STREAM.MSG.DELETE.REVOKED", &[]),
+    ("$JS.API.STREAM.RESTORE.REVOKED", &[]),
+    ("$JS.API.CONSUMER.CREATE.REVOKED", &[]),
     ("$KV.HERALD_MIGRATIONS.0001_events", &["migrator"]),
     ("$KV.OTHER.key", &[]),
     ("$JS.API.INFO", &[]),
@@ -274,6 +289,8 @@ const SUBSCRIBE: &[(&str, &[&str])] = &[
     ("live.ws.acme.>", &["gateway"]),
     ("live.session.acme.*", &["gateway"]),
     ("live.session.>", &[]),
+    ("live.revoked.>", &["gateway"]),
+    ("revoked.>", &[]),
     ("herald.sessions.*.*", &["gateway"]),
     ("herald.>", &[]),
     ("session.>", &[]),
@@ -344,6 +361,9 @@ const REPLIES: &[&str] = &[
     "live.ws.globex.record.created",
     "live.session.globex.0123",
     "herald.sessions.globex.0123456789abcdef0123456789abcdef",
+    "revoked.0123456789abcdef0123456789abcdef",
+    "live.revoked.0123456789abcdef0123456789abcdef",
+    "$JS.API.STREAM.PURGE.REVOKED",
     "$JS.API.STREAM.PURGE.EVENTS",
     "$JS.API.STREAM.DELETE.EVENTS",
     "$KV.HERALD_MIGRATIONS.0004_forged",

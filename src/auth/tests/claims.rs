@@ -264,13 +264,17 @@ fn a_token_that_is_valid_soon_is_judged_before() {
     let verifier = verifier(&hmac_config());
     for (ahead, pause) in [(0, None), (10, None), (40, Some(30))] {
         let token = hs256(&claims(&json!({"nbf": NOW + ahead, "exp": NOW + 300})));
-        let judged = verifier.judge(&token, now()).unwrap();
+        let judged = verifier
+            .judge(&token, now(), &Revocations::default())
+            .unwrap();
         assert_eq!(&*judged.identity().subject, "ada");
         assert!(judged.allows(&acme) && !judged.allows(&globex));
         let refused = judged.valid_by(now()).err();
         let pause = pause.map(Duration::from_secs);
         assert_eq!(refused, pause.map(AuthError::NotYet), "{ahead}");
-        let judged = verifier.judge(&token, now()).unwrap();
+        let judged = verifier
+            .judge(&token, now(), &Revocations::default())
+            .unwrap();
         assert!(judged.valid_by(at(NOW as f64 + 30.0)).is_ok());
     }
 }
@@ -307,7 +311,9 @@ fn why_a_workspace_is_not_granted_is_told() {
     ] {
         let verifier = verifier(&config(claim, prefix));
         let token = hs256(&claims(&with));
-        let judged = verifier.judge(&token, now()).unwrap();
+        let judged = verifier
+            .judge(&token, now(), &Revocations::default())
+            .unwrap();
         assert_eq!(judged.no_access, expected, "{claim} {with}");
         assert!(!judged.allows(&WorkspaceSlug::parse("acme").unwrap()));
     }

@@ -29,7 +29,8 @@ const SECRET: &str = "a secret of thirty-two bytes, or more";
 
 impl Verifier {
     pub(crate) fn verify(&self, token: &str, now: SystemTime) -> Result<Identity, AuthError> {
-        self.judge(token, now)?.valid_by(now)
+        self.judge(token, now, &Revocations::default())?
+            .valid_by(now)
     }
 
     /// With another time for rereading a key file.
@@ -39,7 +40,8 @@ impl Verifier {
         now: SystemTime,
         instant: Instant,
     ) -> Result<Identity, AuthError> {
-        self.judge_at(token, now, instant)?.valid_by(now)
+        self.judge_at(token, now, instant, &Revocations::default())?
+            .valid_by(now)
     }
 }
 

@@ -5,7 +5,7 @@ use async_nats::Client;
 
 use super::super::migrate;
 use super::super::nats::{NatsConnection, VERSION_MIN, is_new_enough};
-use crate::config::Config;
+use crate::config::{Config, NatsConfig};
 use crate::migrate::{MigrateError, MigrationSet, Migrator, OperationKind, Status};
 use crate::nats::permissions;
 use crate::setup::Finding;
@@ -38,7 +38,7 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
             .map(|text| Finding::wrong(PERMISSIONS, text)),
     );
     match status {
-        Ok(status) => findings.extend(migrations(&status, config.nats.migrate)),
+        Ok(status) => findings.extend(migrations(&status, &config.nats)),
         Err(MigrateError::Denied(_)) if already_reported => {}
         Err(error) => findings.push(Finding::wrong(MIGRATIONS, error)),
     }
@@ -80,10 +80,10 @@ fn streams_to_make(
         .collect()
 }
 
-fn migrations(status: &Status, serve_applies: bool) -> Vec<Finding> {
+fn migrations(status: &Status, nats: &NatsConfig) -> Vec<Finding> {
     let mut findings: Vec<Finding> = status
         .pending()
-        .map(|name| match serve_applies {
+        .map(|name| match nats.migrate {
             true => Finding::note(
                 MIGRATIONS,
                 format!("{name} is not applied: serve applies it"),
@@ -99,6 +99,11 @@ fn migrations(status: &Status, serve_applies: bool) -> Vec<Finding> {
             .check()
             .err()
             .map(|error| Finding::wrong(MIGRATIONS, error)),
+    );
+    findings.extend(
+        status
+            .forgets_revocations(nats)
+            .map(|why| Finding::wrong(MIGRATIONS, why)),
     );
     if findings.is_empty() {
         let text = match status.edits.as_slice() {

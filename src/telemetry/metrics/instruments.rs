@@ -126,6 +126,8 @@ instruments! {
         "Time that each step of a join took", JOIN_BOUNDS;
     token_checks: Counter<u64> = "herald.token.checks", "{check}",
         "Tokens checked, by use and result";
+    revoked_sockets: BoundCounter<u64> = "herald.revocations.closed", "{connection}",
+        "Sockets ended because their user, token or key was revoked";
     received: Counter<u64> = "herald.events.received", "{event}",
         "Events that a room with sockets took to deliver, by source";
     projected: BoundCounter<u64> = "herald.events.projected", "{event}",

@@ -51,6 +51,7 @@ pub(crate) enum TokenCheck {
     Ok,
     Missing,
     Invalid,
+    Revoked,
     Expired,
     NoAccess,
     OtherUser,
@@ -58,10 +59,11 @@ pub(crate) enum TokenCheck {
 }
 
 impl TokenCheck {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Ok,
         Self::Missing,
         Self::Invalid,
+        Self::Revoked,
         Self::Expired,
         Self::NoAccess,
         Self::OtherUser,
@@ -73,6 +75,7 @@ impl TokenCheck {
             Self::Ok => "ok",
             Self::Missing => "missing",
             Self::Invalid => "invalid",
+            Self::Revoked => "revoked",
             Self::Expired => "expired",
             Self::NoAccess => "no_access",
             Self::OtherUser => "other_user",

@@ -96,6 +96,11 @@ impl Metrics {
             .add(sequences, &[KeyValue::new("reason", "aged_out")]);
     }
 
+    /// Sockets that were ended because something of them was revoked.
+    pub(crate) fn revoked_sockets(&self, sockets: u64) {
+        self.instruments.revoked_sockets.add(sockets);
+    }
+
     /// Sockets that were closed without what was stored last for them.
     pub(crate) fn closed_behind(&self, sockets: u64) {
         self.instruments

@@ -42,10 +42,10 @@ impl Production {
     pub(crate) async fn start_with_prefix(prefix: &str) -> Self {
         let mut config =
             CONFIG.replace("HERALD_MIGRATIONS", &format!("{prefix}-HERALD_MIGRATIONS"));
-        for stream in ["EVENTS", "SESSIONS", "DEAD"] {
+        for stream in ["EVENTS", "SESSIONS", "DEAD", "REVOKED"] {
             config = config.replace(&format!(".{stream}\""), &format!(".{prefix}-{stream}\""));
         }
-        for subject in ["ws", "live", "session", "dead", "herald"] {
+        for subject in ["ws", "live", "session", "dead", "revoked", "herald"] {
             config = config.replace(&format!("\"{subject}."), &format!("\"{prefix}.{subject}."));
         }
         Self::start_with(&config).await
