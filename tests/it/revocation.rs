@@ -122,6 +122,21 @@ async fn a_revoked_users_sockets_end_everywhere_and_only_a_newer_token_gets_in()
             .await
             >= 1.0
     );
+}
+
+#[tokio::test]
+async fn a_revocation_is_in_force_at_refreshes_and_over_restarts_until_it_is_lifted() {
+    let nats = Nats::jetstream().await;
+    let builder = Gateway::builder(&nats);
+    let (one, two) = tokio::join!(builder.clone().ready(), builder.clone().ready());
+    let (old, fresh) = (issued("ada", -10), issued("ada", 5));
+    revoke(
+        &builder,
+        &["--user", "ada", "--no-issuer", "--note", "ticket 4711"],
+    )
+    .await;
+    two.metric_becomes("herald_revocations_sequence", "", 1.0)
+        .await;
 
     // At a refresh: the socket ends.
     let mut standing = join(&two, &fresh, "hooli").await;

@@ -14,6 +14,7 @@ mod load;
 mod made_anew;
 mod replicas;
 mod report;
+mod revoked;
 mod rolling;
 mod run;
 mod schedule;

@@ -19,14 +19,14 @@ use crate::support::cable::{Cable, Condition};
 use crate::support::gateway::signal;
 
 /// A load that goes on until it is told to end.
-struct Load {
+pub(super) struct Load {
     events: Events,
     over: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Load {
-    fn start(world: &World, workspaces: usize, per_second: u32) -> Self {
+    pub(super) fn start(world: &World, workspaces: usize, per_second: u32) -> Self {
         Self::go_on(world, workspaces, per_second, Events::default())
     }
 
@@ -46,7 +46,7 @@ impl Load {
         Self { events, over, task }
     }
 
-    async fn end(self) -> Events {
+    pub(super) async fn end(self) -> Events {
         self.over.cancel();
         self.task.await.expect("the load does not panic");
         self.events
@@ -54,7 +54,7 @@ impl Load {
 }
 
 /// Asserts that nothing is missing, twice, foreign or out of order, and returns the rest.
-fn must_be_whole(evidence: &Evidence<'_>, connections: &[Connection]) -> Verdict {
+pub(super) fn must_be_whole(evidence: &Evidence<'_>, connections: &[Connection]) -> Verdict {
     let verdict = evidence.judge(connections);
     for wrong in [
         &verdict.missing,
