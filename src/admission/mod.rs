@@ -1,8 +1,8 @@
 //! Who may come in, how many and how fast: a client's address, also behind proxies, the rate of new
-//! connections, the number of connections of one address, and expired tokens that come again.
+//! connections, the number of connections of one address or workspace, and expired tokens that come again.
 //!
 //! Nothing here does I/O. [`forwarded`] and [`proxy_header`] read what proxies wrote, [`rate`] and [`expired`] are pure machines,
-//! and [`per_address`] counts what is there now.
+//! and [`per_key`] counts what is there now.
 //! **Invariant:** no untrusted party chooses the address that it counts as.
 
 mod address;
@@ -10,7 +10,7 @@ mod expired;
 mod forwarded;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
-mod per_address;
+mod per_key;
 mod proxy_header;
 mod rate;
 
@@ -21,13 +21,19 @@ use std::time::{Duration, Instant};
 pub(crate) use self::address::Address;
 use self::expired::ExpiredTokens;
 pub(crate) use self::forwarded::TrustedProxies;
-pub(crate) use self::per_address::{AddressGuard, PerAddress};
+pub(crate) use self::per_key::{KeyGuard, PerKey};
 pub(crate) use self::proxy_header::{
     ConnectionSource, HeaderRead, Malformed, is_header, next_read,
 };
-use self::rate::Rates;
+use self::rate::{KeyRates, Rates};
 pub(crate) use self::rate::{Over, Rate};
-use crate::config::SocketsConfig;
+use crate::config::{SocketsConfig, WorkspacesConfig};
+use crate::event::WorkspaceSlug;
+
+/// One connection of an address, counted.
+pub(crate) type AddressGuard = KeyGuard<Address>;
+/// One socket of a workspace, counted.
+pub(crate) type WorkspaceGuard = KeyGuard<WorkspaceSlug>;
 
 /// Those who want a socket and those who have one, counted. The limits are the caller's, since they change
 /// while the gateway serves: what is over a new limit stays, and nobody comes in until it has left.
@@ -37,7 +43,9 @@ pub(crate) struct Admission {
     most: usize,
     rates: Mutex<Rates>,
     expired: Mutex<ExpiredTokens>,
-    per_address: Arc<PerAddress>,
+    per_address: Arc<PerKey<Address>>,
+    joins: Mutex<KeyRates<WorkspaceSlug>>,
+    per_workspace: Arc<PerKey<WorkspaceSlug>>,
     sockets: Arc<AtomicUsize>,
 }
 
@@ -59,6 +67,8 @@ impl Admission {
             rates: Mutex::default(),
             expired: Mutex::default(),
             per_address: Arc::default(),
+            joins: Mutex::default(),
+            per_workspace: Arc::default(),
             sockets: Arc::default(),
         }
     }
@@ -98,6 +108,34 @@ impl Admission {
     ) -> Option<AddressGuard> {
         self.per_address
             .take(address, limits.max_connections_per_address)
+    }
+
+    /// One more join of `workspace`, by somebody who has access to it.
+    ///
+    /// # Errors
+    /// The workspace exceeds its rate.
+    pub(crate) fn join(
+        &self,
+        limits: &WorkspacesConfig,
+        workspace: &WorkspaceSlug,
+    ) -> Result<(), Over> {
+        let now = Instant::now();
+        let mut joins = lock(&self.joins);
+        joins.limit(limits.join_rate);
+        if let Some(point) = joins.next(workspace, now).map_err(|_| Over::Workspace)? {
+            joins.spend(workspace.clone(), point, now);
+        }
+        Ok(())
+    }
+
+    /// Counts a socket of `workspace`; `None` if it has as many as it may.
+    pub(crate) fn workspace_guard(
+        &self,
+        limits: &WorkspacesConfig,
+        workspace: &WorkspaceSlug,
+    ) -> Option<WorkspaceGuard> {
+        self.per_workspace
+            .take(workspace.clone(), limits.max_connections)
     }
 
     /// A permit for one more socket; `None` where there are as many as there may be.

@@ -1,37 +1,54 @@
-//! A rate, and the rates of new connections, in all and of one address. Pure: the time is given.
+//! A rate, and the rates of new connections: in all, of one address, of one workspace. Pure: the time is given.
 //!
 //! The generic cell rate algorithm (ITU-T I.371), which is a token bucket kept as one point in time:
 //! when all that was taken will have been earned. Of new connections a second's worth may come at once.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 use super::Address;
 
 /// How much may come at once, as time: with a rate of 100 a second, 100.
 const BURST: Duration = Duration::from_secs(1);
-/// Addresses are not looked through for old ones below this number.
-const FEW_ADDRESSES: usize = 1024;
+/// Keys are not looked through for old ones below this number.
+const FEW_KEYS: usize = 1024;
 
 /// Which rate was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Over {
     All,
     Address,
+    Workspace,
 }
 
 /// The rates of a gateway.
 #[derive(Debug, Default)]
 pub(crate) struct Rates {
     all: Option<Rate>,
-    each: Option<Rate>,
     spent: Option<Instant>,
-    /// An address whose point is past has taken nothing that is not earned, and need not be kept. So
-    /// this holds the addresses of the last second, and as many again that have not been looked
-    /// at since.
-    spent_by: HashMap<Address, Instant>,
+    each: KeyRates<Address>,
+}
+
+/// A rate that each key has for itself.
+#[derive(Debug)]
+pub(super) struct KeyRates<K> {
+    each: Option<Rate>,
+    /// A key whose point is past has taken nothing that is not earned, and need not be kept. So these are the keys of
+    /// the last second, and as many again that have not been looked at since.
+    spent_by: HashMap<K, Instant>,
     /// How many there may be before the old ones are removed.
     look_at: usize,
+}
+
+impl<K> Default for KeyRates<K> {
+    fn default() -> Self {
+        Self {
+            each: None,
+            spent_by: HashMap::new(),
+            look_at: 0,
+        }
+    }
 }
 
 /// How fast something may come, and how much of it at once.
@@ -53,7 +70,7 @@ impl Rate {
     }
 
     /// So many a second; `None` for 0, which is no limit.
-    fn per_second(rate: u32) -> Option<Self> {
+    pub(crate) fn per_second(rate: u32) -> Option<Self> {
         let interval = BURST.checked_div(rate)?;
         let burst = BURST;
         Some(Self { interval, burst })
@@ -88,7 +105,7 @@ impl Rates {
     /// stays taken.
     pub(crate) fn limit(&mut self, all: u32, each: u32) {
         self.all = Rate::per_second(all);
-        self.each = Rate::per_second(each);
+        self.each.limit(each);
     }
 
     /// Takes one for `address`. One that is refused costs nothing. An address over its own rate takes
@@ -97,28 +114,39 @@ impl Rates {
     /// # Errors
     /// The rate that is exceeded.
     pub(crate) fn take(&mut self, address: Address, now: Instant) -> Result<(), Over> {
-        let own = match self.each {
-            Some(each) => {
-                let spent = self.spent_by.get(&address).copied();
-                Some(each.take(spent, 1, now).map_err(|_| Over::Address)?)
-            }
-            None => None,
-        };
+        let own = self.each.next(&address, now).map_err(|_| Over::Address)?;
         if let Some(all) = self.all {
             self.spent = Some(all.take(self.spent, 1, now).map_err(|_| Over::All)?);
         }
         if let Some(own) = own {
-            self.spent_by.insert(address, own);
-            self.forget(now);
+            self.each.spend(address, own, now);
         }
         Ok(())
     }
+}
 
-    /// Removes, now and then, the addresses that have nothing to earn back.
-    fn forget(&mut self, now: Instant) {
-        if self.spent_by.len() >= self.look_at.max(FEW_ADDRESSES) {
+impl<K: Eq + Hash> KeyRates<K> {
+    /// So many a second of each key; 0: without a limit.
+    pub(super) fn limit(&mut self, each: u32) {
+        self.each = Rate::per_second(each);
+    }
+
+    /// The point of `key` if one more of it comes `now`; `None` without a limit.
+    ///
+    /// # Errors
+    /// How long it takes until one may come.
+    pub(super) fn next(&self, key: &K, now: Instant) -> Result<Option<Instant>, Duration> {
+        let next = |each: Rate| each.take(self.spent_by.get(key).copied(), 1, now);
+        self.each.map(next).transpose()
+    }
+
+    /// One more of `key` came, which has this point from `now` on. Now and then the keys that have nothing to earn back
+    /// are removed.
+    pub(super) fn spend(&mut self, key: K, point: Instant, now: Instant) {
+        self.spent_by.insert(key, point);
+        if self.spent_by.len() >= self.look_at.max(FEW_KEYS) {
             self.spent_by.retain(|_, spent| *spent > now);
-            self.look_at = FEW_ADDRESSES.max(self.spent_by.len() * 2);
+            self.look_at = FEW_KEYS.max(self.spent_by.len() * 2);
             self.spent_by.shrink_to(self.look_at);
         }
     }
@@ -192,7 +220,7 @@ mod tests {
     fn zero_is_no_limit() {
         let mut rates = rates_of(0, 0);
         assert_eq!(taken(&mut rates, 1, 100_000, Instant::now()), 100_000);
-        assert!(rates.spent_by.is_empty());
+        assert!(rates.each.spent_by.is_empty());
     }
 
     #[test]
@@ -218,8 +246,8 @@ mod tests {
             now += Duration::from_millis(1);
             assert_eq!(rates.take(address(number), now), Ok(()));
         }
-        assert!(rates.spent_by.len() <= 2 * FEW_ADDRESSES);
-        assert!(rates.spent_by.capacity() <= 8 * FEW_ADDRESSES);
+        assert!(rates.each.spent_by.len() <= 2 * FEW_KEYS);
+        assert!(rates.each.spent_by.capacity() <= 8 * FEW_KEYS);
     }
 
     proptest! {

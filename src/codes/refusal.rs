@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 
 /// How long a client waits if nothing better is known.
 const SOON: Option<u64> = Some(2);
-/// How long it waits if others of its address have to leave first.
+/// How long it waits if others of its address, or of its workspace, have to leave first.
 const AFTER_OTHERS: Option<u64> = Some(10);
 /// How long it waits if the operator has to make room.
 const AFTER_OPERATOR: Option<u64> = Some(30);
@@ -88,6 +88,7 @@ refusals! {
     NoHandshake 426 "" NO "This is a WebSocket endpoint."
     Rate 429 "rate" SOON "too many new connections, try again later"
     AddressRate 429 "address_rate" SOON "too many new connections from this address, try again later"
+    WorkspaceRate 429 "workspace_rate" SOON "too many new connections to this workspace, try again later"
     /// The address has as many sockets, or as many connections that are no sockets yet, as it may have.
     AddressConnections 429 "address_connections" AFTER_OTHERS "too many connections from this address"
     /// The same token came several times within a short time, and was expired each time.
@@ -98,6 +99,8 @@ refusals! {
         "this token is not valid yet, or its key is not known yet: try again later"
     Draining 503 "draining" SOON "the gateway is restarting"
     Capacity 503 "capacity" SOON "the gateway is full"
+    /// The workspace has as many sockets at this gateway as it may have.
+    WorkspaceFull 503 "workspace_full" AFTER_OTHERS "too many connections to this workspace"
     /// More joins wait than can begin in time.
     Busy 503 "busy" SOON "the gateway is busy"
     /// NATS does not answer, or has not yet. If a stream cannot be read, the body says which and why.

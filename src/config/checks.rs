@@ -6,7 +6,7 @@ use super::{Config, NatsConfig, SocketsConfig, auth, edge, names};
 
 /// Most `send` spans of one event: each costs as much as a delivery.
 const SEND_SPANS_MAX: usize = 1000;
-/// Most new connections a second: beyond what any host accepts.
+/// Most new connections, or events of a workspace, a second: beyond what any host can do.
 const RATE_MAX: u32 = 1_000_000;
 /// The largest `sockets.max_message_bytes`. Each socket may have a message of that size being read, and its limits on
 /// bytes are computed from it.
@@ -46,6 +46,7 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     problems.extend(auth::problems(config));
     problems.extend(of_nats(&config.nats));
     problems.extend(of_sockets(&config.sockets));
+    problems.extend(of_workspaces(config));
     problems.extend(edge::problems(config));
     problems
 }
@@ -58,10 +59,6 @@ fn failed<const N: usize>(checks: [(bool, String); N]) -> Vec<String> {
 
 fn of_sockets(sockets: &SocketsConfig) -> Vec<String> {
     let not_zero = |name: &str, value: usize| (value > 0, format!("{name} must not be 0"));
-    let rate = |name: &str, value: u32| {
-        let text = format!("{name} must be at most {RATE_MAX} (0: no limit)");
-        (value <= RATE_MAX, text)
-    };
     failed([
         not_zero("sockets.max_message_bytes", sockets.max_message_bytes),
         not_zero("sockets.queue_bytes", sockets.queue_bytes),
@@ -92,6 +89,32 @@ fn of_sockets(sockets: &SocketsConfig) -> Vec<String> {
             "sockets.connect_rate_per_address must be at most sockets.connect_rate (0: no limit)".to_owned(),
         ),
     ])
+}
+
+fn of_workspaces(config: &Config) -> Vec<String> {
+    let Config {
+        sockets,
+        workspaces,
+        ..
+    } = config;
+    failed([
+        (
+            workspaces.max_connections <= sockets.max_connections,
+            "workspaces.max_connections must be at most sockets.max_connections (0: no limit)"
+                .to_owned(),
+        ),
+        rate("workspaces.join_rate", workspaces.join_rate),
+        (
+            sockets.connect_rate == 0 || workspaces.join_rate <= sockets.connect_rate,
+            "workspaces.join_rate must be at most sockets.connect_rate (0: no limit)".to_owned(),
+        ),
+        rate("workspaces.event_rate", workspaces.event_rate),
+    ])
+}
+
+fn rate(name: &str, value: u32) -> (bool, String) {
+    let text = format!("{name} must be at most {RATE_MAX} (0: no limit)");
+    (value <= RATE_MAX, text)
 }
 
 fn of_nats(nats: &NatsConfig) -> Vec<String> {

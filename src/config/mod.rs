@@ -56,6 +56,7 @@ pub struct Config {
     pub nats: NatsConfig,
     pub auth: AuthConfig,
     pub sockets: SocketsConfig,
+    pub workspaces: WorkspacesConfig,
     pub projection: ProjectionConfig,
     pub telemetry: TelemetryConfig,
     pub log: LogConfig,
@@ -300,6 +301,20 @@ impl Default for SocketsConfig {
             connect_rate_per_address: 0,
         }
     }
+}
+
+/// Limits of each workspace on one gateway. All are off by default: only the operator knows how busy one workspace may
+/// be.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkspacesConfig {
+    /// Sockets of one workspace; further ones get HTTP 503. 0: no limit.
+    pub max_connections: usize,
+    /// New sockets of one workspace a second, as many of them at once; further ones get HTTP 429. 0: no limit.
+    pub join_rate: u32,
+    /// Events of one workspace that are given out a second, as many of them at once. Further ones wait, and are dropped
+    /// once they are a minute late. 0: no limit.
+    pub event_rate: u32,
 }
 
 /// How events become notifications.

@@ -463,6 +463,7 @@ fn every_key_sets_a_field_of_its_own_and_there_are_no_other_fields() {
             ("server.allowed_origins", _) => "https://other",
             ("sockets.queue_bytes_total", _) => "9999999",
             ("sockets.connect_rate_per_address", _) => "7",
+            ("workspaces.max_connections" | "workspaces.join_rate", _) => "7",
             ("telemetry.send_spans" | "telemetry.workspaces", _) => "7",
             ("projection.type", _) => "event",
             ("log.format", _) => "json",
@@ -589,6 +590,22 @@ fn limits_that_cannot_work_are_named() {
         ),
     ] {
         let text = refused(&format!("[sockets]\n{lines}\n"), &[]);
+        assert!(text.contains(part), "{lines}: {text}");
+        assert_eq!(text.lines().count(), 1, "{lines}: {text}");
+    }
+    for (lines, part) in [
+        (
+            "max_connections = 100001",
+            "at most sockets.max_connections",
+        ),
+        ("max_connections = -1", "workspaces.max_connections"),
+        ("join_rate = 10001", "at most sockets.connect_rate"),
+        (
+            "event_rate = 1000001",
+            "workspaces.event_rate must be at most",
+        ),
+    ] {
+        let text = refused(&format!("[workspaces]\n{lines}\n"), &[]);
         assert!(text.contains(part), "{lines}: {text}");
         assert_eq!(text.lines().count(), 1, "{lines}: {text}");
     }

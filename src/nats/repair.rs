@@ -3,7 +3,8 @@
 //!
 //! A room takes one batch after the other, and requests the next one when its sockets have room. One batch is read
 //! ahead, so that neither waits for the other, while few rooms do so. Beyond that a repair occupies nothing between two
-//! batches that another room's repair may need.
+//! batches that another room's repair may need. A room with a rate may take long for its batch. So it reads none ahead, and
+//! what it has counts for itself alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,8 +76,11 @@ struct Progress {
 pub struct Repair {
     more: mpsc::Sender<()>,
     output: mpsc::Receiver<Output>,
-    /// Kept until the next batch is requested: this one is taken then.
-    taken: Option<OwnedSemaphorePermit>,
+    /// The room has a batch that it has not taken yet.
+    is_given: bool,
+    /// Kept until the next batch is requested, but by a room with a rate.
+    slot: Option<OwnedSemaphorePermit>,
+    has_rate: bool,
 }
 
 type Output = (Repaired, OwnedSemaphorePermit);
@@ -95,17 +99,19 @@ pub struct Repairer {
 impl Repair {
     /// What comes next, once the last batch is taken; `None` when the gateway is ending. Cancel safe.
     pub async fn next(&mut self) -> Option<Repaired> {
-        if self.taken.is_some() {
+        if self.is_given {
             std::future::pending::<()>().await;
         }
         let (output, slot) = self.output.recv().await?;
-        self.taken = Some(slot);
+        self.is_given = true;
+        self.slot = (!self.has_rate).then_some(slot);
         Some(output)
     }
 
     /// The batch that came last is taken: requests the next one.
     pub fn request_next(&mut self) {
-        self.taken = None;
+        self.is_given = false;
+        self.slot = None;
         // Full: it is requested already. Closed: the gateway is ending.
         let _ = self.more.try_send(());
     }
@@ -126,16 +132,20 @@ impl Repairer {
 
     /// Begins to read all of `workspace` above the sequence `above`; the first batch comes without a request.
     /// It does not give up before the batch with the end, but where the stream turns out not to be the one
-    /// that has `known`.
+    /// that has `known`. A workspace that `has_rate` may take long for each batch.
     pub fn start(
         &self,
         workspace: WorkspaceSlug,
         (above, known): (u64, Position),
         reason: &'static str,
+        has_rate: bool,
     ) -> Repair {
         let (more, wanted) = mpsc::channel(1);
         let (sender, output) = mpsc::channel(1);
-        let this = self.clone();
+        let mut this = self.clone();
+        if has_rate {
+            this.ahead = Arc::new(Semaphore::new(0));
+        }
         let span = telemetry::repair(&workspace, reason);
         let repair = async move {
             tokio::select! {
@@ -147,7 +157,9 @@ impl Repairer {
         Repair {
             more,
             output,
-            taken: None,
+            is_given: false,
+            slot: None,
+            has_rate,
         }
     }
 

@@ -73,7 +73,7 @@ pub(super) fn turns(
 }
 
 /// Waits until everything stored before now waits at `sockets`, for [`CATCH_UP`] at most. Of how many it is not known:
-/// they are counted.
+/// they are counted. Those of workspaces that are slowed are logged, and not among these.
 pub(super) async fn catch_up(rooms: &Rooms, sockets: &[Arc<OpenSocket>]) -> usize {
     let mut sockets_of_rooms: HashMap<&WorkspaceSlug, (&RoomHandle, usize)> = HashMap::new();
     for socket in sockets {
@@ -93,11 +93,16 @@ pub(super) async fn catch_up(rooms: &Rooms, sockets: &[Arc<OpenSocket>]) -> usiz
             Ok(None) => false,
             Err(_) => true,
         };
-        if is_behind { sockets } else { 0 }
+        if !is_behind {
+            return 0;
+        }
+        rooms.context().metrics.closed_behind(sockets as u64);
+        if room.is_slowed() {
+            let workspace = room.workspace();
+            warn!(%workspace, sockets, "sockets closed without the last stored events, their workspace is over its event rate");
+            return 0;
+        }
+        sockets
     }));
-    let behind = behind.await.into_iter().sum();
-    if behind > 0 {
-        rooms.context().metrics.closed_behind(behind as u64);
-    }
-    behind
+    behind.await.into_iter().sum()
 }

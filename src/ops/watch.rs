@@ -1,7 +1,7 @@
 //! The tasks that follow NATS for as long as the gateway serves, and report to the rooms what happened there.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use tracing::{debug, error, info, warn};
@@ -14,6 +14,8 @@ use crate::telemetry::Metrics;
 const LAG_EVERY: Duration = Duration::from_secs(15);
 /// Pause between looks at what happened to the connection: an overload drops many messages a second.
 const LOSSES_PAUSE: Duration = Duration::from_millis(100);
+/// Rooms that are slowed have full subscriptions for as long as that lasts: this is said once in this time.
+const SLOWED_PAUSE: Duration = Duration::from_secs(60);
 
 /// Measures how far the stream is ahead of the rooms. Never ends.
 pub(super) async fn lag(events: Leader, rooms: Rooms, metrics: Arc<Metrics>) {
@@ -50,6 +52,7 @@ pub(super) async fn receive_notices(rooms: Rooms) {
 
 /// Reports to the rooms, and to the reads of revocations, what happened to the connection. Never ends.
 pub(super) async fn losses(rooms: Rooms, revocations: RevocationReads) {
+    let mut slowed_said: Option<Instant> = None;
     loop {
         let Losses { reconnected, full } = rooms.context().nats.losses().await;
         if reconnected {
@@ -57,11 +60,14 @@ pub(super) async fn losses(rooms: Rooms, revocations: RevocationReads) {
             rooms.resync(Resync::Reconnected);
         }
         if !full.is_empty() {
-            warn!(
-                subscriptions = full.len(),
-                "messages dropped, a subscription was full"
-            );
-            rooms.resync_listening(&full);
+            let slowed = rooms.resync_listening(&full);
+            if !slowed || slowed_said.is_none_or(|said| said.elapsed() >= SLOWED_PAUSE) {
+                warn!(
+                    subscriptions = full.len(),
+                    slowed, "messages dropped, a subscription was full"
+                );
+                slowed_said = slowed.then(Instant::now).or(slowed_said);
+            }
         }
         tokio::time::sleep(LOSSES_PAUSE).await;
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use async_nats::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument, debug};
 
@@ -13,6 +14,7 @@ use super::context::RoomContext;
 use super::handle::{RoomCommand, RoomHandle};
 use super::lifetime::{Life, Lifetime};
 use super::members::{FanOutRound, Members, ShardReport};
+use super::pace::RoomPace;
 use super::pipeline::Pipeline;
 use super::registry::Rooms;
 use super::sessions::{ClaimInput, Replaced, Sessions};
@@ -41,6 +43,8 @@ pub(super) struct Room {
     sessions: Sessions,
     /// Who is there, and what is on its way to them.
     members: Members,
+    /// How fast events are given out.
+    pace: RoomPace,
     /// What becomes of an event.
     pipeline: Pipeline,
     /// Where it runs.
@@ -119,8 +123,11 @@ impl Room {
                     let position = (start, epoch);
                     let stream = StreamView::new(room, shared, events, position, (share(), now));
                     let (room, shared) = own();
+                    let pace = RoomPace::new(room, shared);
+                    let (room, shared) = own();
                     return Some(Self {
                         stream,
+                        pace,
                         sessions: Sessions::new(room, shared, claims, (share(), now)),
                         members: Members::new(rooms.workers().clone()),
                         pipeline: Pipeline::new(handle.clone(), context),
@@ -151,15 +158,22 @@ impl Room {
     pub(super) async fn run(mut self) -> Option<Self> {
         loop {
             self.members.pass_turn().await;
-            let is_done = self.proceed(Until::TurnIsOver, Instant::now());
-            let goes_on = !is_done && self.members.is_turn_over();
+            let mut is_done = self.proceed(Until::TurnIsOver, Instant::now());
+            if is_done && self.pace.is_pending() {
+                // Whether it is slowed says what has come meanwhile.
+                is_done = self.take_waiting_events(BURST, Until::TurnIsOver, Instant::now());
+            }
             let pressed = self.pressed();
+            // Its turn is over, or what pressed it just now is gone.
+            let goes_on = !is_done && pressed.is_none();
             let wake = if goes_on {
                 Instant::now()
             } else {
                 self.wake(pressed)
             };
-            let input = self.next(wake, goes_on || pressed.is_some()).await?;
+            // What waits for the rate does so in the stream: a subscription takes much memory for it.
+            let with_events = !goes_on && (pressed.is_none() || self.pace.is_pending());
+            let input = self.next(wake, with_events).await?;
             self.take(input);
             let now = Instant::now();
             if !self.on_time(now) {
@@ -185,7 +199,7 @@ impl Room {
     }
 
     /// The next input. `None` when the connection or the gateway is ending.
-    async fn next(&mut self, wake: Instant, pressed: bool) -> Option<RoomInput> {
+    async fn next(&mut self, wake: Instant, with_events: bool) -> Option<RoomInput> {
         tokio::select! {
             // Commands first: a session that leaves or is replaced gets nothing more. Then claims,
             // for the same reason. Then what is done, and what is new.
@@ -193,7 +207,7 @@ impl Room {
             command = self.commands.recv() => command.map(RoomInput::Command),
             claims = self.sessions.next() => claims.map(RoomInput::Claims),
             report = self.members.next_report() => report.map(RoomInput::Report),
-            input = self.stream.next(!pressed) => input.map(RoomInput::Stream),
+            input = self.stream.next(with_events) => input.map(RoomInput::Stream),
             () = tokio::time::sleep_until(wake.into()) => Some(RoomInput::Time),
         }
     }
@@ -214,9 +228,7 @@ impl Room {
                 }
             }
             RoomInput::Stream(StreamInput::Event(message)) => {
-                if self.stream.heard(message, now) {
-                    self.affinity.took_event();
-                }
+                self.heard(message, now);
                 self.take_waiting_events(BURST, Until::TurnIsOver, now);
             }
             RoomInput::Stream(StreamInput::Swept(swept)) => self.swept(&swept, now),
@@ -294,8 +306,8 @@ impl Room {
     }
 
     /// Takes up to `most` live messages that have already come, and delivers them together, as long as no socket is
-    /// pressed.
-    fn take_waiting_events(&mut self, most: usize, until: Until, now: Instant) {
+    /// pressed. Whether nothing is left that could be delivered.
+    fn take_waiting_events(&mut self, most: usize, until: Until, now: Instant) -> bool {
         let mut is_empty = false;
         let mut bytes = 0;
         for _ in 0..most {
@@ -307,13 +319,19 @@ impl Room {
                 break;
             };
             bytes += message.payload.len();
-            if self.stream.heard(message, now) {
-                self.affinity.took_event();
-            }
+            self.heard(message, now);
         }
         let is_done = self.proceed(until, now);
         if is_empty && is_done && self.stream.is_live() {
             self.members.caught_up();
+            self.pace.caught_up();
+        }
+        is_done
+    }
+
+    fn heard(&mut self, message: Message, now: Instant) {
+        if self.stream.heard(message, self.pace.is_pending(), now) {
+            self.affinity.took_event();
         }
     }
 
@@ -324,7 +342,7 @@ impl Room {
         while (until == Until::End || !self.members.is_turn_over()) && self.pressed().is_none() {
             let watched = !self.members.is_empty();
             match self.stream.deliver(watched, now) {
-                Some(delivery) => self.deliver(&delivery),
+                Some(delivery) => self.deliver(&delivery, now),
                 None => {
                     is_done = true;
                     break;
@@ -340,8 +358,12 @@ impl Room {
             }
             match self.stream.carry_out() {
                 // Claims may have been lost, too.
-                Some(StreamChange::Reconnected) => self.sessions.doubt(Instant::now()),
+                Some(StreamChange::Reconnected) => {
+                    self.pace.interrupted();
+                    self.sessions.doubt(Instant::now());
+                }
                 Some(StreamChange::OtherStream) => {
+                    self.pace.interrupted();
                     self.members.forget_start_positions(Instant::now());
                 }
                 None => return is_done,
@@ -349,26 +371,35 @@ impl Room {
         }
     }
 
-    /// Until when delivering waits for the sockets; `None`: it goes on.
+    /// Until when delivering waits for the sockets and for the workspace's rate; `None`: it goes on.
     fn pressed(&mut self) -> Option<Instant> {
         if self.stream.is_suspect() {
             // Nothing is delivered, and what waits is not to be counted against the sockets.
             return None;
         }
-        self.members.pressed(Instant::now)
+        self.members.pressed(Instant::now).max(self.pace.until())
     }
 
-    /// Delivers an event to the members that it is for.
-    fn deliver(&mut self, delivery: &Delivery) {
+    /// Delivers an event to the members that it is for, if it is not too late.
+    fn deliver(&mut self, delivery: &Delivery, now: Instant) {
+        let position = delivery.message.position();
+        if self.pace.drops(position, now) {
+            return;
+        }
         let decoded = self.pipeline.decode(delivery);
+        self.pace.limit(decoded.event_rate());
         if decoded.is_traced() {
             // What came before goes first, and is no part of this trace.
             self.flush(decoded.at);
         }
-        let Some((addressed, trace)) = self.pipeline.project(decoded) else {
+        let is_slowed = self.pace.is_slowed();
+        let Some((addressed, trace)) = self.pipeline.project(decoded, is_slowed) else {
             return;
         };
         let now = addressed.frame.made.at;
+        if self.pace.is_limited() && self.members.reached(&addressed.recipients) > 0 {
+            self.pace.gave(position, now);
+        }
         if let Some(trace) = trace {
             let done = self.members.send_traced(addressed, trace, now);
             return done.into_iter().for_each(|round| self.fanned_out(round));
@@ -391,7 +422,8 @@ impl Room {
     /// Does what follows from a round that is done.
     fn fanned_out(&mut self, round: FanOutRound) {
         let current = round.trace.as_ref().map(|(trace, _)| trace.enter());
-        self.pipeline.record(&round, &self.members);
+        let is_slowed = self.pace.is_slowed();
+        self.pipeline.record(&round, &self.members, is_slowed);
         self.affinity.wrote(round.out.writes, round.out.bytes);
         for session in &round.out.slow {
             if let Some(user) = self.members.leave(*session) {

@@ -36,6 +36,8 @@ pub(super) struct RoomShared {
     pub(super) entrants: AtomicUsize,
     /// The cursor's watermark; 0 while the room has no sockets.
     pub(super) watermark: AtomicU64,
+    /// More events come than its workspace may have: they wait.
+    pub(super) is_slowed: AtomicBool,
     /// The ids of its subscriptions; 0, which is none of a room's, before it has them.
     subscriptions: [AtomicU64; 2],
     /// A `Resync` waits for the room.
@@ -161,6 +163,11 @@ impl RoomHandle {
     /// The stream's sequence up to which nothing is missing; `None` where nobody would miss it.
     pub fn watermark(&self) -> Option<u64> {
         Some(self.shared.watermark.load(Ordering::Relaxed)).filter(|watermark| *watermark > 0)
+    }
+
+    /// Whether more events come than the workspace may have, so that they wait.
+    pub fn is_slowed(&self) -> bool {
+        self.shared.is_slowed.load(Ordering::Relaxed)
     }
 
     /// Asks the room to look whether it missed something. Asked again before it does, it looks once.

@@ -14,6 +14,7 @@ mod members;
 #[cfg(test)]
 mod model_tests;
 mod opening;
+mod pace;
 mod pipeline;
 mod registry;
 mod reorder_budget;

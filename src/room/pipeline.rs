@@ -49,6 +49,11 @@ impl Decoded<'_> {
     pub(super) fn is_traced(&self) -> bool {
         self.trace.is_some()
     }
+
+    /// `workspaces.event_rate`.
+    pub(super) fn event_rate(&self) -> u32 {
+        self.setup.config.workspaces.event_rate
+    }
 }
 
 impl Pipeline {
@@ -102,8 +107,9 @@ impl Pipeline {
         }
     }
 
-    /// Makes the notification of an event. `None` if the event is bad, which becomes a dead letter.
-    pub(super) fn project(&self, decoded: Decoded<'_>) -> Option<Outgoing> {
+    /// Makes the notification of an event. `None` if the event is bad, which becomes a dead letter. What is late in a room
+    /// that is slowed is only counted: it may be much.
+    pub(super) fn project(&self, decoded: Decoded<'_>, is_slowed: bool) -> Option<Outgoing> {
         let (delivery, identity, trace) = (decoded.delivery, decoded.identity, decoded.trace);
         let (clock, at) = (decoded.clock, decoded.at);
         let message = &delivery.message;
@@ -111,7 +117,7 @@ impl Pipeline {
         if let Some(trace) = &trace {
             trace.decoded(clock.at, at);
         }
-        if delivery.is_late {
+        if delivery.is_late && !is_slowed {
             warn!(
                 notification = identity.notification_id(),
                 workspace = %self.room.workspace(),
@@ -207,8 +213,9 @@ impl Pipeline {
             .report_traced(workspace, &delivery.message, bad, trace);
     }
 
-    /// Records what a round of `members` did.
-    pub(super) fn record(&self, round: &FanOutRound, members: &Members) {
+    /// Records what a round of `members` did. How long the events of a room that is slowed took says nothing about the
+    /// gateway.
+    pub(super) fn record(&self, round: &FanOutRound, members: &Members, is_slowed: bool) {
         let metrics = &self.context.metrics;
         let FanOutRound {
             batch,
@@ -223,7 +230,9 @@ impl Pipeline {
         for one in batch {
             metrics.stage(Stage::FanOut, each);
             let frame = &one.frame;
-            metrics.latency(frame.age + (*ended - frame.made.at));
+            if !is_slowed {
+                metrics.latency(frame.age + (*ended - frame.made.at));
+            }
             debug!(
                 notification = one.id,
                 workspace = %self.room.workspace(),

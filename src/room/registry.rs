@@ -61,13 +61,14 @@ impl Rooms {
         }))
     }
 
-    /// Tells the rooms with these subscriptions to look whether they missed something.
-    pub fn resync_listening(&self, subscriptions: &BTreeSet<u64>) {
-        for room in self.all() {
-            if room.listens_by(subscriptions) {
-                room.resync(Resync::Doubt);
-            }
+    /// Has the rooms with these subscriptions look whether they missed something. Whether all of them are slowed.
+    pub fn resync_listening(&self, subscriptions: &BTreeSet<u64>) -> bool {
+        let mut rooms = self.all();
+        rooms.retain(|room| room.listens_by(subscriptions));
+        for room in &rooms {
+            room.resync(Resync::Doubt);
         }
+        !rooms.is_empty() && rooms.iter().all(RoomHandle::is_slowed)
     }
 
     /// Tells all rooms to look whether they missed something.
@@ -82,9 +83,11 @@ impl Rooms {
         self.lock().values().cloned().collect()
     }
 
-    /// The lowest watermark of the rooms with sockets.
+    /// The lowest watermark of the rooms with sockets that are not slowed: those are to be behind.
     pub fn lowest_watermark(&self) -> Option<u64> {
-        self.lock().values().filter_map(RoomHandle::watermark).min()
+        let rooms = self.lock();
+        let rooms = rooms.values().filter(|room| !room.is_slowed());
+        rooms.filter_map(RoomHandle::watermark).min()
     }
 
     /// What the rooms work with.

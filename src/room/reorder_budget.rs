@@ -5,19 +5,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes that may wait in all rooms of a gateway: after a leader change every busy room buffers.
 const LIMIT_BYTES_ALL: usize = 64 * 1024 * 1024;
+/// The same for a room that is slowed. A repair takes it as long as its events do, so it leaves half to the others.
+const LIMIT_BYTES_SLOWED: usize = LIMIT_BYTES_ALL / 2;
 
 /// What all buffers of a gateway share: the bytes that wait in them.
 #[derive(Debug, Clone, Default)]
 pub struct ReorderBudget(Arc<AtomicUsize>);
 
 impl ReorderBudget {
-    /// Takes `bytes` if there are so many left.
-    pub(super) fn take(&self, bytes: usize) -> bool {
+    /// Takes `bytes` for a room that is slowed or not, if there are so many left for it.
+    pub(super) fn take(&self, bytes: usize, is_slowed: bool) -> bool {
+        let limit = if is_slowed {
+            LIMIT_BYTES_SLOWED
+        } else {
+            LIMIT_BYTES_ALL
+        };
         let taken = self.0.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if taken > LIMIT_BYTES_ALL {
+        if taken > limit {
             self.give(bytes);
         }
-        taken <= LIMIT_BYTES_ALL
+        taken <= limit
     }
 
     /// Takes `bytes` that were given just now. A little over the limit does no harm.

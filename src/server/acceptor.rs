@@ -13,7 +13,7 @@ use tracing::{Instrument, debug};
 use super::directory::{Directory, DirectoryEntry, OpenSocket};
 use super::refusal::Refusal;
 use super::request::{self, SubprotocolOffer};
-use crate::admission::{Address, AddressGuard, Admission, SocketGuard};
+use crate::admission::{Address, AddressGuard, Admission, SocketGuard, WorkspaceGuard};
 use crate::auth::{AuthError, Identity, Revocations};
 use crate::codes::{CloseReason, HttpRefusal};
 use crate::config::Config;
@@ -210,7 +210,10 @@ impl Acceptor {
         phases: &mut JoinPhases,
     ) -> Result<Admitted, Refusal> {
         let Config {
-            server, sockets, ..
+            server,
+            sockets,
+            workspaces,
+            ..
         } = &setup.config;
         phases.begin(JoinPhase::Authenticate);
         if !request::origin_allowed(&request.headers, &server.allowed_origins) {
@@ -223,6 +226,8 @@ impl Acceptor {
         self.admission.attempt(sockets, address)?;
         let mut turn = self.turn().instrument(phases.span()).await?;
         let (identity, workspace) = self.authorize(setup, request, address)?;
+        // An unauthorised flood uses up nothing of a workspace's.
+        self.admission.join(workspaces, &workspace)?;
         phases.begin(JoinPhase::Activate);
         let rooms = self.rooms.get().ok_or(HttpRefusal::Nats)?;
         let damper = &rooms.context().damper;
@@ -237,6 +242,8 @@ impl Acceptor {
         }
         let address_guard = self.admission.address_guard(sockets, address);
         let address_guard = address_guard.ok_or(HttpRefusal::AddressConnections)?;
+        let workspace_guard = self.admission.workspace_guard(workspaces, &workspace);
+        let workspace_guard = workspace_guard.ok_or(HttpRefusal::WorkspaceFull)?;
         let socket_guard = self.admission.socket_guard(sockets);
         let socket_guard = socket_guard.ok_or(HttpRefusal::Capacity)?;
         // What is stored for the newcomer could not be repaired.
@@ -264,7 +271,7 @@ impl Acceptor {
         Ok(Admitted {
             socket,
             membership,
-            guards: Box::new((socket_guard, address_guard)),
+            guards: Box::new((socket_guard, address_guard, workspace_guard)),
         })
     }
 
@@ -362,6 +369,6 @@ fn check(
 pub(super) struct Admitted {
     pub(super) socket: DirectoryEntry,
     pub(super) membership: Membership,
-    /// For the limits of the gateway and of the address. Boxed: the socket's future contains them twice.
-    pub(super) guards: Box<(SocketGuard, AddressGuard)>,
+    /// For the limits of the gateway, the address and the workspace. Boxed: the socket's future contains them twice.
+    pub(super) guards: Box<(SocketGuard, AddressGuard, WorkspaceGuard)>,
 }

@@ -15,7 +15,7 @@ use axum::http::HeaderMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::files::OpenFiles;
-use crate::admission::{Address, AddressGuard, ConnectionSource, PerAddress, TrustedProxies};
+use crate::admission::{Address, AddressGuard, ConnectionSource, PerKey, TrustedProxies};
 use crate::codes::HttpRefusal;
 use crate::setup::LiveSettings;
 use crate::telemetry::{Clock, Metrics};
@@ -38,7 +38,7 @@ const TIMEOUT_REFUSED: Duration = Duration::from_millis(500);
 pub(crate) struct PendingConnections {
     slots: Arc<Semaphore>,
     /// Their limits, and those of one address; unset for the listener that is not public.
-    public: Option<(LiveSettings, Arc<PerAddress>)>,
+    public: Option<(LiveSettings, Arc<PerKey<Address>>)>,
     metrics: Arc<Metrics>,
 }
 

@@ -369,7 +369,11 @@ impl Pump {
             if timeout(CATCH_UP, acceptor.catch_up(&room)).await.is_err() {
                 acceptor.metrics().closed_behind(1);
                 let (code, workspace) = (reason.code(), room.workspace());
-                warn!(code, %workspace, "socket closed without the last stored events, nats does not answer");
+                if room.is_slowed() {
+                    warn!(code, %workspace, "socket closed without the last stored events, its workspace is over its event rate");
+                } else {
+                    warn!(code, %workspace, "socket closed without the last stored events, nats does not answer");
+                }
             }
             reason
         })

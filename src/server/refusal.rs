@@ -81,6 +81,7 @@ impl From<Over> for Refusal {
         match over {
             Over::All => HttpRefusal::Rate.into(),
             Over::Address => HttpRefusal::AddressRate.into(),
+            Over::Workspace => HttpRefusal::WorkspaceRate.into(),
         }
     }
 }

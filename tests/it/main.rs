@@ -35,6 +35,7 @@ mod dev;
 mod direct_get;
 mod edge;
 mod edited_streams;
+mod fair_workspaces;
 mod faults;
 mod flaps;
 mod floods;

@@ -1,4 +1,4 @@
-//! The stream, the way from it to a room, and the room's follower.
+//! The stream, the way from it to a room, and the room's follower and pace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use super::Draw;
 use crate::event::{Position, StoredMessage};
 use crate::nats::{AtPosition, Last, LastKnown, Repaired, RepairedBatch, StreamState};
 use crate::room::ReorderBudget;
+use crate::room::pace::{EventPace, LATE_MAX};
 use crate::room::stream::follower::{Effect, Follower};
 
 /// What stands for the subjects of all other workspaces: their events take sequences, and no more.
@@ -25,6 +26,8 @@ struct Stored {
     subject: usize,
     position: Position,
     previous: u64,
+    /// When it was stored.
+    elapsed: Duration,
 }
 
 impl Stored {
@@ -66,8 +69,13 @@ pub(super) struct StreamModel {
     sweep: Option<(Option<LastKnown>, Option<SweepAnswer>)>,
     repair: Option<Repair>,
     wants_batch: bool,
-    /// In the order of delivery: the event and whether it was said to be late.
-    delivered: Vec<(Stored, bool)>,
+    /// In the order of delivery: the event, whether it was said to be late, and when.
+    delivered: Vec<(Stored, bool, Duration)>,
+    pace: EventPace,
+    /// Events a second; 0: without a limit.
+    rate: u32,
+    /// What came too late because of the pace.
+    dropped: BTreeSet<usize>,
     /// What must have been delivered at the end.
     owed: BTreeSet<usize>,
     by_number: Vec<Stored>,
@@ -110,6 +118,9 @@ impl StreamModel {
             repair: None,
             wants_batch: false,
             delivered: Vec::new(),
+            pace: EventPace::default(),
+            rate: [0, 0, 0, 1][draw.below(4)],
+            dropped: BTreeSet::new(),
             owed: BTreeSet::new(),
             by_number: Vec::new(),
         }
@@ -128,7 +139,13 @@ impl StreamModel {
 
     pub(super) fn advance(&mut self, draw: &mut Draw) {
         match draw.below(16) {
-            0..=4 => self.publish(draw),
+            0..=4 => {
+                // More than the rate.
+                let most = if self.rate > 0 { 8 } else { 1 };
+                for _ in 0..1 + draw.below(most) {
+                    self.publish(draw);
+                }
+            }
             5..=8 => {
                 // From the front mostly: the live path keeps its order but where a leader changes.
                 let reorders = draw.below(4) == 0;
@@ -141,8 +158,7 @@ impl StreamModel {
                     let event = self.on_its_way.remove(index);
                     let copies = if draw.below(8) == 0 { 2 } else { 1 };
                     for _ in 0..copies {
-                        let now = self.now();
-                        self.follower.heard(event.message(), self.epoch, now);
+                        self.hear(&event);
                         self.settle();
                     }
                 }
@@ -196,6 +212,7 @@ impl StreamModel {
                 time: self.wall() + self.skew * u32::from(self.is_ahead),
             },
             previous,
+            elapsed: self.elapsed,
         };
         self.by_number.push(event.clone());
         self.stored.push(event.clone());
@@ -204,8 +221,7 @@ impl StreamModel {
         }
         self.owed.insert(event.number);
         if std::mem::take(&mut self.is_first) {
-            let now = self.now();
-            self.follower.heard(event.message(), self.epoch, now);
+            self.hear(&event);
         } else {
             self.on_its_way.push(event);
         }
@@ -249,6 +265,12 @@ impl StreamModel {
         self.created = self.wall();
     }
 
+    fn hear(&mut self, event: &Stored) {
+        let (is_slowed, now) = (self.pace.is_pending(), self.now());
+        let message = event.message();
+        self.follower.heard(message, self.epoch, is_slowed, now);
+    }
+
     fn reconnect(&mut self) {
         self.epoch += 1;
         let now = self.now();
@@ -265,8 +287,7 @@ impl StreamModel {
     fn lose(&mut self, kept: usize, draw: &mut Draw) {
         for event in std::mem::take(&mut self.on_its_way) {
             if draw.below(2) == 0 {
-                let now = self.now();
-                self.follower.heard(event.message(), self.epoch, now);
+                self.hear(&event);
                 self.settle();
             }
         }
@@ -369,13 +390,28 @@ impl StreamModel {
     /// What the room does after each input.
     fn settle(&mut self) {
         let now = self.now();
-        while let Some(delivery) = self.follower.deliver(true, now) {
+        while self.pace.until(|| now).is_none() {
+            let Some(delivery) = self.follower.deliver(true, now) else {
+                if self.follower.is_live() && self.on_its_way.is_empty() {
+                    self.pace.caught_up();
+                }
+                break;
+            };
             let number: usize = std::str::from_utf8(&delivery.message.payload)
                 .unwrap()
                 .parse()
                 .unwrap();
-            self.delivered
-                .push((self.by_number[number].clone(), delivery.is_late));
+            let event = self.by_number[number].clone();
+            if self.pace.is_too_late(event.position.time, now) {
+                // Each stored event is a moment later than the one before: less than a second in all.
+                let age = self.elapsed - event.elapsed + self.skew + Duration::from_secs(1);
+                assert!(age > LATE_MAX, "{number} was dropped after {age:?}");
+                self.dropped.insert(number);
+                continue;
+            }
+            self.pace.limit(self.rate);
+            self.pace.gave(event.position.time, now);
+            self.delivered.push((event, delivery.is_late, self.elapsed));
         }
         while let Some(effect) = self.follower.effect() {
             match effect {
@@ -390,6 +426,7 @@ impl StreamModel {
                 }
                 Effect::NextBatch => self.wants_batch = self.repair.is_some(),
                 Effect::OtherStream(_) => {
+                    self.pace.interrupted();
                     assert!(self.incarnations > 0, "the stream is the same");
                     // What was stored before it was found may be missing.
                     let found = self.follower.watermark();
@@ -399,7 +436,8 @@ impl StreamModel {
                         }
                     }
                 }
-                Effect::Reconnected | Effect::Duplicate | Effect::AgedOut { .. } => {}
+                Effect::Reconnected => self.pace.interrupted(),
+                Effect::Duplicate | Effect::AgedOut { .. } => {}
             }
         }
     }
@@ -424,7 +462,7 @@ impl StreamModel {
         let numbers: Vec<usize> = self
             .delivered
             .iter()
-            .map(|(event, _)| event.number)
+            .map(|(event, ..)| event.number)
             .collect();
         let unique: BTreeSet<usize> = numbers.iter().copied().collect();
         prop_assert_eq!(
@@ -433,7 +471,10 @@ impl StreamModel {
             "something came twice: {:?}",
             numbers
         );
-        let missing: Vec<_> = self.owed.difference(&unique).collect();
+        let given = &unique | &self.dropped;
+        prop_assert_eq!(given.len(), unique.len() + self.dropped.len());
+        prop_assert!(self.rate > 0 || self.dropped.is_empty());
+        let missing: Vec<_> = self.owed.difference(&given).collect();
         prop_assert!(
             missing.is_empty(),
             "{:?} did not come; {:?} did",
@@ -442,7 +483,7 @@ impl StreamModel {
         );
         let mut highest = 0;
         let mut by_subject: BTreeMap<usize, usize> = BTreeMap::new();
-        for (event, is_late) in &self.delivered {
+        for (event, is_late, _) in &self.delivered {
             let before = by_subject.insert(event.subject, event.number);
             prop_assert!(
                 before.is_none_or(|before| before < event.number),
@@ -456,6 +497,20 @@ impl StreamModel {
                 event.number
             );
             highest = highest.max(event.number);
+        }
+        self.judge_pace()
+    }
+
+    /// A second's worth may come at once, and then the rate.
+    fn judge_pace(&self) -> Result<(), TestCaseError> {
+        prop_assert!(!self.pace.is_slowed(), "the room has not caught up");
+        let rate = f64::from(self.rate);
+        let (mut left, mut before) = (rate, Duration::ZERO);
+        // The first one says what the rate is.
+        for (_, _, at) in self.delivered.iter().skip(1).filter(|_| self.rate > 0) {
+            left = rate.min(left + (*at - before).as_secs_f64() * rate) - 1.0;
+            before = *at;
+            prop_assert!(left > -0.001, "more than {rate} a second");
         }
         Ok(())
     }

@@ -111,15 +111,16 @@ impl StreamView {
         self.follower.connection(epoch, now);
     }
 
-    /// Takes a live message; whether it is an event of the workspace.
-    pub(super) fn heard(&mut self, message: Message, now: Instant) -> bool {
+    /// Takes a live message, in a room that is slowed or not; whether it is an event of the workspace.
+    pub(super) fn heard(&mut self, message: Message, is_slowed: bool, now: Instant) -> bool {
         let workspace = self.room.workspace();
         let Some(event) = live_event(message, &self.context.names, workspace) else {
             debug!(%workspace, "live message dropped");
             self.context.metrics.live_dropped(LiveDrop::Forged);
             return false;
         };
-        self.follower.heard(event, self.context.nats.epoch(), now);
+        let epoch = self.context.nats.epoch();
+        self.follower.heard(event, epoch, is_slowed, now);
         true
     }
 
@@ -211,7 +212,9 @@ impl StreamView {
                 debug!(%workspace, reason, "repair begun");
                 self.context.metrics.repair(reason);
                 let repairer = &self.context.repairer;
-                self.repair = Some(repairer.start(workspace.clone(), (above, known), reason));
+                let has_rate = self.context.live.now().config.workspaces.event_rate > 0;
+                let from = (above, known);
+                self.repair = Some(repairer.start(workspace.clone(), from, reason, has_rate));
             }
             Effect::NextBatch => {
                 if let Some(repair) = &mut self.repair {

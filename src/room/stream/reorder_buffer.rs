@@ -8,6 +8,8 @@ use crate::room::ReorderBudget;
 
 /// Bytes that may wait in one room. What does not fit is read from the stream afterwards.
 const LIMIT_BYTES: usize = 1024 * 1024;
+/// The same in a room that is slowed.
+const LIMIT_BYTES_SLOWED: usize = LIMIT_BYTES / 4;
 
 /// What a waiting message costs beyond its payload: itself and its headers, roughly.
 const ENTRY_BYTES: usize = 512;
@@ -34,12 +36,17 @@ impl ReorderBuffer {
 
     /// Keeps `live`, or, once full, drops all that waits and everything that comes: one repair more
     /// reads it all in order, which is simpler and no slower than keeping a part.
-    pub(super) fn push(&mut self, live: StoredMessage) {
+    pub(super) fn push(&mut self, live: StoredMessage, is_slowed: bool) {
         let cost = cost(&live);
         if self.overflowed {
             return;
         }
-        if self.bytes + cost > LIMIT_BYTES || !self.budget.take(cost) {
+        let limit = if is_slowed {
+            LIMIT_BYTES_SLOWED
+        } else {
+            LIMIT_BYTES
+        };
+        if self.bytes + cost > limit || !self.budget.take(cost, is_slowed) {
             self.clear();
             self.overflowed = true;
             return;

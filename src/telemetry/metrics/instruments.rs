@@ -141,7 +141,7 @@ instruments! {
     duplicate: BoundCounter<u64> = "herald.events.duplicate", "{event}",
         "Live messages that had been delivered already";
     lost: Counter<u64> = "herald.events.lost", "{event}",
-        "Possibly lost: sequences that aged out before a room could read them, and sockets closed while NATS was silent";
+        "Possibly lost: sequences that aged out, sockets closed without their last events, events dropped over a rate";
     live_dropped: Counter<u64> = "herald.live.dropped", "{message}",
         "Live messages dropped, by reason";
     repairs: Counter<u64> = "herald.repairs", "{repair}",
@@ -160,6 +160,10 @@ instruments! {
         "How long what was not written at once waited in its socket's queue", LATENCY_BOUNDS;
     stages: Histogram<f64> = "herald.stage.duration", "s",
         "Time that each stage took", STAGE_BOUNDS;
+    workspaces_slowed: UpDownCounter<i64> = "herald.workspaces.slowed", "{workspace}",
+        "Workspaces that are slowed now: more events come than workspaces.event_rate";
+    workspace_limits: Counter<u64> = "herald.workspace.limits", "{event}",
+        "Times that a workspace came to its limit, by limit: a join was refused, or it began to be slowed";
     reloads: Counter<u64> = "herald.configuration.reloads", "{reload}",
         "Times that settings were read again, by outcome";
     nats_events: Counter<u64> = "herald.nats.events", "{event}",
@@ -189,7 +193,16 @@ impl Instruments {
                 "reason",
                 LiveDrop::ALL.map(LiveDrop::as_str).to_vec(),
             ),
-            (&self.lost, "reason", vec!["aged_out", "closed"]),
+            (
+                &self.lost,
+                "reason",
+                vec!["aged_out", "closed", "over_rate"],
+            ),
+            (
+                &self.workspace_limits,
+                "limit",
+                vec!["connections", "joins", "events"],
+            ),
             (&self.reloads, "outcome", vec!["applied", "refused"]),
             (&self.repairs, "reason", repairs.to_vec()),
             (&self.repaired, "reason", repairs.to_vec()),

@@ -31,6 +31,11 @@ impl Metrics {
     }
 
     pub(crate) fn join_refused(&self, reason: HttpRefusal) {
+        match reason {
+            HttpRefusal::WorkspaceFull => self.workspace_limit("connections"),
+            HttpRefusal::WorkspaceRate => self.workspace_limit("joins"),
+            _ => {}
+        }
         self.instruments
             .connections_refused
             .add(1, &[KeyValue::new("reason", reason.label())]);
@@ -106,6 +111,30 @@ impl Metrics {
         self.instruments
             .lost
             .add(sockets, &[KeyValue::new("reason", "closed")]);
+    }
+
+    /// An event was dropped, since its workspace has more than its rate.
+    pub(crate) fn dropped_over_rate(&self) {
+        self.instruments
+            .lost
+            .add(1, &[KeyValue::new("reason", "over_rate")]);
+    }
+
+    /// A workspace begins to be slowed.
+    pub(crate) fn workspace_slowed(&self) {
+        self.workspace_limit("events");
+        self.instruments.workspaces_slowed.add(1, &[]);
+    }
+
+    /// It is slowed no more.
+    pub(crate) fn workspace_not_slowed(&self) {
+        self.instruments.workspaces_slowed.add(-1, &[]);
+    }
+
+    fn workspace_limit(&self, limit: &'static str) {
+        self.instruments
+            .workspace_limits
+            .add(1, &[KeyValue::new("limit", limit)]);
     }
 
     pub(crate) fn live_dropped(&self, reason: LiveDrop) {

@@ -190,8 +190,14 @@ impl Follower {
         self.pending.is_none().then(|| self.sweep.next())
     }
 
-    /// A live message, heard on the connection `epoch`.
-    pub(in crate::room) fn heard(&mut self, live: StoredMessage, epoch: u64, now: Instant) {
+    /// A live message, heard on the connection `epoch`, in a room that is slowed or not.
+    pub(in crate::room) fn heard(
+        &mut self,
+        live: StoredMessage,
+        epoch: u64,
+        is_slowed: bool,
+        now: Instant,
+    ) {
         self.connection(epoch, now);
         let message = live.position();
         let is_again = self
@@ -211,7 +217,7 @@ impl Follower {
         let heard = self.heard.get_or_insert(message);
         heard.sequence = heard.sequence.max(message.sequence);
         heard.time = heard.time.max(message.time);
-        self.buffer.push(live);
+        self.buffer.push(live, is_slowed);
     }
 
     /// Compares the connection with the one that the cursor follows. What was stored between the two

@@ -1,54 +1,57 @@
-//! How many connections each address has now.
+//! How many connections each address, or each workspace, has now.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Address;
-
-/// Counts by address, also where there is no limit: there may be one later. An address without a connection
-/// takes no room.
-#[derive(Debug, Default)]
-pub(crate) struct PerAddress {
-    there: Mutex<HashMap<Address, usize>>,
-}
-
-/// The place of one connection; dropping it gives it back.
+/// Counts by key, also where there is no limit: there may be one later. A key without a connection takes no room.
 #[derive(Debug)]
-pub(crate) struct AddressGuard {
-    of: Arc<PerAddress>,
-    address: Address,
+pub(crate) struct PerKey<K>(Mutex<HashMap<K, usize>>);
+
+/// One connection, counted; dropping it ends that.
+#[derive(Debug)]
+pub(crate) struct KeyGuard<K: Eq + Hash> {
+    of: Arc<PerKey<K>>,
+    key: K,
 }
 
-impl PerAddress {
-    /// A place for one more of `address`, which may have `limit` (0: any number); `None` where it has them.
-    pub(crate) fn take(self: &Arc<Self>, address: Address, limit: usize) -> Option<AddressGuard> {
+impl<K> Default for PerKey<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Clone + Eq + Hash> PerKey<K> {
+    /// Counts one more of `key`, which may have `limit` (0: any number); `None` if it has them.
+    pub(crate) fn take(self: &Arc<Self>, key: K, limit: usize) -> Option<KeyGuard<K>> {
         let mut there = self.lock();
-        let count = there.get(&address).copied().unwrap_or(0);
+        let count = there.get(&key).copied().unwrap_or(0);
         if limit > 0 && count >= limit {
             return None;
         }
-        there.insert(address, count + 1);
+        there.insert(key.clone(), count + 1);
         drop(there);
-        Some(AddressGuard {
+        Some(KeyGuard {
             of: Arc::clone(self),
-            address,
+            key,
         })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Address, usize>> {
-        // Nothing that holds the lock can panic half-way.
-        self.there.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for AddressGuard {
+impl<K> PerKey<K> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, usize>> {
+        // Nothing that holds the lock can panic half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq + Hash> Drop for KeyGuard<K> {
     fn drop(&mut self) {
         let mut there = self.of.lock();
-        if let Entry::Occupied(mut count) = there.entry(self.address) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
+        if let Some(count) = there.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                there.remove(&self.key);
             }
         }
         // The addresses of a flood that is over take no room either.
@@ -64,6 +67,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::Address;
     use super::*;
 
     fn address(number: u32) -> Address {
@@ -72,7 +76,7 @@ mod tests {
 
     #[test]
     fn zero_is_no_limit_and_is_counted_all_the_same() {
-        let all = Arc::new(PerAddress::default());
+        let all = Arc::new(PerKey::default());
         let places: Vec<_> = (0..10).filter_map(|_| all.take(address(1), 0)).collect();
         assert_eq!(places.len(), 10);
         assert!(all.take(address(1), 10).is_none());
@@ -81,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_place_comes_back_and_is_nobody_else_s() {
-        let all = Arc::new(PerAddress::default());
+        let all = Arc::new(PerKey::default());
         let first = all.take(address(1), 2).unwrap();
         let _second = all.take(address(1), 2).unwrap();
         assert!(all.take(address(1), 2).is_none());
@@ -93,7 +97,7 @@ mod tests {
 
     #[test]
     fn after_a_flood_of_addresses_nothing_is_kept() {
-        let all = Arc::new(PerAddress::default());
+        let all = Arc::new(PerKey::default());
         let places: Vec<_> = (0..100_000)
             .filter_map(|n| all.take(address(n), 1))
             .collect();
@@ -107,8 +111,8 @@ mod tests {
         fn the_counts_are_those_of_the_places_that_are_held(
             steps in prop::collection::vec((0u32..4, any::<bool>()), 0..200),
         ) {
-            let all = Arc::new(PerAddress::default());
-            let mut held: HashMap<u32, Vec<AddressGuard>> = HashMap::new();
+            let all = Arc::new(PerKey::default());
+            let mut held: HashMap<u32, Vec<KeyGuard<Address>>> = HashMap::new();
             for (number, comes) in steps {
                 let places = held.entry(number).or_default();
                 if comes {
