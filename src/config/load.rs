@@ -199,6 +199,11 @@ fn values(
             value = issuers::readable(value, problems);
         }
         match alone(key.path, value.clone()) {
+            // The library rounds it, and 0 often means no limit.
+            Ok(()) if matches!(value.kind, config::ValueKind::Float(_)) => {
+                let name = key.name;
+                problems.push(format!("`{name}` has a fraction: write a whole number"));
+            }
             Ok(()) => match good.clone().set_override(key.path, value) {
                 Ok(more) => good = more,
                 Err(error) => problems.push(wrong_value(key.name, &error)),

@@ -604,6 +604,11 @@ fn limits_that_cannot_work_are_named() {
             "event_rate = 1000001",
             "workspaces.event_rate must be at most",
         ),
+        (
+            "event_rate = 0.5",
+            "`workspaces.event_rate` has a fraction: write a whole number",
+        ),
+        ("event_rates = 1", "workspaces.event_rate"),
     ] {
         let text = refused(&format!("[workspaces]\n{lines}\n"), &[]);
         assert!(text.contains(part), "{lines}: {text}");
