@@ -4,7 +4,7 @@
 #
 #   scripts/faults.sh [seeds] [seconds]   `7`, or `1..20`; 60 seconds each
 #   scripts/faults.sh upgrade BINARY      a rolling upgrade from that build of another version, and back
-#   scripts/faults.sh more                rolling restart, pairs, storms, thin lines, memory: half an hour
+#   scripts/faults.sh more                rolling restart, pairs, storms, thin lines, memory, lists of sessions: half an hour
 #
 # The gateways are release builds. With BLIND=1 the servers answer none of their direct gets of events, so that
 # they can neither repair nor sweep, and losses are expected: the auditor has to see them.

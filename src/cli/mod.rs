@@ -11,16 +11,21 @@ mod bench;
 mod check;
 mod dead_letters;
 mod dev;
+mod disconnect;
+mod drain;
+mod gateways;
 mod health;
 mod listen;
 mod migrate;
 mod nats;
+mod operator;
 mod output;
 mod publish;
 mod replay;
 mod revoke;
 mod schema;
 mod serve;
+mod sessions;
 mod signals;
 mod target;
 mod tls;
@@ -70,6 +75,14 @@ enum CliCommand {
     DeadLetters(dead_letters::Args),
     /// Revoke tokens, by their user, by themselves or by their key; undo it; list it.
     Revoke(revoke::Args),
+    /// List the sockets that are open on all gateways.
+    Sessions(sessions::Args),
+    /// End a session, or those of a user or a workspace, on all gateways.
+    Disconnect(disconnect::Args),
+    /// List the gateways and how they are; set what one of them logs.
+    Gateways(gateways::Args),
+    /// Have one gateway drain and end.
+    Drain(drain::Args),
     /// Check whether a gateway on this host is alive or, with --ready, ready for sockets.
     Health(health::Args),
     /// Print the contract for clients and publishers: an AsyncAPI document, or the JSON Schema of one message.
@@ -182,6 +195,10 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         CliCommand::Replay(args) => replay::run(args, read(&["nats", "projection"])?).await,
         CliCommand::DeadLetters(args) => dead_letters::run(args, read(&["nats"])?).await,
         CliCommand::Revoke(args) => revoke::run(args, read(&["nats", "auth"])?).await,
+        CliCommand::Sessions(args) => sessions::run(args, read(&["nats"])?).await,
+        CliCommand::Disconnect(args) => disconnect::run(args, read(&["nats"])?).await,
+        CliCommand::Gateways(args) => gateways::run(args, read(&["nats"])?).await,
+        CliCommand::Drain(args) => drain::run(args, read(&["nats"])?).await,
         CliCommand::Bench(args) => {
             let config = read(args.tables())?;
             bench::run(args, config).await

@@ -1,7 +1,9 @@
 //! What commands print: data on standard output, whose reader may go away at any time, and messages on standard error.
 
 use std::fmt::Display;
-use std::io::{ErrorKind, Write as _};
+use std::io::{BufWriter, ErrorKind, Write as _};
+
+use serde::Serialize;
 
 use super::CliError;
 
@@ -10,12 +12,7 @@ use super::CliError;
 /// # Errors
 /// [`CliError::Failure`] where the output cannot be written for another reason.
 pub(super) fn line(text: impl Display) -> Result<bool, CliError> {
-    let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(CliError::Failure(format!("cannot write: {error}"))),
-    }
+    print([text])
 }
 
 /// Prints each line, as long as somebody reads.
@@ -23,12 +20,32 @@ pub(super) fn line(text: impl Display) -> Result<bool, CliError> {
 /// # Errors
 /// As [`line`].
 pub(super) fn lines(lines: impl IntoIterator<Item = impl Display>) -> Result<(), CliError> {
-    for text in lines {
-        if !line(text)? {
-            break;
+    print(lines).map(drop)
+}
+
+/// Prints each of `values` as JSON, one a line.
+///
+/// # Errors
+/// As [`line`].
+pub(super) fn json_lines(values: &[impl Serialize]) -> Result<(), CliError> {
+    let texts = values.iter().map(serde_json::to_string);
+    let texts: Result<Vec<_>, _> = texts.collect();
+    lines(texts.map_err(CliError::failure)?)
+}
+
+fn print(lines: impl IntoIterator<Item = impl Display>) -> Result<bool, CliError> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut lines = lines.into_iter();
+    let written = lines.try_for_each(|text| writeln!(out, "{text}"));
+    match written.and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+            // What is left must not be written at the end.
+            let _ = out.into_parts();
+            Ok(false)
         }
+        Err(error) => Err(CliError::Failure(format!("cannot write: {error}"))),
     }
-    Ok(())
 }
 
 /// Messages on standard error, one line each.

@@ -141,6 +141,11 @@ impl Names {
         format!("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{stream}")
     }
 
+    /// The name of the gateways' NATS micro service.
+    pub fn service(&self) -> String {
+        self.object("herald")
+    }
+
     /// `plain`, as NATS has it.
     pub fn subject(&self, plain: &str) -> String {
         format!("{}{plain}", self.subjects)
@@ -162,6 +167,21 @@ pub const ALL_LETTERS: &str = "dead.*.*";
 pub const ALL_REVOCATIONS: &str = "revoked.>";
 /// Subjects of messages between gateways.
 pub const ALL_NOTICES: &str = "herald.sessions.*.*";
+
+/// What operators want to know of gateways.
+pub const ALL_QUERIES: &str = "herald.query.*";
+/// What operators have gateways do.
+pub const ALL_COMMANDS: &str = "herald.command.*";
+pub const QUERY_GATEWAYS: &str = "herald.query.gateways";
+pub const QUERY_SESSIONS: &str = "herald.query.sessions";
+pub const COMMAND_DISCONNECT: &str = "herald.command.disconnect";
+pub const COMMAND_DRAIN: &str = "herald.command.drain";
+pub const COMMAND_LOG_LEVEL: &str = "herald.command.log-level";
+/// Where each gateway says again and again that it is there.
+pub const PRESENCE: &str = "herald.gateways";
+
+/// Where the micro services of an account are looked for: `$SRV.<verb>[.<name>[.<instance>]]`, never with a prefix.
+pub const DISCOVERY: &str = "$SRV.>";
 
 /// The plain subject of an event; `event` may be a pattern.
 pub fn event(workspace: impl Display, event: impl Display) -> String {
@@ -270,6 +290,8 @@ mod tests {
             (both.keys(), "$KV.blue-HERALD_MIGRATIONS."),
             (&both.api("DIRECT.GET", "S"), "$JS.hub.API.DIRECT.GET.S"),
             (&both.subject("ws.acme.>"), "blue.ws.acme.>"),
+            (&plain.service(), "herald"),
+            (&both.service(), "blue-herald"),
         ] {
             assert_eq!(got, want);
         }

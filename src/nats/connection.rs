@@ -87,8 +87,11 @@ impl Connection {
                 Arc::clone(&absence),
             );
             let denials = denials.clone();
+            let counted = Arc::clone(&metrics);
             let happens = move |event| {
-                denials.observe(&event);
+                if denials.observe(&event) {
+                    counted.operator_request("not_sent");
+                }
                 record(event);
             };
             let known = Arc::clone(&absence);

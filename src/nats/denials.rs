@@ -9,7 +9,9 @@ use async_nats::{Client, Event};
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
-use super::permissions::{self, Probe, ProbeError, denied_by, explained, is_inbox};
+use super::permissions::{
+    self, Probe, ProbeError, denied_by, explained, is_inbox, is_reply_subject,
+};
 use crate::config::{NatsConfig, names};
 
 /// Denied subjects that are remembered until the next check. Of further ones only that there are some.
@@ -57,11 +59,18 @@ impl Denials {
         }))
     }
 
-    /// Records what happened to the connection, if it is a denial.
-    pub(super) fn observe(&self, event: &Event) {
+    /// Records what happened to the connection, if it is a denial. Whether it was of an answer: whoever sent the
+    /// request named a subject that this user may not publish to. That is the sender's fault, and no socket's loss.
+    pub(super) fn observe(&self, event: &Event) -> bool {
         let Some(probe) = denied_by(event) else {
-            return;
+            return false;
         };
+        if let Probe::Publish(subject) = &probe
+            && is_reply_subject(subject)
+        {
+            debug!(subject, "answer not sent, nats denies its subject");
+            return true;
+        }
         let mut reported = lock(&self.0.reported);
         let is_tried_anyway = match &probe {
             Probe::Subscribe(subject) => {
@@ -76,6 +85,7 @@ impl Denials {
         }
         drop(reported);
         self.0.some.notify_one();
+        false
     }
 
     /// What keeps sockets from being served and has been denied for longer than `time`.
@@ -87,8 +97,8 @@ impl Denials {
         is_long.then(|| explained(vital, &self.0.config))
     }
 
-    /// Whether sockets lack something where this is denied: all but dead letters, notices between gateways, and
-    /// revocations, of which those that were read stay in force.
+    /// Whether sockets lack something where this is denied: all but dead letters, what gateways tell each other, what
+    /// operators want of them, and revocations, of which those that were read stay in force.
     fn is_vital(&self, probe: &Probe) -> bool {
         let (Probe::Publish(subject) | Probe::Subscribe(subject)) = probe;
         let names = self.0.config.names();
@@ -96,7 +106,8 @@ impl Denials {
         let is_of_revoked =
             subject.rsplit_once('.').map(|(_, stream)| stream) == Some(names.revoked());
         !is_under("dead.")
-            && !is_under("herald.sessions.")
+            && !is_under("herald.")
+            && !subject.starts_with("$SRV.")
             && !is_under(&names::live(names::ALL_REVOCATIONS))
             && !is_of_revoked
     }
@@ -211,6 +222,18 @@ mod tests {
         assert_eq!(reported.probes, BTreeSet::from([Probe::Subscribe(subject)]));
     }
 
+    /// Whoever forgets an inbox prefix must not make a gateway unready.
+    #[test]
+    fn regression_an_answer_that_is_denied_is_no_missing_permission() {
+        let denials = Denials::new(NatsConfig::default());
+        for subject in ["_INBOX.x.y", "_R_.x", "_GR_.c._INBOX.x"] {
+            let text = format!("Permissions Violation for Publish to \"{subject}\"");
+            let event = Event::ServerError(ServerError::Other(text));
+            assert!(denials.observe(&event), "{subject}");
+        }
+        assert!(lock(&denials.0.reported).probes.is_empty());
+    }
+
     #[test]
     fn what_no_socket_goes_short_of_leaves_the_gateway_ready() {
         let denials = Denials::new(NatsConfig::default());
@@ -223,6 +246,15 @@ mod tests {
         let notices = Probe::Subscribe("herald.sessions.*.*".to_owned());
         assert_eq!(trouble(&[&dead]), None);
         assert_eq!(trouble(&[&notices]), None);
+        for subject in [
+            "herald.query.*",
+            "herald.command.*",
+            "herald.gateways",
+            "$SRV.>",
+        ] {
+            let operator = Probe::Subscribe(subject.to_owned());
+            assert_eq!(trouble(&[&operator]), None, "{subject}");
+        }
         let live = Probe::Subscribe("live.ws.*.>".to_owned());
         let said = trouble(&[&dead, &live]).expect("a sentence");
         assert!(said.contains("subscribe to live.ws.*.>"), "{said}");

@@ -54,7 +54,12 @@ pub fn of_serve(names: &Names, streams_to_make: &[String]) -> Vec<Probe> {
         names::live(names::claim("*", "*")),
         names::live(names::ALL_REVOCATIONS),
         names::ALL_NOTICES.to_owned(),
+        // The operator service.
+        names::ALL_QUERIES.to_owned(),
+        names::ALL_COMMANDS.to_owned(),
+        names::PRESENCE.to_owned(),
     ];
+    probes.push(Probe::Subscribe(names::DISCOVERY.to_owned()));
     probes.extend(subscribed.map(|subject| Probe::Subscribe(names.subject(&subject))));
     probes
         .extend([events, sessions, revoked].map(|stream| Probe::Subscribe(names.elected(stream))));
@@ -63,6 +68,8 @@ pub fn of_serve(names: &Names, streams_to_make: &[String]) -> Vec<Probe> {
         names::letter(WORKSPACE, 0),
         // It names no user, so that no gateway takes it for a notice.
         names::notice(WORKSPACE, 0),
+        // It is empty, and so no gateway's.
+        names::PRESENCE.to_owned(),
     ];
     probes.extend(sent.map(|subject| Probe::Publish(names.subject(&subject))));
     if !streams_to_make.is_empty() {
@@ -216,6 +223,13 @@ pub(super) fn denied_by(event: &Event) -> Option<Probe> {
     }
 }
 
+/// Whether answers are awaited there: in an inbox, or where the server passes an answer on to another account or
+/// cluster. No other subject that a request names gets an answer.
+pub fn is_reply_subject(subject: &str) -> bool {
+    let first = subject.split('.').next().unwrap_or_default();
+    first.starts_with("_INBOX") || matches!(first, "_R_" | "_GR_")
+}
+
 pub(super) fn is_inbox(subject: &str, config: &NatsConfig) -> bool {
     subject.starts_with(config.inbox_prefix.as_str())
 }
@@ -318,6 +332,24 @@ mod tests {
                 got.unwrap_or_default().contains(want.unwrap_or_default()),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn answers_go_to_inboxes_alone() {
+        for (subject, is_one) in [
+            ("_INBOX.x.y", true),
+            ("_INBOX_operator.x", true),
+            ("_R_.x.y", true),
+            ("_GR_.cluster.x._INBOX.y", true),
+            ("ws.acme.custom.x", false),
+            ("session.acme.0123", false),
+            ("$JS.API.STREAM.PURGE.EVENTS", false),
+            ("_R_x.y", false),
+            ("x._INBOX.y", false),
+            ("", false),
+        ] {
+            assert_eq!(is_reply_subject(subject), is_one, "{subject}");
         }
     }
 }

@@ -21,6 +21,7 @@ use tracing::{Instrument, error, info, warn};
 
 use super::error::ServeError;
 use super::health::{self, Health};
+use super::operator::Operator;
 use super::reload::Reloader;
 use super::startup::Startup;
 use super::{admin, drain, observed};
@@ -29,7 +30,7 @@ use crate::nats::{Connection, Intake};
 use crate::room::{RoomThreads, Rooms};
 use crate::server::{self, Acceptor, OpenFiles, PendingConnections, elsewhere, upgrade};
 use crate::setup::{LiveSettings, Setup};
-use crate::telemetry::{self, Telemetry};
+use crate::telemetry::{self, Metrics, Telemetry};
 
 /// When the NATS client ends, some tasks end with it. They may be noticed this much earlier than the client's end.
 const LOST: Duration = Duration::from_millis(200);
@@ -140,7 +141,6 @@ impl Gateway {
     /// Where NATS gives an answer that will not change by itself.
     pub async fn run<S: Future<Output = ()>>(self, stop: impl Fn() -> S) -> Result<(), ServeError> {
         let cancel = CancellationToken::new();
-        let connections = TaskTracker::new();
         let public = self.public_router();
         let admin = admin::router(&self.telemetry, &self.live, health::router(&self.health));
         info!(
@@ -150,29 +150,9 @@ impl Gateway {
             tls = self.started.tls.is_some(),
             "listening"
         );
-        let mut tasks = JoinSet::new();
-        let live = self.live.clone();
-        tasks.spawn(conn::tls::watch(
-            move || live.now().tls.clone(),
-            cancel.clone(),
-        ));
         let metrics = self.telemetry.metrics();
-        let pending =
-            PendingConnections::public(self.live.clone(), self.files, Arc::clone(metrics));
-        let admin_pending = PendingConnections::admin(self.files, Arc::clone(metrics));
-        for (listener, tls, router, pending) in [
-            (self.public, Some(self.live.clone()), public, pending),
-            (self.admin, None, admin, admin_pending),
-        ] {
-            tasks.spawn(server::accept(
-                listener,
-                tls,
-                router,
-                pending,
-                connections.clone(),
-                cancel.clone(),
-            ));
-        }
+        let listeners = [(self.public, public), (self.admin, admin)];
+        let mut tasks = listen(&self.live, self.files, metrics, listeners, &cancel);
         let _ending = cancel.clone().drop_guard();
         let workers = Handle::current();
         let intake = Intake::start(&workers, cancel.clone());
@@ -185,12 +165,19 @@ impl Gateway {
             workers,
             cancel,
         };
+        let operator = Operator::new(
+            &self.telemetry,
+            self.live.clone(),
+            Arc::clone(&self.acceptor),
+            Arc::clone(&self.health),
+        );
         let startup = Startup {
             config: &self.started.config,
             live: &self.live,
             telemetry: &self.telemetry,
             acceptor: &self.acceptor,
             health: &self.health,
+            operator: &operator,
             tasks: &mut tasks,
         };
         let open = startup.open(threads);
@@ -198,14 +185,19 @@ impl Gateway {
         let open = TokioContext::new(open, reader);
         let rooms = tokio::select! {
             opened = open => opened?,
-            () = stop() => return Ok(()),
+            () = stopped(&stop, &operator) => {
+                operator.leave().await;
+                return Ok(());
+            }
         };
         info!("ready");
-        end_of_serving(stop, tasks, &rooms, || {
+        let ended = end_of_serving(stop, &operator, tasks, &rooms, || {
             let span = telemetry::drain(self.acceptor.sockets().len());
             end(&self.live, &rooms, &self.acceptor, &self.health).instrument(span)
         })
-        .await
+        .await;
+        operator.leave().await;
+        ended
     }
 
     fn public_router(&self) -> Router {
@@ -218,15 +210,58 @@ impl Gateway {
     }
 }
 
-/// Waits for `stop` or a failure, then ends what has to come to an end: all sockets by `drain`, unless they are lost.
+/// Accepts connections on the public listener and on the admin's, and looks after the certificate.
+fn listen(
+    live: &LiveSettings,
+    files: OpenFiles,
+    metrics: &Arc<Metrics>,
+    [(public, public_router), (admin, admin_router)]: [(tokio::net::TcpListener, Router); 2],
+    cancel: &CancellationToken,
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let connections = TaskTracker::new();
+    let watched = live.clone();
+    tasks.spawn(conn::tls::watch(
+        move || watched.now().tls.clone(),
+        cancel.clone(),
+    ));
+    let pending = PendingConnections::public(live.clone(), files, Arc::clone(metrics));
+    let admin_pending = PendingConnections::admin(files, Arc::clone(metrics));
+    for (listener, tls, router, pending) in [
+        (public, Some(live.clone()), public_router, pending),
+        (admin, None, admin_router, admin_pending),
+    ] {
+        tasks.spawn(server::accept(
+            listener,
+            tls,
+            router,
+            pending,
+            connections.clone(),
+            cancel.clone(),
+        ));
+    }
+    tasks
+}
+
+/// Waits until the process or this gateway is to end.
+async fn stopped<S: Future<Output = ()>>(stop: &impl Fn() -> S, operator: &Operator) {
+    tokio::select! {
+        () = stop() => {}
+        () = operator.drain_commanded() => {}
+    }
+}
+
+/// Waits until the gateway is to end or fails, then ends what has to come to an end: all sockets by `drain`, unless
+/// they are lost.
 async fn end_of_serving<S: Future<Output = ()>, D: Future<Output = ()>>(
     stop: impl Fn() -> S,
+    operator: &Operator,
     mut tasks: JoinSet<()>,
     rooms: &Rooms,
     drain: impl FnOnce() -> D,
 ) -> Result<(), ServeError> {
     let served = tokio::select! {
-        () = stop() => Ok(()),
+        () = stopped(&stop, operator) => Ok(()),
         // Sockets that are closed now come back to another gateway, or to this one's next start.
         () = rooms.context().nats.ended() => Err(ServeError::Lost),
         ended = tasks.join_next() => Err(failed(ended, &rooms.context().nats).await),

@@ -7,8 +7,10 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use serde::{Deserialize, Serialize};
 use tokio::sync::SetOnce;
 
+use crate::migrate::{MigrationState, Status};
 use crate::nats::{Connection, Readable};
 use crate::setup::LiveSettings;
 
@@ -19,8 +21,18 @@ pub(super) struct Health {
     opened: SetOnce<(Readable, Connection)>,
     /// What is waited for until then. A lock, held to read or write it.
     waits: Mutex<String>,
+    /// A lock for a moment, as the one above.
+    migrations: Mutex<MigrationsReport>,
     draining: AtomicBool,
     live: LiveSettings,
+}
+
+/// How the migrations stood when the gateway last looked: until it opened.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct MigrationsReport {
+    /// The last one that is applied.
+    pub(crate) last: Option<String>,
+    pub(crate) pending: Vec<String>,
 }
 
 impl Health {
@@ -28,6 +40,7 @@ impl Health {
         Self {
             opened: SetOnce::new(),
             waits: Mutex::new("waiting for NATS and its migrations".to_owned()),
+            migrations: Mutex::default(),
             draining: AtomicBool::new(false),
             live,
         }
@@ -43,6 +56,26 @@ impl Health {
     pub(super) fn waits(&self, why: impl std::fmt::Display) {
         let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
         *waits = format!("waiting for NATS and its migrations: {why}");
+    }
+
+    /// The migrations were looked at.
+    pub(super) fn migrations_are(&self, status: &Status) {
+        let is_applied = |state| matches!(state, MigrationState::Applied | MigrationState::Unknown);
+        let mut newest_first = status.migrations.iter().rev();
+        let last = newest_first.find(|entry| is_applied(entry.state));
+        let report = MigrationsReport {
+            last: last.map(|entry| entry.name.clone()),
+            pending: status.pending().map(str::to_owned).collect(),
+        };
+        *self
+            .migrations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = report;
+    }
+
+    pub(super) fn migrations(&self) -> MigrationsReport {
+        let report = self.migrations.lock();
+        report.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits for [`Health::opened`].
@@ -61,7 +94,7 @@ impl Health {
     }
 
     /// `None` if ready, else why not.
-    fn unready(&self) -> Option<String> {
+    pub(super) fn unready(&self) -> Option<String> {
         if self.is_draining() {
             return Some("draining".to_owned());
         }

@@ -7,6 +7,7 @@ mod error;
 mod gateway;
 mod health;
 mod observed;
+pub(crate) mod operator;
 mod reload;
 mod revoked_sockets;
 mod startup;

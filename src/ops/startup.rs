@@ -10,6 +10,7 @@ use tracing::{Instrument, warn};
 
 use super::error::ServeError;
 use super::health::Health;
+use super::operator::Operator;
 use super::{observed, revoked_sockets, watch, withdrawn_keys};
 use crate::config::{Config, names};
 use crate::migrate;
@@ -34,6 +35,7 @@ pub(super) struct Startup<'a> {
     pub(super) telemetry: &'a Telemetry,
     pub(super) acceptor: &'a Acceptor,
     pub(super) health: &'a Health,
+    pub(super) operator: &'a Arc<Operator>,
     /// The tasks without which nothing works.
     pub(super) tasks: &'a mut JoinSet<()>,
 }
@@ -55,7 +57,11 @@ impl Startup<'_> {
         let metrics = Arc::clone(self.telemetry.metrics());
         let waits = |why| self.health.waits(why);
         let nats = Connection::establish(&self.config.nats, metrics, &denials, waits).await?;
-        migrated(&nats, self.config, waits).await?;
+        // Before the gateway is open, so that operators see what it waits for.
+        let operator = Arc::clone(self.operator);
+        let serving = operator.serve(nats.clone(), threads.intake.clone());
+        self.tasks.spawn_on(serving, &threads.workers);
+        migrated(&nats, self.config, self.health).await?;
         permitted(self.config).await?;
         let names = self.config.nats.names();
         let leader = |stream: &str, subjects: &'static str| {
@@ -207,20 +213,16 @@ impl Startup<'_> {
 }
 
 /// Applies the migrations, or waits until another process has.
-async fn migrated(
-    nats: &Connection,
-    config: &Config,
-    waits: impl Fn(String),
-) -> Result<(), ServeError> {
+async fn migrated(nats: &Connection, config: &Config, health: &Health) -> Result<(), ServeError> {
     let mut said = String::new();
     loop {
-        let tried = async { try_migrated(nats, config).await.record_error() };
+        let tried = async { try_migrated(nats, config, health).await.record_error() };
         match tried.instrument(telemetry::migrate()).await {
             Ok(None) => return Ok(()),
             Ok(Some(why)) if why == said => {}
             Ok(Some(why)) => {
                 warn!(why, "waiting for migrations");
-                waits(why.clone());
+                health.waits(&why);
                 said = why;
             }
             Err(error) => return Err(error.into()),
@@ -233,6 +235,7 @@ async fn migrated(
 async fn try_migrated(
     nats: &Connection,
     config: &Config,
+    health: &Health,
 ) -> Result<Option<String>, migrate::MigrateError> {
     let waits = |error: migrate::MigrateError| {
         if error.is_transient() {
@@ -250,6 +253,7 @@ async fn try_migrated(
         Ok(status) => status,
         Err(error) => return waits(error),
     };
+    health.migrations_are(&status);
     if let Some(first) = status.pending().next() {
         return Ok(Some(format!(
             "{first} is not applied: herald migrate applies it"

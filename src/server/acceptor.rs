@@ -97,6 +97,11 @@ impl Acceptor {
         &self.revocations
     }
 
+    /// All rooms, once there is NATS.
+    pub(crate) fn rooms(&self) -> Option<&Rooms> {
+        self.rooms.get()
+    }
+
     /// NATS is connected: joins may begin. A second call changes nothing.
     pub(crate) fn open(&self, rooms: Rooms) {
         self.rooms.get_or_init(|| rooms);

@@ -31,9 +31,7 @@ pub(crate) struct Directory {
 pub(crate) struct OpenSocket {
     pub(crate) session: SessionId,
     /// What the token calls the user.
-    #[expect(dead_code, reason = "for lists of sockets")]
     pub(crate) subject: Arc<str>,
-    #[expect(dead_code, reason = "for lists of sockets")]
     pub(crate) opened: SystemTime,
     pub(crate) writer: Writer,
     pub(crate) room: RoomHandle,
@@ -61,6 +59,11 @@ impl Directory {
     /// The socket of this session.
     pub(crate) fn get(&self, session: SessionId) -> Option<Arc<OpenSocket>> {
         self.lock().get(&session).cloned()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
     }
 
     /// Up to `most` sockets in the order of their sessions, from the first one behind `after` on.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use opentelemetry::KeyValue;
+use opentelemetry::{Key, KeyValue};
 use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{
     ExporterBuildError, LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig,
@@ -58,6 +58,12 @@ impl Exports {
             warnings: environment.warnings.clone(),
             environment,
         }
+    }
+
+    /// `service.instance.id`, as it is set or else made here.
+    pub(super) fn instance_name(&self) -> String {
+        let name = self.resource.get(&Key::new("service.instance.id"));
+        name.map_or_else(String::new, |name| name.as_str().into_owned())
     }
 
     pub(super) fn environment(&self) -> &Environment {

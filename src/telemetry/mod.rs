@@ -58,6 +58,8 @@ pub struct Telemetry {
     level: LogLevel,
     /// This start of this process.
     instance: Uuid,
+    /// What operators call this gateway.
+    name: Arc<str>,
     shutdown: Duration,
 }
 
@@ -70,6 +72,23 @@ pub enum TelemetryError {
     /// The instruments cannot be read, or spans not be exported.
     #[error("{0}")]
     Sdk(#[from] OTelSdkError),
+}
+
+/// The longest name of a gateway, in bytes.
+const NAME_MAX: usize = 128;
+
+/// `set`, if it can be a name, else that of the process.
+fn gateway_name(set: &str, process: Uuid) -> Arc<str> {
+    let is_name = (1..=NAME_MAX).contains(&set.len()) && !set.contains(char::is_control);
+    if is_name {
+        set.into()
+    } else {
+        warn!(
+            target: logging::UNLIMITED,
+            "service.instance.id is no name for a gateway: it is empty, longer than {NAME_MAX} bytes, or has control characters"
+        );
+        process.to_string().into()
+    }
 }
 
 impl Telemetry {
@@ -106,6 +125,7 @@ impl Telemetry {
             tracer,
             logger,
             level,
+            name: gateway_name(&exports.instance_name(), instance),
             instance,
             shutdown: config.shutdown,
         })
@@ -124,6 +144,11 @@ impl Telemetry {
     /// This start of this process: `service.instance.id`, unless that is set.
     pub fn instance(&self) -> Uuid {
         self.instance
+    }
+
+    /// What operators call this gateway: `service.instance.id`, which is [`Telemetry::instance`] unless it is set.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// Exports what waits, for `telemetry.shutdown` at the most; what is left then is lost, and a warning is logged.

@@ -57,6 +57,8 @@ mod nats_unfit;
 mod not_yet;
 mod odd_servers;
 mod open_files;
+mod operator;
+mod operator_commands;
 mod order;
 mod overload;
 mod permissions;

@@ -227,6 +227,15 @@ const PUBLISH: &[(&str, &[&str])] = &[
     ("herald.sessions.acme.0123", &["gateway"]),
     ("herald.sessions.acme.0123.more", &[]),
     ("herald.other.acme.0123", &[]),
+    ("herald.query.gateways", &["operator"]),
+    ("herald.query.sessions", &["operator"]),
+    ("herald.command.disconnect", &["operator"]),
+    ("herald.command.drain", &["operator"]),
+    ("herald.command.log-level", &["operator"]),
+    ("herald.query.gateways.more", &[]),
+    ("herald.command.drain.more", &[]),
+    ("herald.gateways", &["gateway"]),
+    ("herald.gateways.more", &[]),
     ("dead.acme.1", &["gateway"]),
     ("dead.acme.1.more", &[]),
     ("revoked.0123", &["operator"]),
@@ -272,6 +281,8 @@ const PUBLISH: &[(&str, &[&str])] = &[
     ("$JS.API.DIRECT.GET.SESSIONS", &["gateway", "operator"]),
     ("$JS.API.CONSUMER.CREATE.EVENTS", &[]),
     ("$SRV.PING", &["operator"]),
+    ("$SRV.INFO.herald", &["operator"]),
+    ("$SRV.STATS.herald.6f", &["operator"]),
     ("_INBOX_operator.x", &["gateway"]),
     ("_INBOX_gateway.x", &[]),
     ("_INBOX_migrator.x", &[]),
@@ -293,6 +304,10 @@ const SUBSCRIBE: &[(&str, &[&str])] = &[
     ("revoked.>", &[]),
     ("herald.sessions.*.*", &["gateway"]),
     ("herald.>", &[]),
+    ("herald.query.*", &["gateway"]),
+    ("herald.query.sessions", &["gateway"]),
+    ("herald.command.*", &["gateway"]),
+    ("herald.gateways", &["gateway"]),
     ("session.>", &[]),
     ("dead.>", &[]),
     ("$KV.HERALD_MIGRATIONS.>", &[]),
@@ -367,10 +382,20 @@ const REPLIES: &[&str] = &[
     "$JS.API.STREAM.PURGE.EVENTS",
     "$JS.API.STREAM.DELETE.EVENTS",
     "$KV.HERALD_MIGRATIONS.0004_forged",
+    "herald.query.gateways",
+    "herald.query.sessions",
+    "herald.command.disconnect",
+    "herald.command.drain",
+    "herald.command.log-level",
+    "herald.gateways",
+    "$SRV.PING",
     "$SRV.PING.herald",
     "_INBOX_gateway.forged.1",
     "_INBOX_operator.forged.1",
 ];
+
+/// The event whose way is traced.
+const TRACED: &str = "ws.acme.record.deleted";
 
 /// What came of an attack.
 #[derive(Debug)]
@@ -386,6 +411,33 @@ struct Outcome {
     forged_ledger: bool,
 }
 
+/// Publishes events of acme, and names each of [`REPLIES`] for what the server makes of them.
+async fn send_to_replies(attacker: &User) {
+    for reply in REPLIES {
+        let (subject, reply) = ("ws.acme.record.created", (*reply).to_owned());
+        attacker
+            .client
+            .publish_with_reply(subject, reply.clone(), "{}".into())
+            .await
+            .unwrap();
+        // A refusal, whose text the publisher chooses in part, and a trace of the message's way.
+        let mut refused = HeaderMap::new();
+        refused.insert("Nats-Expected-Last-Msg-Id", "\",\"gateway\":\"gw-1");
+        let mut traced = HeaderMap::new();
+        traced.insert("Nats-Trace-Dest", reply.as_str());
+        attacker
+            .client
+            .publish_with_reply_and_headers(subject, reply, refused, "{}".into())
+            .await
+            .unwrap();
+        attacker
+            .client
+            .publish_with_headers(TRACED, traced, "{}".into())
+            .await
+            .unwrap();
+    }
+}
+
 /// Lets `attacker` publish one event of acme for each of [`REPLIES`] and looks at everything that
 /// could have come of it.
 async fn attack(production: &Production, attacker: &str) -> Outcome {
@@ -399,6 +451,9 @@ async fn attack(production: &Production, attacker: &str) -> Outcome {
         "live.ws.*.>",
         "live.session.*.*",
         "herald.sessions.*.*",
+        "herald.query.*",
+        "herald.command.*",
+        "herald.gateways",
         "$SRV.>",
         "_INBOX_gateway.forged.*",
     ] {
@@ -406,14 +461,7 @@ async fn attack(production: &Production, attacker: &str) -> Outcome {
     }
     ears.push(listen(&operator, "_INBOX_operator.forged.*").await);
 
-    for reply in REPLIES {
-        let (subject, reply) = ("ws.acme.record.created", (*reply).to_owned());
-        attacker
-            .client
-            .publish_with_reply(subject, reply, "{}".into())
-            .await
-            .unwrap();
-    }
+    send_to_replies(&attacker).await;
     // PubAcks leave in the order of the stream: with this one, all before it have left. And a stream
     // takes what arrives in order: with an answer from each, it has stored what went there before.
     publish(&attacker, "ws.acme.record.updated", HeaderMap::new()).await;
@@ -447,9 +495,11 @@ async fn attack(production: &Production, attacker: &str) -> Outcome {
     let status = migrate::status(&operator.client, &config).await;
     let (sessions, _) = state(&operator, "SESSIONS").await;
     let (dead, _) = state(&operator, "DEAD").await;
+    let mut events = events(&operator).await;
+    events.retain(|subject| subject != TRACED);
     Outcome {
         heard,
-        events: events(&operator).await,
+        events,
         sessions: sessions - 1,
         dead: dead - 1,
         forged_ledger: !status.is_ok_and(|status| status.is_applied()),
@@ -481,6 +531,11 @@ async fn in_the_shared_account_the_same_replies_do_reach_their_subjects() {
         "live.ws.globex.record.created",
         "live.session.globex.0123",
         "herald.sessions.globex.0123456789abcdef0123456789abcdef",
+        "herald.query.sessions",
+        "herald.command.disconnect",
+        "herald.command.drain",
+        "herald.command.log-level",
+        "herald.gateways",
         "$SRV.PING.herald",
         "_INBOX_gateway.forged.1",
     ] {

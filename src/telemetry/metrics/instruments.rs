@@ -166,6 +166,8 @@ instruments! {
         "Times that a workspace came to its limit, by limit: a join was refused, or it began to be slowed";
     reloads: Counter<u64> = "herald.configuration.reloads", "{reload}",
         "Times that settings were read again, by outcome";
+    operator_requests: Counter<u64> = "herald.operator.requests", "{request}",
+        "Requests to the operator service, by result";
     nats_events: Counter<u64> = "herald.nats.events", "{event}",
         "What the NATS connection reported";
     nats_reconnects: BoundCounter<u64> = "herald.nats.reconnects", "{connection}",
@@ -204,6 +206,11 @@ impl Instruments {
                 vec!["connections", "joins", "events"],
             ),
             (&self.reloads, "outcome", vec!["applied", "refused"]),
+            (
+                &self.operator_requests,
+                "result",
+                vec!["ok", "refused", "busy", "not_sent"],
+            ),
             (&self.repairs, "reason", repairs.to_vec()),
             (&self.repaired, "reason", repairs.to_vec()),
             (

@@ -168,6 +168,14 @@ impl Metrics {
         &self.suppressed
     }
 
+    /// Resident memory of the process, in bytes, where that can be read.
+    pub(crate) fn resident_memory() -> Option<u64> {
+        #[cfg(target_os = "linux")]
+        return process::resident_memory();
+        #[cfg(not(target_os = "linux"))]
+        None
+    }
+
     /// For instruments of what other parts count.
     pub(crate) fn meter(&self) -> &Meter {
         &self.meter

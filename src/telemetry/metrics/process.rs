@@ -29,7 +29,7 @@ pub(super) fn observe(meter: &Meter) {
         "process.memory.usage",
         "By",
         "Resident memory",
-        |own| own.stat().ok().map(|stat| stat.rss * procfs::page_size()),
+        resident,
     );
     gauge(
         meter,
@@ -63,6 +63,16 @@ pub(super) fn observe(meter: &Meter) {
         .with_description("Time since the process started")
         .with_callback(move |observer| observer.observe(start.elapsed().as_secs_f64(), &[]))
         .build();
+}
+
+/// Resident memory of this process, if it can be read.
+pub(super) fn resident_memory() -> Option<u64> {
+    Process::myself().ok().as_ref().and_then(resident)
+}
+
+fn resident(process: &Process) -> Option<u64> {
+    let stat = process.stat().ok()?;
+    Some(stat.rss * procfs::page_size())
 }
 
 fn gauge(

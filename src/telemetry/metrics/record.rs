@@ -55,6 +55,12 @@ impl Metrics {
         self.instruments.token_checks.add(1, &labels);
     }
 
+    pub(crate) fn operator_request(&self, result: &'static str) {
+        self.instruments
+            .operator_requests
+            .add(1, &[KeyValue::new("result", result)]);
+    }
+
     pub(crate) fn room_opened(&self, workspace: &WorkspaceSlug) -> Arc<Traffic> {
         self.instruments.rooms.add(1, &[]);
         self.top_k.open(workspace)

@@ -10,6 +10,7 @@ mod beside;
 mod claims;
 mod forged;
 mod full;
+mod listing;
 mod load;
 mod made_anew;
 mod replicas;
