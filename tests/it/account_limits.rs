@@ -75,6 +75,7 @@ async fn an_account_that_asks_for_limits_and_has_little_room_runs_herald() {
         ("EVENTS", 64_000_000),
         ("SESSIONS", 16_000_000),
         ("DEAD", 16_000_000),
+        ("REVOKED", 1_048_576),
         ("KV_HERALD_MIGRATIONS", 1_048_576),
     ] {
         let config = stream(&client, name).await;
@@ -163,7 +164,7 @@ async fn what_an_account_takes_of_one_stream_is_said() {
 #[tokio::test]
 async fn a_full_account_refuses_with_words_of_its_own() {
     let nats = Nats::start(
-        "jetstream: enabled\naccounts { A { jetstream: { max_mem: 1MB, max_file: 1500000 }, \
+        "jetstream: enabled\naccounts { A { jetstream: { max_mem: 1MB, max_file: 2550000 }, \
         users: [ { user: u, password: p } ] } }\nno_auth_user: u\n",
     )
     .await;

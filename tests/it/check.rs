@@ -94,7 +94,7 @@ async fn the_gateways_permissions_suffice_and_nothing_comes_of_trying_them() {
     );
     assert!(output.stdout.contains("ok   migrations"), "{output:?}");
     let operator = production.user("operator").await;
-    for stream in ["EVENTS", "SESSIONS", "DEAD"] {
+    for stream in ["EVENTS", "SESSIONS", "DEAD", "REVOKED"] {
         assert_eq!(messages(&operator, stream).await, 0, "{stream}");
     }
     // On a server without users everything is permitted, and nothing comes of it there either.
@@ -121,6 +121,7 @@ async fn every_missing_permission_is_named() {
     for missing in [
         "subscribe to live.ws.*.>",
         "subscribe to live.session.*.*",
+        "subscribe to live.revoked.>",
         "subscribe to herald.sessions.*.*",
         "subscribe to $JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.EVENTS",
         "publish to session.herald-check.0",
@@ -131,7 +132,7 @@ async fn every_missing_permission_is_named() {
     }
     assert_eq!(
         output.stderr.matches("nats permissions: ").count(),
-        8,
+        10,
         "{output:?}"
     );
     let runtime = check_as(&production, "runtime", &[]).await;
@@ -181,7 +182,7 @@ async fn what_is_not_migrated_is_wrong_unless_serve_migrates() {
     assert!(output.stdout.contains(note), "{output:?}");
     let client = nats.connect().await;
     let status = migrate::status(&client, &Default::default()).await.unwrap();
-    assert_eq!(status.pending().count(), 4, "looking applies nothing");
+    assert_eq!(status.pending().count(), 5, "looking applies nothing");
 }
 
 #[tokio::test]

@@ -201,7 +201,7 @@ async fn a_stream_of_that_name_with_other_settings_is_named_and_left_alone() {
     }
     assert_eq!(stream(&client, "EVENTS").await, before);
     let status = migrate::status(&client, &config).await.unwrap();
-    assert_eq!(status.pending().count(), 4, "nothing is applied");
+    assert_eq!(status.pending().count(), 5, "nothing is applied");
 }
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn a_stream_of_the_same_settings_is_taken_as_it_is() {
     wanted.insert("max_age".to_owned(), json!(7_200_000_000_000_u64));
     api(&client, "STREAM.CREATE.EVENTS", &json!(wanted)).await;
     let report = migrator.apply().await.unwrap();
-    assert_eq!(report.applied.len(), 4);
+    assert_eq!(report.applied.len(), 5);
     assert_eq!(report.differences.len(), 1);
     assert_eq!(
         stream(&client, "EVENTS").await["max_age"],
@@ -333,7 +333,7 @@ async fn a_missing_permission_is_named_with_its_subject() {
     let status = migrate::status(&client, &config_of(&nats, "reader"))
         .await
         .unwrap();
-    assert_eq!(status.pending().count(), 4);
+    assert_eq!(status.pending().count(), 5);
 }
 
 #[tokio::test]
