@@ -78,12 +78,12 @@ impl KeyId {
     /// The id of the public key with this thumbprint, which is written in base64url.
     pub fn of_thumbprint(text: &str) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        Some(Self(first_half(&bytes.try_into().ok()?)))
+        Some(Self::of_public_key(&bytes.try_into().ok()?))
     }
 
-    /// The id of the public key whose required members RFC 7638 section 3.2 writes so.
-    pub(super) fn of_public_key(members: &str) -> Self {
-        Self(first_half(&Sha256::digest(members).into()))
+    /// The same, from the bytes of the thumbprint.
+    pub(super) fn of_public_key(thumbprint: &[u8; 32]) -> Self {
+        Self(first_half(thumbprint))
     }
 
     pub(super) fn of_secret(secret: &[u8]) -> Self {
@@ -138,7 +138,8 @@ mod tests {
     #[test]
     fn a_public_key_is_known_by_its_thumbprint() {
         let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
-        let key = KeyId::of_public_key(&format!(r#"{{"e":"AQAB","kty":"RSA","n":"{n}"}}"#));
+        let members = format!(r#"{{"e":"AQAB","kty":"RSA","n":"{n}"}}"#);
+        let key = KeyId::of_public_key(&Sha256::digest(members).into());
         let thumbprint = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs";
         assert_eq!(KeyId::of_thumbprint(thumbprint), Some(key));
         for bad in [

@@ -44,9 +44,35 @@ impl Issuers {
             }
         }
         if wrong.is_empty() {
-            Ok(Self(issuers))
+            let mut issuers = Self(issuers);
+            issuers.share_addresses();
+            Ok(issuers)
         } else {
             Err(AuthConfigError(wrong.join("\n")))
+        }
+    }
+
+    /// Issuers with the same address have the same keys.
+    fn share_addresses(&mut self) {
+        for index in 1..self.0.len() {
+            let (before, rest) = self.0.split_at_mut(index);
+            if let Some(Keys::Remote(keys)) = rest.first_mut().map(|issuer| &mut issuer.keys) {
+                before
+                    .iter()
+                    .filter_map(|issuer| issuer.keys.remote())
+                    .for_each(|other| keys.share(other));
+            }
+        }
+    }
+
+    /// Goes on with the keys that `old` has of the same addresses.
+    pub(super) fn go_on_from(&mut self, old: &Self) {
+        for issuer in &mut self.0 {
+            if let Keys::Remote(keys) = &mut issuer.keys {
+                old.all()
+                    .filter_map(|issuer| issuer.keys.remote())
+                    .for_each(|other| keys.share(other));
+            }
         }
     }
 
@@ -88,7 +114,7 @@ impl Issuer {
             .map(|names| names.iter().map(|name| known(&table, name)).collect())
             .transpose()?;
         Ok(Self {
-            keys: source.load(algorithms)?,
+            keys: source.load(algorithms, all.jwks_max_stale)?,
             rules: ClaimRules::new(config, all),
             name: config.issuer.as_deref().map(Arc::from),
             source: source.setting(),
@@ -100,12 +126,16 @@ impl Issuer {
 /// What each of them takes, for the output of `herald check`.
 impl fmt::Display for Issuers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, Issuer { name, source, .. }) in self.0.iter().enumerate() {
+        for (number, issuer) in self.0.iter().enumerate() {
+            let Issuer { name, source, .. } = issuer;
             let separator = if number == 0 { "" } else { "; " };
             match name {
                 Some(name) => write!(f, "{separator}those of {name} by {source}")?,
                 None if self.0.len() == 1 => write!(f, "all by {source}")?,
                 None => write!(f, "{separator}all others by {source}")?,
+            }
+            if let Some(remote) = issuer.keys.remote() {
+                write!(f, ", to be fetched from {remote}")?;
             }
         }
         Ok(())

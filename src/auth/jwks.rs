@@ -3,7 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::Algorithm;
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -18,13 +18,13 @@ use crate::json::{self, without_bom};
 #[derive(Debug)]
 pub(super) struct KeySet(Vec<NamedKey>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct NamedKey {
     id: Option<String>,
     key: VerifyingKey,
 }
 
-const UNKNOWN_KEY: AuthError = AuthError::Invalid("no key has its key id");
+pub(super) const UNKNOWN_KEY: AuthError = AuthError::Invalid("no key has its key id");
 const BAD_SIGNATURE: AuthError = AuthError::Invalid("its signature does not match the key");
 
 impl KeySet {
@@ -54,6 +54,41 @@ impl KeySet {
 
     pub(super) fn contains(&self, key: KeyId) -> bool {
         self.ids().any(|id| id == key)
+    }
+
+    /// The name that the set has for a key.
+    pub(super) fn name(&self, key: KeyId) -> Option<&str> {
+        let named = self.0.iter().find(|named| named.key.id() == key);
+        named?.id.as_deref()
+    }
+
+    /// All keys, in their order, each with the name that the set has for it.
+    pub(super) fn named(&self) -> impl Iterator<Item = (Option<&str>, &VerifyingKey)> {
+        self.0
+            .iter()
+            .map(|NamedKey { id, key }| (id.as_deref(), key))
+    }
+
+    /// These keys, and those of `other` that are `wanted`.
+    pub(super) fn and(mut self, other: &Self, wanted: impl Fn(KeyId) -> bool) -> Self {
+        let more = other.0.iter().filter(|named| wanted(named.key.id()));
+        self.0.extend(more.cloned());
+        self
+    }
+
+    /// Whether a newer set may have the key of the token: none of these has the id that it names, or it names none.
+    pub(super) fn may_lack_key(&self, jws: &Jws<'_>) -> bool {
+        let is_public = jws.algorithm.family() != AlgorithmFamily::Hmac;
+        is_public
+            && match &jws.key_id {
+                None => true,
+                Some(wanted) => wanted.as_str().is_some_and(|wanted| {
+                    !self
+                        .0
+                        .iter()
+                        .any(|NamedKey { id, .. }| id.as_deref() == Some(wanted))
+                }),
+            }
     }
 
     /// Which of the keys signed the token. An id restricts only where both sides name one: a

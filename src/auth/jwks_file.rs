@@ -132,7 +132,8 @@ impl JwksFile {
         state.unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keys(&self) -> Arc<KeySet> {
+    /// The keys in force.
+    pub(super) fn keys(&self) -> Arc<KeySet> {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 

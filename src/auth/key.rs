@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use sha2::{Digest, Sha256};
 use tokio_rustls::rustls::pki_types::SubjectPublicKeyInfoDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
@@ -22,13 +23,27 @@ const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 #[derive(Clone)]
 pub(super) struct VerifyingKey {
     id: KeyId,
+    /// RFC 7638, with SHA-256. A shared secret has none that may be shown.
+    thumbprint: Option<[u8; 32]>,
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
 }
 
 impl VerifyingKey {
+    /// The public key whose required members RFC 7638 section 3.2 writes so.
+    fn of_public_key(members: &str, algorithms: Vec<Algorithm>, key: DecodingKey) -> Self {
+        let thumbprint = Sha256::digest(members).into();
+        let id = KeyId::of_public_key(&thumbprint);
+        Self::new(id, Some(thumbprint), algorithms, key)
+    }
+
     /// `algorithms` must be of the key's own family: a foreign one never verifies anything.
-    pub(super) fn new(id: KeyId, algorithms: Vec<Algorithm>, key: DecodingKey) -> Self {
+    fn new(
+        id: KeyId,
+        thumbprint: Option<[u8; 32]>,
+        algorithms: Vec<Algorithm>,
+        key: DecodingKey,
+    ) -> Self {
         debug_assert!(
             algorithms
                 .iter()
@@ -36,6 +51,7 @@ impl VerifyingKey {
         );
         Self {
             id,
+            thumbprint,
             algorithms,
             key,
         }
@@ -43,6 +59,11 @@ impl VerifyingKey {
 
     pub(super) fn id(&self) -> KeyId {
         self.id
+    }
+
+    /// In base64url, as `herald revoke --key` takes it.
+    pub(super) fn thumbprint(&self) -> Option<String> {
+        self.thumbprint.map(|bytes| URL_SAFE_NO_PAD.encode(bytes))
     }
 
     /// The same key for these algorithms only, if some of its own are among them.
@@ -116,6 +137,7 @@ impl HmacSecret {
     pub(super) fn verifying_key(&self) -> VerifyingKey {
         VerifyingKey::new(
             KeyId::of_secret(&self.0),
+            None,
             AlgorithmFamily::Hmac.algorithms().to_vec(),
             DecodingKey::from_secret(&self.0),
         )
@@ -267,11 +289,8 @@ pub(super) fn ec_key(curve: Curve, point: &[u8]) -> Option<VerifyingKey> {
     }
     let [x, y] = [x, y].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
     let members = format!(r#"{{"crv":"{curve}","kty":"EC","x":"{x}","y":"{y}"}}"#);
-    let (id, key) = (
-        KeyId::of_public_key(&members),
-        DecodingKey::from_ec_der(point),
-    );
-    Some(VerifyingKey::new(id, vec![algorithm], key))
+    let key = DecodingKey::from_ec_der(point);
+    Some(VerifyingKey::of_public_key(&members, vec![algorithm], key))
 }
 
 /// The key of an Ed25519 point, if it has 32 bytes (RFC 8032 section 5.1.5).
@@ -280,9 +299,13 @@ pub(super) fn ed25519_key(point: &[u8]) -> Option<VerifyingKey> {
         return None;
     }
     let x = URL_SAFE_NO_PAD.encode(point);
-    let id = KeyId::of_public_key(&format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#));
+    let members = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
     let key = DecodingKey::from_ed_der(point);
-    Some(VerifyingKey::new(id, vec![Algorithm::EdDSA], key))
+    Some(VerifyingKey::of_public_key(
+        &members,
+        vec![Algorithm::EdDSA],
+        key,
+    ))
 }
 
 /// Why RSA components make no key.
@@ -302,12 +325,9 @@ pub(super) fn rsa_key(modulus: &str, exponent: &str) -> Result<VerifyingKey, Rsa
     }
     let [modulus, exponent] = [modulus, exponent].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
     let members = format!(r#"{{"e":"{exponent}","kty":"RSA","n":"{modulus}"}}"#);
-    let (id, algorithms) = (
-        KeyId::of_public_key(&members),
-        AlgorithmFamily::Rsa.algorithms(),
-    );
+    let algorithms = AlgorithmFamily::Rsa.algorithms().to_vec();
     DecodingKey::from_rsa_components(&modulus, &exponent)
-        .map(|key| VerifyingKey::new(id, algorithms.to_vec(), key))
+        .map(|key| VerifyingKey::of_public_key(&members, algorithms, key))
         .map_err(|_| RsaKeyError::Encoding)
 }
 

@@ -17,6 +17,7 @@ mod jws;
 mod key;
 mod presented;
 mod revoked;
+mod remote;
 mod sign;
 mod source;
 #[cfg(test)]
@@ -30,17 +31,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::join_all;
 use tracing::warn;
 
 use self::claims::SignedClaims;
 pub use self::credential::{Credential, KeyId, TokenId};
 pub(crate) use self::issuer::entry_for;
 use self::issuer::{Issuer, Issuers};
+use self::jwks::UNKNOWN_KEY;
 pub(crate) use self::jwks_file::LOOK_INTERVAL;
 use self::jws::Jws;
 pub use self::key::{HmacSecret, HmacSecretError};
 pub(crate) use self::presented::offered_subprotocols;
 pub use self::presented::{PresentedToken, cookie_token, presented_token};
+pub(crate) use self::remote::KeysStatus;
+use self::remote::RemoteKeys;
 pub use self::revoked::{
     RevocationAction, RevocationEntry, RevocationNames, RevocationTarget, Revocations, RevokedKind,
     RevokedSet,
@@ -102,6 +107,10 @@ pub enum AuthError {
     /// Its user, it or its key is revoked.
     #[error("token revoked")]
     Revoked,
+    /// No key that is known signed it, but another key of its issuer may have. It is to be judged again once the keys
+    /// are fetched.
+    #[error("its key is not known yet")]
+    UnknownKey,
     /// All is right but its time is over.
     #[error("token expired")]
     Expired,
@@ -116,8 +125,8 @@ impl AuthError {
             Self::Revoked => Some(Cow::Borrowed(
                 "it is revoked: herald revoke --list has the entry",
             )),
-            // That there is none, or that its time is over, is no fault.
-            Self::Missing | Self::NotYet(_) | Self::Expired => None,
+            // That there is none, or that its time is over, is no fault. Of an unknown key it is not decided yet.
+            Self::Missing | Self::NotYet(_) | Self::UnknownKey | Self::Expired => None,
         }
     }
 }
@@ -125,6 +134,9 @@ impl AuthError {
 /// In the log where a key set's file is away, half-written, or read again only in a moment.
 const KEYS_UNKNOWN: &str = "no key that is known signed it, and the file of the key set has just changed: \
                             its sender is told to come again";
+/// In the log where a key set cannot be fetched, or not in time.
+const KEYS_NOT_FETCHED: &str = "no key that is known signed it, and its issuer's keys were not fetched in time: \
+                                its sender can come again";
 
 /// The keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +164,7 @@ impl Verifier {
     /// once in ten seconds. That blocks for a moment, on a local disk.
     ///
     /// # Errors
-    /// [`AuthError`]; `NotYet` only if the keys are not known yet.
+    /// [`AuthError`]; `NotYet` and `UnknownKey` only if the keys are not known yet.
     pub fn judge(
         &self,
         token: &str,
@@ -160,6 +172,112 @@ impl Verifier {
         revoked: &Revocations,
     ) -> Result<VerifiedToken<'_>, AuthError> {
         self.judge_at(token, now, Instant::now(), revoked)
+    }
+
+    /// As [`Verifier::judge`], when it is known whether all keys are known: what [`Verifier::wait_for_key`] said.
+    ///
+    /// # Errors
+    /// [`AuthError`]; never `UnknownKey`.
+    pub(crate) fn judge_finally(
+        &self,
+        token: &str,
+        now: SystemTime,
+        revoked: &Revocations,
+        waited: Result<(), Duration>,
+    ) -> Result<VerifiedToken<'_>, AuthError> {
+        self.judge(token, now, revoked).map_err(|error| {
+            if error != AuthError::UnknownKey {
+                return error;
+            }
+            let (error, reason) = match waited {
+                Ok(()) => (UNKNOWN_KEY, UNKNOWN_KEY.reason().unwrap_or_default()),
+                Err(pause) => (AuthError::NotYet(pause), Cow::Borrowed(KEYS_NOT_FETCHED)),
+            };
+            let issuer = self.issuer_of(token).map(|issuer| issuer.table.as_str());
+            warn!(issuer, reason = &*reason, "token not verified");
+            error
+        })
+    }
+
+    /// Waits, after [`AuthError::UnknownKey`], until the keys are known that a token may be signed with which came at
+    /// `since`.
+    ///
+    /// # Errors
+    /// They are not known. With the time after which it may come again.
+    pub(crate) async fn wait_for_key(&self, token: &str, since: Instant) -> Result<(), Duration> {
+        match (
+            Jws::parse(token),
+            self.issuer_of(token)
+                .and_then(|issuer| issuer.keys.remote()),
+        ) {
+            (Ok(jws), Some(keys)) => keys.wait_for_key(&jws, since).await,
+            // It had both, so that it is judged again at once.
+            _ => Ok(()),
+        }
+    }
+
+    /// The issuer that a token names. Nothing of it is verified.
+    fn issuer_of(&self, token: &str) -> Option<&Issuer> {
+        let claims = Jws::parse(token).ok()?.claims().ok()?;
+        self.0.of(claims::issuer(&claims).ok()?).ok()
+    }
+
+    /// The keys that are fetched from an address, each with the table of its issuer's settings.
+    fn remote(&self) -> impl Iterator<Item = (&str, &RemoteKeys)> {
+        let issuers = self.0.all();
+        issuers.filter_map(|issuer| Some((issuer.table.as_str(), issuer.keys.remote()?)))
+    }
+
+    /// Begins to fetch the keys that come from an address. The runtime of the caller runs what fetches them.
+    pub(crate) fn start_fetching(&self) {
+        self.remote().for_each(|(_, keys)| keys.start());
+    }
+
+    /// Has all keys fetched again that come from an address.
+    pub(crate) fn refresh_keys(&self) {
+        self.remote().for_each(|(_, keys)| keys.refresh());
+    }
+
+    /// Waits until each address has answered or failed once, since [`Verifier::start_fetching`].
+    ///
+    /// # Errors
+    /// The addresses without keys, one sentence each.
+    pub(crate) async fn first_fetch(&self) -> Result<(), Vec<String>> {
+        let fetches = self.remote().map(async |(table, keys)| {
+            let fetched = keys.first_fetch().await;
+            fetched.map_err(|why| format!("keys of {table} {why}"))
+        });
+        let fetched = join_all(fetches).await;
+        let wrong: Vec<String> = fetched.into_iter().filter_map(Result::err).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
+    /// The first of the issuers whose keys are not fetched yet, and why.
+    pub(crate) fn missing_keys(&self) -> Option<String> {
+        self.remote().find_map(|(table, keys)| {
+            let why = keys.missing()?;
+            Some(format!("the keys of {table} {why}"))
+        })
+    }
+
+    /// The state of the keys that come from an address, each with the table of its issuer's settings.
+    pub(crate) fn keys_status(&self, now: Instant) -> Vec<(&str, KeysStatus)> {
+        self.remote()
+            .map(|(table, keys)| (table, keys.status(now)))
+            .collect()
+    }
+
+    /// Each key that is known now, with the table of its issuer's settings, in words that show no secret.
+    pub(crate) fn key_descriptions(&self) -> impl Iterator<Item = String> {
+        self.0.all().flat_map(|Issuer { table, keys, .. }| {
+            let keys = keys.descriptions();
+            keys.into_iter().map(move |key| format!("{table}: {key}"))
+        })
+    }
+
+    /// Goes on with the keys that `old` has fetched from the same addresses.
+    pub(crate) fn go_on_from(&mut self, old: &Self) {
+        self.0.go_on_from(&old.0);
     }
 
     /// `instant` is what rereading a key file is timed with.

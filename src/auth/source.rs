@@ -1,7 +1,7 @@
-//! The one key source that an issuer's settings name, and reading its file.
+//! The one key source that an issuer's settings name, and reading its file. An address is fetched later, by `remote`.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jsonwebtoken::Algorithm;
 
@@ -9,7 +9,8 @@ use super::credential::KeyId;
 use super::jwks::KeySet;
 use super::jwks_file::JwksFile;
 use super::jws::Jws;
-use super::key::{HmacSecret, HmacSecretError, public_key_from_pem};
+use super::key::{HmacSecret, HmacSecretError, VerifyingKey, public_key_from_pem};
+use super::remote::RemoteKeys;
 use super::{AuthConfigError, AuthError};
 use crate::config::{FileError, IssuerConfig, Secret, read_bounded};
 
@@ -26,6 +27,9 @@ enum KeySourceKind<'a> {
     HmacSecretFile(&'a Path),
     PublicKeyFile(&'a Path),
     JwksFile(&'a Path),
+    JwksUrl(&'a str),
+    /// With the issuer, which has to be set, too.
+    Discovery(Option<&'a str>),
 }
 
 impl<'a> KeySource<'a> {
@@ -45,6 +49,10 @@ impl<'a> KeySource<'a> {
                 .as_deref()
                 .map(KeySourceKind::PublicKeyFile),
             config.jwks_file.as_deref().map(KeySourceKind::JwksFile),
+            config.jwks_url.as_deref().map(KeySourceKind::JwksUrl),
+            config
+                .discovery
+                .then_some(KeySourceKind::Discovery(config.issuer.as_deref())),
         ]
         .into_iter()
         .flatten()
@@ -54,7 +62,8 @@ impl<'a> KeySource<'a> {
             [source] => Ok(*source),
             [] => Err(AuthConfigError(format!(
                 "nothing to verify tokens with: set one of {table}.hmac_secret, \
-                 {table}.hmac_secret_file, {table}.public_key_file and {table}.jwks_file"
+                 {table}.hmac_secret_file, {table}.public_key_file, {table}.jwks_file, {table}.jwks_url and \
+                 {table}.discovery"
             ))),
             several => {
                 let names: Vec<String> = several.iter().map(Self::setting).collect();
@@ -73,15 +82,22 @@ impl<'a> KeySource<'a> {
             KeySourceKind::HmacSecretFile(_) => "hmac_secret_file",
             KeySourceKind::PublicKeyFile(_) => "public_key_file",
             KeySourceKind::JwksFile(_) => "jwks_file",
+            KeySourceKind::JwksUrl(_) => "jwks_url",
+            KeySourceKind::Discovery(_) => "discovery",
         };
         format!("{}.{key}", self.table)
     }
 
-    /// Reads the keys, for these algorithms only, if any are given.
+    /// Reads the keys, for these algorithms only, if any are given. Those of an address are not fetched yet, and are
+    /// used until they are older than `max_stale`.
     ///
     /// # Errors
     /// [`AuthConfigError`] naming the setting, the file and what is wrong with it.
-    pub(super) fn load(&self, algorithms: Option<Vec<Algorithm>>) -> Result<Keys, AuthConfigError> {
+    pub(super) fn load(
+        &self,
+        algorithms: Option<Vec<Algorithm>>,
+        max_stale: Duration,
+    ) -> Result<Keys, AuthConfigError> {
         let key = match self.kind {
             KeySourceKind::HmacSecret(_) | KeySourceKind::HmacSecretFile(_) => {
                 self.hmac_secret(read_bounded)?.verifying_key()
@@ -96,6 +112,11 @@ impl<'a> KeySource<'a> {
                     .map(Keys::File)
                     .map_err(|error| self.error(path, error));
             }
+            KeySourceKind::JwksUrl(_) | KeySourceKind::Discovery(_) => {
+                self.check(algorithms.as_deref(), PUBLIC_KEY_ALGORITHMS)?;
+                let keys = self.remote()?.restricted(algorithms, max_stale);
+                return Ok(Keys::Remote(keys));
+            }
         };
         self.check(algorithms.as_deref(), key.algorithms())?;
         let keys = KeySet::of([key]);
@@ -103,6 +124,33 @@ impl<'a> KeySource<'a> {
             Some(algorithms) => keys.only(&algorithms),
             None => keys,
         }))
+    }
+
+    /// The keys of its address.
+    fn remote(&self) -> Result<RemoteKeys, AuthConfigError> {
+        // What an address has may be a secret: it is not shown.
+        match self.kind {
+            KeySourceKind::JwksUrl(url) => RemoteKeys::of_jwks(url)
+                .map_err(|error| AuthConfigError(format!("{} {error}", self.setting()))),
+            KeySourceKind::Discovery(Some(issuer)) => {
+                RemoteKeys::of_issuer(issuer).map_err(|error| {
+                    AuthConfigError(format!(
+                        "{} is fetched from {table}.issuer, which {error}",
+                        self.setting(),
+                        table = self.table
+                    ))
+                })
+            }
+            KeySourceKind::Discovery(None)
+            | KeySourceKind::HmacSecret(_)
+            | KeySourceKind::HmacSecretFile(_)
+            | KeySourceKind::PublicKeyFile(_)
+            | KeySourceKind::JwksFile(_) => Err(AuthConfigError(format!(
+                "{} needs {}.issuer: the keys are found by it",
+                self.setting(),
+                self.table
+            ))),
+        }
     }
 
     /// Whether the source's keys can have all of these algorithms.
@@ -139,12 +187,13 @@ impl<'a> KeySource<'a> {
                 let file = read(path).map_err(|error| self.error(path, error))?;
                 HmacSecret::new(&file).map_err(|error| self.error(path, error))
             }
-            KeySourceKind::PublicKeyFile(_) | KeySourceKind::JwksFile(_) => {
-                Err(AuthConfigError(format!(
-                    "{} holds public keys, which verify tokens but cannot sign one",
-                    self.setting()
-                )))
-            }
+            KeySourceKind::PublicKeyFile(_)
+            | KeySourceKind::JwksFile(_)
+            | KeySourceKind::JwksUrl(_)
+            | KeySourceKind::Discovery(_) => Err(AuthConfigError(format!(
+                "{} holds public keys, which verify tokens but cannot sign one",
+                self.setting()
+            ))),
         }
     }
 
@@ -173,17 +222,20 @@ pub(super) enum Keys {
     Fixed(KeySet),
     /// A key set that follows its file.
     File(JwksFile),
+    /// A key set that is fetched.
+    Remote(RemoteKeys),
 }
 
 impl Keys {
     /// Which of them signed the token; `now` is what rereading a file is timed with.
     ///
     /// # Errors
-    /// As [`KeySet::verify`].
+    /// As [`KeySet::verify`]; [`AuthError::NotYet`] and [`AuthError::UnknownKey`] where the keys are not all known.
     pub(super) fn verify(&self, jws: &Jws<'_>, now: Instant) -> Result<KeyId, AuthError> {
         match self {
             Self::Fixed(keys) => keys.verify(jws),
             Self::File(file) => file.verify(jws, now),
+            Self::Remote(remote) => remote.verify(jws, now),
         }
     }
 
@@ -192,6 +244,7 @@ impl Keys {
         match self {
             Self::Fixed(keys) => keys.contains(key),
             Self::File(file) => file.trusts(key),
+            Self::Remote(remote) => remote.trusts(key),
         }
     }
 
@@ -200,6 +253,41 @@ impl Keys {
         match self {
             Self::Fixed(_) => false,
             Self::File(file) => file.look(now),
+            Self::Remote(remote) => remote.look(),
         }
+    }
+
+    /// Those that are fetched.
+    pub(super) fn remote(&self) -> Option<&RemoteKeys> {
+        match self {
+            Self::Remote(remote) => Some(remote),
+            Self::Fixed(_) | Self::File(_) => None,
+        }
+    }
+
+    /// Each key that is known now, in words that show no secret.
+    pub(super) fn descriptions(&self) -> Vec<String> {
+        let describe = |keys: &KeySet| keys.named().map(described).collect();
+        match self {
+            Self::Fixed(keys) => describe(keys),
+            Self::File(file) => describe(&file.keys()),
+            Self::Remote(remote) => remote.keys().map_or_else(Vec::new, |keys| describe(&keys)),
+        }
+    }
+}
+
+fn described((name, key): (Option<&str>, &VerifyingKey)) -> String {
+    let algorithms: Vec<String> = key
+        .algorithms()
+        .iter()
+        .map(|name| format!("{name:?}"))
+        .collect();
+    let algorithms = algorithms.join(" ");
+    let Some(thumbprint) = key.thumbprint() else {
+        return format!("a shared secret, for {algorithms}");
+    };
+    match name {
+        Some(name) => format!("kid {name:?}, for {algorithms}, thumbprint {thumbprint}"),
+        None => format!("without a kid, for {algorithms}, thumbprint {thumbprint}"),
     }
 }

@@ -169,7 +169,10 @@ impl From<AuthError> for CloseReason {
         match error {
             AuthError::Missing => Self::NoToken,
             // Before the upgrade the client gets "try again later" instead.
-            AuthError::Invalid(_) | AuthError::NotJson(..) | AuthError::NotYet(_) => Self::BadToken,
+            AuthError::Invalid(_)
+            | AuthError::NotJson(..)
+            | AuthError::NotYet(_)
+            | AuthError::UnknownKey => Self::BadToken,
             AuthError::Revoked => Self::Revoked,
             AuthError::Expired => Self::TokenExpired,
         }

@@ -15,7 +15,7 @@ use super::{Config, Secret, duration, list};
 pub(crate) const CLOCK_LEEWAY_MIN: Duration = Duration::from_secs(10);
 
 /// Who may connect: `issuers`, or the short form for one issuer.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
     /// The issuer whose keys stand in `[auth]` itself.
@@ -26,13 +26,29 @@ pub struct AuthConfig {
     /// Tokens that live longer are refused, and those without an `iat`. Unset: they may live as long as they like.
     #[serde(deserialize_with = "duration::some")]
     pub max_token_age: Option<Duration>,
+    /// So long after the last good fetch, keys that are fetched from an address are no longer used. 0: no limit.
+    #[serde(with = "duration")]
+    pub jwks_max_stale: Duration,
     /// The cookie that carries the token where no other part of a request does.
     pub cookie: Option<String>,
     /// Several issuers, instead of the short form.
     pub issuers: Vec<IssuerConfig>,
 }
 
-/// One issuer of tokens. Exactly one of the four key sources is set.
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            short_form: IssuerConfig::default(),
+            leeway: Duration::ZERO,
+            max_token_age: None,
+            jwks_max_stale: Duration::from_secs(24 * 60 * 60),
+            cookie: None,
+            issuers: Vec::new(),
+        }
+    }
+}
+
+/// One issuer of tokens. Exactly one of the six key sources is set.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IssuerConfig {
@@ -44,6 +60,10 @@ pub struct IssuerConfig {
     pub public_key_file: Option<PathBuf>,
     /// JSON Web Key Set file, RFC 7517.
     pub jwks_file: Option<PathBuf>,
+    /// Address of a JSON Web Key Set: `https`, or `http` on this host.
+    pub jwks_url: Option<String>,
+    /// Whether `issuer` is an OpenID provider whose discovery document names the address of its key set.
+    pub discovery: bool,
     /// The only algorithms taken; unset: all of the key's.
     #[serde(deserialize_with = "some_list")]
     pub algorithms: Option<Vec<String>>,
@@ -73,6 +93,8 @@ impl Default for IssuerConfig {
             hmac_secret_file: None,
             public_key_file: None,
             jwks_file: None,
+            jwks_url: None,
+            discovery: false,
             algorithms: None,
             issuer: None,
             audience: None,

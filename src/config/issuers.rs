@@ -246,14 +246,24 @@ mod tests {
         let flat: Vec<&str> = KEYS
             .iter()
             .filter_map(|key| key.name.strip_prefix("auth."))
-            .filter(|name| !matches!(*name, "leeway" | "max_token_age" | "cookie" | "issuers"))
+            .filter(|name| {
+                !matches!(
+                    *name,
+                    "leeway" | "max_token_age" | "jwks_max_stale" | "cookie" | "issuers"
+                )
+            })
             .collect();
         assert_eq!(of_issuer().collect::<Vec<_>>(), flat);
         for name in flat {
-            let file = format!("[[auth.issuers]]\n{name} = \"other\"\n");
+            let value = if name == "discovery" {
+                "true"
+            } else {
+                "\"other\""
+            };
+            let file = format!("[[auth.issuers]]\n{name} = {value}\n");
             let config = load(&file, &[]).unwrap();
             assert_ne!(config.auth.issuers, [IssuerConfig::default()], "{name}");
-            let file = format!("[auth]\n{name} = \"other\"\n");
+            let file = format!("[auth]\n{name} = {value}\n");
             let flat = load(&file, &[]).unwrap().auth.short_form;
             assert_eq!(config.auth.issuers, [flat], "{name}");
         }

@@ -154,17 +154,10 @@ impl Gateway {
         let listeners = [(self.public, public), (self.admin, admin)];
         let mut tasks = listen(&self.live, self.files, metrics, listeners, &cancel);
         let _ending = cancel.clone().drop_guard();
-        let workers = Handle::current();
-        let intake = Intake::start(&workers, cancel.clone());
-        let (intake, intake_ended) = intake.map_err(ServeError::Thread)?;
-        tasks.spawn(intake_ended);
-        observed::intake(metrics.meter(), intake.clone());
-        let reader = intake.runtime().clone();
-        let threads = RoomThreads {
-            intake,
-            workers,
-            cancel,
-        };
+        observed::keys(metrics.meter(), self.live.clone());
+        self.live.now().verifier.start_fetching();
+        let threads = room_threads(cancel, metrics, &mut tasks)?;
+        let reader = threads.intake.runtime().clone();
         let operator = Operator::new(
             &self.telemetry,
             self.live.clone(),
@@ -249,6 +242,24 @@ async fn stopped<S: Future<Output = ()>>(stop: &impl Fn() -> S, operator: &Opera
         () = stop() => {}
         () = operator.drain_commanded() => {}
     }
+}
+
+/// Starts the thread that reads from NATS.
+fn room_threads(
+    cancel: CancellationToken,
+    metrics: &Metrics,
+    tasks: &mut JoinSet<()>,
+) -> Result<RoomThreads, ServeError> {
+    let workers = Handle::current();
+    let intake = Intake::start(&workers, cancel.clone());
+    let (intake, intake_ended) = intake.map_err(ServeError::Thread)?;
+    tasks.spawn(intake_ended);
+    observed::intake(metrics.meter(), intake.clone());
+    Ok(RoomThreads {
+        intake,
+        workers,
+        cancel,
+    })
 }
 
 /// Waits until the gateway is to end or fails, then ends what has to come to an end: all sockets by `drain`, unless

@@ -54,8 +54,13 @@ impl Health {
 
     /// This is waited for before the gateway opens.
     pub(super) fn waits(&self, why: impl std::fmt::Display) {
+        self.waits_for(format!("NATS and its migrations: {why}"));
+    }
+
+    /// `what` is waited for before the gateway opens.
+    pub(super) fn waits_for(&self, what: impl std::fmt::Display) {
         let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        *waits = format!("waiting for NATS and its migrations: {why}");
+        *waits = format!("waiting for {what}");
     }
 
     /// The migrations were looked at.

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 
 use crate::auth::{Revocations, RevokedKind};
 use crate::nats::{DeadLetterCounters, DropReason, Intake, Readable, RevocationReads, Unroutable};
+use crate::setup::LiveSettings;
 use crate::socket::QueueDepth;
 
 /// Shows what waits for all sockets.
@@ -172,6 +174,61 @@ pub(super) fn dead_letters(meter: &Meter, counters: Arc<DeadLetterCounters>) {
                     KeyValue::new("reason", reason.as_str()),
                 ];
                 observer.observe(counters.dropped(reason), &labels);
+            }
+        })
+        .build();
+}
+
+/// Shows the keys that are fetched from an address.
+pub(super) fn keys(meter: &Meter, live: LiveSettings) {
+    let issuer = |table: &str| KeyValue::new("issuer", table.to_owned());
+    let known = live.clone();
+    let _instrument = meter
+        .u64_observable_gauge("herald.keys")
+        .with_unit("{key}")
+        .with_description("Keys in force of a key set that is fetched, by issuer")
+        .with_callback(move |observer| {
+            for (table, status) in known.now().verifier.keys_status(Instant::now()) {
+                observer.observe(status.keys as u64, &[issuer(table)]);
+            }
+        })
+        .build();
+    let known = live.clone();
+    let _instrument = meter
+        .f64_observable_gauge("herald.keys.age")
+        .with_unit("s")
+        .with_description("Time since the keys of an address were fetched, by issuer")
+        .with_callback(move |observer| {
+            for (table, status) in known.now().verifier.keys_status(Instant::now()) {
+                if let Some(age) = status.age {
+                    observer.observe(age.as_secs_f64(), &[issuer(table)]);
+                }
+            }
+        })
+        .build();
+    let known = live.clone();
+    let _instrument = meter
+        .u64_observable_counter("herald.keys.fetches")
+        .with_unit("{fetch}")
+        .with_description("Fetches of key sets, by issuer and result")
+        .with_callback(move |observer| {
+            for (table, status) in known.now().verifier.keys_status(Instant::now()) {
+                for (result, count) in status.fetches {
+                    let result = KeyValue::new("result", result);
+                    observer.observe(count, &[issuer(table), result]);
+                }
+            }
+        })
+        .build();
+    let _instrument = meter
+        .u64_observable_counter("herald.keys.withdrawn")
+        .with_unit("{key}")
+        .with_description(
+            "Keys that a key set no longer has, and whose sockets were closed, by issuer",
+        )
+        .with_callback(move |observer| {
+            for (table, status) in live.now().verifier.keys_status(Instant::now()) {
+                observer.observe(status.withdrawn, &[issuer(table)]);
             }
         })
         .build();

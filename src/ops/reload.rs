@@ -46,6 +46,14 @@ impl Reloader {
         half_written(&self.live.now().files, &building.files)
     }
 
+    /// Fetches the keys of addresses that `setup` has and the settings in force have not.
+    ///
+    /// # Errors
+    /// Those that give no keys, one sentence each.
+    pub async fn fetch_keys(&self, setup: &mut Setup) -> Result<(), Vec<String>> {
+        setup.fetch_keys(&self.live.now()).await
+    }
+
     /// Puts `setup` in force.
     pub fn apply(&self, setup: Setup) {
         let limits = &setup.config.sockets;
@@ -56,6 +64,7 @@ impl Reloader {
         let filter = setup.filter.clone();
         // Said where either level lets it be seen.
         let is_said_before = enabled!(target: UNLIMITED, Level::INFO);
+        setup.verifier.refresh_keys();
         self.live.replace(setup);
         self.metrics.reloaded("applied");
         if is_said_before {

@@ -26,6 +26,8 @@ use crate::telemetry::{self, Failure, Telemetry, UNLIMITED};
 
 /// Pause between looks at migrations that another process is to apply.
 const MIGRATIONS_PAUSE: Duration = Duration::from_secs(1);
+/// Pause between looks at keys that are being fetched.
+const KEYS_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the start of a gateway goes by.
 pub(super) struct Startup<'a> {
@@ -100,6 +102,7 @@ impl Startup<'_> {
                 .waits(format!("revocations are not read yet: {cause}"));
         };
         revocations.wait_whole(fails).await;
+        self.keys_fetched().await;
         self.acceptor.open(rooms.clone());
         let context = rooms.context();
         self.health
@@ -135,6 +138,14 @@ impl Startup<'_> {
         self.tasks.spawn_on(reader, workers);
         observed::revocations(self.telemetry.metrics().meter(), &revocations, &reads);
         reads
+    }
+
+    /// Waits until the keys of all issuers are known: with none, a good token would be refused.
+    async fn keys_fetched(&self) {
+        while let Some(why) = self.live.now().verifier.missing_keys() {
+            self.health.waits_for(why);
+            tokio::time::sleep(KEYS_PAUSE).await;
+        }
     }
 
     /// Starts the tasks that all rooms need.

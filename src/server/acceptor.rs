@@ -2,19 +2,20 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::request::Parts;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug};
+use tracing::{Instrument, Span, debug};
 
 use super::directory::{Directory, DirectoryEntry, OpenSocket};
+use super::pending_connections::PendingConnection;
 use super::refusal::Refusal;
 use super::request::{self, SubprotocolOffer};
 use crate::admission::{Address, AddressGuard, Admission, SocketGuard, WorkspaceGuard};
-use crate::auth::{AuthError, Identity, Revocations};
+use crate::auth::{AuthError, Identity, PresentedToken, Revocations, VerifiedToken};
 use crate::codes::{CloseReason, HttpRefusal};
 use crate::config::Config;
 use crate::event::WorkspaceSlug;
@@ -31,6 +32,8 @@ use crate::telemetry::{
 const JOINS: usize = 256;
 /// How long a join may wait until it begins. Then it has its own time limit.
 const TURN: Duration = Duration::from_secs(3);
+/// After this time a token may come again whose key is not known.
+const KEYS_SOON: Duration = Duration::from_secs(2);
 /// What every handshake and socket of a gateway needs.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
@@ -135,7 +138,8 @@ impl Acceptor {
     }
 
     /// Verifies a fresh token for an open `socket`, whose own one is good until `until`. One that becomes
-    /// valid before that is good from then on; one that does so a little later changes nothing.
+    /// valid before that is good from then on; one that does so a little later, or whose key is not known yet, changes
+    /// nothing.
     pub(super) fn refresh(
         &self,
         token: &str,
@@ -145,7 +149,10 @@ impl Acceptor {
         let checked = (|| -> Result<SystemTime, Refusal> {
             let setup = self.live.now();
             let now = SystemTime::now();
-            let judged = setup.verifier.judge(token, now, &self.revocations)?;
+            let judged =
+                setup
+                    .verifier
+                    .judge_finally(token, now, &self.revocations, Err(KEYS_SOON))?;
             if judged.identity().credential.user != socket.user() {
                 return Err(CloseReason::OtherUser.into());
             }
@@ -212,6 +219,7 @@ impl Acceptor {
         request: &Parts,
         offer: SubprotocolOffer,
         address: Address,
+        pending: Option<&PendingConnection>,
         phases: &mut JoinPhases,
     ) -> Result<Admitted, Refusal> {
         let Config {
@@ -229,8 +237,10 @@ impl Acceptor {
         }
         self.not_draining()?;
         self.admission.attempt(sockets, address)?;
-        let mut turn = self.turn().instrument(phases.span()).await?;
-        let (identity, workspace) = self.authorize(setup, request, address)?;
+        let turn = self.turn().instrument(phases.span()).await?;
+        let span = phases.span();
+        let authorized = self.authorized(setup, request, address, pending, turn, span);
+        let (identity, workspace, mut turn) = authorized.await?;
         // An unauthorised flood uses up nothing of a workspace's.
         self.admission.join(workspaces, &workspace)?;
         phases.begin(JoinPhase::Activate);
@@ -263,6 +273,22 @@ impl Acceptor {
             writer: writer.clone(),
         };
         let membership = rooms.join(join, phases).await?;
+        let socket = self.enter(&membership, identity, writer)?;
+        drop(turn);
+        Ok(Admitted {
+            socket,
+            membership,
+            guards: Box::new((socket_guard, address_guard, workspace_guard)),
+        })
+    }
+
+    /// Enters the directory, if the credential is still to be trusted then.
+    fn enter(
+        &self,
+        membership: &Membership,
+        identity: Identity,
+        writer: Writer,
+    ) -> Result<DirectoryEntry, CloseReason> {
         let (session, room) = (membership.session(), membership.room().clone());
         let Identity {
             subject,
@@ -272,12 +298,7 @@ impl Acceptor {
         let socket = OpenSocket::new(session, room, writer, subject, credential);
         let socket = self.directory.enter(socket);
         self.check_trust(&socket)?;
-        drop(turn);
-        Ok(Admitted {
-            socket,
-            membership,
-            guards: Box::new((socket_guard, address_guard, workspace_guard)),
-        })
+        Ok(socket)
     }
 
     /// The turn to join, while nothing drains.
@@ -319,13 +340,13 @@ impl Acceptor {
         connection.trace()
     }
 
-    /// Checks the token, unless the same token was expired each time of late.
-    fn authorize(
+    /// The token of a request, unless the same token was expired each time of late.
+    fn presented(
         &self,
         setup: &Setup,
         request: &Parts,
         address: Address,
-    ) -> Result<(Identity, WorkspaceSlug), Refusal> {
+    ) -> Result<PresentedToken, Refusal> {
         let token = match request::token(request, setup.config.auth.cookie.as_deref()) {
             Err(refusal @ Refusal::Close(_)) => {
                 self.count_check("join", Some(&refusal));
@@ -336,7 +357,73 @@ impl Acceptor {
         };
         let known = self.admission.known(token.expose(), address);
         known.map_err(|wait| Refusal::later(HttpRefusal::TokenExpired, wait))?;
-        let checked = check(setup, token.expose(), request, &self.revocations);
+        Ok(token)
+    }
+
+    /// Who may enter which workspace, by the token of a request that has this `turn`; and the turn. While the token's
+    /// key is not known yet, others have it.
+    async fn authorized<'a>(
+        &'a self,
+        setup: &Setup,
+        request: &Parts,
+        address: Address,
+        pending: Option<&PendingConnection>,
+        mut turn: SemaphorePermit<'a>,
+        span: Span,
+    ) -> Result<(Identity, WorkspaceSlug, SemaphorePermit<'a>), Refusal> {
+        let token = self.presented(setup, request, address)?;
+        let came = Instant::now();
+        let (verifier, now) = (&setup.verifier, SystemTime::now());
+        let judged = match verifier.judge(token.expose(), now, &self.revocations) {
+            Err(AuthError::UnknownKey) => {
+                drop(turn);
+                let waited = self.wait_for_key(setup, request, &token, came, pending);
+                let waited = Box::pin(waited).instrument(span.clone()).await?;
+                turn = self.turn().instrument(span).await?;
+                let now = SystemTime::now();
+                verifier.judge_finally(token.expose(), now, &self.revocations, waited)
+            }
+            judged => judged,
+        };
+        let (identity, workspace) = self.authorize(request, &token, address, judged)?;
+        Ok((identity, workspace, turn))
+    }
+
+    /// Waits for the key of a token that came at `came`, as long as nobody else waits for its connection's slot.
+    async fn wait_for_key(
+        &self,
+        setup: &Setup,
+        request: &Parts,
+        token: &PresentedToken,
+        came: Instant,
+        pending: Option<&PendingConnection>,
+    ) -> Result<Result<(), Duration>, Refusal> {
+        // What is wrong whatever the key is, is said at once.
+        request::workspace(&request.uri)?;
+        if self.rooms.get().is_none() {
+            return Err(HttpRefusal::Nats.into());
+        }
+        let is_wanted = async {
+            match pending {
+                Some(pending) => pending.is_wanted().await,
+                None => std::future::pending().await,
+            }
+        };
+        Ok(tokio::select! {
+            waited = setup.verifier.wait_for_key(token.expose(), came) => waited,
+            () = is_wanted => Err(KEYS_SOON),
+        })
+    }
+
+    /// Who may enter which workspace by this token, which was `judged`.
+    fn authorize(
+        &self,
+        request: &Parts,
+        token: &PresentedToken,
+        address: Address,
+        judged: Result<VerifiedToken<'_>, AuthError>,
+    ) -> Result<(Identity, WorkspaceSlug), Refusal> {
+        let checked = check(request, judged);
         self.count_check("join", checked.as_ref().err());
         if let Err(Refusal::Close(CloseReason::TokenExpired)) = &checked {
             self.admission.expired(token.expose(), address);
@@ -348,14 +435,11 @@ impl Acceptor {
 /// Token, then slug, then access; the moment from which the token is valid comes last, since "later" promises
 /// that all else is right.
 fn check(
-    setup: &Setup,
-    token: &str,
     request: &Parts,
-    revoked: &Revocations,
+    judged: Result<VerifiedToken<'_>, AuthError>,
 ) -> Result<(Identity, WorkspaceSlug), Refusal> {
-    let now = SystemTime::now();
     let workspace = request::workspace(&request.uri);
-    let judged = match setup.verifier.judge(token, now, revoked) {
+    let judged = match judged {
         Err(AuthError::NotYet(pause)) => {
             return Err(workspace
                 .err()
@@ -367,7 +451,7 @@ fn check(
     if !judged.allows(&workspace) {
         return Err(CloseReason::NoAccess.into());
     }
-    Ok((judged.valid_by(now)?, workspace))
+    Ok((judged.valid_by(SystemTime::now())?, workspace))
 }
 
 /// A member of a room that waits for its socket.

@@ -19,7 +19,7 @@ use tracing::{Instrument, debug, warn};
 use super::acceptor::{Acceptor, Admitted};
 use super::pending_connections::PendingConnection;
 use super::pump::Pump;
-use super::refusal::Refusal;
+use super::refusal::{HttpAnswer, Refusal};
 use super::request::{self, Subprotocol, SubprotocolOffer};
 use super::upgrade::{switching, upgrade_required, websocket_key};
 use crate::admission::Address;
@@ -70,7 +70,14 @@ pub(crate) async fn upgrade(State(acceptor): State<Arc<Acceptor>>, request: Requ
     let client = |pending: &PendingConnection| pending.client(&setup.proxies, &request.headers);
     let address = Address::from(pending.as_ref().map_or(NOBODY, client));
     let connection = phases.connection().span().clone();
-    let admitted = acceptor.admit(&setup, &request, offer, address, &mut phases);
+    let admitted = acceptor.admit(
+        &setup,
+        &request,
+        offer,
+        address,
+        pending.as_ref(),
+        &mut phases,
+    );
     match admitted.instrument(connection).await {
         Ok(admitted) => {
             let sockets = acceptor.sockets.clone();
@@ -106,16 +113,21 @@ pub(crate) async fn upgrade(State(acceptor): State<Arc<Acceptor>>, request: Requ
         }
         Err(Refusal::Http(refusal)) => {
             acceptor.metrics.join_refused(refusal.reason);
-            let (status, reason) = (refusal.reason.status(), refusal.reason.label());
-            phases.end();
-            let connection = phases.connection();
-            connection.ended(&JoinOutcome::Refused { status, reason });
-            connection
-                .span()
-                .in_scope(|| debug!(status, reason, %address, "join refused"));
-            refusal.into_response()
+            answer_refused(refusal, address, &mut phases)
         }
     }
+}
+
+/// An HTTP error instead of a socket.
+fn answer_refused(refusal: HttpAnswer, address: Address, phases: &mut JoinPhases) -> Response {
+    let (status, reason) = (refusal.reason.status(), refusal.reason.label());
+    phases.end();
+    let connection = phases.connection();
+    connection.ended(&JoinOutcome::Refused { status, reason });
+    connection
+        .span()
+        .in_scope(|| debug!(status, reason, %address, "join refused"));
+    refusal.into_response()
 }
 
 /// Upgrades and closes at once.

@@ -135,6 +135,16 @@ impl Building {
 }
 
 impl Setup {
+    /// Goes on with the keys that `old` has fetched, and fetches those of new addresses.
+    ///
+    /// # Errors
+    /// The new addresses that give no keys, one sentence each.
+    pub async fn fetch_keys(&mut self, old: &Self) -> Result<(), Vec<String>> {
+        self.verifier.go_on_from(&old.verifier);
+        self.verifier.start_fetching();
+        self.verifier.first_fetch().await
+    }
+
     /// The files that have changed since this was built from them. Reads them, and so may block.
     pub fn changed_files(&self) -> Vec<String> {
         let changed = self.files.iter().filter(|file| file.has_changed());

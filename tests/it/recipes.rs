@@ -7,6 +7,7 @@ use std::path::Path;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use crate::support::client::Client;
@@ -31,34 +32,33 @@ fn key_file(name: &str) -> Vec<u8> {
     std::fs::read(keys.join(name)).expect("a fixture")
 }
 
-fn jwk(key: &DecodingKey, algorithm: Algorithm, kid: &str) -> Value {
-    let jwk = Jwk::from_decoding_key(key, Some(algorithm)).expect("a JWK");
+/// What the provider publishes. Of Supabase there is no document of its own among the fixtures.
+fn key_set(provider: &str) -> Vec<u8> {
+    if provider != "supabase" {
+        return published(&format!("{provider}.json"));
+    }
+    let ec = DecodingKey::from_ec_pem(&key_file("p256.public.pem")).expect("a key");
+    let jwk = Jwk::from_decoding_key(&ec, Some(Algorithm::ES256)).expect("a JWK");
     let mut jwk = json!(jwk);
-    jwk["kid"] = kid.into();
+    jwk["kid"] = "1".into();
     jwk["use"] = "sig".into();
-    jwk
+    json!({ "keys": [jwk] }).to_string().into_bytes()
 }
 
-/// A provider's key set, as all of them publish one: RS256 and, of one, ES256.
-fn key_set(provider: &str) -> Value {
-    let rsa = DecodingKey::from_rsa_pem(&key_file("rsa.public.pem")).expect("a key");
-    let ec = DecodingKey::from_ec_pem(&key_file("p256.public.pem")).expect("a key");
-    let mut signing = match provider {
-        "supabase" => jwk(&ec, Algorithm::ES256, "1"),
-        _ => jwk(&rsa, Algorithm::RS256, "1"),
-    };
-    if provider == "entra" {
-        // It has no `alg`.
-        signing.as_object_mut().expect("a key").remove("alg");
-    }
-    let mut keys = vec![signing];
-    if provider == "keycloak" {
-        let mut other = jwk(&rsa, Algorithm::RS256, "2");
-        other["use"] = "enc".into();
-        other["alg"] = "RSA-OAEP".into();
-        keys.push(other);
-    }
-    json!({ "keys": keys })
+fn published(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/providers");
+    std::fs::read(folder.join(name)).expect("a fixture")
+}
+
+/// The id of the provider's first key for signatures.
+fn key_id(provider: &str) -> String {
+    let set: Value = serde_json::from_slice(&key_set(provider)).expect("JSON");
+    let keys = set["keys"].as_array().expect("keys");
+    let key = keys.iter().find(|key| key["use"] == "sig");
+    key.expect("a key")["kid"]
+        .as_str()
+        .expect("an id")
+        .to_owned()
 }
 
 fn signed(provider: &str, claims: &Value) -> String {
@@ -69,11 +69,11 @@ fn signed(provider: &str, claims: &Value) -> String {
         ),
         _ => (
             Algorithm::RS256,
-            EncodingKey::from_rsa_pem(&key_file("rsa.private.pem")),
+            EncodingKey::from_rsa_pem(&published(&format!("{provider}.private.pem"))),
         ),
     };
     let mut header = Header::new(algorithm);
-    header.kid = Some("1".to_owned());
+    header.kid = Some(key_id(provider));
     remember(jsonwebtoken::encode(&header, claims, &key.expect("a key")).expect("a token"))
 }
 
@@ -327,24 +327,33 @@ async fn closed(gateway: &Gateway, provider: &str, claims: &Value) -> u16 {
     Client::connect(gateway, &query).await.closed().await.0
 }
 
-/// Fetches each provider's keys into `folder` as the page says, and puts all recipes into one file.
+/// Puts all recipes into one file, with the keys at an address of this host, as nobody else's can be reached.
 async fn configured(cases: &[Case], folder: &Path) -> String {
-    let path = |name: &str| folder.join(name).display().to_string();
-    let script = file(folder, "fetch-keys", example("fetch-keys"));
+    let port = serve_key_sets().await;
     let mut config = String::new();
     for Case { provider, .. } in cases {
-        let published = format!("{provider}.published");
-        let published = file(folder, &published, key_set(provider).to_string());
-        let mut fetch = Command::new("sh");
-        fetch.arg(&script).arg(format!("file://{published}"));
-        fetch.arg(path(&format!("{provider}.json")));
-        finish(fetch).await.ok();
         let recipe = example(&format!("{provider}.toml"));
-        assert!(recipe.contains(&format!("/etc/herald/{provider}.json")));
-        config += &recipe.replace("/etc/herald", &folder.display().to_string());
+        let source = recipe
+            .lines()
+            .find(|line| *line == "discovery = true" || line.starts_with("jwks_url = \"https://"));
+        let source = source.expect("keys by address");
+        let here = format!("jwks_url = \"http://127.0.0.1:{port}/{provider}\"");
+        config += &recipe.replace(source, &here);
         config += "\n";
     }
     file(folder, "herald.toml", config)
+}
+
+/// Answers `/<provider>` with its key set.
+async fn serve_key_sets() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let routes = axum::Router::new().route(
+        "/{provider}",
+        axum::routing::get(async |path: axum::extract::Path<String>| key_set(&path.0)),
+    );
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    port
 }
 
 #[tokio::test]

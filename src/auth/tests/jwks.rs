@@ -367,10 +367,7 @@ fn a_removed_key_is_soon_refused() {
     let file = SetFile::new(&[jwk("rsa", &json!({"kid": "old"}))]);
     let old = token("rsa", Algorithm::RS256, Some("old"));
     file.replace(&set(&[jwk("p256", &json!({"kid": "new"}))]));
-    assert_eq!(
-        file.verify(&old, LOOK_INTERVAL - Duration::from_millis(1)),
-        Ok(())
-    );
+    assert_eq!(file.verify(&old, LOOK_INTERVAL / 2), Ok(()));
     assert_eq!(file.verify(&old, LOOK_INTERVAL), Err(UNKNOWN));
 }
 

@@ -13,21 +13,27 @@ use crate::config::LoadedConfig;
 use crate::projection::DEFAULT_RULES;
 use crate::setup::{Building, Finding, FindingLevel, NATS_SETTINGS};
 
+/// The part of a key.
+const KEY: &str = "key";
+
 /// Arguments of `herald check`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit code: 0 if all is well, 2 if the settings or a file that they name are wrong, 1 if only the NATS \
-    server is."
+    server or an address of keys is."
 )]
 pub(super) struct Args {
     /// Check the NATS server as well: connection, version, permissions, migrations. Writes nothing.
     #[arg(long)]
     nats: bool,
+    /// Fetch the keys that come from an address, and list all keys with their ids and thumbprints (RFC 7638).
+    #[arg(long)]
+    keys: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
     /// Print the built-in rules, and check nothing. Copy them, change them, and name your file in projection.rules.
-    #[arg(long, conflicts_with_all = ["nats", "json"])]
+    #[arg(long, conflicts_with_all = ["nats", "keys", "json"])]
     print_rules: bool,
 }
 
@@ -45,6 +51,9 @@ pub(super) async fn run(
     let connects = !findings
         .iter()
         .any(|finding| finding.is_wrong() && finding.part == NATS_SETTINGS);
+    if args.keys {
+        findings.extend(keys(&built).await);
+    }
     if args.nats && connects {
         findings.extend(server::check(&built.config).await);
     }
@@ -68,4 +77,20 @@ pub(super) async fn run(
         problems if settings_wrong => Err(CliError::Usage(problems.join("\n"))),
         problems => Err(CliError::Failure(problems.join("\n"))),
     }
+}
+
+/// Fetches keys, and lists all.
+async fn keys(built: &Building) -> Vec<Finding> {
+    // What is wrong with the settings is in another finding.
+    let Ok(verifier) = &built.keys else {
+        return Vec::new();
+    };
+    verifier.start_fetching();
+    let fetched = verifier.first_fetch().await;
+    let wrong = fetched.err().into_iter().flatten();
+    let listed = verifier.key_descriptions();
+    listed
+        .map(|key| Finding::ok(KEY, output::harmless(&key)))
+        .chain(wrong.map(|why| Finding::wrong(KEY, why)))
+        .collect()
 }

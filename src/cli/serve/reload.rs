@@ -74,7 +74,8 @@ async fn read(
     });
     let built = built.await?.map_err(|error| vec![error])?;
     let suspect = reloader.half_written(&built);
-    let setup = finish(built, suspect).await?;
+    let mut setup = finish(built, suspect).await?;
+    reloader.fetch_keys(&mut setup).await?;
     sleep(SETTLED).await;
     let setup = limited(reads, move || match setup.changed_files() {
         changed if changed.is_empty() => Ok(setup),

@@ -326,6 +326,10 @@ async fn the_documentation_and_the_metrics_agree() {
         "herald_connections_refused_total",
         "herald_delivery_wait_seconds",
         "herald_live_dropped_total",
+        "herald_keys",
+        "herald_keys_age_seconds",
+        "herald_keys_fetches_total",
+        "herald_keys_withdrawn_total",
     ]
     .map(str::to_owned)
     .into();
