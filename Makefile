@@ -54,6 +54,7 @@ fuzz: need-cargo ## Fuzz everything that reads bytes from outside: FUZZ_SECONDS=
 .PHONY: check-long
 check-long: ## What takes too long for every change: fuzz, faults, faults-more, clients at length. Some two hours and a half.
 	@HERALD_TEST_TIMING=1 scripts/test.sh --test it -- sdk:: --include-ignored --test-threads 1
+	@scripts/test.sh --test it -- keys_by_address::keycloak --include-ignored
 	@$(MAKE) --no-print-directory fuzz
 	@$(MAKE) --no-print-directory faults
 	@$(MAKE) --no-print-directory faults-more

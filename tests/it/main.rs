@@ -46,6 +46,7 @@ mod health;
 mod hostile_headers;
 mod hostile_subjects;
 mod issuers;
+mod keys_by_address;
 mod large_rooms;
 mod limits;
 mod migration_faults;

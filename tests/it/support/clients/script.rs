@@ -121,6 +121,11 @@ impl Script {
         writeln!(stdin, "{command}").expect("it reads");
     }
 
+    /// The process' id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         let status = self.child.try_wait().expect("it is our child");
