@@ -152,8 +152,9 @@ impl Room {
         loop {
             self.members.pass_turn().await;
             let is_done = self.proceed(Until::TurnIsOver, Instant::now());
-            let goes_on = !is_done && self.members.is_turn_over();
             let pressed = self.pressed();
+            // Its turn is over, or what pressed it just now is gone.
+            let goes_on = !is_done && pressed.is_none();
             let wake = if goes_on {
                 Instant::now()
             } else {
