@@ -30,6 +30,7 @@ use crate::telemetry::{
 const JOINS: usize = 256;
 /// How long a join may wait until it begins. Then it has its own time limit.
 const TURN: Duration = Duration::from_secs(3);
+
 /// What every handshake and socket of a gateway needs.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
@@ -39,7 +40,7 @@ pub(crate) struct Acceptor {
     admission: Admission,
     /// Fair: joins begin in the order in which they came.
     turns: Semaphore,
-    pub(super) metrics: Arc<Metrics>,
+    metrics: Arc<Metrics>,
     /// What waits for all sockets.
     pub(super) queues: Arc<QueueDepth>,
     /// Set once NATS is connected.
