@@ -4,7 +4,7 @@
 //!
 //! The modules stand so that each uses only those before it:
 //!
-//! 1. [`config`]: what can be set. [`json`]: how foreign JSON is read.
+//! 1. `word_enum`: enums whose variants are words. [`config`]: what can be set. [`json`]: how foreign JSON is read.
 //! 2. [`event`]: bytes and headers become an [`event::Event`]. [`projection`]: an event becomes a notification, encoded
 //!    once. Both are pure.
 //! 3. [`auth`] (tokens), [`codes`] (close codes and HTTP refusals), `admission` (how many may come in, and how fast), `conn` (an accepted connection), [`telemetry`].
@@ -16,6 +16,7 @@
 //! 8. `server`: the listener, the handshake, the task of each socket.
 //! 9. [`migrate`] (JetStream objects), `schema` (the contract, for programs), [`ops`] (the running process), [`cli`].
 
+mod word_enum;
 pub mod config;
 pub mod json;
 pub mod event;

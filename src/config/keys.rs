@@ -5,6 +5,7 @@ use strsim::damerau_levenshtein;
 
 use super::Config;
 use super::near::distance;
+use crate::word_enum::word_enum;
 
 /// One setting as a user sees it.
 #[derive(Debug, Clone, Copy)]
@@ -20,25 +21,16 @@ pub struct Setting {
     differs: fn(&Config, &Config) -> bool,
 }
 
-/// What becomes of a setting that has changed when a gateway reads its settings again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reload {
-    /// It is in force at once.
-    Now,
-    /// It is in force for sockets that open afterwards. Open ones keep the old value.
-    NewSockets,
-    /// It is in force after the next start.
-    Restart,
-}
-
-impl Reload {
-    /// The word that the documentation has for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Now => "yes",
-            Self::NewSockets => "new sockets",
-            Self::Restart => "restart",
-        }
+word_enum! {
+    /// What becomes of a setting that has changed when a gateway reads its settings again. The words are the
+    /// documentation's.
+    pub enum Reload {
+        /// It is in force at once.
+        Now = "yes",
+        /// It is in force for sockets that open afterwards. Open ones keep the old value.
+        NewSockets = "new sockets",
+        /// It is in force after the next start.
+        Restart = "restart",
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use super::word_enum::word_enum;
+use crate::word_enum::word_enum;
 
 word_enum! {
     /// The kind of fault; a metric label and the dead letter's `Herald-Reason`. The words are stable across versions.
-    Reason {
+    pub enum Reason {
         /// The workspace in the subject is no slug, so that no room has it.
         Workspace = "workspace",
         /// The subject is not `ws.<workspace>.<category>.<name>`.

@@ -6,9 +6,9 @@ use std::fmt;
 
 use super::cloudevent::{self, Attributes, Mode};
 use super::subject::{EventName, event_name};
-use super::word_enum::word_enum;
 use super::{BadEvent, Reason, StoredMessage, trace};
 use crate::json::{self, Fault, Map, Value};
+use crate::word_enum::word_enum;
 
 /// Largest payload, in bytes; headers do not count. The contract's 64 KiB.
 pub const PAYLOAD_MAX: usize = 64 * 1024;
@@ -37,7 +37,7 @@ pub enum Payload {
 
 word_enum! {
     /// The contract's five values of `type`, in its order.
-    Severity {
+    pub enum Severity {
         Info = "info",
         Success = "success",
         Warning = "warning",

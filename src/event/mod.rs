@@ -9,7 +9,6 @@ mod subject;
 #[cfg(test)]
 mod tests;
 mod trace;
-mod word_enum;
 
 pub use self::bad::{BadEvent, Reason};
 pub use self::decode::{Event, PAYLOAD_MAX, Payload, Recipients, Severity, decode};

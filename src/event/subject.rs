@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::word_enum::word_enum;
 use super::{BadEvent, Reason, SlugError, StoredMessage, WorkspaceSlug};
+use crate::word_enum::word_enum;
 
 /// Longest event name, in bytes.
 pub const NAME_MAX: usize = 64;
@@ -13,7 +13,7 @@ const FUNCTION_NAMES: [&str; 4] = ["started", "completed", "failed", "timeout"];
 
 word_enum! {
     /// The contract's four kinds of event, in the order of their names there.
-    Category {
+    pub enum Category {
         Record = "record",
         Function = "function",
         System = "system",

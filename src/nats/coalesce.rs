@@ -17,6 +17,26 @@ pub(super) trait Pending {
     fn is_urgent(&self) -> bool;
 }
 
+/// Sends requests of rooms to the task that answers them.
+///
+/// Unbounded, but a room sends the next request after its answer. So the queue has one of each room at most.
+#[derive(Debug)]
+pub struct RequestSender<T>(mpsc::UnboundedSender<T>);
+
+impl<T> RequestSender<T> {
+    /// The sender, and where the task gets the requests.
+    pub(super) fn channel() -> (Self, mpsc::UnboundedReceiver<T>) {
+        let (requests, inbox) = mpsc::unbounded_channel();
+        (Self(requests), inbox)
+    }
+
+    /// Requests something. The answer goes where the request says.
+    pub fn send(&self, request: T) {
+        // The task is gone only when the gateway is ending.
+        let _ = self.0.send(request);
+    }
+}
+
 /// Adds to `requests` those that have come. Waits for the first one, and a little for more unless one is urgent. Drops
 /// those of rooms that have ended. `false` when no more can come.
 pub(super) async fn coalesce<T: Pending>(

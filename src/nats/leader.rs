@@ -113,9 +113,9 @@ pub struct Leader {
     is_for_many: bool,
     /// Says that there was an election.
     elections: watch::Sender<()>,
-    /// The subject of the newest message whose subject a request can name. One lock for a moment: reads run
-    /// side by side.
-    askable: Arc<Mutex<Option<(u64, String)>>>,
+    /// The newest message whose subject a request can name: its sequence, and that subject. One lock for a moment:
+    /// reads run side by side.
+    last_exact: Arc<Mutex<Option<(u64, String)>>>,
 }
 
 impl Leader {
@@ -135,7 +135,7 @@ impl Leader {
             metrics: None,
             is_for_many: false,
             elections: watch::Sender::new(()),
-            askable: Arc::default(),
+            last_exact: Arc::default(),
         }
     }
 
@@ -169,22 +169,22 @@ impl Leader {
             return Ok(self.end_at(message));
         }
         Ok(StreamEnd {
-            position: Position {
-                sequence: state.last_sequence,
-                time: state.last_time,
-            },
+            position: state.last(),
             witness: Witness::Nothing,
         })
     }
 
     /// The end of a stream whose last message this is.
     fn end_at(&self, message: ApiMessage) -> StreamEnd {
-        let mut askable = self.askable.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_exact = self
+            .last_exact
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         // A pattern that fits it may fit thousands of others, all of which the answer would hold.
         if is_exact(&message.subject) {
-            *askable = Some((message.sequence, message.subject));
+            *last_exact = Some((message.sequence, message.subject));
         }
-        let known = askable.as_ref().map(|(_, subject)| subject.clone());
+        let known = last_exact.as_ref().map(|(_, subject)| subject.clone());
         StreamEnd {
             position: Position {
                 sequence: message.sequence,
@@ -200,7 +200,7 @@ impl Leader {
     /// [`LeaderError`], also where the two reads were answered by two that cannot both lead.
     pub async fn whole(&self) -> Result<(StreamState, StreamEnd), LeaderError> {
         let mut state = self.state().await?;
-        self.askable
+        self.last_exact
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             // What has aged out proves nothing.

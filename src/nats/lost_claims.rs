@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tracing::{Instrument, debug};
 use uuid::Uuid;
 
-use super::coalesce::{Pending, RETRY, coalesce};
+use super::coalesce::{Pending, RETRY, RequestSender, coalesce};
 use super::consistent_read::{StreamReadError, lasts};
 use super::direct_get::DirectGet;
 use super::leader::Leader;
@@ -72,26 +72,16 @@ pub struct ClaimChecker {
     pub claims: ClaimWriter,
 }
 
-/// Sends requests. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct ClaimCheckHandle {
-    /// The other end is the task of [`ClaimChecker::start`]. Unbounded, but a room has one request under way.
-    requests: mpsc::UnboundedSender<ClaimCheckRequest>,
-}
-
-impl ClaimCheckHandle {
-    /// Requests a check. A room sends the next request after its answer, so the queue has one of each room at most.
-    pub fn send(&self, request: ClaimCheckRequest) {
-        // The task is gone only when the gateway is ending.
-        let _ = self.requests.send(request);
-    }
-}
-
 impl ClaimChecker {
-    /// A handle, and the task that has to be run for it.
-    pub fn start(self) -> (ClaimCheckHandle, impl Future<Output = ()> + Send) {
-        let (requests, inbox) = mpsc::unbounded_channel();
-        (ClaimCheckHandle { requests }, self.run(inbox))
+    /// Where requests are sent, and the task that has to be run for it.
+    pub fn start(
+        self,
+    ) -> (
+        RequestSender<ClaimCheckRequest>,
+        impl Future<Output = ()> + Send,
+    ) {
+        let (requests, inbox) = RequestSender::channel();
+        (requests, self.run(inbox))
     }
 
     async fn run(self, mut inbox: mpsc::UnboundedReceiver<ClaimCheckRequest>) {
@@ -159,10 +149,7 @@ impl ClaimChecker {
     }
 
     fn standing(&self, entry: &StoredMessage, workspace: &WorkspaceSlug) -> LastClaim {
-        let stored = (entry.sequence, entry.time);
-        let parsed = self
-            .claims
-            .parse(&entry.subject, workspace, stored, &entry.payload);
+        let parsed = self.claims.parse(entry, workspace);
         parsed.map_or(LastClaim::NoClaim(entry.sequence), |(_, claim)| {
             LastClaim::Claim(claim)
         })

@@ -28,6 +28,7 @@ mod subscriptions;
 mod sweep;
 mod unroutable;
 
+pub use self::coalesce::RequestSender;
 pub use self::connect::{SUBSCRIPTION_CAPACITY, check_settings, connect, event_channel};
 pub use self::connect_error::ConnectError;
 pub use self::connection::Connection;
@@ -38,9 +39,7 @@ pub use self::intake::Intake;
 pub use self::leader::{AtPosition, Leader, LeaderError, StreamEnd, StreamState};
 pub use self::live::event as live_event;
 pub use self::losses::Losses;
-pub use self::lost_claims::{
-    CheckedClaim, ClaimCheckHandle, ClaimCheckRequest, ClaimChecker, LastClaim,
-};
+pub use self::lost_claims::{CheckedClaim, ClaimCheckRequest, ClaimChecker, LastClaim};
 pub use self::notices::{Notice, Notices};
 pub use self::permissions::is_reply_subject;
 pub use self::publish::{PubAck, PublishError, publish, stream_of};
@@ -50,5 +49,5 @@ pub use self::revocations::{LastRead, RevocationReader, RevocationReads};
 pub use self::sessions::{ClaimError, ClaimWriter, StoredClaim};
 pub use self::stream_end::StreamEndReader;
 pub use self::subscriptions::RoomSubscriptions;
-pub use self::sweep::{Last, LastKnown, SweepHandle, SweepRequest, Sweeper, Swept};
+pub use self::sweep::{Last, LastKnown, SweepRequest, Sweeper, Swept};
 pub use self::unroutable::{Unroutable, UnroutableCounts};

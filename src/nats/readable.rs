@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::denials::Denials;
 use super::direct_get::DirectGet;
 use super::leader::Leader;
+use crate::word_enum::word_enum;
 
 /// So many checks fit into the time after which a failure makes the gateway unready.
 const LOOKS: u32 = 10;
@@ -29,13 +30,14 @@ pub struct Readable {
     denials: Denials,
 }
 
-/// A way to read a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// Reads that only the stream's leader answers.
-    Leader,
-    /// Direct gets, which any replica answers.
-    Direct,
+word_enum! {
+    /// A way to read a stream. The words are a metric's labels.
+    pub enum Way {
+        /// Reads that only the stream's leader answers.
+        Leader = "leader",
+        /// Direct gets, which any replica answers.
+        Direct = "direct",
+    }
 }
 
 /// One way to read one stream.
@@ -70,7 +72,7 @@ impl Readable {
         unready_after: impl Fn() -> Duration + Send + Sync,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let reads = streams.iter().flat_map(|stream| {
-            [Way::Leader, Way::Direct].map(|way| Reads {
+            Way::ALL.map(|way| Reads {
                 stream: stream.leader.stream().to_owned(),
                 way,
                 failing: Mutex::default(),
@@ -144,16 +146,6 @@ impl WatchedStream {
         Self {
             leader: leader.clone().for_many(),
             direct: direct.clone().with_timeout(DIRECT_TIMEOUT),
-        }
-    }
-}
-
-impl Way {
-    /// The metric's label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Leader => "leader",
-            Self::Direct => "direct",
         }
     }
 }

@@ -203,8 +203,7 @@ impl ClaimWriter {
     }
 
     fn is_of(&self, stored: &StoredMessage, workspace: &WorkspaceSlug, session: Uuid) -> bool {
-        let stored_at = (stored.sequence, stored.time);
-        let claim = self.parse(&stored.subject, workspace, stored_at, &stored.payload);
+        let claim = self.parse(stored, workspace);
         claim.is_some_and(|(_, claim)| claim.session == session)
     }
 
@@ -214,34 +213,28 @@ impl ClaimWriter {
         message: async_nats::Message,
         workspace: &WorkspaceSlug,
     ) -> Option<(UserKey, StoredClaim)> {
-        let raw = live::republished(message, &self.names, self.names.sessions())?;
-        self.parse(
-            &raw.subject,
-            workspace,
-            (raw.sequence, raw.time),
-            &raw.payload,
-        )
+        let stored = live::republished(message, &self.names, self.names.sessions())?;
+        self.parse(&stored, workspace)
     }
 
     /// Reads a stored claim.
     pub fn parse(
         &self,
-        stored: &str,
+        stored: &StoredMessage,
         workspace: &WorkspaceSlug,
-        (sequence, time): (u64, DateTime<Utc>),
-        payload: &[u8],
     ) -> Option<(UserKey, StoredClaim)> {
         let user = stored
+            .subject
             .strip_prefix("session.")?
             .strip_prefix(workspace.as_str())?
             .strip_prefix('.')?;
-        let body: ClaimBody = serde_json::from_slice(payload).ok()?;
+        let body: ClaimBody = serde_json::from_slice(&stored.payload).ok()?;
         Some((
             UserKey::parse(user)?,
             StoredClaim {
                 session: Uuid::try_parse(&body.session).ok()?,
-                sequence,
-                time,
+                sequence: stored.sequence,
+                time: stored.time,
                 own: body.process == self.process,
             },
         ))

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use tokio::sync::mpsc;
 use tracing::{Instrument, debug};
 
-use super::coalesce::{Pending, RETRY, coalesce};
+use super::coalesce::{Pending, RETRY, RequestSender, coalesce};
 use super::consistent_read::{self, StreamReadError};
 use super::direct_get::{DirectGet, DirectGetError};
 use super::leader::{AtPosition, Leader, LeaderError, StreamEnd, StreamState};
@@ -81,21 +81,6 @@ pub struct Sweeper {
     pub direct: DirectGet,
 }
 
-/// Sends requests. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct SweepHandle {
-    /// The other end is the task of [`Sweeper::start`]. Unbounded, but a room has one request under way.
-    requests: mpsc::UnboundedSender<SweepRequest>,
-}
-
-impl SweepHandle {
-    /// Requests a sweep. A room sends the next request after its answer, so the queue has one of each room at most.
-    pub fn send(&self, request: SweepRequest) {
-        // The task is gone only when the gateway is ending.
-        let _ = self.requests.send(request);
-    }
-}
-
 /// What one round of sweeps compares rooms with.
 struct Now {
     /// The stream as its leader has it.
@@ -106,10 +91,10 @@ struct Now {
 }
 
 impl Sweeper {
-    /// A handle, and the task that has to be run for it.
-    pub fn start(self) -> (SweepHandle, impl Future<Output = ()> + Send) {
-        let (requests, inbox) = mpsc::unbounded_channel();
-        (SweepHandle { requests }, self.run(inbox))
+    /// Where requests are sent, and the task that has to be run for it.
+    pub fn start(self) -> (RequestSender<SweepRequest>, impl Future<Output = ()> + Send) {
+        let (requests, inbox) = RequestSender::channel();
+        (requests, self.run(inbox))
     }
 
     async fn run(self, mut inbox: mpsc::UnboundedReceiver<SweepRequest>) {
@@ -245,10 +230,7 @@ impl Sweeper {
             if let Some(lasts) = workspace.and_then(|workspace| by_workspace.get_mut(&workspace)) {
                 lasts.push(Last {
                     subject: entry.subject.to_string(),
-                    position: Position {
-                        sequence: entry.sequence,
-                        time: entry.time,
-                    },
+                    position: entry.position(),
                 });
             }
         }

@@ -24,8 +24,8 @@ pub(super) async fn lag(events: Leader, rooms: Rooms, metrics: Arc<Metrics>) {
         metrics.nats_connected(rooms.context().nats.is_connected());
         let lowest = rooms.lowest_watermark();
         match (events.end().await, lowest) {
-            (Ok(tail), Some(lowest)) => {
-                metrics.stream_lag(tail.position.sequence.saturating_sub(lowest))
+            (Ok(end), Some(lowest)) => {
+                metrics.stream_lag(end.position.sequence.saturating_sub(lowest))
             }
             (Ok(_), None) => metrics.stream_lag(0),
             // The last value stays. Others report that NATS is away.

@@ -6,8 +6,8 @@ use super::flaps::Damper;
 use super::reorder_budget::ReorderBudget;
 use crate::config::Names;
 use crate::nats::{
-    ClaimCheckHandle, ClaimWriter, Connection, DeadLetters, Readable, Repairer, StreamEndReader,
-    SweepHandle,
+    ClaimCheckRequest, ClaimWriter, Connection, DeadLetters, Readable, Repairer, RequestSender,
+    StreamEndReader, SweepRequest,
 };
 use crate::setup::LiveSettings;
 use crate::socket::QueueDepth;
@@ -24,8 +24,8 @@ pub struct RoomContext {
     pub repairer: Repairer,
     /// What may wait in all rooms while they repair.
     pub reorder_budget: ReorderBudget,
-    pub sweeps: SweepHandle,
-    pub claim_checks: ClaimCheckHandle,
+    pub sweeps: RequestSender<SweepRequest>,
+    pub claim_checks: RequestSender<ClaimCheckRequest>,
     pub claims: ClaimWriter,
     pub damper: Damper,
     /// The rules in force.

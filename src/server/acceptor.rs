@@ -34,6 +34,7 @@ const JOINS: usize = 256;
 const TURN: Duration = Duration::from_secs(3);
 /// After this time a token may come again whose key is not known.
 const KEYS_SOON: Duration = Duration::from_secs(2);
+
 /// What every handshake and socket of a gateway needs.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
@@ -43,7 +44,7 @@ pub(crate) struct Acceptor {
     admission: Admission,
     /// Fair: joins begin in the order in which they came.
     turns: Semaphore,
-    pub(super) metrics: Arc<Metrics>,
+    metrics: Arc<Metrics>,
     /// What waits for all sockets.
     pub(super) queues: Arc<QueueDepth>,
     /// All sockets that are open.

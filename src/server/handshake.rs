@@ -96,7 +96,7 @@ pub(crate) async fn upgrade(State(acceptor): State<Arc<Acceptor>>, request: Requ
         }
         Err(Refusal::Close(reason)) => {
             debug!(code = reason.code(), reason = reason.text(), "refused");
-            acceptor.metrics.count_close(code_label(reason.code()));
+            acceptor.metrics().count_close(code_label(reason.code()));
             let bytes = setup.config.sockets.max_message_bytes;
             let refused = refuse(Arc::clone(&acceptor), upgrade, bytes, reason, phases);
             acceptor.sockets.spawn(async move {
@@ -112,7 +112,7 @@ pub(crate) async fn upgrade(State(acceptor): State<Arc<Acceptor>>, request: Requ
             switching(&accept, offer)
         }
         Err(Refusal::Http(refusal)) => {
-            acceptor.metrics.join_refused(refusal.reason);
+            acceptor.metrics().join_refused(refusal.reason);
             answer_refused(refusal, address, &mut phases)
         }
     }

@@ -7,24 +7,14 @@
 use std::collections::BTreeMap;
 
 use super::sampler::{Root, Sampler};
+use crate::word_enum::word_enum;
 
-/// The three signals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Signal {
-    Traces,
-    Metrics,
-    Logs,
-}
-
-impl Signal {
-    const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Traces => "traces",
-            Self::Metrics => "metrics",
-            Self::Logs => "logs",
-        }
+word_enum! {
+    /// The three signals.
+    pub(super) enum Signal {
+        Traces = "traces",
+        Metrics = "metrics",
+        Logs = "logs",
     }
 }
 
@@ -115,7 +105,7 @@ impl Variables {
 
     /// Of the exporter's variables the signal's own where it is set, else the general one.
     fn of_exporter(&self, signal: Signal, rest: &str) -> Option<&str> {
-        let signal = signal.name().to_ascii_uppercase();
+        let signal = signal.as_str().to_ascii_uppercase();
         self.get(&format!("OTEL_EXPORTER_OTLP_{signal}_{rest}"))
             .or_else(|| self.get(&format!("OTEL_EXPORTER_OTLP_{rest}")))
     }
@@ -142,7 +132,7 @@ impl Variables {
     /// any of these variables there is no collector there, so here it is no until one is named.
     fn is_wanted(&mut self, signal: Signal) -> bool {
         let default = self.of_exporter(signal, "ENDPOINT").is_some();
-        let name = format!("OTEL_{}_EXPORTER", signal.name().to_ascii_uppercase());
+        let name = format!("OTEL_{}_EXPORTER", signal.as_str().to_ascii_uppercase());
         let Some(list) = self.get(&name).map(str::to_owned) else {
             return default;
         };

@@ -112,7 +112,7 @@ impl Exports {
                 // Only the name of what is wrong: an endpoint may hold a password.
                 let message = error.to_string();
                 let parts: Vec<&str> = message.split(": ").take(2).collect();
-                let (signal, message) = (signal.name(), parts.join(": "));
+                let (signal, message) = (signal.as_str(), parts.join(": "));
                 self.warnings
                     .push(format!("{signal} are not exported: {message}"));
             })

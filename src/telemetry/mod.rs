@@ -40,7 +40,7 @@ use crate::config::{LogConfig, TelemetryConfig};
 pub fn check_environment() -> (String, Vec<String>) {
     let environment = Environment::of_process();
     let exported = environment.exports.iter();
-    let exported: Vec<_> = exported.map(|export| export.signal.name()).collect();
+    let exported: Vec<_> = exported.map(|export| export.signal.as_str()).collect();
     let sentence = if exported.is_empty() {
         "nothing is exported over OTLP".to_owned()
     } else {

@@ -36,6 +36,8 @@ const OLD_WORDS: &[(&str, &str)] = &[
     ("step steps stepped stepping", "phase"),
 ];
 
+const TYPE_KEYWORDS: [&str; 5] = ["enum", "struct", "trait", "type", "union"];
+
 /// What one file defines, outside of tests.
 #[derive(Default)]
 struct Definitions {
@@ -55,13 +57,23 @@ impl Definitions {
         self.others.push(ident.to_string());
     }
 
-    /// Nobody knows what a macro defines that stands where an item may. So each word of it counts.
+    /// Nobody knows what a macro defines that stands where an item may. So each word of it counts, and what follows
+    /// `enum` or the like is a type.
     fn define_all(&mut self, mut cursor: Cursor<'_>) {
+        let mut is_type = false;
         while !cursor.eof() {
             if let Some((ident, next)) = cursor.ident() {
-                self.define(&ident);
+                if is_type {
+                    self.define_type(&ident);
+                } else {
+                    self.define(&ident);
+                }
+                is_type = TYPE_KEYWORDS.iter().any(|keyword| ident == keyword);
                 cursor = next;
-            } else if let Some((inner, _, _, next)) = cursor.any_group() {
+                continue;
+            }
+            is_type = false;
+            if let Some((inner, _, _, next)) = cursor.any_group() {
                 self.define_all(inner);
                 cursor = next;
             } else if let Some((_, next)) = cursor.token_tree() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::event::WorkspaceSlug;
+use crate::word_enum::word_enum;
 
 /// Drops are logged at most this often.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -21,40 +22,19 @@ const NAMED: usize = 8;
 /// Workspaces that are counted between two lines.
 const COUNTED: usize = 1024;
 
-/// Why a letter was dropped; a metric label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DropReason {
-    /// More waited than may, and its workspace had the most.
-    QueueFull,
-    /// Its workspace has as much of DEAD as one may have.
-    ShareUsedUp,
-    /// DEAD is full.
-    StreamFull,
-    /// NATS did not acknowledge it: it is away, or DEAD has no leader, is missing, or refuses.
-    Nats,
-    /// The gateway ended.
-    Shutdown,
-}
-
-impl DropReason {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::QueueFull,
-        Self::ShareUsedUp,
-        Self::StreamFull,
-        Self::Nats,
-        Self::Shutdown,
-    ];
-
-    /// The reason as a label, stable across versions.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::QueueFull => "queue_full",
-            Self::ShareUsedUp => "share_used_up",
-            Self::StreamFull => "stream_full",
-            Self::Nats => "nats",
-            Self::Shutdown => "shutdown",
-        }
+word_enum! {
+    /// Why a letter was dropped. The words are labels, stable across versions.
+    pub enum DropReason {
+        /// More waited than may, and its workspace had the most.
+        QueueFull = "queue_full",
+        /// Its workspace has as much of DEAD as one may have.
+        ShareUsedUp = "share_used_up",
+        /// DEAD is full.
+        StreamFull = "stream_full",
+        /// NATS did not acknowledge it: it is away, or DEAD has no leader, is missing, or refuses.
+        Nats = "nats",
+        /// The gateway ended.
+        Shutdown = "shutdown",
     }
 }
 

@@ -310,7 +310,7 @@ impl Batch {
         }
     }
 
-    /// How long the next message is waited for after so many questions: for the first one at most the whole time
+    /// How long the next message is waited for after so many attempts: for the first one at most the whole time
     /// in all, and longer each time, since it may just be slow.
     fn answer_timeout(&self, attempts: u32) -> Duration {
         match (self.previous, attempts) {

@@ -11,32 +11,22 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::{Clock, context, count, go_on, of_our_own, past, remote_span, span, start, tracing};
 use crate::event::{TRACESTATE_MAX, Traceparent};
+use crate::word_enum::word_enum;
 
-/// The phases from the accepted connection to the open socket, in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum JoinPhase {
-    /// TCP, TLS and the request's head.
-    Accept,
-    /// Token, slug, access.
-    Authenticate,
-    /// Capacity, the room's activation and the floor.
-    Activate,
-    /// The claim.
-    Claim,
-    /// The place in the room, and the 101.
-    Open,
-}
-
-impl JoinPhase {
-    /// Its span's name and its metric's label.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Accept => "accept",
-            Self::Authenticate => "authenticate",
-            Self::Activate => "activate",
-            Self::Claim => "claim",
-            Self::Open => "open",
-        }
+word_enum! {
+    /// The phases from the accepted connection to the open socket, in their order. The words are the names of their
+    /// spans, and labels.
+    pub(crate) enum JoinPhase {
+        /// TCP, TLS and the request's head.
+        Accept = "accept",
+        /// Token, slug, access.
+        Authenticate = "authenticate",
+        /// Capacity, the room's activation and the start position.
+        Activate = "activate",
+        /// The claim.
+        Claim = "claim",
+        /// The membership in the room, and the 101.
+        Open = "open",
     }
 }
 
