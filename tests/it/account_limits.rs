@@ -197,11 +197,9 @@ async fn a_full_account_refuses_with_words_of_its_own() {
     gateway
         .metric_becomes("herald_connections_refused_total", "sessions_full", 1.0)
         .await;
-    assert!(
-        gateway
-            .log_line("join refused, the nats account has no room")
-            .is_some()
-    );
+    gateway
+        .logged("join refused, the nats account has no room")
+        .await;
     assert!(ann.is_open().await);
 }
 
@@ -301,8 +299,8 @@ async fn full_sessions_refuse_newcomers_with_a_503_of_its_own_and_close_nobody()
         .metric_becomes("herald_connections_refused_total", "sessions_full", 1.0)
         .await;
     let line = gateway
-        .log_line("join refused, the stream of claims is full")
-        .unwrap();
+        .logged("join refused, the stream of claims is full")
+        .await;
     let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(
         (&line["level"], &line["stream"]),

@@ -154,7 +154,7 @@ async fn dead_letters_that_are_denied_are_told_and_keep_nobody_out() {
         gateway.metric("herald_nats_denied", "").await > 0.5
     });
     assert!(denied.await, "{}", gateway.output());
-    let line = gateway.log_line("nats permission missing").expect("a line");
+    let line = gateway.logged("nats permission missing").await;
     assert!(line.contains("publish to dead."), "{line}");
     assert_eq!(gateway.get("/readyz").await.0, 200);
     assert!(join(&gateway, "bob").await.is_ok());

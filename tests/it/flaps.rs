@@ -102,8 +102,7 @@ async fn flap<T>(gateways: &[Gateway], last: impl AsyncFnOnce(&Gateway) -> T) ->
     // Each hears of it from the others.
     let blocked = "connections of a user replace each other, new ones are refused";
     for gateway in gateways {
-        let knows = eventually(PATIENCE, async || gateway.log_line(blocked).is_some());
-        assert!(knows.await);
+        gateway.logged(blocked).await;
     }
     last
 }

@@ -65,10 +65,7 @@ async fn a_gateway_waits_for_a_nats_that_is_away_at_start_and_says_so() {
     assert_eq!(gateway.get("/healthz").await.0, 200);
     let (status, why) = gateway.get("/readyz").await;
     assert_eq!((status, why.contains("NATS")), (503, true), "{why}");
-    let said = eventually(PATIENCE, async || {
-        gateway.log_line("waiting for nats").is_some()
-    });
-    assert!(said.await, "{}", gateway.output());
+    gateway.logged("waiting for nats").await;
     let start = Instant::now();
     put_off(&gateway, "ann", "acme").await;
     assert!(start.elapsed() < Duration::from_secs(1), "{start:?}");

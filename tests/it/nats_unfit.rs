@@ -177,11 +177,7 @@ async fn without_migrations_of_its_own_serve_waits_for_another_to_apply_them() {
     let nats = Nats::jetstream().await;
     let builder = Gateway::builder(&nats);
     let gateway = builder.clone().set("nats.migrate", false).start().await;
-    let said = eventually(PATIENCE, async || {
-        gateway.log_line("waiting for migrations").is_some()
-    });
-    assert!(said.await, "{}", gateway.output());
-    let line = gateway.log_line("waiting for migrations").unwrap();
+    let line = gateway.logged("waiting for migrations").await;
     assert!(line.contains("herald migrate applies it"), "{line}");
     assert_eq!(gateway.get("/readyz").await.0, 503);
     assert_eq!(run(&builder, &["migrate"]).await.code, Some(0));

@@ -182,7 +182,7 @@ async fn milliseconds_are_told_in_the_log() {
     let token = token(&json!({ "exp": at(3600) * 1000 }));
     let mut client = Client::connect(&gateway, &format!("token={token}&workspaceSlug=acme")).await;
     assert_eq!(client.closed().await, (4001, "invalid token".to_owned()));
-    let line = gateway.log_line("token refused").expect("a line");
+    let line = gateway.logged("token refused").await;
     assert!(
         line.contains("milliseconds") && line.contains("\"auth\""),
         "{line}"

@@ -76,7 +76,7 @@ async fn with_all_files_taken_health_metrics_and_nats_go_on() {
     assert_eq!(standing.notification().await["title"], "still here");
     assert!(!gateway.output().contains("connection not accepted"));
     // It was said at the start, once, with both numbers.
-    let line = gateway.log_line(CAPPED).expect("a warning");
+    let line = gateway.logged(CAPPED).await;
     let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(line["level"], "WARN", "{line}");
     assert_eq!(line["max_connections"], 100_000, "{line}");

@@ -48,11 +48,7 @@ async fn commands_say(builder: &Builder, code: i32, words: &[&str]) {
 async fn waited_for(builder: &Builder, words: &[&str]) {
     commands_say(builder, 1, &[&["NATS cannot be reached: "], words].concat()).await;
     let gateway = builder.clone().start().await;
-    let said = eventually(PATIENCE, async || {
-        gateway.log_line("waiting for nats").is_some()
-    });
-    assert!(said.await, "{}", gateway.output());
-    says(&gateway.log_line("waiting for nats").unwrap(), words);
+    says(&gateway.logged("waiting for nats").await, words);
     let (status, why) = gateway.get("/readyz").await;
     assert_eq!(status, 503);
     says(&why, words);
@@ -363,7 +359,7 @@ async fn a_gateway_that_has_lost_nats_says_why_it_does_not_come_back() {
         status == 503 && why.contains(&format!("{place}: connection refused"))
     });
     assert!(told.await, "{:?}", gateway.get("/readyz").await);
-    let line = gateway.log_line("nats cannot be reached").unwrap();
+    let line = gateway.logged("nats cannot be reached").await;
     says(&line, &[&place, "connection refused"]);
     nats.start_again().await;
     let ready = eventually(PATIENCE, async || gateway.get("/readyz").await.0 == 200);

@@ -185,17 +185,17 @@ async fn a_close_while_nats_is_silent_is_counted_and_logged() {
     gateway
         .metric_becomes("herald_events_lost_total", "reason=\"closed\"", 1.0)
         .await;
-    let told = |message: &str| {
-        let line = gateway.log_line(message).expect("a line");
+    let told = async |message: &str| {
+        let line = gateway.logged(message).await;
         assert!(line.contains("\"WARN\""), "{line}");
         line
     };
-    let line = told("socket closed without the last stored events, nats does not answer");
+    let line = told("socket closed without the last stored events, nats does not answer").await;
     assert!(line.contains("4003") && line.contains("acme"), "{line}");
     gateway.terminate();
     assert_eq!(bob.closed().await.0, 1012);
     assert_eq!(cyd.closed().await.0, 1012);
-    let line = told("draining without the last stored events, nats does not answer");
+    let line = told("draining without the last stored events, nats does not answer").await;
     assert!(line.contains("\"sockets\":2"), "{line}");
     tokio::time::timeout(Duration::from_secs(40), gateway.ended())
         .await

@@ -191,7 +191,7 @@ async fn behind_haproxy_each_client_has_its_own_address() {
             assert_eq!(head, format!("HTTP/1.1 {status}"), "127.0.0.{from}");
             open.push(connection);
         }
-        assert!(gateway.output().contains("\"address\":\"127.0.0.3\""));
+        gateway.prints("\"address\":\"127.0.0.3\"").await;
         let refused = gateway.metric("herald_connections_refused_total", "proxy_protocol");
         assert_eq!(refused.await, 0.0);
     }

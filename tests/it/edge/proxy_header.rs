@@ -129,7 +129,7 @@ async fn a_balancer_must_send_a_header_and_nobody_else_may() {
     // All but the second header, which is a request that nobody understands.
     assert_eq!(gateway.metric(REFUSED, "proxy_protocol").await, 13.0);
     // The operator's own are told at once, with the reason.
-    let line = gateway.log_line("connection of a proxy refused").unwrap();
+    let line = gateway.logged("connection of a proxy refused").await;
     assert!(
         line.contains("it sent no PROXY header") && line.contains("127.0.0.2"),
         "{line}"
@@ -204,7 +204,7 @@ async fn its_address_is_the_clients_and_forwarded_counts_only_if_it_is_trusted()
         drop((first, second));
         gateway.metric_becomes("herald_connections", "", 0.0).await;
     }
-    assert!(gateway.output().contains("\"address\":\"203.0.113.1\""));
+    gateway.prints("\"address\":\"203.0.113.1\"").await;
 }
 
 /// Before there is a request, too: a flood through the balancer is its client's.

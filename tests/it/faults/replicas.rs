@@ -41,11 +41,7 @@ async fn migrate_raises_the_replicas_while_gateways_serve() {
     assert_eq!(replicas(&client).await, [1; 4]);
     // A gateway that is set to three says that there is one, and serves.
     let gateway = builder(&cluster, 3).ready().await;
-    assert!(
-        gateway.output().contains("herald migrate reconciles it"),
-        "{}",
-        gateway.output()
-    );
+    gateway.prints("herald migrate reconciles it").await;
     let mut ann = Client::join(&gateway, "ann", "acme").await;
     let (code, _, errors) = run(builder(&cluster, 3).command(&["migrate"]));
     assert_eq!(code, Some(0), "{errors}");

@@ -155,13 +155,7 @@ impl Builder {
             address: String::new(),
             admin: String::new(),
         };
-        let listening = eventually(PATIENCE, async || gateway.log_line("listening").is_some());
-        assert!(
-            listening.await,
-            "herald does not listen:\n{}",
-            gateway.output()
-        );
-        let line = gateway.log_line("listening").expect("just seen");
+        let line = gateway.logged("listening").await;
         gateway.address = address_in(&line, "listen");
         gateway.admin = address_in(&line, "admin_listen");
         gateway
@@ -219,9 +213,21 @@ impl Gateway {
         self.output.lock().expect("no reader panics").clone()
     }
 
-    /// The first log line with exactly this message.
+    /// The first log line with exactly this message, as soon as it is there: what it tells is seen elsewhere earlier.
+    pub(crate) async fn logged(&self, message: &str) -> String {
+        self.prints(&message_field(message)).await;
+        self.log_line(message).expect("just seen")
+    }
+
+    /// Waits until it has printed this.
+    pub(crate) async fn prints(&self, text: &str) {
+        let printed = eventually(PATIENCE, async || self.output().contains(text)).await;
+        assert!(printed, "nowhere {text:?}: {}", self.output());
+    }
+
+    /// The first log line with exactly this message, of those so far.
     pub(crate) fn log_line(&self, message: &str) -> Option<String> {
-        let wanted = format!("\"message\":\"{message}\"");
+        let wanted = message_field(message);
         self.output()
             .lines()
             .find(|line| line.contains(&wanted))
@@ -349,8 +355,7 @@ impl Gateway {
 
     /// How many log lines there are with exactly this message.
     pub(crate) fn log_lines(&self, message: &str) -> usize {
-        let wanted = format!("\"message\":\"{message}\"");
-        self.output().matches(&wanted).count()
+        self.output().matches(&message_field(message)).count()
     }
 
     /// Whether it still runs.
@@ -436,6 +441,11 @@ fn keep(source: impl Read + Send + 'static, output: Arc<Mutex<String>>) -> JoinH
             line.clear();
         }
     })
+}
+
+/// The field of a log line with exactly this message.
+fn message_field(message: &str) -> String {
+    format!("\"message\":\"{message}\"")
 }
 
 fn address_in(line: &str, field: &str) -> String {

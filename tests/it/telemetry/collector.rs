@@ -77,8 +77,7 @@ async fn a_second_signal_ends_at_once_also_where_the_collector_hangs() {
     publisher.event("acme.custom.x", &json!({})).await;
     ann.notification().await;
     gateway.terminate();
-    let drains = eventually(PATIENCE, async || gateway.log_line("draining").is_some());
-    assert!(drains.await);
+    gateway.logged("draining").await;
     gateway.terminate();
     // Either of the two would take a minute.
     assert_eq!(gateway.ended().await, Some(0));
@@ -162,10 +161,7 @@ async fn a_collector_that_is_killed_and_returns_gets_what_comes_then() {
         arrives(&collector, &first).await;
         collector.stop().await;
         event().await;
-        let lost = eventually(PATIENCE, async || {
-            gateway.output().contains("BatchSpanProcessor.ExportError")
-        });
-        assert!(lost.await, "{protocol}");
+        gateway.prints("BatchSpanProcessor.ExportError").await;
         let collector = Collector::on(grpc, http).await;
         let last = event().await;
         arrives(&collector, &last).await;

@@ -166,7 +166,7 @@ async fn from_a_python_publisher_to_the_socket(protocol: &str) {
     assert!(!resource["service.instance.id"].is_empty());
 
     // The ids also stand in the log lines of the event.
-    let line = gateway.log_line("event fanned out").expect("at debug");
+    let line = gateway.logged("event fanned out").await;
     let line: Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(line["trace_id"], trace);
     assert_eq!(line["span_id"], whole.process.id());
