@@ -72,10 +72,7 @@ async fn a_full_workspace_takes_nobody_more_and_others_are_not_concerned() {
     // Another limit is in force at once, and closes nobody.
     settings(1);
     gateway.signal("HUP");
-    let reloaded = eventually(PATIENCE, async || {
-        gateway.log_line("configuration reloaded").is_some()
-    });
-    assert!(reloaded.await);
+    gateway.logged("configuration reloaded").await;
     assert_eq!(refused(&gateway, "bob", "acme").await.0, 503);
     assert!(ann.is_open().await);
 }
@@ -153,7 +150,7 @@ async fn assert_reported(gateway: &Gateway, dropped: u64) {
     assert_eq!(lost, dropped as f64);
     assert_eq!(gateway.metric(LOST, "").await, lost);
     assert_eq!(gateway.metric(LIMITS, "events").await, 1.0);
-    let line = gateway.log_line(DROPPED).expect("a line");
+    let line = gateway.logged(DROPPED).await;
     let line: Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(line["workspace"], "flooded");
     let lines = gateway.output();

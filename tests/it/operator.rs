@@ -347,7 +347,7 @@ async fn a_disconnect_ends_whom_it_names_and_nobody_else() {
     let body = json!({"workspace": "globex", "code": 4001, "reason": reason});
     assert_eq!(closing(body).await, [0, 1]);
     assert_eq!(eve.closed().await, (4001, reason.to_owned()));
-    let line = first.log_line("sessions ended by an operator").unwrap();
+    let line = first.logged("sessions ended by an operator").await;
     assert!(
         line.contains("\"by\":\"user\"") && !line.contains("ann"),
         "{line}"
@@ -405,7 +405,7 @@ async fn a_drain_ends_the_gateway_that_is_named_as_a_signal_does() {
     assert_eq!(ann.closed().await.0, 1012);
     assert_eq!(first.ended().await, Some(0));
     for message in ["drain commanded by an operator", "drained"] {
-        assert!(first.log_line(message).is_some(), "{}", first.output());
+        first.logged(message).await;
     }
     assert!(bob.is_open().await);
     // It has said that it leaves.
@@ -474,11 +474,7 @@ async fn an_operator_sets_and_resets_a_log_level() {
     let answer = one(&client, "herald.query.gateways", query).await;
     assert_eq!(answer["log_level"], "warn,herald::room=debug");
     assert_eq!(set(Value::Null).await, "trace");
-    assert!(
-        gateway
-            .log_line("log level changed by an operator")
-            .is_some()
-    );
+    gateway.logged("log level changed by an operator").await;
     for (body, text) in [
         (json!({"gateway": "gw-1"}), "missing field `level`"),
         (json!({"gateway": "gw-1", "level": "loud"}), "no log filter"),
@@ -710,8 +706,7 @@ async fn operator_subjects_that_are_denied_while_serving_keep_nobody_out() {
         if permission != "herald.gateways" {
             // Denied as soon as the server has read its settings; a presence is sent each 10 s.
             assert!(denied.await, "{permission}: {}", gateway.output());
-            let line = gateway.log_line("nats permission missing");
-            assert!(line.is_some(), "{}", gateway.output());
+            gateway.logged("nats permission missing").await;
         }
         assert_eq!(gateway.get("/readyz").await.0, 200, "{permission}");
         production.allow().await;

@@ -321,6 +321,7 @@ async fn what_a_publisher_has_the_server_write_there_revokes_and_lifts_nothing()
     gateway
         .metric_becomes("herald_revocations_ignored", "", 4.0)
         .await;
+    gateway.logged("an entry of REVOKED is not ours").await;
     assert_eq!(gateway.log_lines("an entry of REVOKED is not ours"), 1);
     assert!(is_revoked(&refused(&gateway, &token).await));
     assert!(bob.is_open().await);
@@ -411,10 +412,7 @@ async fn without_nats_what_was_read_is_in_force_and_after_a_reconnect_the_rest()
     revoke(&builder, &["--user", "bob", "--no-issuer"]).await;
     assert!(bob.is_open().await);
     cable.mend();
-    let reconnected = eventually(PATIENCE, async || {
-        gateway.log_line("reconnected to nats").is_some()
-    });
-    assert!(reconnected.await, "{}", gateway.output());
+    gateway.logged("reconnected to nats").await;
     let reconnected = Instant::now();
     assert!(is_revoked(&bob.closed().await));
     // A second, and what a busy machine needs.
@@ -437,10 +435,7 @@ async fn a_gateway_is_not_ready_before_it_has_read_all_revocations() {
         gateway.get("/readyz").await.1.contains("revocations")
     });
     assert!(waits.await, "{}", gateway.output());
-    let said = eventually(PATIENCE, async || {
-        gateway.log_line("revocations not read").is_some()
-    });
-    assert!(said.await, "{}", gateway.output());
+    gateway.logged("revocations not read").await;
     let join = Client::attempt(&gateway, &query(&issued("ada", -10), "acme")).await;
     assert_eq!(join.unwrap_err().status, 503);
     assert_eq!(gateway.get("/readyz").await.0, 503);

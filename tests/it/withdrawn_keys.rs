@@ -141,7 +141,7 @@ async fn a_reload_without_a_key_closes_its_sockets_over_a_minute_but_not_who_has
         other.notification().await;
     }
     assert!(scene.is_refused("p256").await);
-    let line = scene.gateway.log_line(WITHDRAWN).expect("it is logged");
+    let line = scene.gateway.logged(WITHDRAWN).await;
     assert!(line.contains("\"sockets\":3"), "{line}");
     scene
         .gateway

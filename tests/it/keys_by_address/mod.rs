@@ -230,7 +230,7 @@ async fn a_withdrawn_key_ends_its_sockets(provider: Provider) {
         }
     });
     closed.await.expect("its socket is closed");
-    assert!(gateway.log_line("key withdrawn, its sockets end").is_some());
+    gateway.logged("key withdrawn, its sockets end").await;
     assert!(of_new.is_open().await);
     assert!(matches!(join(&gateway, &old).await, Joined::Closed(4001)));
     joined(&gateway, &provider.token().await).await;
@@ -343,9 +343,7 @@ async fn a_reload_with_an_address_without_keys_is_refused_as_a_whole() {
     );
     gateway.signal("HUP");
     let refused = "configuration not reloaded, the old one stays in force";
-    let told = eventually(PATIENCE, async || gateway.log_line(refused).is_some());
-    assert!(told.await, "{}", gateway.output());
-    let line = gateway.log_line(refused).expect("just seen");
+    let line = gateway.logged(refused).await;
     assert!(
         line.contains("keys of auth (") && line.contains("answers with status 404"),
         "{line}"
@@ -355,10 +353,7 @@ async fn a_reload_with_an_address_without_keys_is_refused_as_a_whole() {
     // The same keys, by another address that has some.
     write(&format!("{}/jwks?other", provider.issuer), &provider.issuer);
     gateway.signal("HUP");
-    let told = eventually(PATIENCE, async || {
-        gateway.log_line("configuration reloaded").is_some()
-    });
-    assert!(told.await, "{}", gateway.output());
+    gateway.logged("configuration reloaded").await;
     joined(&gateway, &provider.token().await).await;
 }
 
