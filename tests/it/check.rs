@@ -118,21 +118,32 @@ async fn every_missing_permission_is_named() {
     let production = Production::migrated().await;
     let output = check_as(&production, "operator", &[]).await;
     assert_eq!(output.code, Some(1), "{output:?}");
-    for missing in [
+    let missing = [
+        "subscribe to $SRV.>",
         "subscribe to live.ws.*.>",
         "subscribe to live.session.*.*",
         "subscribe to live.revoked.>",
         "subscribe to herald.sessions.*.*",
+        "subscribe to herald.query.*",
+        "subscribe to herald.command.*",
+        "subscribe to herald.gateways",
         "subscribe to $JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.EVENTS",
+        "subscribe to $JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.SESSIONS",
+        "subscribe to $JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.REVOKED",
         "publish to session.herald-check.0",
         "publish to dead.herald-check.0",
         "publish to herald.sessions.herald-check.0",
-    ] {
-        assert!(output.stderr.contains(missing), "{missing}: {output:?}");
+        "publish to herald.gateways",
+    ];
+    for permission in missing {
+        assert!(
+            output.stderr.contains(permission),
+            "{permission}: {output:?}"
+        );
     }
     assert_eq!(
         output.stderr.matches("nats permissions: ").count(),
-        10,
+        missing.len(),
         "{output:?}"
     );
     let runtime = check_as(&production, "runtime", &[]).await;

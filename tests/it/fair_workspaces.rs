@@ -149,7 +149,9 @@ async fn assert_reported(gateway: &Gateway, dropped: u64) {
     let lost = gateway.metric(LOST, "over_rate").await;
     assert_eq!(lost, dropped as f64);
     assert_eq!(gateway.metric(LOST, "").await, lost);
-    assert_eq!(gateway.metric(LIMITS, "events").await, 1.0);
+    // The last event may be slowed once more: it may come before there is a token for it.
+    let slowed = gateway.metric(LIMITS, "events").await;
+    assert!((1.0..=2.0).contains(&slowed), "{slowed}");
     let line = gateway.logged(DROPPED).await;
     let line: Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(line["workspace"], "flooded");
