@@ -4,5 +4,6 @@
 pub use crate::admission::fuzzing as admission;
 pub use crate::auth::fuzzing as auth;
 pub use crate::config::fuzzing as config;
+pub use crate::ops::operator::fuzzing as operator;
 pub use crate::projection::fuzzing as projection;
 pub use crate::server::fuzzing as socket;

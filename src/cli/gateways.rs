@@ -4,10 +4,11 @@ use super::operator::{OperatorArgs, OperatorClient};
 use super::{CliError, output};
 use crate::config::Config;
 use crate::ops::operator::wire::{
-    Answer, GatewayReport, GatewaysQuery, LogLevelCommand, LogLevelReport, OperatorEndpoint,
+    Answer, GatewayReport, GatewaysQuery, KeysReport, LogLevelCommand, LogLevelReport,
+    OperatorEndpoint,
 };
 
-const HEADINGS: [&str; 10] = [
+const HEADINGS: [&str; 12] = [
     "GATEWAY",
     "PROCESS",
     "VERSION",
@@ -18,13 +19,16 @@ const HEADINGS: [&str; 10] = [
     "INTAKE",
     "MEMORY",
     "MIGRATION",
+    "REVOKED",
+    "KEYS",
 ];
 
 /// Arguments of `herald gateways`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "A gateway is called by `service.instance.id` in its OTEL_RESOURCE_ATTRIBUTES, else by its process. \
-    WAITING is what waits for all its sockets, INTAKE how busy the thread is that reads from NATS."
+    WAITING is what waits for all its sockets, INTAKE how busy the thread is that reads from NATS. REVOKED is the last \
+    sequence of that stream that is in force, KEYS how many keys come from addresses, each with the age of what is known."
 )]
 pub(super) struct Args {
     /// Only this one, by its name or process.
@@ -85,7 +89,7 @@ fn print_table(answers: &[Answer<GatewayReport>], json: bool) -> Result<(), CliE
 }
 
 /// In the order of [`HEADINGS`].
-fn cells(answer: &Answer<GatewayReport>) -> [String; 10] {
+fn cells(answer: &Answer<GatewayReport>) -> [String; 12] {
     let report = &answer.body;
     let mib = |bytes: u64| format!("{} MiB", bytes.div_ceil(1024 * 1024));
     let ready = match (report.draining, report.ready) {
@@ -98,6 +102,10 @@ fn cells(answer: &Answer<GatewayReport>) -> [String; 10] {
         [] => migrations.last.clone().unwrap_or_default(),
         pending => format!("{} pending", pending.len()),
     };
+    let revoked = report.revocations.as_ref();
+    let revoked = revoked.map_or_else(String::new, |known| {
+        format!("{} ({:.0} s)", known.sequence, known.age_s)
+    });
     [
         answer.gateway.clone(),
         answer.process.clone(),
@@ -109,5 +117,19 @@ fn cells(answer: &Answer<GatewayReport>) -> [String; 10] {
         format!("{} %", report.intake_percent),
         report.memory_bytes.map_or_else(String::new, mib),
         migration,
+        revoked,
+        keys(&report.keys),
     ]
+}
+
+/// How many keys there are, and how old those are that were fetched the longest time ago.
+fn keys(issuers: &[KeysReport]) -> String {
+    let keys: usize = issuers.iter().map(|issuer| issuer.keys).sum();
+    let ages = issuers.iter().map(|issuer| issuer.age_s);
+    let oldest: Option<Vec<f64>> = ages.collect();
+    match oldest.map(|ages| ages.into_iter().reduce(f64::max)) {
+        Some(None) => String::new(),
+        Some(Some(age)) => format!("{keys} ({age:.0} s)"),
+        None => format!("{keys}, some not fetched"),
+    }
 }

@@ -1,10 +1,11 @@
 //! Requests to the operator service of all gateways: who answers, and who should have. The commands `sessions`,
-//! `disconnect`, `gateways` and `drain` use it.
+//! `disconnect`, `gateways`, `drain` and `revoke` use it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_nats::{HeaderMap, Message, StatusCode};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -18,6 +19,8 @@ use crate::ops::operator::wire::{Answer, ErrorReport, OperatorEndpoint, PeerRepo
 
 /// After the last answer that is awaited, so long for a gateway that is too new to be known to others.
 const SETTLE: Duration = Duration::from_millis(250);
+/// The pause before a query is sent again whose answers are not yet as they are awaited.
+const AGAIN: Duration = Duration::from_millis(100);
 /// A gateway that was heard within this time has to answer.
 const EXPECTED_S: f64 = 60.0;
 
@@ -68,11 +71,17 @@ impl OperatorClient {
     /// # Errors
     /// Where NATS cannot be reached.
     pub(super) async fn open(config: &Config, args: &OperatorArgs) -> Result<Self, CliError> {
-        Ok(Self {
-            nats: NatsConnection::open(&config.nats, "herald operator").await?,
+        let nats = NatsConnection::open(&config.nats, "herald operator").await?;
+        Ok(Self::new(nats, config, args))
+    }
+
+    /// Over a connection that there is.
+    pub(super) fn new(nats: NatsConnection, config: &Config, args: &OperatorArgs) -> Self {
+        Self {
+            nats,
             names: config.nats.names(),
             timeout: args.timeout,
-        })
+        }
     }
 
     /// Sends a request to all gateways, and waits for the answers of all that are known to be there.
@@ -84,7 +93,21 @@ impl OperatorClient {
         endpoint: OperatorEndpoint,
         request: &impl Serialize,
     ) -> Result<Answers<T>, CliError> {
-        self.request(endpoint, request, None).await
+        self.request(endpoint, request, None, |_| true).await
+    }
+
+    /// Sends a query to all gateways, again and again, until all that are known to be there have an answer as `is_done`
+    /// wants it. After the timeout, the last answer of each.
+    ///
+    /// # Errors
+    /// As [`OperatorClient::request_all`].
+    pub(super) async fn query_until<T: DeserializeOwned>(
+        &mut self,
+        endpoint: OperatorEndpoint,
+        query: &impl Serialize,
+        is_done: impl Fn(&Answer<T>) -> bool,
+    ) -> Result<Answers<T>, CliError> {
+        self.request(endpoint, query, None, is_done).await
     }
 
     /// Sends a request to the gateway that it names.
@@ -97,7 +120,9 @@ impl OperatorClient {
         request: &impl Serialize,
         gateway: &str,
     ) -> Result<Answer<T>, CliError> {
-        let answered = self.request(endpoint, request, Some(gateway)).await?;
+        let answered = self
+            .request(endpoint, request, Some(gateway), |_| true)
+            .await?;
         if let Some(failure) = answered.silent.failures.first() {
             return Err(CliError::Failure(failure.clone()));
         }
@@ -110,9 +135,10 @@ impl OperatorClient {
         endpoint: OperatorEndpoint,
         request: &impl Serialize,
         gateway: Option<&str>,
+        is_done: impl Fn(&Answer<T>) -> bool,
     ) -> Result<Answers<T>, CliError> {
         let subject = self.names.subject(endpoint.subject());
-        let body = serde_json::to_vec(request).map_err(CliError::failure)?;
+        let body = Bytes::from(serde_json::to_vec(request).map_err(CliError::failure)?);
         let client = self.nats.client.clone();
         let time = self.timeout;
         let collecting = async {
@@ -121,22 +147,29 @@ impl OperatorClient {
                 .subscribe(inbox.clone())
                 .await
                 .map_err(CliError::failure)?;
-            let sent = client.publish_with_reply(subject, inbox, body.into());
-            sent.await.map_err(CliError::failure)?;
             let mut collected = Collected::new(gateway.is_some());
             let deadline = Instant::now() + time;
-            let mut until = deadline;
-            while let Ok(Some(message)) = timeout_at(until, messages.next()).await {
-                if message.status == Some(StatusCode::NO_RESPONDERS) {
-                    break;
+            loop {
+                let sent = client.publish_with_reply(subject.clone(), inbox.clone(), body.clone());
+                sent.await.map_err(CliError::failure)?;
+                let again = Instant::now() + AGAIN;
+                let mut until = deadline;
+                while let Ok(Some(message)) = timeout_at(until, messages.next()).await {
+                    if message.status == Some(StatusCode::NO_RESPONDERS) {
+                        return Ok(collected.end());
+                    }
+                    collected.take(&message);
+                    let settled = Instant::now() + SETTLE;
+                    until = deadline.min(match collected.is_complete() {
+                        _ if !collected.all(&is_done) => again,
+                        true => settled,
+                        false => deadline,
+                    });
                 }
-                collected.take(&message);
-                until = match collected.is_complete() {
-                    true => deadline.min(Instant::now() + SETTLE),
-                    false => deadline,
-                };
+                if collected.all(&is_done) || Instant::now() >= deadline {
+                    return Ok::<_, CliError>(collected.end());
+                }
             }
-            Ok::<_, CliError>(collected.end())
         };
         let answered = self.nats.allowed(collecting).await??;
         if answered.answers.is_empty() && answered.silent.failures.is_empty() {
@@ -183,10 +216,11 @@ impl OperatorClient {
 struct Collected<T> {
     /// Only one gateway is meant.
     is_of_one: bool,
-    answers: Vec<Answer<T>>,
-    failures: Vec<String>,
+    /// The last answer of each process, or what it said against the request.
+    answered: BTreeMap<String, Result<Answer<T>, String>>,
+    /// Answers in a form that is not known.
+    unknown: BTreeSet<String>,
     /// By process.
-    answered: BTreeSet<String>,
     peers: BTreeMap<String, PeerReport>,
 }
 
@@ -194,27 +228,28 @@ impl<T: DeserializeOwned> Collected<T> {
     fn new(is_of_one: bool) -> Self {
         Self {
             is_of_one,
-            answers: Vec::new(),
-            failures: Vec::new(),
-            answered: BTreeSet::new(),
+            answered: BTreeMap::new(),
+            unknown: BTreeSet::new(),
             peers: BTreeMap::new(),
         }
     }
 
     fn take(&mut self, message: &Message) {
-        let (process, peers) = match read::<T>(message) {
+        let (process, peers, answer) = match read::<T>(message) {
             Read::Answer(mut answer) => {
-                let known = (answer.process.clone(), std::mem::take(&mut answer.peers));
-                self.answers.push(answer);
-                known
+                let peers = std::mem::take(&mut answer.peers);
+                (answer.process.clone(), peers, Ok(answer))
             }
             Read::Failure(head, text) => {
-                self.failures.push(format!("{}: {text}", head.gateway));
-                (head.process, head.peers)
+                let failure = format!("{}: {text}", head.gateway);
+                (head.process, head.peers, Err(failure))
             }
-            Read::Unknown(text) => return self.failures.push(text),
+            Read::Unknown(text) => {
+                self.unknown.insert(text);
+                return;
+            }
         };
-        self.answered.insert(process);
+        self.answered.insert(process, answer);
         for peer in peers {
             // That which was heard last.
             let known = self.peers.entry(peer.process.clone());
@@ -225,7 +260,12 @@ impl<T: DeserializeOwned> Collected<T> {
 
     fn missing(&self) -> impl Iterator<Item = &PeerReport> {
         let missing = self.peers.values().filter(|_| !self.is_of_one);
-        missing.filter(|peer| !self.answered.contains(&peer.process))
+        missing.filter(|peer| !self.answered.contains_key(&peer.process))
+    }
+
+    /// Whether all answers are as `is_done` wants them.
+    fn all(&self, is_done: impl Fn(&Answer<T>) -> bool) -> bool {
+        self.answered.values().flatten().all(is_done)
     }
 
     fn is_complete(&self) -> bool {
@@ -235,14 +275,18 @@ impl<T: DeserializeOwned> Collected<T> {
 
     fn end(self) -> Answers<T> {
         let missing = self.missing().cloned().collect();
-        let mut answers = self.answers;
+        let mut answers = Vec::new();
+        let mut failures: Vec<_> = self.unknown.into_iter().collect();
+        for answer in self.answered.into_values() {
+            match answer {
+                Ok(answer) => answers.push(answer),
+                Err(failure) => failures.push(failure),
+            }
+        }
         answers.sort_by(|one, other| one.gateway.cmp(&other.gateway));
         Answers {
             answers,
-            silent: Silent {
-                missing,
-                failures: self.failures,
-            },
+            silent: Silent { missing, failures },
         }
     }
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::nats::{NatsConnection, ReadFrom};
+use super::operator::{OperatorArgs, OperatorClient};
 use super::{CliError, blocking, output};
 use crate::auth::{
     RevocationAction, RevocationEntry, RevocationNames, RevocationTarget, TOKEN_BYTES_MAX, TokenId,
@@ -19,6 +20,7 @@ use crate::auth::{
 use crate::config::{AuthConfig, Config, Names, names};
 use crate::nats::api::{self, ApiFailure};
 use crate::nats::{PubAck, PublishError, publish};
+use crate::ops::operator::wire::{Answer, GatewayReport, GatewaysQuery, OperatorEndpoint};
 
 const HEADINGS: [&str; 6] = ["SEQUENCE", "TIME", "DOES", "WHAT", "STATE", "NOTE"];
 /// How long an acknowledgement may take before the entry is sent again: during an election nobody gives one.
@@ -34,7 +36,8 @@ const PAUSE: Duration = Duration::from_millis(250);
     group = clap::ArgGroup::new("what").required(true).args(["user", "token", "token_id", "key", "list"]),
     after_help = "What is revoked is in force within a second on every gateway that is connected to NATS: its sockets are \
     closed with 4001, and nobody joins by it. It stays so over restarts, until it is lifted with --undo or, where \
-    auth.max_token_age is set, until its tokens have expired.\n\n\
+    auth.max_token_age is set, until its tokens have expired. The command waits until all gateways have it in force. It \
+    ends with 1 if one does not within --timeout; the entry is stored then all the same.\n\n\
     Examples:\n  \
     herald revoke --user ada --issuer https://id.example.com --note 'ticket 4711'\n  \
     herald revoke --token - < leaked-token\n  \
@@ -75,9 +78,11 @@ pub(super) struct Args {
     /// Why, for people who read the list.
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
-    /// Print JSON; of a list, one object a line.
-    #[arg(long)]
-    json: bool,
+    /// Do not wait until it is in force on all gateways.
+    #[arg(long, conflicts_with = "list")]
+    no_wait: bool,
+    #[command(flatten)]
+    operator: OperatorArgs,
 }
 
 fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
@@ -114,18 +119,66 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     if entry.action == RevocationAction::Lift && !is_revoked(&mut nats, &config, &entry).await? {
         output::messages(["that is not revoked: herald revoke --list shows what is"]);
     }
+    let began = Instant::now();
     let sequence = store(&mut nats, &config, &entry).await?;
     let revoked = config.nats.names().revoked().to_owned();
-    if args.json {
-        let stored = serde_json::json!({ "stream": revoked, "sequence": sequence });
-        return output::lines([stored]);
+    let json = args.operator.json;
+    if json {
+        output::line(serde_json::json!({ "stream": revoked, "sequence": sequence }))?;
+    } else {
+        let what = output::harmless(&format!("{}{}", entry.what, until(&entry)));
+        output::line(format!("{does} {what} ({revoked} {sequence})"))?;
     }
-    let what = output::harmless(&format!("{}{}", entry.what, until(&entry)));
-    output::lines([format!("{does} {what} ({revoked} {sequence})")])?;
-    output::messages([format!(
-        "a gateway has it in force once its herald_revocations_sequence is {sequence} or more"
-    )]);
-    Ok(())
+    if args.no_wait {
+        return Ok(());
+    }
+    let client = OperatorClient::new(nats, &config, &args.operator);
+    let in_force = wait_in_force(client, sequence, began, json).await;
+    in_force.map_err(|error| {
+        CliError::Failure(format!(
+            "it is stored, but not known to be in force everywhere: {error}"
+        ))
+    })
+}
+
+/// Waits until all gateways have the entry at `sequence` in force, which was stored after `began`.
+async fn wait_in_force(
+    mut client: OperatorClient,
+    sequence: u64,
+    began: Instant,
+    json: bool,
+) -> Result<(), CliError> {
+    let is_in_force = |answer: &Answer<GatewayReport>| {
+        let known = answer.body.revocations.as_ref();
+        // A stream that was made anew counts from 1 again: so the read has to be newer, too.
+        known.is_some_and(|known| {
+            known.sequence >= sequence && known.age_s <= began.elapsed().as_secs_f64()
+        })
+    };
+    let query = GatewaysQuery::default();
+    let mut answered = client
+        .query_until(OperatorEndpoint::Gateways, &query, is_in_force)
+        .await?;
+    let (done, behind): (Vec<_>, Vec<_>) =
+        answered.answers.iter().partition(|one| is_in_force(one));
+    if json {
+        let names = |answers: &[&Answer<GatewayReport>]| -> Vec<String> {
+            answers.iter().map(|one| one.gateway.clone()).collect()
+        };
+        output::line(serde_json::json!({ "in_force": names(&done), "behind": names(&behind) }))?;
+    } else {
+        output::line(match done.len() {
+            1 => "in force on 1 gateway".to_owned(),
+            gateways => format!("in force on {gateways} gateways"),
+        })?;
+    }
+    let behind = behind.into_iter().map(|answer| {
+        let known = answer.body.revocations.as_ref();
+        let read = known.map_or(0, |known| known.sequence);
+        format!("{} has read up to {read} only", answer.gateway)
+    });
+    answered.silent.failures.extend(behind);
+    answered.silent.report(json)
 }
 
 /// Until when tokens of a user are revoked.
@@ -344,7 +397,7 @@ async fn list(args: &Args, config: &Config) -> Result<(), CliError> {
             config.nats.names().revoked()
         )]);
     }
-    if args.json {
+    if args.operator.json {
         let lines = entries.iter().map(serde_json::to_string);
         return output::lines(
             lines

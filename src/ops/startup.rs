@@ -137,6 +137,7 @@ impl Startup<'_> {
         // Not on the intake: it may have to look at all sockets.
         self.tasks.spawn_on(reader, workers);
         observed::revocations(self.telemetry.metrics().meter(), &revocations, &reads);
+        self.operator.show_revocations(reads.clone());
         reads
     }
 

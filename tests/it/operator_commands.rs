@@ -177,7 +177,13 @@ async fn gateways_are_listed_change_their_log_level_and_drain() {
     assert!(lines[1].contains(" 1/100000 "), "{output:?}");
     assert!(lines[2].starts_with("gw-2"), "{output:?}");
     let output = type_in(&nats, "gateways gw-2 --json").await.ok();
-    assert_eq!(output.json()["gateway"], "gw-2");
+    let answer = output.json();
+    assert_eq!(answer["gateway"], "gw-2");
+    assert_eq!(answer["revocations"]["sequence"], 0);
+    assert_eq!(answer["revocations"]["entries"], 0);
+    let age = answer["revocations"]["age_s"].as_f64().unwrap();
+    assert!((0.0..60.0).contains(&age), "{answer}");
+    assert_eq!(answer["keys"], Value::Null, "no key comes from an address");
 
     let output = type_in(&nats, "gateways gw-1 --log-level warn").await.ok();
     assert_eq!(output.stdout, "gw-1 logs warn\n");
@@ -200,6 +206,39 @@ async fn gateways_are_listed_change_their_log_level_and_drain() {
     // It said that it leaves, so nobody misses it.
     let output = type_in(&nats, "sessions --json").await.ok();
     assert_eq!(objects(&output).len(), 1);
+}
+
+/// What a revoked token could still do where it is not in force is what its operator has to know.
+#[tokio::test]
+async fn a_revocation_says_where_it_is_in_force_and_names_who_does_not_answer() {
+    let nats = Nats::jetstream().await;
+    let running = gateways(&nats, ["gw-1", "gw-2"]).await;
+    know_each_other(&nats, 2).await;
+    running[1].signal("STOP");
+    let output = type_in(&nats, "revoke --user ann --no-issuer").await;
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(
+        output
+            .stdout
+            .contains("(REVOKED 1)\nin force on 1 gateway\n")
+    );
+    for words in ["it is stored, but", "gw-2 did not answer (last heard "] {
+        assert!(output.stderr.contains(words), "{output:?}");
+    }
+    let output = type_in(&nats, "revoke --user ann --no-issuer --json").await;
+    let printed = objects(&output);
+    assert_eq!(printed[0], json!({"stream": "REVOKED", "sequence": 2}));
+    assert_eq!(printed[1], json!({"in_force": ["gw-1"], "behind": []}));
+    assert_eq!(printed[2]["missing"][0]["gateway"], "gw-2");
+    let output = type_in(&nats, "revoke --user ann --no-issuer --no-wait").await;
+    assert_eq!(output.stdout.lines().count(), 1, "{output:?}");
+    assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
+    running[1].signal("CONT");
+    let listed = eventually(PATIENCE, async || {
+        let output = type_in(&nats, "gateways").await;
+        output.stdout.matches("  3 (").count() == 2
+    });
+    assert!(listed.await, "both have read it");
 }
 
 /// One that hangs is named by the others.

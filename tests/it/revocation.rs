@@ -10,12 +10,11 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncWriteExt;
 
 use crate::migrations::{api, stream};
 use crate::support::cable::Cable;
 use crate::support::client::Client;
-use crate::support::command::{Output, finish};
+use crate::support::command::{Output, finish, finish_with};
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::nats::Nats;
 use crate::support::production::Production;
@@ -93,12 +92,14 @@ async fn a_revoked_users_sockets_end_everywhere_and_only_a_newer_token_gets_in()
     )
     .await;
     let stored = Instant::now();
-    assert!(
-        output
-            .stdout
-            .starts_with("revoked user ada, tokens without an issuer, tokens issued before 20"),
-        "{output:?}"
-    );
+    let lines: Vec<_> = output.stdout.lines().collect();
+    let said = "revoked user ada, tokens without an issuer, tokens issued before 20";
+    assert!(lines[0].starts_with(said), "{output:?}");
+    assert_eq!(lines[1..], ["in force on 2 gateways"]);
+    for gateway in [&one, &two] {
+        let sequence = gateway.metric("herald_revocations_sequence", "").await;
+        assert_eq!(sequence, 1.0, "it says so before it is");
+    }
     for socket in &mut sockets {
         assert!(is_revoked(&socket.closed().await));
     }
@@ -135,8 +136,6 @@ async fn a_revocation_is_in_force_at_refreshes_and_over_restarts_until_it_is_lif
         &["--user", "ada", "--no-issuer", "--note", "ticket 4711"],
     )
     .await;
-    two.metric_becomes("herald_revocations_sequence", "", 1.0)
-        .await;
 
     // At a refresh: the socket ends.
     let mut standing = join(&two, &fresh, "hooli").await;
@@ -146,7 +145,9 @@ async fn a_revocation_is_in_force_at_refreshes_and_over_restarts_until_it_is_lif
     assert!(is_revoked(&standing.closed().await));
 
     // Over a restart.
-    drop(two);
+    let mut two = two;
+    two.terminate();
+    two.ended().await;
     let two = builder.clone().ready().await;
     assert!(is_revoked(&refused(&two, &old).await));
     join(&two, &fresh, "acme").await;
@@ -163,11 +164,15 @@ async fn a_revocation_is_in_force_at_refreshes_and_over_restarts_until_it_is_lif
         &["--user", "ada", "--no-issuer", "--undo", "--json"],
     )
     .await;
-    assert_eq!(undone.json(), json!({ "stream": "REVOKED", "sequence": 2 }));
+    let printed: Vec<Value> = undone
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(printed[0], json!({ "stream": "REVOKED", "sequence": 2 }));
+    assert_eq!(printed[1]["in_force"].as_array().unwrap().len(), 2);
+    assert_eq!(printed[1]["behind"], json!([]));
     for gateway in [&one, &two] {
-        gateway
-            .metric_becomes("herald_revocations_sequence", "", 2.0)
-            .await;
         join(gateway, &old, "acme").await;
     }
     let table = revoke(&builder, &["--list"]).await.stdout;
@@ -196,25 +201,9 @@ async fn one_token_is_revoked_by_itself_and_nothing_of_it_is_printed() {
     let mut theirs = join(&gateway, &leaked, "acme").await;
     let mut ours = join(&gateway, &other, "globex").await;
     let with_stdin = async |token: &str| {
-        let mut command =
-            tokio::process::Command::from(builder.command(&["revoke", "--token", "-"]));
-        command
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        stdin
-            .write_all(format!("{token}\n").as_bytes())
-            .await
-            .unwrap();
-        drop(stdin);
-        let output = child.wait_with_output().await.unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (
-            output.status.code(),
-            text(output.stdout) + &text(output.stderr),
-        )
+        let command = builder.command(&["revoke", "--token", "-"]);
+        let output = finish_with(command.into(), &format!("{token}\n")).await;
+        (output.code, output.stdout + &output.stderr)
     };
     let (code, printed) = with_stdin(&leaked).await;
     assert_eq!(code, Some(0), "{printed}");
@@ -409,7 +398,12 @@ async fn without_nats_what_was_read_is_in_force_and_after_a_reconnect_the_rest()
     });
     assert!(away.await, "the age does not rise");
     assert!(is_revoked(&refused(&gateway, &issued("ada", -10)).await));
-    revoke(&builder, &["--user", "bob", "--no-issuer"]).await;
+    let output = run(&builder, &["revoke", "--user", "bob", "--no-issuer"]).await;
+    assert_eq!(output.code, Some(1), "{output:?}");
+    for words in ["it is stored, but", "no gateway answered within 2s"] {
+        assert!(output.stderr.contains(words), "{output:?}");
+    }
+    assert!(output.stdout.ends_with("(REVOKED 2)\n"), "{output:?}");
     assert!(bob.is_open().await);
     cable.mend();
     gateway.logged("reconnected to nats").await;
@@ -429,8 +423,8 @@ async fn a_gateway_is_not_ready_before_it_has_read_all_revocations() {
     let mut nats = Nats::start(&format!("jetstream: enabled\n{nobody}")).await;
     let builder = Gateway::builder(&nats);
     run(&builder, &["migrate"]).await.ok();
-    revoke(&builder, &["--user", "ada", "--no-issuer"]).await;
-    let gateway = builder.start().await;
+    revoke(&builder, &["--user", "ada", "--no-issuer", "--no-wait"]).await;
+    let gateway = builder.clone().start().await;
     let waits = eventually(PATIENCE, async || {
         gateway.get("/readyz").await.1.contains("revocations")
     });
@@ -439,6 +433,16 @@ async fn a_gateway_is_not_ready_before_it_has_read_all_revocations() {
     let join = Client::attempt(&gateway, &query(&issued("ada", -10), "acme")).await;
     assert_eq!(join.unwrap_err().status, 503);
     assert_eq!(gateway.get("/readyz").await.0, 503);
+    let output = run(&builder, &["revoke", "--user", "bob", "--no-issuer"]).await;
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(
+        output.stdout.ends_with("in force on 0 gateways\n"),
+        "{output:?}"
+    );
+    assert!(
+        output.stderr.contains("has read up to 0 only"),
+        "{output:?}"
+    );
     // Read at the start alone.
     nats.reload("jetstream: enabled\n").await;
     nats.restart().await;

@@ -1,13 +1,16 @@
 //! What a gateway does for an operator: ends sessions, drains, changes its log level.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tracing::info;
 
 use super::listing::{is_of, parse_session};
 use super::wire::{DisconnectCommand, RequestError};
+use crate::codes::CloseReason;
 use crate::ops::closing::close_over;
+use crate::room::SessionId;
 use crate::server::Acceptor;
 use crate::telemetry::{LevelError, LogLevel, UNLIMITED};
 
@@ -37,14 +40,12 @@ impl Disconnector {
         &self,
         command: DisconnectCommand,
     ) -> Result<usize, RequestError> {
-        let by = target(&command)?;
-        let reason = command.close_reason()?;
-        let window = command.window(reason)?;
+        let (by, session, reason, window) = command.check()?;
         let guard = Arc::clone(&self.under_way).try_acquire_owned();
         let guard =
             guard.map_err(|_| RequestError::new(429, "too many disconnects are under way"))?;
         let directory = Arc::clone(self.acceptor.directory());
-        let sessions = match command.session.as_deref().map(parse_session).transpose()? {
+        let sessions = match session {
             Some(session) => directory
                 .get(session)
                 .map(|_| session)
@@ -80,22 +81,40 @@ impl Disconnector {
     }
 }
 
-/// Whose sessions end, in a word.
-fn target(command: &DisconnectCommand) -> Result<&'static str, RequestError> {
-    let DisconnectCommand {
-        session,
-        user,
-        issuer,
-        workspace,
-        ..
-    } = command;
-    match (session, user, issuer, workspace) {
-        (Some(_), None, None, None) => Ok("session"),
-        (None, Some(_), _, _) => Ok("user"),
-        (None, None, None, Some(_)) => Ok("workspace"),
-        _ => Err(RequestError::bad(
-            "name a session, or a user (with an issuer and a workspace, if you like), or a workspace",
-        )),
+impl DisconnectCommand {
+    /// By what sessions are chosen, which one ends if one is named, with which reason, and over which time.
+    ///
+    /// # Errors
+    /// Where the command says nothing that can be done.
+    pub(super) fn check(
+        &self,
+    ) -> Result<(&'static str, Option<SessionId>, CloseReason, Duration), RequestError> {
+        let by = self.target()?;
+        let session = self.session.as_deref().map(parse_session).transpose()?;
+        let reason = self.close_reason()?;
+        Ok((by, session, reason, self.window(reason)?))
+    }
+
+    /// Whose sessions end, in a word.
+    ///
+    /// # Errors
+    /// Where the command does not name exactly that.
+    fn target(&self) -> Result<&'static str, RequestError> {
+        let Self {
+            session,
+            user,
+            issuer,
+            workspace,
+            ..
+        } = self;
+        match (session, user, issuer, workspace) {
+            (Some(_), None, None, None) => Ok("session"),
+            (None, Some(_), _, _) => Ok("user"),
+            (None, None, None, Some(_)) => Ok("workspace"),
+            _ => Err(RequestError::bad(
+                "name a session, or a user (with an issuer and a workspace, if you like), or a workspace",
+            )),
+        }
     }
 }
 
@@ -143,8 +162,8 @@ mod tests {
             (r#"{"session":"7","user":"ada"}"#, None),
             (r#"{"session":"7","workspace":"w"}"#, None),
         ] {
-            let command = serde_json::from_str(body).unwrap();
-            assert_eq!(target(&command).ok(), want, "{body}");
+            let command: DisconnectCommand = serde_json::from_str(body).unwrap();
+            assert_eq!(command.target().ok(), want, "{body}");
         }
     }
 }

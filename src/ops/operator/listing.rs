@@ -24,12 +24,7 @@ pub(super) async fn list(
     directory: &Directory,
     query: &SessionsQuery,
 ) -> Result<SessionsReport, RequestError> {
-    let [default, most] = PAGE_SESSIONS;
-    let limit = query.limit.unwrap_or(default);
-    if !(1..=most).contains(&limit) {
-        return Err(RequestError::bad(format!("limit must be from 1 to {most}")));
-    }
-    let mut after = query.after.as_deref().map(parse_session).transpose()?;
+    let (limit, mut after) = query.check()?;
     let (mut report, mut bytes, mut total) = (SessionsReport::default(), 0, 0);
     let now = SystemTime::now();
     loop {
@@ -61,8 +56,11 @@ pub(super) async fn list(
 /// # Errors
 /// Where it is none.
 pub(super) fn parse_session(text: &str) -> Result<SessionId, RequestError> {
-    let parsed = Uuid::try_parse(text).map(SessionId::from);
-    parsed.map_err(|_| RequestError::bad("a session must be 32 hexadecimal digits"))
+    // In the one form in which it is written; a UUID has others.
+    let parsed = Some(text).filter(|text| text.len() == 32);
+    let parsed = parsed.and_then(|text| Uuid::try_parse(text).ok());
+    let error = || RequestError::bad("a session must be 32 hexadecimal digits");
+    parsed.map(SessionId::from).ok_or_else(error)
 }
 
 /// Whether `socket` is a socket of this user, of this issuer's, and in this workspace, as far as they are given.
@@ -79,6 +77,20 @@ pub(super) fn is_of(
 }
 
 impl SessionsQuery {
+    /// How many sessions a page has, and the one that it comes after.
+    ///
+    /// # Errors
+    /// Where a value cannot be.
+    pub(super) fn check(&self) -> Result<(usize, Option<SessionId>), RequestError> {
+        let [default, most] = PAGE_SESSIONS;
+        let limit = self.limit.unwrap_or(default);
+        if !(1..=most).contains(&limit) {
+            return Err(RequestError::bad(format!("limit must be from 1 to {most}")));
+        }
+        let after = self.after.as_deref().map(parse_session).transpose()?;
+        Ok((limit, after))
+    }
+
     fn wants(&self, socket: &OpenSocket, now: SystemTime) -> bool {
         let age = now.duration_since(socket.opened).unwrap_or_default();
         let is_old = |least| age >= Duration::from_secs(least);

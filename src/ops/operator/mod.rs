@@ -8,6 +8,8 @@
 
 mod commands;
 mod discovery;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod listing;
 mod peers;
 mod schemas;
@@ -32,11 +34,13 @@ use self::listing::{list, written};
 use self::peers::{PRESENCE_INTERVAL, Peers, Presence, PresenceState};
 use self::wire::{
     Answer, ClosingReport, DrainCommand, DrainReport, ErrorReport, GatewayReport, GatewaysQuery,
-    LogLevelCommand, LogLevelReport, OperatorEndpoint, RequestError, SessionsQuery, parse,
+    KeysReport, LogLevelCommand, LogLevelReport, OperatorEndpoint, RequestError, RevocationsReport,
+    SessionsQuery, parse,
 };
 use super::health::Health;
+use crate::auth::RevokedSet;
 use crate::config::{Names, names};
-use crate::nats::{Connection, Intake, is_reply_subject};
+use crate::nats::{Connection, Intake, RevocationReads, is_reply_subject};
 use crate::server::Acceptor;
 use crate::setup::LiveSettings;
 use crate::telemetry::{Metrics, Telemetry, UNLIMITED};
@@ -65,6 +69,8 @@ pub(super) struct Operator {
     immediate: Arc<Semaphore>,
     /// Set once there is a connection.
     edge: OnceLock<Edge>,
+    /// Set once the stream of revocations is read.
+    revocation_reads: OnceLock<RevocationReads>,
     drain: SetOnce<()>,
     is_leaving: AtomicBool,
 }
@@ -109,9 +115,15 @@ impl Operator {
             endpoints: OperatorEndpoint::ALL.map(|endpoint| Arc::new(EndpointState::new(endpoint))),
             immediate: Arc::new(Semaphore::new(WORKING + WAITING)),
             edge: OnceLock::new(),
+            revocation_reads: OnceLock::new(),
             drain: SetOnce::new(),
             is_leaving: AtomicBool::new(false),
         })
+    }
+
+    /// Lets operators see how far the revocations are read. Called once.
+    pub(super) fn show_revocations(&self, reads: RevocationReads) {
+        self.revocation_reads.get_or_init(|| reads);
     }
 
     /// Waits until an operator has this gateway drain.
@@ -337,7 +349,29 @@ impl Operator {
             memory_bytes: Metrics::resident_memory(),
             migrations: self.health.migrations(),
             log_level: self.telemetry.level().current(),
+            revocations: self.revocations(),
+            keys: self.keys(),
         }
+    }
+
+    fn revocations(&self) -> Option<RevocationsReport> {
+        let last = self.revocation_reads.get()?.last();
+        Some(RevocationsReport {
+            sequence: last.sequence,
+            entries: self.acceptor.revocations().look(RevokedSet::len),
+            age_s: seconds(last.whole?.elapsed()),
+        })
+    }
+
+    fn keys(&self) -> Vec<KeysReport> {
+        let live = self.live.now();
+        let keys = live.verifier.keys_status(Instant::now());
+        let keys = keys.into_iter().map(|(table, status)| KeysReport {
+            issuer: table.to_owned(),
+            keys: status.keys,
+            age_s: status.age.map(seconds),
+        });
+        keys.collect()
     }
 
     fn answer_with<T: Serialize>(&self, body: T, with_peers: bool) -> Answered {
@@ -430,6 +464,29 @@ impl Edge {
 fn reply_subject(message: &Message) -> Option<Subject> {
     let reply = message.reply.clone();
     reply.filter(|reply| is_reply_subject(reply))
+}
+
+/// To the millisecond.
+fn seconds(time: Duration) -> f64 {
+    time.as_millis() as f64 / 1000.0
+}
+
+/// Whether a request to `endpoint` with this body is understood.
+#[cfg(any(test, feature = "fuzzing"))]
+fn is_understood(endpoint: OperatorEndpoint, body: &[u8]) -> bool {
+    use wire::DisconnectCommand;
+    let checked = match endpoint {
+        OperatorEndpoint::Gateways => parse::<GatewaysQuery>(body).map(drop),
+        OperatorEndpoint::Sessions => {
+            parse::<SessionsQuery>(body).and_then(|query| query.check().map(drop))
+        }
+        OperatorEndpoint::Disconnect => {
+            parse::<DisconnectCommand>(body).and_then(|command| command.check().map(drop))
+        }
+        OperatorEndpoint::Drain => parse::<DrainCommand>(body).map(drop),
+        OperatorEndpoint::LogLevel => parse::<LogLevelCommand>(body).map(drop),
+    };
+    checked.is_ok()
 }
 
 /// A header has one line.

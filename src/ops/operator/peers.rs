@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::seconds;
 use super::wire::PeerReport;
 
 /// How often a gateway reports itself.
@@ -119,7 +120,7 @@ impl Peers {
         let reports = known.iter().map(|(process, peer)| PeerReport {
             gateway: peer.gateway.clone(),
             process: process.to_string(),
-            heard_s: (now - peer.heard).as_millis() as f64 / 1000.0,
+            heard_s: seconds(now - peer.heard),
         });
         reports.collect()
     }

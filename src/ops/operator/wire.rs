@@ -17,7 +17,7 @@ const REQUEST_MAX: usize = 32 * 1024;
 /// Sessions of one page, where a request does not say, and at most.
 pub(crate) const PAGE_SESSIONS: [usize; 2] = [1000, 2000];
 /// The longest time over which sockets are closed.
-const OVER_MAX: Duration = Duration::from_secs(600);
+pub(crate) const OVER_MAX: Duration = Duration::from_secs(600);
 /// The reasons for which an operator may end a session. The first is the default; of each code the first one is the
 /// default of that code.
 pub(crate) const END_REASONS: [CloseReason; 5] = [
@@ -275,6 +275,34 @@ pub(crate) struct GatewayReport {
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) migrations: MigrationsReport,
     pub(crate) log_level: String,
+    /// `None` before the first whole read, until which nobody joins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) revocations: Option<RevocationsReport>,
+    /// Of each issuer whose keys come from an address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) keys: Vec<KeysReport>,
+}
+
+/// What a gateway knows of REVOKED.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RevocationsReport {
+    /// The last sequence that is in force.
+    pub(crate) sequence: u64,
+    /// Users, tokens and keys that are revoked.
+    pub(crate) entries: usize,
+    /// How long ago the last read began that reached the end of the stream.
+    pub(crate) age_s: f64,
+}
+
+/// The keys of an issuer that come from an address.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct KeysReport {
+    /// The table of its settings.
+    pub(crate) issuer: String,
+    /// Those that are in force.
+    pub(crate) keys: usize,
+    /// How long ago they were fetched, if they ever were.
+    pub(crate) age_s: Option<f64>,
 }
 
 /// A socket. Of its token nothing but what names its user, and when it ends.

@@ -68,7 +68,7 @@ async fn revoke(scale: &Scale) {
     world.cluster.node(leader).await.kill().await;
     let revoke = world
         .gateway(0)
-        .command(&["revoke", "--user", "u0", "--no-issuer"]);
+        .command(&["revoke", "--user", "u0", "--no-issuer", "--no-wait"]);
     finish(tokio::process::Command::from(revoke)).await.ok();
     let revoked = Instant::now();
     let out = eventually(PATIENCE, async || {

@@ -4,6 +4,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 
 use super::nats::Nats;
 
@@ -52,14 +53,23 @@ pub(crate) async fn herald(
 }
 
 /// Runs a command to its end.
-pub(crate) async fn finish(mut command: tokio::process::Command) -> Output {
-    let child = command
-        .stdin(Stdio::null())
+pub(crate) async fn finish(command: tokio::process::Command) -> Output {
+    finish_with(command, "").await
+}
+
+/// As [`finish`], with a text on its standard input.
+pub(crate) async fn finish_with(mut command: tokio::process::Command, input: &str) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .expect("it starts");
+    let mut stdin = child.stdin.take().expect("it has one");
+    // It may end without having read it.
+    let _ = stdin.write_all(input.as_bytes()).await;
+    drop(stdin);
     let output = tokio::time::timeout(COMMAND_PATIENCE, child.wait_with_output())
         .await
         .expect("the command ends")
