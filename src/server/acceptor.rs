@@ -462,3 +462,92 @@ pub(super) struct Admitted {
     /// For the limits of the gateway, the address and the workspace. Boxed: the socket's future contains them twice.
     pub(super) guards: Box<(SocketGuard, AddressGuard, WorkspaceGuard)>,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    use serde_json::json;
+
+    use super::*;
+    use crate::auth::{RevocationEntry, RevokedSet};
+    use crate::config::{AuthConfig, IssuerConfig, LogConfig, Secret};
+    use crate::event::WorkspaceSlug;
+    use crate::room::{RoomHandle, SessionId};
+    use crate::setup::Building;
+
+    const SECRET: &str = "a secret of the tests that is long enough";
+
+    fn acceptor() -> Acceptor {
+        let issuer = IssuerConfig {
+            hmac_secret: Some(Secret::from(SECRET)),
+            ..IssuerConfig::default()
+        };
+        let config = Config {
+            auth: AuthConfig::from(issuer),
+            ..Config::default()
+        };
+        let setup = Building::of(config.into()).finish().unwrap();
+        let silent = LogConfig {
+            level: "off".to_owned(),
+            ..LogConfig::default()
+        };
+        let telemetry = Telemetry::start(&silent, &setup.config.telemetry).unwrap();
+        Acceptor::new(LiveSettings::new(setup), 10, Arc::default(), &telemetry)
+    }
+
+    /// A token of ada's, issued so many seconds from now.
+    fn issued(offset: i64) -> String {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = i64::try_from(now.unwrap().as_secs()).unwrap();
+        let claims = json!({
+            "sub": "ada", "workspaces": "*", "iat": now + offset, "exp": now + 600,
+        });
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        encode(&Header::default(), &claims, &key).unwrap()
+    }
+
+    /// The fresh token was good when it was looked at, and whoever revoked it saw the socket with the one before.
+    #[test]
+    fn a_socket_that_refreshes_at_the_moment_of_a_revocation_ends() {
+        let acceptor = acceptor();
+        let now = SystemTime::now();
+        let (soon, old) = (issued(5), issued(-10));
+        let setup = acceptor.live.now();
+        let judged = setup.verifier.judge(&soon, now, &acceptor.revocations);
+        let identity = judged.unwrap().valid_by(now).unwrap();
+        let seconds = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        let entry = json!({ "do": "revoke", "what": { "user": "ada" }, "before": seconds });
+        let entry = RevocationEntry::parse(entry.to_string().as_bytes()).unwrap();
+        for _ in 0..10 {
+            let room = RoomHandle::of_no_room(WorkspaceSlug::parse("acme").unwrap());
+            let writer = Writer::new(0, Arc::default());
+            let credential = identity.credential.clone();
+            let socket = OpenSocket::new(
+                SessionId::from_u128(7),
+                room,
+                writer,
+                "ada".into(),
+                credential,
+            );
+            acceptor
+                .revocations
+                .change(|set| *set = RevokedSet::default());
+            let refreshed = std::thread::scope(|threads| {
+                let credential = socket.lock();
+                let refreshing = threads.spawn(|| acceptor.refresh(&old, &socket, now));
+                // It has looked at the token by then. If it has not, it sees the revocation at once.
+                std::thread::sleep(Duration::from_millis(20));
+                acceptor.revocations.change(|set| set.take(1, &entry));
+                assert_eq!(acceptor.revocations.kind_of(&credential), None);
+                drop(credential);
+                refreshing.join().unwrap()
+            });
+            assert_eq!(refreshed, Err(CloseReason::Revoked));
+        }
+    }
+}

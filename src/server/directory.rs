@@ -133,7 +133,7 @@ impl OpenSocket {
         *self.lock() = credential;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Credential> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Credential> {
         self.credential
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
