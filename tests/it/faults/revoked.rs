@@ -122,6 +122,7 @@ fn nobody_got_in(connections: &[Connection], since: Instant, scale: &Scale) {
 /// Each socket of the user that was open at `gateway` was closed with 4001 soon after `since`.
 fn must_end_soon(theirs: &Swarm, gateway: usize, since: Instant, within: Duration) {
     let mut latest = Duration::ZERO;
+    let mut sockets = 0;
     for client in &theirs.clients {
         let connections = client.connections.lock().expect("no one panics");
         let first = connections.first().expect("it was open");
@@ -131,10 +132,12 @@ fn must_end_soon(theirs: &Swarm, gateway: usize, since: Instant, within: Duratio
         let (ended, end) = first.ended.expect("it has ended");
         assert_eq!(end, End::Closed(4001), "{first:?}");
         latest = latest.max(ended.saturating_duration_since(since));
+        sockets += 1;
     }
     println!(
-        "gateway {gateway}: the last socket of the user ended {latest:?} after the store or the reconnect"
+        "gateway {gateway}: the last of {sockets} sockets of the user ended {latest:?} after the store or the reconnect"
     );
+    assert!(sockets > 0, "none of theirs was at gateway {gateway}");
     assert!(latest < within, "{latest:?}");
 }
 
@@ -173,6 +176,8 @@ async fn nobody_else_is_touched(
 ) {
     let ended = connections.iter().filter(|one| one.ended.is_some());
     assert_eq!(ended.count(), 0, "sockets of others ended");
+    let joined = connections.len();
+    println!("{joined} sockets of others stay open");
     let stored = stored(&world.client, "EVENTS").await;
     let events = events.lock().expect("no one panics").clone();
     let evidence = Evidence {
