@@ -165,12 +165,25 @@ impl JwksError {
     }
 }
 
-/// Reads a key set. Entries that cannot be used are left out, as RFC 7517 section 5 asks, each with
+/// Reads the key set of a file. Entries that cannot be used are left out, as RFC 7517 section 5 asks, each with
 /// a remark.
 ///
 /// # Errors
 /// [`JwksError`] where there is no key set, or none of its keys can be used.
 pub(super) fn parse(file: &[u8]) -> Result<(KeySet, Vec<Remark>), JwksError> {
+    read(file, false)
+}
+
+/// Reads a key set that everybody can read, as [`parse`]. Keys with a private part are left out, too: everybody can
+/// sign with them.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn parse_published(answer: &[u8]) -> Result<(KeySet, Vec<Remark>), JwksError> {
+    read(answer, true)
+}
+
+fn read(file: &[u8], is_published: bool) -> Result<(KeySet, Vec<Remark>), JwksError> {
     if without_bom(file).starts_with(b"-----BEGIN ") {
         return Err(JwksError::Pem);
     }
@@ -197,9 +210,13 @@ pub(super) fn parse(file: &[u8]) -> Result<(KeySet, Vec<Remark>), JwksError> {
             Value::Object(_) => JwksEntry::deserialize(entry).map_err(|_| MALFORMED),
             _ => Err(MALFORMED),
         };
+        // Of an RSA key one of the primes is enough.
+        let is_private = ["d", "p", "q"].map(|name| entry.get(name).is_some());
+        let is_private = is_private.contains(&true);
         match parsed.and_then(|entry| entry.key()) {
+            Ok(_) if is_private && is_published => remark(true, PUBLISHED),
             Ok(key) => {
-                if entry.get("d").is_some() {
+                if is_private {
                     remark(false, "it holds a private key, which belongs to its signer");
                 }
                 keys.push(NamedKey { id: key_id, key });
@@ -214,6 +231,7 @@ pub(super) fn parse(file: &[u8]) -> Result<(KeySet, Vec<Remark>), JwksError> {
 }
 
 const MALFORMED: &str = "it is malformed";
+const PUBLISHED: &str = "its private part is published, so that everybody can sign with it";
 const MISSING: &str = "a parameter of its key type is missing or malformed";
 const OTHER_ALGORITHM: &str = "its algorithm is not one that its key type can verify";
 const OTHER_CURVE: &str = "its curve is not supported";

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::credential::{Credential, KeyId, TokenId};
 use super::user::UserKey;
+use crate::word_enum::word_enum;
 
 /// The last moment that an entry can name: the end of the year 9999.
 const LAST_SECOND: f64 = 253_402_300_799.0;
@@ -140,23 +141,12 @@ pub struct RevokedSet {
     keys: HashMap<KeyId, u64>,
 }
 
-/// By which of its properties a credential is revoked; a metric's label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RevokedKind {
-    User,
-    Token,
-    Key,
-}
-
-impl RevokedKind {
-    pub const ALL: [Self; 3] = [Self::User, Self::Token, Self::Key];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Token => "token",
-            Self::Key => "key",
-        }
+word_enum! {
+    /// By which of its properties a credential is revoked; a metric's label.
+    pub enum RevokedKind {
+        User = "user",
+        Token = "token",
+        Key = "key",
     }
 }
 

@@ -47,6 +47,8 @@ pub(in crate::auth) enum DiscoveryError {
     ManyTenants,
     #[error("names a jwks_uri that {0}")]
     JwksUri(AddressError),
+    #[error("names a jwks_uri on this host, but comes from another one")]
+    ThisHost,
 }
 
 impl KeyAddress {
@@ -111,7 +113,12 @@ pub(in crate::auth) fn jwks_uri(document: &[u8], issuer: &str) -> Result<Url, Di
             DiscoveryError::OtherIssuer
         });
     }
-    checked(jwks_uri).map_err(DiscoveryError::JwksUri)
+    let uri = checked(jwks_uri).map_err(DiscoveryError::JwksUri)?;
+    // A provider must not have this host's own services answer for it.
+    if is_this_host(&uri) && !checked(issuer).is_ok_and(|issuer| is_this_host(&issuer)) {
+        return Err(DiscoveryError::ThisHost);
+    }
+    Ok(uri)
 }
 
 /// The address, if keys may be fetched from there.
@@ -212,6 +219,8 @@ mod tests {
                 Err(JwksUri(AddressError::NotHttps)),
             ),
             (uri("jwks"), Err(JwksUri(AddressError::NoUrl))),
+            (uri("http://127.0.0.1:8222/jwks"), Err(ThisHost)),
+            (uri("https://localhost/jwks"), Err(ThisHost)),
             (
                 format!(r#"{{"issuer":"{issuer}/","jwks_uri":"https://keys.example.org/jwks"}}"#),
                 Err(OtherIssuer),

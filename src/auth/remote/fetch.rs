@@ -9,7 +9,8 @@ use tokio::time::timeout;
 
 use super::address::{DiscoveryError, KeyAddress, is_this_host, jwks_uri};
 use super::cache::fresh_for;
-use crate::auth::jwks::{self, JwksError, KeySet, Remark};
+use crate::auth::jwks::{JwksError, KeySet, Remark, parse_published};
+use crate::word_enum::word_enum;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -54,39 +55,16 @@ pub(super) enum FetchError {
     Certificates,
 }
 
-/// How a fetch can end, as metrics call it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FetchResult {
-    Ok,
-    Unreachable,
-    Timeout,
-    Status,
-    TooLarge,
-    Redirect,
-    Invalid,
-}
-
-impl FetchResult {
-    pub(super) const ALL: [Self; 7] = [
-        Self::Ok,
-        Self::Unreachable,
-        Self::Timeout,
-        Self::Status,
-        Self::TooLarge,
-        Self::Redirect,
-        Self::Invalid,
-    ];
-
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Unreachable => "unreachable",
-            Self::Timeout => "timeout",
-            Self::Status => "status",
-            Self::TooLarge => "too_large",
-            Self::Redirect => "redirect",
-            Self::Invalid => "invalid",
-        }
+word_enum! {
+    /// How a fetch can end, as metrics call it.
+    pub(super) enum FetchResult {
+        Ok = "ok",
+        Unreachable = "unreachable",
+        Timeout = "timeout",
+        Status = "status",
+        TooLarge = "too_large",
+        Redirect = "redirect",
+        Invalid = "invalid",
     }
 }
 
@@ -110,8 +88,9 @@ impl From<reqwest::Error> for FetchError {
         if error.is_redirect() {
             return Self::Redirect;
         }
-        if error.is_timeout() {
-            return Self::Timeout;
+        if error.is_connect() && error.is_timeout() {
+            let text = format!("no connection within {} s", CONNECT.as_secs());
+            return Self::Unreachable(text);
         }
         // Its own text has the address with the query. The last cause says most.
         let error = error.without_url();
@@ -172,7 +151,7 @@ impl KeyClient {
 
     async fn jwks(&self, url: &Url) -> Result<FetchedKeys, FetchError> {
         let (body, fresh_for) = self.get(url).await?;
-        let parsed = jwks::parse(&body).map_err(|error| match error {
+        let parsed = parse_published(&body).map_err(|error| match error {
             JwksError::NoKeys if has_certificates(&body) => FetchError::Certificates,
             error => error.into(),
         });

@@ -5,6 +5,8 @@
 //! lacks stays in force until a second answer lacks it ([`super::withdrawal`]).
 
 pub(super) mod address;
+#[cfg(test)]
+mod answer_tests;
 pub(super) mod cache;
 mod fetch;
 mod freshness;
@@ -31,6 +33,7 @@ use super::AuthError;
 use super::credential::KeyId;
 use super::jwks::{KeySet, Remark};
 use super::jws::{Jws, WRONG_ALGORITHM};
+use super::key::VerifyingKey;
 use super::withdrawal::MissingKeys;
 
 /// How long a token of an unknown key waits: for a fetch that began just before it came, or until the next one may begin,
@@ -200,10 +203,17 @@ impl RemoteKeys {
         age.is_none_or(|age| age > max_stale)
     }
 
-    /// Whether sockets of this key may stay: it is not withdrawn. Age alone closes no socket.
+    /// Whether sockets of this key may stay: it is not withdrawn, and has an algorithm that is allowed. Age alone closes
+    /// no socket.
     pub(super) fn trusts(&self, key: KeyId) -> bool {
-        let keys = self.address.fetched.keys();
-        keys.is_some_and(|keys| keys.contains(key))
+        let is_allowed = |known: &VerifyingKey| {
+            let allowed = self.algorithms.as_deref();
+            allowed.is_none_or(|allowed| allowed.iter().any(|one| known.takes(*one)))
+        };
+        self.keys().is_some_and(|keys| {
+            let mut keys = keys.named().map(|(_, known)| known);
+            keys.any(|known| known.id() == key && is_allowed(known))
+        })
     }
 
     /// Whether a key was withdrawn since the last look.
