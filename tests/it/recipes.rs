@@ -1,12 +1,15 @@
-//! The recipes for identity providers in docs/tokens.md: all of them in one gateway, each with a token of the shape
-//! that its provider documents, and with those that must not pass.
+//! The recipes for identity providers in docs/tokens.md: all of them in one gateway, as they are, with what each provider
+//! publishes at its own address. Each with a token of the shape that its provider documents, and with those that must not
+//! pass.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
@@ -15,6 +18,7 @@ use crate::support::command::finish;
 use crate::support::gateway::{Gateway, file};
 use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
+use crate::support::tls::{Certificates, acceptor};
 use crate::support::token::{at, remember};
 
 const TOKENS: &str = include_str!("../../docs/tokens.md");
@@ -327,33 +331,88 @@ async fn closed(gateway: &Gateway, provider: &str, claims: &Value) -> u16 {
     Client::connect(gateway, &query).await.closed().await.0
 }
 
-/// Puts all recipes into one file, with the keys at an address of this host, as nobody else's can be reached.
-async fn configured(cases: &[Case], folder: &Path) -> String {
-    let port = serve_key_sets().await;
-    let mut config = String::new();
-    for Case { provider, .. } in cases {
-        let recipe = example(&format!("{provider}.toml"));
-        let source = recipe
-            .lines()
-            .find(|line| *line == "discovery = true" || line.starts_with("jwks_url = \"https://"));
-        let source = source.expect("keys by address");
-        let here = format!("jwks_url = \"http://127.0.0.1:{port}/{provider}\"");
-        config += &recipe.replace(source, &here);
-        config += "\n";
+/// What is published by address: the discovery document and the key set of each provider.
+fn publications(cases: &[Case]) -> BTreeMap<String, Vec<u8>> {
+    let mut published = BTreeMap::new();
+    for Case {
+        provider, claims, ..
+    } in cases
+    {
+        let issuer = claims["iss"].as_str().expect("an issuer");
+        let document = match *provider {
+            "supabase" => None,
+            provider => Some(self::published(&format!("{provider}.discovery.json"))),
+        };
+        let keys = match &document {
+            None => format!("{issuer}/.well-known/jwks.json"),
+            Some(document) => {
+                let document: Value = serde_json::from_slice(document).expect("JSON");
+                document["jwks_uri"]
+                    .as_str()
+                    .expect("an address")
+                    .to_owned()
+            }
+        };
+        published.insert(keys, key_set(provider));
+        if let Some(document) = document {
+            let base = issuer.trim_end_matches('/');
+            published.insert(format!("{base}/.well-known/openid-configuration"), document);
+        }
     }
-    file(folder, "herald.toml", config)
+    published
 }
 
-/// Answers `/<provider>` with its key set.
-async fn serve_key_sets() -> u16 {
+/// The part of a URL between `https://` and its path.
+fn host(url: &str) -> &str {
+    let rest = url.strip_prefix("https://").expect("https");
+    rest.split('/').next().expect("a host")
+}
+
+async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("a request"));
+    }
+    String::from_utf8(head).expect("text")
+}
+
+/// All hosts behind one proxy, by TLS.
+async fn serve(published: BTreeMap<String, Vec<u8>>, certificates: &Certificates) -> String {
+    let acceptor = acceptor(&certificates.certificate(), &certificates.key());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    let routes = axum::Router::new().route(
-        "/{provider}",
-        axum::routing::get(async |path: axum::extract::Path<String>| key_set(&path.0)),
-    );
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    port
+    let proxy = format!("http://{}", listener.local_addr().expect("an address"));
+    let published = Arc::new(published);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let (acceptor, published) = (acceptor.clone(), Arc::clone(&published));
+            tokio::spawn(async move {
+                let connect = head(&mut stream).await;
+                let host = connect
+                    .strip_prefix("CONNECT ")
+                    .and_then(|rest| rest.split(':').next());
+                let host = host.expect("a host").to_owned();
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\n\r\n")
+                    .await
+                    .expect("open");
+                let mut stream = acceptor.accept(stream).await.expect("TLS");
+                let request = head(&mut stream).await;
+                let path = request.split(' ').nth(1).expect("a path");
+                let answer = match published.get(&format!("https://{host}{path}")) {
+                    None => b"HTTP/1.1 404 None\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                    Some(body) => {
+                        let length = body.len();
+                        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+                        [head.as_bytes(), body].concat()
+                    }
+                };
+                stream.write_all(&answer).await.expect("sent");
+                stream.shutdown().await.ok();
+            });
+        }
+    });
+    proxy
 }
 
 #[tokio::test]
@@ -380,9 +439,22 @@ async fn each_recipe_takes_its_providers_tokens_and_no_others() {
     );
 
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let config = configured(&cases, folder.path()).await;
+    // All of them in one file, as they are.
+    let recipes = cases
+        .iter()
+        .map(|case| example(&format!("{}.toml", case.provider)));
+    let config = recipes.collect::<Vec<_>>().join("\n\n");
+    let config = file(folder.path(), "herald.toml", config);
+    let published = publications(&cases);
+    let hosts: BTreeSet<String> = published.keys().map(|url| host(url).to_owned()).collect();
+    let certificates = Certificates::of(Vec::from_iter(hosts));
+    let proxy = serve(published, &certificates).await;
     let nats = Nats::jetstream().await;
-    let builder = Gateway::builder(&nats).unset("auth.hmac_secret");
+    let builder = Gateway::builder(&nats)
+        .unset("auth.hmac_secret")
+        .variable("HTTPS_PROXY", proxy)
+        .variable("NO_PROXY", "")
+        .variable("SSL_CERT_FILE", certificates.authority().display());
     let gateway = builder.file(Path::new(&config)).ready().await;
     let publisher = Publisher::on(&nats).await;
     for case in &cases {

@@ -6,11 +6,15 @@
 mod faults;
 mod provider;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::{SinkExt, StreamExt};
+use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -74,20 +78,30 @@ async fn joined(gateway: &Gateway, token: &str) -> Client {
     }
 }
 
+fn fixture(name: &str) -> Vec<u8> {
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys");
+    std::fs::read(keys.join(name)).expect("a fixture")
+}
+
+fn claims(issuer: &str) -> Value {
+    json!({
+        "iss": issuer, "sub": "mallory", "jti": "mallory", "aud": "herald", "workspaces": "*", "exp": at(600),
+    })
+}
+
+/// A token of the key of this name.
+fn signed(key: &str, kid: Option<&str>, claims: &Value) -> String {
+    let key = EncodingKey::from_rsa_pem(&fixture(&format!("{key}.private.pem")));
+    let mut header = Header::new(Algorithm::RS256);
+    header.kid = kid.map(str::to_owned);
+    remember(encode(&header, claims, &key.expect("a key")).expect("a token"))
+}
+
 /// Bad tokens of this issuer: of a key that nobody has, and of a name that a good key has.
 fn bad_tokens(issuer: &str, good: &str) -> [String; 2] {
-    let pem = include_bytes!("../../fixtures/keys/rsa-other.private.pem");
-    let key = EncodingKey::from_rsa_pem(pem).expect("a key");
-    let claims = json!({
-        "iss": issuer, "sub": "mallory", "jti": "mallory", "aud": "herald", "workspaces": "*", "exp": at(600),
-    });
     let known = jsonwebtoken::decode_header(good).expect("a header").kid;
     let unknown = Some(format!("unknown-{}", at(0)));
-    [known, unknown].map(|kid| {
-        let mut header = Header::new(Algorithm::RS256);
-        header.kid = kid;
-        remember(encode(&header, &claims, &key).expect("a token"))
-    })
+    [known, unknown].map(|kid| signed("rsa-other", kid.as_deref(), &claims(issuer)))
 }
 
 /// Joins all the time, with good tokens and with bad ones.
@@ -212,26 +226,38 @@ async fn whatever_the_provider_does(proxy: FaultProxy, provider: Provider) {
 
 async fn a_withdrawn_key_ends_its_sockets(provider: Provider) {
     let nats = Nats::jetstream().await;
-    let old = provider.token().await;
+    let mut old = String::new();
     let gateway = settings(&nats, &provider.issuer).ready().await;
-    let mut of_old = joined(&gateway, &old).await;
+    let mut of_old = JoinSet::new();
+    for _ in 0..3 {
+        old = provider.token().await;
+        let mut client = joined(&gateway, &old).await;
+        of_old.spawn(async move { (client.closed().await, Instant::now()) });
+    }
     provider.rotate().await;
     let mut of_new = joined(&gateway, &provider.token().await).await;
     provider.withdraw().await;
     gateway.signal("HUP");
-    let withdrawn = eventually(WITHDRAWN_WITHIN, async || {
-        gateway.metric("herald_keys_withdrawn_total", "").await > 0.0
-    });
-    assert!(withdrawn.await, "{}", gateway.output());
-    let closed = timeout(PATIENCE, async {
-        // Pings come before.
-        while of_old.is_open().await {
-            sleep(Duration::from_millis(100)).await;
+    let mut closed = Vec::new();
+    let all_closed = timeout(WITHDRAWN_WITHIN + Duration::from_secs(60), async {
+        while !of_old.is_empty() {
+            if let Ok(Some(one)) = timeout(Duration::from_secs(5), of_old.join_next()).await {
+                closed.push(one.expect("closed"));
+            }
+            // It answers pings, too.
+            assert!(of_new.is_open().await);
         }
     });
-    closed.await.expect("its socket is closed");
+    all_closed.await.expect("its sockets are closed");
+    for (close, _) in &closed {
+        assert_eq!(*close, (4003, "token expired".to_owned()));
+    }
+    let times = closed.iter().map(|(_, at)| *at);
+    let spread = times.clone().max().expect("three") - times.min().expect("three");
+    let wanted = Duration::from_secs(10)..=Duration::from_secs(60);
+    assert!(wanted.contains(&spread), "{spread:?}");
     gateway.logged("key withdrawn, its sockets end").await;
-    assert!(of_new.is_open().await);
+    assert!(gateway.metric("herald_keys_withdrawn_total", "").await > 0.0);
     assert!(matches!(join(&gateway, &old).await, Joined::Closed(4001)));
     joined(&gateway, &provider.token().await).await;
 }
@@ -294,6 +320,153 @@ async fn a_gateway_waits_for_its_keys_and_says_for_which() {
     let ready = eventually(PATIENCE, async || gateway.get("/readyz").await.0 == 200);
     assert!(ready.await, "{}", gateway.output());
     joined(&gateway, &token).await;
+}
+
+/// However many tokens of unknown keys come at once: they wait for the same fetch, and nobody else waits with them.
+#[tokio::test]
+async fn a_flood_of_unknown_keys_makes_one_fetch_in_five_seconds() {
+    let nats = Nats::jetstream().await;
+    let proxy = FaultProxy::start().await;
+    let provider = Provider::oidc(&proxy).await;
+    let gateway = Arc::new(settings(&nats, &provider.issuer).ready().await);
+    let good = provider.token().await;
+    let (before, began) = (proxy.all(), Instant::now());
+    let mut flood = JoinSet::new();
+    for number in 0..200 {
+        let gateway = Arc::clone(&gateway);
+        let claims = claims(&provider.issuer);
+        let token = signed("rsa-other", Some(&format!("unknown-{number}")), &claims);
+        flood.spawn(async move {
+            // One after the other, so that some come in each interval.
+            sleep(Duration::from_millis(40 * number)).await;
+            refused(&join(&gateway, &token).await);
+        });
+    }
+    while !flood.is_empty() {
+        let asked = Instant::now();
+        joined(&gateway, &good).await;
+        assert!(
+            asked.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            asked.elapsed()
+        );
+        // What has ended has ended well.
+        while let Some(ended) = flood.try_join_next() {
+            ended.expect("refused");
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    // A fetch is that of a document and that of the keys.
+    let fetches = (proxy.all() - before) as u64 / 2;
+    let intervals = began.elapsed().as_secs() / 5;
+    assert!(
+        (1..=intervals + 1).contains(&fetches),
+        "{fetches} in {intervals}"
+    );
+    assert_eq!(proxy.most(), 1, "fetches at a time");
+}
+
+/// Serves a key set, and counts how often.
+async fn serve(key_set: Value) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/jwks", listener.local_addr().expect("an address"));
+    let fetches = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&fetches);
+    let answer = async move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        key_set.to_string()
+    };
+    let routes = axum::Router::new().route("/jwks", axum::routing::get(answer));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    (url, fetches)
+}
+
+/// The public key of a fixture, as a provider calls it.
+fn public(name: &str, kid: &str) -> Value {
+    let pem = fixture(&format!("{name}.private.pem"));
+    let key = EncodingKey::from_rsa_pem(&pem).expect("a key");
+    let mut key = json!(Jwk::from_encoding_key(&key, Algorithm::RS256).expect("a JWK"));
+    key["kid"] = kid.into();
+    key
+}
+
+#[tokio::test]
+async fn keys_of_one_issuer_and_of_another_kind_and_those_that_a_token_brings_verify_nothing() {
+    const A: &str = "https://a.example.com";
+    const B: &str = "https://b.example.com";
+    let nats = Nats::jetstream().await;
+    // Both call their key the same.
+    let (url_a, fetches) = serve(json!({ "keys": [public("rsa", "1")] })).await;
+    let (url_b, _) = serve(json!({ "keys": [public("rsa-other", "1")] })).await;
+    let (url_of_token, fetched_for_token) =
+        serve(json!({ "keys": [public("rsa-other", "2")] })).await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = [(A, url_a), (B, url_b)].map(|(issuer, url)| {
+        format!(
+            "[[auth.issuers]]\nissuer = \"{issuer}\"\njwks_url = \"{url}\"\naudience = \"herald\"\n"
+        )
+    });
+    let path = file(folder.path(), "herald.toml", text.concat());
+    let builder = Gateway::builder(&nats).unset("auth.hmac_secret");
+    let gateway = builder.file(path.as_ref()).ready().await;
+    for (issuer, key, is_good) in [
+        (A, "rsa", true),
+        (B, "rsa-other", true),
+        (A, "rsa-other", false),
+        (B, "rsa", false),
+        ("https://c.example.com", "rsa", false),
+    ] {
+        for kid in [Some("1"), None] {
+            let outcome = join(&gateway, &signed(key, kid, &claims(issuer))).await;
+            let is_open = matches!(outcome, Joined::Open(_));
+            assert_eq!(is_open, is_good, "{issuer} {key} {kid:?}: {outcome:?}");
+            assert!(
+                is_open || matches!(outcome, Joined::Closed(4001)),
+                "{outcome:?}"
+            );
+        }
+    }
+    let before = fetches.load(Ordering::Relaxed);
+    let known = Some("1".to_owned());
+    let confused = |header: Header, key: &EncodingKey| {
+        remember(encode(&header, &claims(A), key).expect("a token"))
+    };
+    let hmac = |secret: &[u8]| {
+        let header = Header {
+            kid: known.clone(),
+            ..Header::new(Algorithm::HS256)
+        };
+        confused(header, &EncodingKey::from_secret(secret))
+    };
+    // It brings its own key, or says where it is.
+    let own = EncodingKey::from_rsa_pem(&fixture("rsa-other.private.pem")).expect("a key");
+    let mut brought = Header::new(Algorithm::RS256);
+    brought.kid = known.clone();
+    brought.jku = Some(url_of_token);
+    brought.jwk = Some(serde_json::from_value(public("rsa-other", "1")).expect("a JWK"));
+    let unsigned = {
+        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        remember(format!(
+            "{}.{}.",
+            part(json!({"alg": "none", "kid": "1"})),
+            part(claims(A))
+        ))
+    };
+    for token in [
+        hmac(&fixture("rsa.public.pem")),
+        hmac(public("rsa", "1").to_string().as_bytes()),
+        confused(brought, &own),
+        unsigned,
+    ] {
+        let outcome = join(&gateway, &token).await;
+        assert!(matches!(outcome, Joined::Closed(4001)), "{outcome:?}");
+    }
+    assert_eq!(
+        fetches.load(Ordering::Relaxed),
+        before,
+        "none of them may be of a new key"
+    );
+    assert_eq!(fetched_for_token.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
@@ -437,7 +610,10 @@ async fn an_address_that_cannot_be_trusted_is_refused_before_anything_is_fetched
     }
 }
 
-/// Answers with the key set of a provider, by TLS.
+const DOWNGRADE: &str =
+    "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n";
+
+/// Answers with the key set of a provider, by TLS. One path leaves it.
 async fn serve_by_tls(certificates: &Certificates) -> u16 {
     let acceptor = acceptor(&certificates.certificate(), &certificates.key());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -451,8 +627,13 @@ async fn serve_by_tls(certificates: &Certificates) -> u16 {
             // One that does not trust the certificate goes away.
             if let Ok(mut stream) = acceptor.accept(stream).await {
                 let mut request = [0; 4096];
-                let came = stream.read(&mut request).await;
-                if came.is_ok_and(|bytes| bytes > 0) {
+                let came = stream.read(&mut request).await.unwrap_or_default();
+                if came > 0 {
+                    let answer = if request.starts_with(b"GET /downgraded") {
+                        DOWNGRADE
+                    } else {
+                        &answer
+                    };
                     stream.write_all(answer.as_bytes()).await.ok();
                     stream.shutdown().await.ok();
                 }
@@ -468,12 +649,18 @@ async fn by_tls_only_a_trusted_certificate_is_taken() {
     let certificates = Certificates::new();
     let port = serve_by_tls(&certificates).await;
     let authority = certificates.authority().display().to_string();
-    let check = async |host: &str, more: &[(&str, &str)]| {
-        let url = format!("https://{host}:{port}/jwks.json");
+    let check_path = async |host: &str, path: &str, more: &[(&str, &str)]| {
+        let url = format!("https://{host}:{port}/{path}");
         let settings = [&[("HERALD_AUTH__JWKS_URL", url.as_str())], more].concat();
         herald(&nats, &settings, &["check", "--keys"]).await
     };
+    let check = async |host: &str, more: &[(&str, &str)]| check_path(host, "jwks.json", more).await;
     let trusted = ("SSL_CERT_FILE", authority.as_str());
+    let output = check_path("localhost", "downgraded", &[trusted]).await;
+    assert!(
+        output.stderr.contains("redirects to another scheme"),
+        "{output:?}"
+    );
     let output = check("localhost", &[trusted]).await.ok();
     assert!(
         output.stdout.contains("key: auth: kid \"ins_"),

@@ -27,6 +27,11 @@ pub(crate) struct Certificates {
 impl Certificates {
     /// Makes them.
     pub(crate) fn new() -> Self {
+        Self::of([NAME.to_owned()])
+    }
+
+    /// Makes them for hosts of these names.
+    pub(crate) fn of(names: impl Into<Vec<String>>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut authority = CertificateParams::default();
         // A name of its own: a certificate whose issuer has its own name counts as self-signed.
@@ -37,7 +42,7 @@ impl Certificates {
         let root = authority.self_signed(&authority_key).expect("a root");
         let issuer = Issuer::new(authority, authority_key);
         let key = KeyPair::generate().expect("a key");
-        let certificate = CertificateParams::new([NAME.to_owned()])
+        let certificate = CertificateParams::new(names)
             .and_then(|params| params.signed_by(&key, &issuer))
             .expect("a certificate");
         for (name, text) in [
