@@ -4,6 +4,7 @@
 //! npm's `oidc-provider` in every run; Keycloak, which takes half a minute to start, in `make check-long`.
 
 mod faults;
+mod foreign_keys;
 mod provider;
 
 use std::path::Path;
@@ -11,10 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::{SinkExt, StreamExt};
-use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -364,109 +362,6 @@ async fn a_flood_of_unknown_keys_makes_one_fetch_in_five_seconds() {
         "{fetches} in {intervals}"
     );
     assert_eq!(proxy.most(), 1, "fetches at a time");
-}
-
-/// Serves a key set, and counts how often.
-async fn serve(key_set: Value) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}/jwks", listener.local_addr().expect("an address"));
-    let fetches = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&fetches);
-    let answer = async move || {
-        counted.fetch_add(1, Ordering::Relaxed);
-        key_set.to_string()
-    };
-    let routes = axum::Router::new().route("/jwks", axum::routing::get(answer));
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    (url, fetches)
-}
-
-/// The public key of a fixture, as a provider calls it.
-fn public(name: &str, kid: &str) -> Value {
-    let pem = fixture(&format!("{name}.private.pem"));
-    let key = EncodingKey::from_rsa_pem(&pem).expect("a key");
-    let mut key = json!(Jwk::from_encoding_key(&key, Algorithm::RS256).expect("a JWK"));
-    key["kid"] = kid.into();
-    key
-}
-
-#[tokio::test]
-async fn keys_of_one_issuer_and_of_another_kind_and_those_that_a_token_brings_verify_nothing() {
-    const A: &str = "https://a.example.com";
-    const B: &str = "https://b.example.com";
-    let nats = Nats::jetstream().await;
-    // Both call their key the same.
-    let (url_a, fetches) = serve(json!({ "keys": [public("rsa", "1")] })).await;
-    let (url_b, _) = serve(json!({ "keys": [public("rsa-other", "1")] })).await;
-    let (url_of_token, fetched_for_token) =
-        serve(json!({ "keys": [public("rsa-other", "2")] })).await;
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let text = [(A, url_a), (B, url_b)].map(|(issuer, url)| {
-        format!(
-            "[[auth.issuers]]\nissuer = \"{issuer}\"\njwks_url = \"{url}\"\naudience = \"herald\"\n"
-        )
-    });
-    let path = file(folder.path(), "herald.toml", text.concat());
-    let builder = Gateway::builder(&nats).unset("auth.hmac_secret");
-    let gateway = builder.file(path.as_ref()).ready().await;
-    for (issuer, key, is_good) in [
-        (A, "rsa", true),
-        (B, "rsa-other", true),
-        (A, "rsa-other", false),
-        (B, "rsa", false),
-        ("https://c.example.com", "rsa", false),
-    ] {
-        for kid in [Some("1"), None] {
-            let outcome = join(&gateway, &signed(key, kid, &claims(issuer))).await;
-            let is_open = matches!(outcome, Joined::Open(_));
-            assert_eq!(is_open, is_good, "{issuer} {key} {kid:?}: {outcome:?}");
-            assert!(
-                is_open || matches!(outcome, Joined::Closed(4001)),
-                "{outcome:?}"
-            );
-        }
-    }
-    let before = fetches.load(Ordering::Relaxed);
-    let known = Some("1".to_owned());
-    let confused = |header: Header, key: &EncodingKey| {
-        remember(encode(&header, &claims(A), key).expect("a token"))
-    };
-    let hmac = |secret: &[u8]| {
-        let header = Header {
-            kid: known.clone(),
-            ..Header::new(Algorithm::HS256)
-        };
-        confused(header, &EncodingKey::from_secret(secret))
-    };
-    // It brings its own key, or says where it is.
-    let own = EncodingKey::from_rsa_pem(&fixture("rsa-other.private.pem")).expect("a key");
-    let mut brought = Header::new(Algorithm::RS256);
-    brought.kid = known.clone();
-    brought.jku = Some(url_of_token);
-    brought.jwk = Some(serde_json::from_value(public("rsa-other", "1")).expect("a JWK"));
-    let unsigned = {
-        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        remember(format!(
-            "{}.{}.",
-            part(json!({"alg": "none", "kid": "1"})),
-            part(claims(A))
-        ))
-    };
-    for token in [
-        hmac(&fixture("rsa.public.pem")),
-        hmac(public("rsa", "1").to_string().as_bytes()),
-        confused(brought, &own),
-        unsigned,
-    ] {
-        let outcome = join(&gateway, &token).await;
-        assert!(matches!(outcome, Joined::Closed(4001)), "{outcome:?}");
-    }
-    assert_eq!(
-        fetches.load(Ordering::Relaxed),
-        before,
-        "none of them may be of a new key"
-    );
-    assert_eq!(fetched_for_token.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
