@@ -196,9 +196,6 @@ fn good_answers() -> Vec<(&'static str, &'static str, Answer, usize)> {
 
 fn bodies() -> Vec<Case> {
     use FetchResult::Invalid;
-    let only = |key: Value| json_body(&json!({ "keys": [key] }));
-    let private = changed(|set| set["keys"][0]["d"] = "AAAA".into());
-    let prime = changed(|set| set["keys"][0]["p"] = "AAAA".into());
     let half = good();
     let half = &half[..half.len() / 2];
     vec![
@@ -237,6 +234,16 @@ fn bodies() -> Vec<Case> {
             Invalid,
             "is one JSON Web Key",
         ),
+    ]
+}
+
+/// Key sets without a key that can be used.
+fn unusable_keys() -> Vec<Case> {
+    use FetchResult::Invalid;
+    let only = |key: Value| json_body(&json!({ "keys": [key] }));
+    let private = changed(|set| set["keys"][0]["d"] = "AAAA".into());
+    let prime = changed(|set| set["keys"][0]["p"] = "AAAA".into());
+    vec![
         (
             "no keys",
             json_body(&json!({"keys": []})),
@@ -284,8 +291,8 @@ fn weak() -> Vec<u8> {
     json!({ "keys": [key] }).to_string().into_bytes()
 }
 
-fn transfers(elsewhere: u16) -> Vec<Case> {
-    use FetchResult::{Redirect, Status, Timeout, TooLarge, Unreachable};
+fn transfers() -> Vec<Case> {
+    use FetchResult::{Timeout, TooLarge, Unreachable};
     let head = |lines: &str| format!("HTTP/1.1 200 OK\r\n{lines}").into_bytes();
     let spaces = |count: usize| vec![b' '; count];
     let chunk = [&b"400\r\n"[..], &spaces(1024), b"\r\n"].concat();
@@ -344,6 +351,12 @@ fn transfers(elsewhere: u16) -> Vec<Case> {
             Unreachable,
             "cannot be reached",
         ),
+    ]
+}
+
+fn statuses(elsewhere: u16) -> Vec<Case> {
+    use FetchResult::{Redirect, Status, Unreachable};
+    vec![
         (
             "no answer",
             Bytes(Vec::new()),
@@ -379,8 +392,9 @@ fn transfers(elsewhere: u16) -> Vec<Case> {
 #[tokio::test]
 async fn a_wrong_answer_gives_no_keys_within_its_limits_and_is_named() {
     let elsewhere = server(ok("", &good())).await;
+    let all = [bodies(), unusable_keys(), transfers(), statuses(elsewhere)];
     let mut cases = JoinSet::new();
-    for (case, answer, wanted, part) in bodies().into_iter().chain(transfers(elsewhere)) {
+    for (case, answer, wanted, part) in all.concat() {
         cases.spawn(async move {
             let (result, text, _) = fetched("0", answer).await;
             assert_eq!(result, wanted, "{case}: {text}");
