@@ -61,6 +61,7 @@ mod odd_servers;
 mod open_files;
 mod operator;
 mod operator_commands;
+mod operator_hostile;
 mod order;
 mod overload;
 mod permissions;

@@ -1,18 +1,16 @@
 //! The operator service over NATS itself: who is connected, how the gateways are, and what they do for an operator.
-//! `operator_commands` has the commands of the binary.
+//! `operator_commands` has the commands of the binary, `operator_hostile` what others send there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, Message};
+use async_nats::{Client, Message};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::support::client::Client as Socket;
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::nats::Nats;
-use crate::support::production::Production;
-use crate::support::token::{assert_no_part_of_a_token, at, signed, token};
+use crate::support::token::{assert_no_part_of_a_token, at, signed};
 use crate::support::{PATIENCE, eventually, program, soon};
 
 /// Names a gateway.
@@ -33,7 +31,12 @@ pub(crate) async fn gateways<const N: usize>(nats: &Nats, names: [&str; N]) -> [
 }
 
 /// The answers of `count` gateways.
-async fn answers(client: &Client, subject: &str, body: &str, count: usize) -> Vec<Message> {
+pub(crate) async fn answers(
+    client: &Client,
+    subject: &str,
+    body: &str,
+    count: usize,
+) -> Vec<Message> {
     let inbox = client.new_inbox();
     let answers = client.subscribe(inbox.clone()).await.unwrap();
     let (subject, body) = (subject.to_owned(), body.to_owned());
@@ -60,13 +63,13 @@ async fn by_gateway(
 }
 
 /// The answer of the one gateway that is meant.
-async fn one(client: &Client, subject: &str, body: Value) -> Value {
+pub(crate) async fn one(client: &Client, subject: &str, body: Value) -> Value {
     let answered = by_gateway(client, subject, body, 1).await;
     answered.into_values().next().unwrap()
 }
 
 /// The code and text of a refusal.
-fn refusal(message: &Message) -> (String, String) {
+pub(crate) fn refusal(message: &Message) -> (String, String) {
     let header = |name: &str| {
         let headers = message.headers.as_ref();
         let value = headers.and_then(|headers| headers.get(name));
@@ -579,184 +582,4 @@ async fn nats_micro_shows(nats: &Nats, processes: &BTreeMap<String, String>) {
         shown.contains("herald.command.drain") && shown.contains("gw-1"),
         "{shown}"
     );
-}
-
-/// What the server itself sends where a publisher has it sent: an acknowledgement, one of a failure, a trace.
-#[tokio::test]
-async fn nothing_that_a_runtime_can_have_sent_is_obeyed_or_answered() {
-    let production = Production::migrated().await;
-    let mut gateway = named(production.gateway("gateway"), "gw-1").ready().await;
-    let mut ann = Socket::join(&gateway, "ann", "acme").await;
-    let runtime = production.user("runtime").await;
-    let subjects = [
-        "herald.query.gateways",
-        "herald.query.sessions",
-        "herald.command.disconnect",
-        "herald.command.drain",
-        "herald.command.log-level",
-        "herald.gateways",
-        "$SRV.PING",
-        "$SRV.INFO.herald",
-        "$SRV.STATS.herald",
-    ];
-    let header = |name: &str, value: &str| {
-        let mut headers = HeaderMap::new();
-        headers.insert(name, value);
-        headers
-    };
-    for subject in subjects {
-        // An acknowledgement, that of a duplicate, and failures, whose text the publisher chooses in part.
-        for headers in [
-            HeaderMap::new(),
-            header("Nats-Msg-Id", subject),
-            header("Nats-Msg-Id", subject),
-            header("Nats-Expected-Last-Msg-Id", "\",\"gateway\":\"gw-1"),
-            header("Nats-Expected-Stream", "{\"gateway\":\"gw-1\"}"),
-        ] {
-            let body = r#"{"gateway":"gw-1","user":"ann","level":"off"}"#;
-            let (event, reply) = ("ws.globex.custom.x", subject.to_owned());
-            let sent =
-                runtime
-                    .client
-                    .publish_with_reply_and_headers(event, reply, headers, body.into());
-            sent.await.unwrap();
-        }
-        for only in ["", "true"] {
-            let mut headers = header("Nats-Trace-Dest", subject);
-            if !only.is_empty() {
-                headers.insert("Nats-Trace-Only", only);
-            }
-            let sent =
-                runtime
-                    .client
-                    .publish_with_headers("ws.globex.custom.x", headers, "{}".into());
-            sent.await.unwrap();
-        }
-        runtime.client.publish(subject, "{}".into()).await.unwrap();
-    }
-    runtime.client.flush().await.unwrap();
-    // Queries, commands and discovery, five times each; a presence that is none is ignored.
-    gateway
-        .metric_becomes("herald_operator_requests_total", "refused", 40.0)
-        .await;
-    assert!(gateway.metric("herald_operator_requests_total", "ok").await < 0.5);
-    let operator = production.user("operator").await;
-    let answer = one(&operator.client, "herald.query.gateways", json!({})).await;
-    assert_eq!(
-        (&answer["log_level"], &answer["draining"]),
-        (&json!("trace"), &json!(false))
-    );
-    assert_eq!(answer["peers"], Value::Null);
-    assert!(ann.is_open().await && gateway.alive());
-    assert_eq!(gateway.metric("herald_nats_denied", "").await as u64, 0);
-}
-
-/// A request whose answer may not be sent is its sender's fault.
-#[tokio::test]
-async fn regression_an_operator_without_an_inbox_prefix_makes_no_gateway_unready() {
-    let production = Production::migrated().await;
-    let gateway = named(production.gateway("gateway"), "gw-1");
-    let gateway = gateway.set("server.unready_after", "500ms").ready().await;
-    let operator = production.user("operator").await;
-    for subject in [
-        "$SRV.PING",
-        "herald.query.gateways",
-        "herald.query.sessions",
-    ] {
-        for reply in ["_INBOX.forgotten.1", "_INBOX_other.1"] {
-            let (subject, reply) = (subject.to_owned(), reply.to_owned());
-            let sent = operator
-                .client
-                .publish_with_reply(subject, reply, "{}".into());
-            sent.await.unwrap();
-        }
-    }
-    gateway
-        .metric_becomes("herald_operator_requests_total", "not_sent", 6.0)
-        .await;
-    // Several times as long as a denial would need to make it unready.
-    let start = tokio::time::Instant::now();
-    while start.elapsed() < Duration::from_secs(3) {
-        assert_eq!(gateway.get("/readyz").await.0, 200, "{}", gateway.output());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(gateway.metric("herald_nats_denied", "").await < 0.5);
-    let query = format!("token={}&workspaceSlug=acme", token("ann", "acme"));
-    assert!(Socket::attempt(&gateway, &query).await.is_ok());
-    let answer = one(&operator.client, "herald.query.gateways", json!({})).await;
-    assert_eq!(answer["ready"], true);
-}
-
-/// What sockets do not need keeps none of them out.
-#[tokio::test]
-async fn operator_subjects_that_are_denied_while_serving_keep_nobody_out() {
-    let production = Production::migrated().await;
-    let gateway = named(production.gateway("gateway"), "gw-1");
-    let gateway = gateway.set("server.unready_after", "500ms").ready().await;
-    for permission in [
-        "herald.query.*",
-        "herald.command.*",
-        "herald.gateways",
-        "$SRV.>",
-    ] {
-        production.deny("gateway", permission).await;
-        let denied = eventually(PATIENCE, async || {
-            gateway.metric("herald_nats_denied", "").await > 0.5
-        });
-        if permission != "herald.gateways" {
-            // Denied as soon as the server has read its settings; a presence is sent each 10 s.
-            assert!(denied.await, "{permission}: {}", gateway.output());
-            gateway.logged("nats permission missing").await;
-        }
-        assert_eq!(gateway.get("/readyz").await.0, 200, "{permission}");
-        production.allow().await;
-        gateway.metric_becomes("herald_nats_denied", "", 0.0).await;
-        let operator = production.user("operator").await;
-        let back = eventually(PATIENCE, async || {
-            let request = operator
-                .client
-                .request("herald.query.gateways", "{}".into());
-            request.await.is_ok()
-        });
-        assert!(back.await, "{permission}");
-    }
-}
-
-/// However many come, the gateway answers as many as it can, and says so to the others.
-#[tokio::test]
-async fn a_flood_of_requests_delays_no_event() {
-    let nats = Nats::jetstream().await;
-    let [gateway] = gateways(&nats, ["gw-1"]).await;
-    let mut ann = Socket::join(&gateway, "ann", "acme").await;
-    let publisher = crate::support::publisher::Publisher::on(&nats).await;
-    let client = nats.connect().await;
-    let inbox = client.new_inbox();
-    let mut answers = client.subscribe(inbox.clone()).await.unwrap();
-    for _ in 0..3000 {
-        let sent = client.publish_with_reply("herald.query.sessions", inbox.clone(), "{}".into());
-        sent.await.unwrap();
-    }
-    publisher
-        .event("acme.custom.x", &json!({"title": "x"}))
-        .await;
-    assert_eq!(ann.notification().await["title"], "x");
-    let mut counted = BTreeMap::<String, usize>::new();
-    soon(async {
-        // What was refused beyond all bounds is counted there only.
-        while counted.values().sum::<usize>() == 0 {
-            let answer = answers.next().await.unwrap();
-            let is_refused = answer.headers.is_some();
-            *counted.entry(is_refused.to_string()).or_default() += 1;
-        }
-    })
-    .await;
-    let all = eventually(PATIENCE, async || {
-        let ok = gateway.metric("herald_operator_requests_total", "ok").await;
-        let busy = gateway
-            .metric("herald_operator_requests_total", "busy")
-            .await;
-        ok >= 1.0 && (ok + busy - 3000.0).abs() < 0.5
-    });
-    assert!(all.await, "{}", gateway.metrics("text/plain").await);
-    assert!(ann.is_open().await);
 }

@@ -111,7 +111,7 @@ async fn a_socket_that_joins_at_the_moment_of_a_revocation_is_closed() {
     gate.is_open.send_replace(false);
     let joining = async {
         let mut client = Client::connect(&gateway, &query).await;
-        client.closed().await
+        soon(client.closed()).await
     };
     let revoking = async {
         let mut kept = gate.kept.subscribe();
