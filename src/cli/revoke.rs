@@ -398,12 +398,7 @@ async fn list(args: &Args, config: &Config) -> Result<(), CliError> {
         )]);
     }
     if args.operator.json {
-        let lines = entries.iter().map(serde_json::to_string);
-        return output::lines(
-            lines
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(CliError::failure)?,
-        );
+        return output::json_lines(&entries);
     }
     if entries.is_empty() {
         output::messages(["nothing is revoked"]);

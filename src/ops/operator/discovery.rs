@@ -100,7 +100,7 @@ impl Instance<'_> {
     /// All gateways get every request: there is no queue group.
     fn endpoint(&self, endpoint: OperatorEndpoint, with_schemas: bool) -> Value {
         let common = json!({
-            "name": endpoint.name(),
+            "name": endpoint.as_str(),
             "subject": self.names.subject(endpoint.subject()),
             "queue_group": "",
         });

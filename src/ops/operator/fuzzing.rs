@@ -8,7 +8,7 @@ pub fn understood(body: &[u8]) -> Vec<&'static str> {
     let endpoints = OperatorEndpoint::ALL.into_iter();
     endpoints
         .filter(|endpoint| super::is_understood(*endpoint, body))
-        .map(OperatorEndpoint::name)
+        .map(OperatorEndpoint::as_str)
         .collect()
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::codes::CloseReason;
 use crate::config::names;
 use crate::ops::health::MigrationsReport;
+use crate::word_enum::word_enum;
 
 /// The largest request: the names of users and issuers come from tokens, which have 16 KiB at most.
 const REQUEST_MAX: usize = 32 * 1024;
@@ -50,25 +51,18 @@ impl RequestError {
     }
 }
 
-/// What is requested, each on a subject of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OperatorEndpoint {
-    Gateways,
-    Sessions,
-    Disconnect,
-    Drain,
-    LogLevel,
+word_enum! {
+    /// What is requested, each on a subject of its own. The word is its name in lists of the service's endpoints.
+    pub(crate) enum OperatorEndpoint {
+        Gateways = "gateways",
+        Sessions = "sessions",
+        Disconnect = "disconnect",
+        Drain = "drain",
+        LogLevel = "log-level",
+    }
 }
 
 impl OperatorEndpoint {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Gateways,
-        Self::Sessions,
-        Self::Disconnect,
-        Self::Drain,
-        Self::LogLevel,
-    ];
-
     /// The plain subject of its requests.
     pub(crate) const fn subject(self) -> &'static str {
         match self {
@@ -77,17 +71,6 @@ impl OperatorEndpoint {
             Self::Disconnect => names::COMMAND_DISCONNECT,
             Self::Drain => names::COMMAND_DRAIN,
             Self::LogLevel => names::COMMAND_LOG_LEVEL,
-        }
-    }
-
-    /// In lists of the service's endpoints.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Gateways => "gateways",
-            Self::Sessions => "sessions",
-            Self::Disconnect => "disconnect",
-            Self::Drain => "drain",
-            Self::LogLevel => "log-level",
         }
     }
 }
