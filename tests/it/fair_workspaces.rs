@@ -239,8 +239,9 @@ async fn a_flooded_workspace_gets_its_rate_then_drops_and_is_live_again_and_nobo
 /// Slowed workspaces read back what they missed, which takes as long as their rate says. Others need not wait for that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_repairs_of_slowed_workspaces_hold_up_no_other_repair() {
-    // More than there are slots for batches.
+    // More than there are slots for batches. What each missed is more than one batch.
     const SLOW: usize = 40;
+    let long = "x".repeat(4000);
     let nats = Nats::jetstream().await;
     let cable = Cable::to(nats.port()).await;
     let gateway = Gateway::without_nats()
@@ -258,7 +259,7 @@ async fn the_repairs_of_slowed_workspaces_hold_up_no_other_repair() {
     cable.cut();
     for number in 0..100 * SLOW as u64 {
         let subject = format!("ws.slow{}.custom.x", number % SLOW as u64);
-        let body = event("x", number).to_string();
+        let body = json!({ "title": number.to_string(), "message": long }).to_string();
         flood.publish(subject.as_bytes(), body.as_bytes()).await;
     }
     flood.flush().await;
