@@ -136,6 +136,10 @@ impl From<crate::nats::ConnectError> for CliError {
 /// Parses the process' arguments and runs the command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, CliCommand::Sessions(_)) {
+        // A long list gives way to gateways on the same machine. If this is not allowed, they share.
+        let _ = rustix::process::nice(19);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
 use serde_json::json;
 
@@ -115,16 +113,13 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
         print_totals(&answers, args.by.is_some(), json)?;
         return silent.report(json);
     }
-    let mut pages: FuturesUnordered<_> = answers
-        .into_iter()
-        .map(|first| rest(&client, &query, first))
-        .collect();
     let mut rows = Vec::new();
-    while let Some((mut more, failure)) = pages.next().await {
+    // One gateway at a time: all at once would be a burst on the NATS server, which has events to deliver.
+    for first in answers {
+        let (mut more, failure) = rest(&client, &query, first).await;
         rows.append(&mut more);
         silent.failures.extend(failure);
     }
-    drop(pages);
     match args.by {
         Some(by) if args.count => print_groups(&rows, by, json)?,
         _ => print_rows(rows, json)?,
@@ -170,14 +165,19 @@ async fn rest(
     }
 }
 
+/// What rows are sorted by.
+fn order(row: &ListedSession) -> [&str; 3] {
+    let SessionReport {
+        workspace,
+        user,
+        session,
+        ..
+    } = &row.session;
+    [workspace, user, session]
+}
+
 fn print_rows(mut rows: Vec<ListedSession>, json: bool) -> Result<(), CliError> {
-    rows.sort_by(|one, other| {
-        let key = |row: &ListedSession| {
-            let session = &row.session;
-            [&session.workspace, &session.user, &session.session].map(String::clone)
-        };
-        key(one).cmp(&key(other))
-    });
+    rows.sort_unstable_by(|one, other| order(one).cmp(&order(other)));
     if json {
         return output::json_lines(&rows);
     }
