@@ -13,7 +13,7 @@
 //! 5. [`setup`]: all that a reload replaces.
 //! 6. [`socket`]: how a socket is written and read, and what its messages mean.
 //! 7. [`room`]: who gets an event: members, order, cursor, claims.
-//! 8. `server`: the listener, the handshake, the task of each socket.
+//! 8. `server`: the listener, the handshake, the task of each socket. `publishing`: events that come by HTTP.
 //! 9. [`migrate`] (JetStream objects), `schema` (the contract, for programs), [`ops`] (the running process), [`cli`].
 
 mod word_enum;
@@ -31,6 +31,7 @@ pub mod setup;
 pub mod socket;
 pub mod room;
 mod server;
+pub mod publishing;
 pub mod migrate;
 mod schema;
 pub mod ops;

@@ -7,23 +7,19 @@ use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, HeaderValue};
 use bytes::Bytes;
 use chrono::{SecondsFormat, Utc};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use uuid::Uuid;
 
 use super::nats::NatsConnection;
 use super::{CliError, output, traces};
 use crate::config::{Config, names};
-use crate::event::{EventName, PAYLOAD_MAX, StoredMessage, WorkspaceSlug};
-use crate::nats::{PubAck, publish, stream_of};
-use crate::projection::{Notification, Projector};
+use crate::event::{EventName, PAYLOAD_MAX, WorkspaceSlug};
+use crate::nats::{PubAck, publish_once, stream_of};
+use crate::projection::Projector;
+use crate::publishing::{self, cloudevent_value};
 use crate::telemetry::trace_of;
 
 /// How long the acknowledgement may take: an election of a new stream leader, and more.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What a CloudEvents header value must have encoded (NATS binding, section 3.1.3.2); the encoder
-/// adds whatever is not ASCII.
-const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
 /// Arguments of `herald publish`.
 #[derive(Debug, clap::Args)]
@@ -95,23 +91,17 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
     let payload = payload(&args.payload)?;
     let subject = names::event(&args.workspace, &args.event);
     let mut headers = headers(&args);
-    let message = StoredMessage {
-        subject: subject.as_str().into(),
-        sequence: 0,
-        time: Utc::now(),
-        last_sequence: None,
-        headers: Some(headers.clone()),
-        payload: payload.clone(),
-    };
-    let notification = check(&projector, &message)?;
-    let warnings = warnings(&projector, &message).into_iter();
+    let message = publishing::message(&subject, headers.clone(), payload.clone());
+    let preview = publishing::preview(&projector, &message)
+        .map_err(|refused| CliError::Usage(refused.to_string()))?;
+    let warnings = preview.warnings.into_iter();
     output::messages(warnings.map(|warning| format!("warning: {warning}")));
     if args.dry_run {
         eprintln!(
             "herald: nothing is published. An event gets its id and timestamp when it is stored: here they are zeros \
                 and the time now"
         );
-        return output::lines([shown(&projector, &message, &notification)]);
+        return output::lines([preview.notification]);
     }
     let traces = traces::start("herald-publish");
     let publication =
@@ -153,7 +143,7 @@ async fn store(
 ) -> Result<PubAck, CliError> {
     let mut nats = NatsConnection::open(&config.nats, "herald publish").await?;
     let client = nats.client.clone();
-    let not_stored = |why: String| CliError::Failure(format!("{why}. Nothing is stored"));
+    let not_stored = |why: String| CliError::Failure(publishing::not_stored(why));
     let stream = nats
         .allowed(stream_of(&client, subject.to_owned(), TIMEOUT))
         .await?
@@ -168,7 +158,7 @@ async fn store(
             names.events()
         );
     }
-    let publishing = publish(&client, subject.to_owned(), headers, payload, TIMEOUT);
+    let publishing = publish_once(&client, subject, headers, payload, TIMEOUT);
     match nats.allowed(publishing).await {
         Ok(Ok(ack)) => Ok(ack),
         Ok(Err(error)) if !error.may_be_stored() => Err(not_stored(error.to_string())),
@@ -191,9 +181,7 @@ fn unsure(args: &Args, config: &Config, error: &dyn std::error::Error) -> CliErr
             args.workspace
         ),
     };
-    CliError::Failure(format!(
-        "{error} ({hosts}), after the event was sent: it may be stored. To be sure, {way}"
-    ))
+    CliError::Failure(publishing::unsure(format!("{error} ({hosts})"), &way))
 }
 
 /// The payload as given, or standard input as far as it can be taken.
@@ -233,7 +221,7 @@ fn headers(args: &Args) -> HeaderMap {
             ("ce-time", time),
             ("ce-datacontenttype", "application/json".to_owned()),
         ] {
-            headers.append(name, utf8_percent_encode(&value, ENCODED).to_string());
+            headers.append(name, cloudevent_value(&value));
         }
     }
     headers
@@ -245,87 +233,33 @@ fn gives_traceparent(args: &Args) -> bool {
         .any(|(name, _)| AsRef::<str>::as_ref(name).eq_ignore_ascii_case("traceparent"))
 }
 
-/// Maps the event as a gateway with the same settings would, so that a mistake is reported here and is no dead letter
-/// there. All that is not known yet has a fixed length.
-fn check(projector: &Projector, message: &StoredMessage) -> Result<Notification, CliError> {
-    projector
-        .project(message)
-        .map_err(|bad| CliError::Usage(format!("a gateway would refuse this event: {bad}")))
-}
-
-/// Most warnings of one event.
-const WARNINGS_MAX: usize = 10;
-
-/// What is in the payload for nothing, one sentence each.
-fn warnings(projector: &Projector, message: &StoredMessage) -> Vec<String> {
-    let unused = projector.unused(message);
-    let more = unused.len().saturating_sub(WARNINGS_MAX);
-    let mut warnings: Vec<String> = unused
-        .into_iter()
-        .take(WARNINGS_MAX)
-        .map(|field| {
-            let way = match field.nearest {
-                Some(nearest) => format!("did you mean `{nearest}`?"),
-                None => "put it into `metadata`, or into the `fields` of the rule".to_owned(),
-            };
-            let path: String = field.path.escape_debug().take(100).collect();
-            format!("{} does not use the field `{path}`: {way}", field.rule)
-        })
-        .collect();
-    if more > 0 {
-        warnings.push(format!("and of {more} more"));
-    }
-    warnings
-}
-
-/// The notification without what only the store can give.
-fn shown(projector: &Projector, message: &StoredMessage, notification: &Notification) -> String {
-    const ID: &str = "notif_00000000-0000-0000-0000-000000000000";
-    const TRACEPARENT: &str = "00-00000000000000000000000000000000-0000000000000000-00";
-    let derived = projector.identity(message).traceparent();
-    notification
-        .encoded
-        .replacen(&notification.id, ID, 1)
-        .replacen(&derived, TRACEPARENT, 1)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::{Args as _, FromArgMatches as _};
 
     use super::*;
     use crate::config::ProjectionConfig;
+    use crate::publishing::Preview;
 
     fn parsed(arguments: &[&str]) -> Result<Args, clap::Error> {
         let command = Args::augment_args(clap::Command::new("publish").no_binary_name(true));
         Args::from_arg_matches(&command.try_get_matches_from(arguments)?)
     }
 
-    /// The projector, and what `arguments` would publish.
-    fn made(arguments: &[&str]) -> Result<(Projector, StoredMessage), String> {
+    /// What would be seen of what `arguments` would publish.
+    fn checked(arguments: &[&str]) -> Result<Preview, String> {
         let args = parsed(arguments).map_err(|error| error.to_string())?;
-        let message = StoredMessage {
-            subject: names::event(&args.workspace, &args.event).into(),
-            sequence: 0,
-            time: Utc::now(),
-            last_sequence: None,
-            headers: Some(headers(&args)),
-            payload: Bytes::from(args.payload),
-        };
-        let projector = Projector::from_config(&ProjectionConfig::default(), "EVENTS");
-        Ok((projector.unwrap(), message))
-    }
-
-    fn checked(arguments: &[&str]) -> Result<Notification, String> {
-        let (projector, message) = made(arguments)?;
-        check(&projector, &message).map_err(|error| error.to_string())
+        let subject = names::event(&args.workspace, &args.event);
+        let message = publishing::message(&subject, headers(&args), args.payload.into());
+        let projector = Projector::from_config(&ProjectionConfig::default(), "EVENTS").unwrap();
+        publishing::preview(&projector, &message).map_err(|refused| refused.to_string())
     }
 
     #[test]
     fn what_its_rule_makes_nothing_of_is_warned_of() {
         let warned = |event: &str, payload: &str| {
-            let (projector, message) = made(&["acme", event, payload]).unwrap();
-            warnings(&projector, &message)
+            let preview = checked(&["acme", event, payload]);
+            preview.unwrap().warnings
         };
         let unused: [&[&str]; 1] = [&[]];
         for (event, payload, want) in [
@@ -373,12 +307,9 @@ mod tests {
 
     #[test]
     fn a_dry_run_shows_zeros_for_what_the_store_gives() {
-        let (projector, message) = made(&["acme", "custom.x", r#"{"title":"T"}"#]).unwrap();
-        let notification = check(&projector, &message).unwrap();
-        let shown = shown(&projector, &message, &notification);
+        let shown = checked(&["acme", "custom.x", r#"{"title":"T"}"#]).unwrap();
         let prefix = r#"{"id":"notif_00000000-0000-0000-0000-000000000000","title":"T","#;
-        assert!(shown.starts_with(prefix), "{shown}");
-        assert_eq!(shown.len(), notification.encoded.len());
+        assert!(shown.notification.starts_with(prefix), "{shown:?}");
     }
 
     #[test]

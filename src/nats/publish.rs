@@ -1,6 +1,6 @@
 //! Publishing with JetStream's acknowledgement, and what an answer other than one means.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::{Client, HeaderMap, header};
@@ -51,6 +51,9 @@ pub enum PublishError {
     /// The stream refused the message: too large for it, no quorum.
     #[error("the stream refused the message: {0}")]
     Refused(String),
+    /// The cluster is storing another copy with the same `Nats-Msg-Id`. Nobody knows yet whether it succeeds.
+    #[error("NATS has another copy with the same id in process")]
+    InProcess,
     /// Something else than JetStream answered.
     #[error("the answer is not one of JetStream")]
     NotJetStream,
@@ -63,7 +66,7 @@ impl PublishError {
     /// Whether the message may have been stored all the same.
     pub fn may_be_stored(&self) -> bool {
         match self {
-            Self::Timeout(_) | Self::NotJetStream | Self::Closed => true,
+            Self::Timeout(_) | Self::InProcess | Self::NotJetStream | Self::Closed => true,
             Self::NoStream
             | Self::MaxPayload
             | Self::SubjectTaken
@@ -124,6 +127,40 @@ pub async fn publish(
         .map_err(|failure| PublishError::of(failure, timeout))
 }
 
+/// The pauses before a message is sent again of which another copy is in process: an agreement of the replicas takes
+/// milliseconds.
+const IN_PROCESS_PAUSES: [Duration; 3] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+];
+
+/// As [`publish`], for a message with a `Nats-Msg-Id` that somebody else may be sending, too. Where another copy is in
+/// process, this one is sent again a few times, until NATS knows what became of the other.
+///
+/// # Errors
+/// As there.
+pub async fn publish_once(
+    client: &Client,
+    subject: &str,
+    headers: HeaderMap,
+    payload: Bytes,
+    timeout: Duration,
+) -> Result<PubAck, PublishError> {
+    let deadline = Instant::now() + timeout;
+    let mut pauses = IN_PROCESS_PAUSES.into_iter();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (headers, payload) = (headers.clone(), payload.clone());
+        let published = publish(client, subject.to_owned(), headers, payload, left).await;
+        match (published, pauses.next()) {
+            (Err(PublishError::InProcess), Some(pause)) => tokio::time::sleep(pause).await,
+            (Err(PublishError::Timeout(_)), _) => return Err(PublishError::Timeout(timeout)),
+            (ended, _) => return ended,
+        }
+    }
+}
+
 impl PublishError {
     /// What a failure means for a message that was waited for up to `timeout`.
     fn of(failure: ApiFailure, timeout: Duration) -> Self {
@@ -147,6 +184,7 @@ impl PublishError {
             ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
             | ErrorCode::STORAGE_RESOURCES_EXCEEDED
             | ErrorCode::INSUFFICIENT_RESOURCES => Self::AccountFull(text),
+            ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT => Self::InProcess,
             _ => match text.as_str() {
                 "maximum messages per subject exceeded" => Self::SubjectTaken,
                 "maximum messages exceeded" | "maximum bytes exceeded" => Self::StreamFull(text),
@@ -176,7 +214,7 @@ mod tests {
         assert!(again.unwrap().duplicate);
         use PublishError as E;
         type Check = fn(&PublishError) -> bool;
-        let table: [(u64, &str, Check); 10] = [
+        let table: [(u64, &str, Check); 11] = [
             (10077, "maximum messages per subject exceeded", |error| {
                 matches!(error, E::SubjectTaken)
             }),
@@ -199,6 +237,9 @@ mod tests {
             }),
             (10164, "wrong last sequence", |error| {
                 matches!(error, E::Overtaken)
+            }),
+            (10158, "duplicate message id is in process", |error| {
+                matches!(error, E::InProcess) && error.may_be_stored()
             }),
             (10054, "message size exceeds maximum allowed", |error| {
                 matches!(error, E::Refused(_))

@@ -163,6 +163,7 @@ async fn speak(stream: TcpStream, answer: Answer, asked: &mut u32) -> std::io::R
 #[tokio::test]
 async fn what_cannot_be_known_is_said_with_the_way_to_find_out() {
     let full = r#"{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"},"stream":"EVENTS","seq":0}"#;
+    let in_process = r#"{"error":{"code":409,"err_code":10158,"description":"duplicate message id is in process"},"stream":"EVENTS","seq":0}"#;
     let replay = "herald replay --workspace acme";
     for (answer, id, words) in [
         (
@@ -173,6 +174,11 @@ async fn what_cannot_be_known_is_said_with_the_way_to_find_out() {
         (Answer::Hangup, Some("e-1"), &["may be stored", "--id e-1"]),
         (Answer::Words("+OK"), None, &["may be stored", replay]),
         (Answer::Words(full), None, &["is full", "Nothing is stored"]),
+        (
+            Answer::Words(in_process),
+            Some("e-2"),
+            &["may be stored", "in process", "--id e-2"],
+        ),
     ] {
         let (place, task) = server(answer).await;
         let builder = Gateway::without_nats().set("nats.url", &place);

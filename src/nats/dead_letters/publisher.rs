@@ -323,6 +323,7 @@ async fn send(
             | PublishError::Overtaken
             | PublishError::MaxPayload
             | PublishError::Refused(_)
+            | PublishError::InProcess
             | PublishError::NotJetStream => {}
         }
         match retries.next() {
