@@ -32,6 +32,7 @@ pub use self::coalesce::RequestSender;
 pub use self::connect::{SUBSCRIPTION_CAPACITY, check_settings, connect, event_channel};
 pub use self::connect_error::ConnectError;
 pub use self::connection::Connection;
+pub(crate) use self::dead_letters::DeadLetterReport;
 pub use self::dead_letters::{DeadLetterCounters, DeadLetters, DropReason};
 pub use self::denials::Denials;
 pub use self::direct_get::{ANSWER_TIMEOUT, BATCH_MAX, Batch, BatchEnd, DirectGet, DirectGetError};

@@ -9,6 +9,7 @@ mod drops;
 mod letter;
 mod publisher;
 mod queue;
+mod report;
 mod share;
 
 use std::sync::atomic::Ordering;
@@ -25,6 +26,7 @@ pub use self::drops::{DeadLetterCounters, DropReason};
 use self::letter::{CUT, Letter, PAYLOAD_MAX};
 use self::publisher::Publisher;
 use self::queue::FairQueue;
+pub(crate) use self::report::DeadLetterReport;
 use crate::config::Names;
 use crate::event::{BadEvent, StoredMessage, WorkspaceSlug};
 use crate::nats::connection::Connection;
