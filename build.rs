@@ -25,7 +25,8 @@ fn main() -> io::Result<()> {
 fn list(folder: &Path, module: &str, modules: &mut Vec<String>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let is_folder = path.is_dir();
+        // A folder without it has no sources.
+        let is_folder = path.join("mod.rs").is_file();
         let is_source = path.extension() == Some(OsStr::new("rs"));
         let name = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
         if matches!(name, "mod" | "lib" | "main" | "tests") || !(is_folder || is_source) {

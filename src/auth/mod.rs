@@ -222,6 +222,11 @@ impl Verifier {
         self.0.of(claims::issuer(&claims).ok()?).ok()
     }
 
+    /// The table of the settings of the issuer that a token names. Nothing of the token is verified.
+    pub(crate) fn issuer_table(&self, token: &str) -> Option<&str> {
+        self.issuer_of(token).map(|issuer| issuer.table.as_str())
+    }
+
     /// The keys that are fetched from an address, each with the table of its issuer's settings.
     fn remote(&self) -> impl Iterator<Item = (&str, &RemoteKeys)> {
         let issuers = self.0.all();

@@ -1,7 +1,9 @@
 //! Checks of the settings on the way to a socket: its path, the pages that may connect, the cookie with their token,
-//! and the proxies in front.
+//! the proxies in front, and the console.
 
-use super::{Config, origin};
+use axum::http::Uri;
+
+use super::{Config, ServerConfig, origin};
 
 /// What the gateway itself serves beside the sockets.
 const TAKEN: [&str; 2] = ["/healthz", "/readyz"];
@@ -21,6 +23,7 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
                 .to_owned(),
         );
     }
+    problems.extend(of_console(server));
     let cookie = config.auth.cookie.as_deref();
     problems.extend(cookie.and_then(|name| of_cookie(name, &server.allowed_origins)));
     problems
@@ -49,6 +52,60 @@ fn of_path(path: &str) -> Option<String> {
         return wrong("is a health check of the gateway's own: name another path");
     }
     None
+}
+
+fn of_console(server: &ServerConfig) -> Vec<String> {
+    let mut problems = Vec::new();
+    if server.console && server.admin_token_file.is_none() {
+        problems.push(
+            "server.console needs server.admin_token_file: whoever uses the page brings that token"
+                .to_owned(),
+        );
+    }
+    // The token would cross the network in clear text.
+    if server.console && !server.admin_listen.ip().is_loopback() && server.console_hosts.is_empty()
+    {
+        problems.push(format!(
+            "server.console with server.admin_listen {} needs server.console_hosts: the name in the browser's \
+             address, of a proxy that speaks TLS",
+            server.admin_listen
+        ));
+    }
+    let hosts = server.console_hosts.iter();
+    let wrong = hosts.filter(|host| !is_host(host)).map(|host| {
+        format!(
+            "server.console_hosts: `{host}` is no host as a browser's address has it: write for example \
+             console.example.com, with a port where it is not the scheme's own"
+        )
+    });
+    problems.extend(wrong);
+    if let Some(sockets) = &server.console_sockets
+        && !is_socket_url(sockets)
+    {
+        problems.push(format!(
+            "server.console_sockets: `{sockets}` is no URL of sockets: write for example wss://ws.example.com/"
+        ));
+    }
+    problems
+}
+
+/// A host, and perhaps a port. It becomes a part of headers.
+fn is_host(text: &str) -> bool {
+    let is_of_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    let uri = text
+        .bytes()
+        .all(is_of_host)
+        .then(|| text.parse::<Uri>().ok());
+    uri.flatten().is_some_and(|uri| uri.host().is_some())
+}
+
+/// `ws://` or `wss://`, a host and a plain path.
+fn is_socket_url(text: &str) -> bool {
+    let rest = text.strip_prefix("ws://").or(text.strip_prefix("wss://"));
+    rest.is_some_and(|rest| {
+        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        is_host(host) && (path.is_empty() || of_path(path).is_none())
+    })
 }
 
 fn of_cookie(name: &str, allowed_origins: &[String]) -> Option<String> {
@@ -150,6 +207,62 @@ mod tests {
         ] {
             let said = refused(&file, &[]);
             assert!(said.contains("auth.cookie") && said.contains(part), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_console_needs_a_token_and_on_the_network_a_name() {
+        let said = refused("[server]\nconsole = true\n", &[]);
+        assert!(said.contains("needs server.admin_token_file"), "{said}");
+        let token = "[server]\nconsole = true\nadmin_token_file = \"/t\"\n";
+        assert!(load(token, &[]).is_ok());
+        let public = format!("{token}admin_listen = \"0.0.0.0:9090\"\n");
+        let said = refused(&public, &[]);
+        assert!(said.contains("needs server.console_hosts"), "{said}");
+        for host in [
+            "console.example.com",
+            "Console.example.com:8443",
+            "10.0.0.1:9090",
+            "[::1]:9090",
+        ] {
+            let config = load(&format!("{public}console_hosts = \"{host}\"\n"), &[]).unwrap();
+            assert_eq!(config.server.console_hosts, [host]);
+        }
+        for host in [
+            "*",
+            "https://a.example",
+            "a.example/",
+            "a b",
+            "u@a.example",
+            "a;b",
+            "'self'",
+        ] {
+            let said = refused(&format!("{public}console_hosts = [\"{host}\"]\n"), &[]);
+            assert!(said.contains(&format!("`{host}` is no host")), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_url_of_the_sockets_is_one_of_sockets() {
+        for url in [
+            "wss://ws.example.com",
+            "wss://ws.example.com/",
+            "ws://127.0.0.1:8080/live",
+        ] {
+            assert!(is_socket_url(url), "{url}");
+        }
+        for url in [
+            "",
+            "ws.example.com",
+            "https://ws.example.com",
+            "wss://",
+            "wss:///",
+            "wss://a b/",
+            "wss://a.example/?token=x",
+            "wss://u:p@a.example/",
+            "wss://a.example;script-src *",
+        ] {
+            assert!(!is_socket_url(url), "{url}");
         }
     }
 

@@ -92,6 +92,13 @@ pub struct ServerConfig {
     /// File with the token that `Authorization: Bearer` must carry to change something on
     /// `admin_listen`. Unset: nothing can be changed there.
     pub admin_token_file: Option<PathBuf>,
+    /// Whether `admin_listen` serves the page at `/console`, whose requests need the admin token.
+    pub console: bool,
+    /// Names of the page's host in a browser's address, beside `localhost`: `console.example.com`.
+    #[serde(deserialize_with = "list::string_or_list")]
+    pub console_hosts: Vec<String>,
+    /// Where browsers reach the sockets, for the page. Unset: at the page's own host and the port of `listen`.
+    pub console_sockets: Option<String>,
     /// How long `/readyz` answers 503 before the first close of a drain.
     #[serde(with = "duration")]
     pub drain_delay: Duration,
@@ -115,6 +122,9 @@ impl Default for ServerConfig {
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
             admin_token_file: None,
+            console: false,
+            console_hosts: Vec::new(),
+            console_sockets: None,
             drain_delay: Duration::ZERO,
             drain: Duration::from_secs(10),
             unready_after: Duration::from_secs(30),

@@ -19,12 +19,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info, warn};
 
+use super::console::{Console, Development, Hosts, SocketUrl};
 use super::error::ServeError;
 use super::health::{self, Health};
 use super::operator::Operator;
 use super::reload::Reloader;
 use super::startup::Startup;
-use super::{admin, drain, observed};
+use super::{admin, console, drain, observed};
 use crate::conn;
 use crate::nats::{Connection, Intake};
 use crate::room::{RoomThreads, Rooms};
@@ -47,6 +48,8 @@ pub struct Gateway {
     files: OpenFiles,
     public: tokio::net::TcpListener,
     admin: tokio::net::TcpListener,
+    /// In `herald dev` alone.
+    development: Option<Development>,
 }
 
 /// Builds and runs a gateway until `stop`, then drains it; a second `stop` ends it at once. Meanwhile
@@ -98,7 +101,13 @@ impl Gateway {
             files,
             public,
             admin,
+            development: None,
         })
+    }
+
+    /// Has it serve the page for a developer, who needs no token.
+    pub fn develop(&mut self, development: Development) {
+        self.development = Some(development);
     }
 
     /// Where sockets are served; the port that was taken where port 0 was asked for.
@@ -139,10 +148,13 @@ impl Gateway {
     ///
     /// # Errors
     /// Where NATS gives an answer that will not change by itself.
-    pub async fn run<S: Future<Output = ()>>(self, stop: impl Fn() -> S) -> Result<(), ServeError> {
+    pub async fn run<S: Future<Output = ()>>(
+        mut self,
+        stop: impl Fn() -> S,
+    ) -> Result<(), ServeError> {
         let cancel = CancellationToken::new();
         let public = self.public_router();
-        let admin = admin::router(&self.telemetry, &self.live, health::router(&self.health));
+        let admin = self.admin_router();
         info!(
             listen = %local(&self.public),
             admin_listen = %local(&self.admin),
@@ -191,6 +203,49 @@ impl Gateway {
         .await;
         operator.leave().await;
         ended
+    }
+
+    fn admin_router(&mut self) -> Router {
+        let readable = admin::readable(&self.telemetry);
+        let health = health::router(&self.health);
+        let router = admin::router(&self.telemetry, &self.live, readable.clone(), health);
+        match self.console() {
+            Some(console) => router.merge(console::router(console, readable)),
+            None => router,
+        }
+    }
+
+    /// What serves the page, where it is to be served.
+    fn console(&mut self) -> Option<Console> {
+        let server = &self.started.config.server;
+        let development = self.development.take();
+        if !server.console && development.is_none() {
+            return None;
+        }
+        let port = |listener: &tokio::net::TcpListener, configured: SocketAddr| {
+            let bound = listener.local_addr();
+            bound.map_or(configured.port(), |address| address.port())
+        };
+        let sockets = match &server.console_sockets {
+            Some(url) => SocketUrl::Configured(url.clone()),
+            None => SocketUrl::SameHost {
+                is_tls: self.started.tls.is_some(),
+                port: port(&self.public, server.listen),
+                path: server.path.clone(),
+            },
+        };
+        Some(Console {
+            hosts: Hosts {
+                port: port(&self.admin, server.admin_listen),
+                named: server.console_hosts.clone(),
+            },
+            sockets,
+            development,
+            live: self.live.clone(),
+            acceptor: Arc::clone(&self.acceptor),
+            health: Arc::clone(&self.health),
+            gateway: Arc::clone(self.telemetry.name()),
+        })
     }
 
     fn public_router(&self) -> Router {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod closing;
+mod console;
 mod drain;
 mod error;
 mod gateway;
@@ -14,6 +15,7 @@ mod startup;
 mod watch;
 mod withdrawn_keys;
 
+pub use self::console::{Development, SignToken};
 pub use self::error::ServeError;
 pub use self::gateway::{Gateway, serve};
 pub use self::reload::Reloader;

@@ -25,6 +25,7 @@ mod close_codes;
 mod closing;
 mod commands;
 mod configuration;
+mod console;
 mod contract;
 mod control_messages;
 mod costs;

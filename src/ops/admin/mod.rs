@@ -19,16 +19,27 @@ use tracing::error;
 use crate::setup::LiveSettings;
 use crate::telemetry::{FILTER_BYTES_MAX, Format, LevelError, LogLevel, Metrics, Telemetry};
 
-/// The routes, and `more` that change nothing.
-pub(super) fn router(telemetry: &Telemetry, live: &LiveSettings, more: Router) -> Router {
-    let level = get(level).put(set_level).delete(reset_level);
+/// The routes that show something and need nothing else: `/metrics` and `/schemas`.
+pub(super) fn readable(telemetry: &Telemetry) -> Router {
     Router::new()
         .route("/metrics", get(exposition))
         .with_state(Scrapes::start(Arc::clone(telemetry.metrics())))
+        .merge(schemas::router())
+}
+
+/// All routes: `readable`, the log level, and `more` that change nothing.
+pub(super) fn router(
+    telemetry: &Telemetry,
+    live: &LiveSettings,
+    readable: Router,
+    more: Router,
+) -> Router {
+    let level = get(level).put(set_level).delete(reset_level);
+    Router::new()
         .route("/log-level", level)
         .layer(DefaultBodyLimit::max(FILTER_BYTES_MAX))
         .with_state(telemetry.level().clone())
-        .merge(schemas::router())
+        .merge(readable)
         .merge(more)
         .layer(from_fn_with_state(live.clone(), guard::guard))
 }

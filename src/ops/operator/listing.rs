@@ -20,7 +20,7 @@ const PAGE_BYTES: usize = 256 * 1024;
 ///
 /// # Errors
 /// Where `query` has a value that cannot be.
-pub(super) async fn list(
+pub(in crate::ops) async fn list(
     directory: &Directory,
     query: &SessionsQuery,
 ) -> Result<SessionsReport, RequestError> {

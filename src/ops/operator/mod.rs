@@ -30,7 +30,8 @@ use uuid::Uuid;
 
 use self::commands::{Disconnector, set_log_level};
 use self::discovery::{EndpointStats, Instance};
-use self::listing::{list, written};
+pub(super) use self::listing::list;
+use self::listing::written;
 use self::peers::{PRESENCE_INTERVAL, Peers, Presence, PresenceState};
 use self::wire::{
     Answer, ClosingReport, DrainCommand, DrainReport, ErrorReport, GatewayReport, GatewaysQuery,

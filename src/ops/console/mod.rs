@@ -1,0 +1,217 @@
+//! `/console`: a page in the browser that shows notifications, publishes events and says how the gateway is.
+//!
+//! The page itself holds no secret, and whoever may reach the listener gets it. All that it reads and does goes by
+//! [`api`], which needs the admin token ([`guard`]), or in `herald dev` a header that no other page can send.
+//! The script and the styles in `page/` are made from `sdk/js/console` by `npm run console`.
+
+mod api;
+mod guard;
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
+
+pub(super) use self::guard::Hosts;
+use super::health::Health;
+use crate::server::Acceptor;
+use crate::setup::LiveSettings;
+
+/// What the page's server knows. One for the process.
+#[derive(Debug)]
+pub(super) struct Console {
+    pub(super) hosts: Hosts,
+    pub(super) sockets: SocketUrl,
+    /// In `herald dev` alone.
+    pub(super) development: Option<Development>,
+    pub(super) live: LiveSettings,
+    pub(super) acceptor: Arc<Acceptor>,
+    pub(super) health: Arc<Health>,
+    pub(super) gateway: Arc<str>,
+}
+
+/// What the page gets from `herald dev`, so that nobody has to paste a token.
+pub struct Development {
+    pub user: String,
+    pub workspace: String,
+    /// Signs a token of the user of this name, for that workspace.
+    pub sign: Box<SignToken>,
+}
+
+/// From a user's name to a token.
+pub type SignToken = dyn Fn(&str) -> Option<String> + Send + Sync;
+
+impl fmt::Debug for Development {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Development")
+            .field("user", &self.user)
+            .field("workspace", &self.workspace)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where browsers find the sockets.
+#[derive(Debug)]
+pub(super) enum SocketUrl {
+    Configured(String),
+    /// At the host of the page: the rest of the URL.
+    SameHost {
+        is_tls: bool,
+        port: u16,
+        path: String,
+    },
+}
+
+impl SocketUrl {
+    /// For a page at `host`, which may have a port.
+    fn at(&self, host: &str) -> String {
+        match self {
+            Self::Configured(url) => url.clone(),
+            Self::SameHost { is_tls, port, path } => {
+                let scheme = if *is_tls { "wss" } else { "ws" };
+                let name = guard::without_port(host);
+                format!("{scheme}://{name}:{port}{path}")
+            }
+        }
+    }
+
+    /// The origin of that URL, as a content security policy has it.
+    fn origin(&self, host: &str) -> String {
+        let mut url = self.at(host);
+        let path = url.find("://").and_then(|scheme| {
+            let rest = url.get(scheme + 3..)?;
+            Some(scheme + 3 + rest.find('/')?)
+        });
+        url.truncate(path.unwrap_or(url.len()));
+        url
+    }
+}
+
+/// The files of the page, with their paths and types.
+const FILES: [(&str, &str, &str); 4] = [
+    (
+        "/console",
+        "text/html; charset=utf-8",
+        include_str!("page/index.html"),
+    ),
+    (
+        "/console/app.js",
+        "text/javascript; charset=utf-8",
+        include_str!("page/app.js"),
+    ),
+    (
+        "/console/style.css",
+        "text/css; charset=utf-8",
+        include_str!("page/style.css"),
+    ),
+    (
+        "/console/icon.svg",
+        "image/svg+xml",
+        include_str!("page/icon.svg"),
+    ),
+];
+
+/// All routes under `/console`. `shared` are routes of the admin listener's that the page reads, too.
+pub(super) fn router(console: Console, shared: Router) -> Router {
+    let console = Arc::new(console);
+    let authorized = from_fn_with_state(Arc::clone(&console), guard::authorize);
+    let api = api::router(&console).merge(shared).layer(authorized);
+    let mut router =
+        Router::new().route("/console/", get(async || Redirect::permanent("/console")));
+    for (path, content_type, text) in FILES {
+        let answer = ([(header::CONTENT_TYPE, content_type)], text);
+        router = router.route(path, get(move || async move { answer }));
+    }
+    router
+        .nest("/console/api", api)
+        .layer(from_fn_with_state(console, guard::guard))
+}
+
+/// Why a request of the page is not fulfilled, in the form of RFC 9457.
+#[derive(Debug, PartialEq, Eq)]
+struct ConsoleProblem {
+    status: StatusCode,
+    /// The last word of the problem's type.
+    kind: &'static str,
+    detail: String,
+}
+
+impl ConsoleProblem {
+    fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Self {
+            status,
+            kind,
+            detail,
+        }
+    }
+}
+
+impl IntoResponse for ConsoleProblem {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({
+            "type": format!("urn:herald:problem:{}", self.kind),
+            "title": self.status.canonical_reason(),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
+        (self.status, content_type, body.to_string()).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_are_at_the_host_of_the_page_or_where_the_settings_say() {
+        let at = |is_tls| SocketUrl::SameHost {
+            is_tls,
+            port: 8080,
+            path: "/live".to_owned(),
+        };
+        let configured = || SocketUrl::Configured("wss://ws.example.com/live".to_owned());
+        for (sockets, host, url, origin) in [
+            (
+                at(false),
+                "127.0.0.1:9090",
+                "ws://127.0.0.1:8080/live",
+                "ws://127.0.0.1:8080",
+            ),
+            (
+                at(true),
+                "localhost:9090",
+                "wss://localhost:8080/live",
+                "wss://localhost:8080",
+            ),
+            (
+                at(false),
+                "[::1]:9090",
+                "ws://[::1]:8080/live",
+                "ws://[::1]:8080",
+            ),
+            (
+                at(true),
+                "example.com",
+                "wss://example.com:8080/live",
+                "wss://example.com:8080",
+            ),
+            (
+                configured(),
+                "localhost:9090",
+                "wss://ws.example.com/live",
+                "wss://ws.example.com",
+            ),
+        ] {
+            assert_eq!(
+                (sockets.at(host).as_str(), sockets.origin(host).as_str()),
+                (url, origin)
+            );
+        }
+    }
+}

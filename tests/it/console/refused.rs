@@ -1,0 +1,214 @@
+//! Nobody gets anything of `/console` without the token, under another name, or for another page.
+
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::json;
+
+use super::{ADMIN_TOKEN, gateway_with_console};
+use crate::support::gateway::{Gateway, exchange};
+use crate::support::nats::Nats;
+use crate::support::token::{at, signed, with_key};
+
+/// What the page reads.
+const API: [&str; 6] = [
+    "about",
+    "token",
+    "sessions",
+    "dead-letters?since=60",
+    "metrics",
+    "schemas/record.created",
+];
+
+/// The whole answer to a request with exactly these header lines.
+async fn answer(gateway: &Gateway, method: &str, path: &str, headers: &str) -> String {
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: 0\r\n{headers}\r\n"
+    );
+    let answer = exchange(&gateway.admin, request.as_bytes()).await;
+    answer.expect("an answer")
+}
+
+fn status(answer: &str) -> u16 {
+    let status = answer.split(' ').nth(1).expect("a status line");
+    status.parse().expect("a status")
+}
+
+#[tokio::test]
+async fn all_but_the_files_of_the_page_needs_the_admin_token() {
+    let nats = Nats::jetstream().await;
+    let (gateway, _folder) = gateway_with_console(&nats).await;
+    let host = format!("Host: {}\r\n", gateway.admin);
+    for path in ["", "/app.js", "/style.css", "/icon.svg"] {
+        let answer = answer(&gateway, "GET", &format!("/console{path}"), &host).await;
+        assert_eq!(status(&answer), 200, "{path}");
+        assert!(!answer.contains(ADMIN_TOKEN), "{path}");
+    }
+    let good = format!("{host}Authorization: Bearer {ADMIN_TOKEN}\r\n");
+    for api in API {
+        let path = format!("/console/api/{api}");
+        for bad in [
+            host.clone(),
+            format!("{host}Herald-Console: 1\r\n"),
+            format!("{host}Authorization: Bearer {ADMIN_TOKEN}x\r\n"),
+            format!("{host}Cookie: token={ADMIN_TOKEN}\r\n"),
+        ] {
+            let answer = answer(&gateway, "GET", &path, &bad).await;
+            assert_eq!(status(&answer), 401, "{api} {bad}: {answer}");
+        }
+        let answer = answer(&gateway, "GET", &path, &good).await;
+        let wanted = if api == "token" { 400 } else { 200 };
+        assert_eq!(status(&answer), wanted, "{api}: {answer}");
+    }
+    let preview = "/console/api/preview/acme/record.created";
+    assert_eq!(status(&answer(&gateway, "POST", preview, &host).await), 401);
+}
+
+#[tokio::test]
+async fn another_name_another_page_and_a_token_in_the_url_are_refused_everywhere() {
+    let nats = Nats::jetstream().await;
+    let (gateway, _folder) = gateway_with_console(&nats).await;
+    let token = format!("Authorization: Bearer {ADMIN_TOKEN}\r\n");
+    let local = format!("Host: {}\r\n", gateway.admin);
+    let port = gateway.admin.rsplit_once(':').expect("a port").1;
+    let paths: Vec<String> = API
+        .map(|api| format!("/console/api/{api}"))
+        .into_iter()
+        .chain(["/console".to_owned(), "/console/app.js".to_owned()])
+        .collect();
+    for path in &paths {
+        for (headers, wanted) in [
+            // A name that was rebound to this address.
+            (format!("Host: evil.example:{port}\r\n"), 421),
+            (format!("Host: localhost.evil.example:{port}\r\n"), 421),
+            ("Host: 127.0.0.1\r\n".to_owned(), 421),
+            (String::new(), 400),
+            (format!("{local}Origin: http://evil.example\r\n"), 403),
+            (format!("{local}Origin: http://localhost:3000\r\n"), 403),
+            (format!("{local}Origin: null\r\n"), 403),
+            (format!("{local}Sec-Fetch-Site: cross-site\r\n"), 403),
+            (format!("{local}Sec-Fetch-Site: same-site\r\n"), 403),
+        ] {
+            // Even with the token.
+            let answer = answer(&gateway, "GET", path, &(headers.clone() + &token)).await;
+            let got = status(&answer);
+            // Some answer is HTTP's own, where there is no host at all.
+            let is_refused = got == wanted || (headers.is_empty() && got == 421);
+            assert!(is_refused, "{path} {headers}: {answer}");
+            let lower = answer.to_lowercase();
+            assert!(!lower.contains("access-control-"), "{answer}");
+        }
+        let separator = if path.contains('?') { '&' } else { '?' };
+        for name in ["token", "access_token"] {
+            let path = format!("{path}{separator}{name}={ADMIN_TOKEN}");
+            let answer = answer(&gateway, "GET", &path, &local).await;
+            assert_eq!(status(&answer), 400, "{path}: {answer}");
+            assert!(!answer.contains(ADMIN_TOKEN), "{answer}");
+        }
+        let named =
+            "Host: Console.Example.com\r\nOrigin: https://console.example.com\r\n".to_owned();
+        let answer = answer(&gateway, "GET", path, &(named + &token)).await;
+        assert!(matches!(status(&answer), 200 | 400), "{path}: {answer}");
+    }
+    // What a browser asks before a request that is not simple.
+    let preflight = format!(
+        "{local}Origin: http://evil.example\r\nAccess-Control-Request-Method: GET\r\n\
+         Access-Control-Request-Headers: authorization\r\n"
+    );
+    let answer = answer(&gateway, "OPTIONS", "/console/api/about", &preflight).await;
+    assert_eq!(status(&answer), 403, "{answer}");
+    assert!(!gateway.output().contains(ADMIN_TOKEN));
+}
+
+#[tokio::test]
+async fn each_answer_says_what_a_page_may_do() {
+    let nats = Nats::jetstream().await;
+    let (gateway, _folder) = gateway_with_console(&nats).await;
+    let host = format!("Host: {}\r\n", gateway.admin);
+    for (path, headers) in [
+        ("/console", host.clone()),
+        ("/console/app.js", host.clone()),
+        ("/console/api/about", host.clone()),
+        ("/console", "Host: evil.example\r\n".to_owned()),
+    ] {
+        let answer = answer(&gateway, "GET", path, &headers).await.to_lowercase();
+        let policy = answer
+            .lines()
+            .find_map(|line| line.strip_prefix("content-security-policy: "))
+            .unwrap_or_else(|| panic!("{path}: {answer}"));
+        for part in [
+            "default-src 'none'; script-src 'self'; style-src 'self';",
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none';",
+            "require-trusted-types-for 'script'; trusted-types 'none'",
+        ] {
+            assert!(policy.contains(part), "{path}: {policy}");
+        }
+        assert!(
+            !policy.contains("unsafe") && !policy.contains('*'),
+            "{policy}"
+        );
+        let connect = policy
+            .split("; ")
+            .find(|part| part.starts_with("connect-src"));
+        let sockets = format!("connect-src 'self' ws://127.0.0.1:{}", gateway.port());
+        let is_refused = headers.contains("evil");
+        let wanted = if is_refused {
+            "connect-src 'self' "
+        } else {
+            &sockets
+        };
+        assert_eq!(connect, Some(wanted), "{path}");
+        for header in [
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
+            "cross-origin-opener-policy: same-origin",
+            "cross-origin-resource-policy: same-origin",
+            "cache-control: no-store",
+        ] {
+            assert!(answer.contains(header), "{path} {header}: {answer}");
+        }
+    }
+}
+
+/// It is off unless it is set, whatever the token.
+#[tokio::test]
+async fn a_gateway_has_no_page_of_itself() {
+    let nats = Nats::jetstream().await;
+    let gateway = Gateway::on(&nats).await;
+    for path in ["/console", "/console/api/about"] {
+        assert_eq!(gateway.admin("GET", path, "").await.0, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_explained_as_the_gateway_judges_it() {
+    let nats = Nats::jetstream().await;
+    let (gateway, _folder) = gateway_with_console(&nats).await;
+    let explain = async |token: &str| {
+        let headers = format!("Authorization: Bearer {ADMIN_TOKEN}\r\nHerald-Token: {token}\r\n");
+        let answer = gateway
+            .admin_with(&headers, "GET", "/console/api/token", "")
+            .await;
+        let answer = answer.expect("an answer");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+        serde_json::from_str::<serde_json::Value>(body).expect("JSON")
+    };
+    let claims = json!({ "sub": "ada", "workspaces": ["acme", "globex"], "exp": at(3600) });
+    let good = signed(&claims);
+    let told = explain(&good).await;
+    assert_eq!(told["issuer"], "auth");
+    assert_eq!(told["verdict"]["good"], true, "{told}");
+    assert_eq!(told["verdict"]["user"], "ada");
+    assert_eq!(told["verdict"]["workspaces"], json!(["acme", "globex"]));
+    let other = EncodingKey::from_secret(b"another secret of thirty-two bytes");
+    let foreign = with_key(&claims, Algorithm::HS256, &other);
+    for (token, code, reason) in [
+        (foreign.as_str(), 4001, "signature"),
+        ("swordfish", 4001, "invalid token"),
+    ] {
+        let told = explain(token).await;
+        assert_eq!(told["verdict"]["good"], false, "{told}");
+        assert_eq!(told["verdict"]["code"], code, "{told}");
+        let said = told["verdict"]["reason"].as_str().unwrap_or_default();
+        assert!(said.contains(reason), "{told}");
+        assert!(!told.to_string().contains("swordfish"), "{told}");
+    }
+}
