@@ -1,5 +1,5 @@
-//! What is printed when all is ready: commands that can be copied and run as they are, or one line of JSON for a
-//! program. Pure, but for [`program`], which finds this program.
+//! What is printed when all is ready: the address of the page and commands that can be copied and run as they are, or
+//! one line of JSON for a program. Pure, but for [`program`], which finds this program.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,7 +18,6 @@ pub(super) struct Guide<'a> {
     pub(super) path: &'a str,
     pub(super) admin: SocketAddr,
     pub(super) nats_url: &'a str,
-    pub(super) nats_version: &'a str,
     pub(super) user: &'a str,
     pub(super) workspace: &'a str,
     pub(super) token: &'a str,
@@ -39,46 +38,31 @@ impl fmt::Display for Guide<'_> {
             .collect();
         let sockets = format!("ws://{}{}", reachable(self.listen), quoted(self.path));
         let Self {
-            user,
-            workspace,
-            token,
-            secret,
-            ..
+            workspace, token, ..
         } = self;
         write!(
             f,
-            "
-Herald is ready: sockets at {sockets}, metrics at http://{}/metrics, nats-server {} at {}.
-
-In a second terminal, in this folder, listen as {user}:
+            "{}
 
     {herald} listen --url {sockets} --workspace {workspace} --token {token}
-
-In a third one, publish an event:
-
-    {settings}{herald} publish {workspace} record.created \
-             '{{\"collection\":\"orders\",\"recordId\":\"1001\"}}'
-
-For wscat, or `new WebSocket(…)` in a browser's console:
-
-    {sockets}?token={token}&workspaceSlug={workspace}
-
-A user has one connection in a workspace, and a newer one replaces it. A token for another user:
-
-    {herald} token --user grace --workspace {workspace} --secret {secret}
+    {settings}{herald} publish {workspace} record.created '{{\"collection\":\"orders\",\"recordId\":\"1001\"}}'
 
 Ctrl-C ends all of this, and nothing of it stays.",
-            reachable(self.admin),
-            self.nats_version,
-            self.nats_url
+            self.page(),
         )
     }
 }
 
 impl Guide<'_> {
+    /// The address of the page.
+    fn page(&self) -> String {
+        format!("http://{}/console", reachable(self.admin))
+    }
+
     /// The same for a program, in one line.
     pub(super) fn json(&self) -> String {
         serde_json::json!({
+            "page": self.page(),
             "url": format!("ws://{}{}", reachable(self.listen), self.path),
             "admin": format!("http://{}", reachable(self.admin)),
             "nats": self.nats_url,

@@ -5,6 +5,7 @@ mod find;
 mod guide;
 mod server;
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ use super::signals::{self, Stops};
 use super::{CliError, blocking, config_file, output, token};
 use crate::config::{Config, IssuerConfig, KEYS, NatsConfig, Secret, ServerConfig};
 use crate::event::WorkspaceSlug;
-use crate::ops::{Gateway, ServeError};
-use crate::setup::Building;
+use crate::ops::{Development, Gateway, ServeError};
+use crate::setup::{Building, Setup};
 use crate::telemetry::Telemetry;
 
 /// The port that NATS has everywhere.
@@ -36,9 +37,12 @@ const TOKEN_EXPIRES: Duration = Duration::from_secs(30 * 24 * 3600);
     after_help = "It looks for a nats-server on PATH, and in .tools/ and .tools/bin/ of the current folder. If none is new \
     enough, Docker runs nats:2.15-alpine. If a default port (4222, 8080, 9090) is taken, another one is used. \
     Your settings apply, except those of the NATS connection, the keys and TLS.\n\n\
-    Logs go to standard error. Once all is ready, commands for a first notification go to standard output. With --json \
-    it is one line for a program instead: url, admin, nats, workspace, user, token, and secret, which signs tokens \
-    for other users."
+    Logs go to standard error. Once all is ready, the address of a page and two commands go to standard output. The page \
+    shows notifications, publishes events, and connects as any user. It is served on a loopback address alone.\n\n\
+    With --json it is one line for a program instead: page, url, admin, nats, workspace, user, token, and secret, which \
+    signs tokens for other users: herald token --user grace --workspace acme --secret SECRET. Other clients connect to \
+    URL?token=TOKEN&workspaceSlug=acme, wscat for example.\n\n\
+    A user has one connection in a workspace, and a newer one replaces it."
 )]
 pub(super) struct Args {
     /// The nats-server program to start.
@@ -113,11 +117,13 @@ async fn serve(
     let workspace = WorkspaceSlug::parse(WORKSPACE).map_err(CliError::failure)?;
     let token = token::for_user(USER, &workspace, TOKEN_EXPIRES, &settings)?;
     let (telemetry, may_move) = (telemetry.clone(), args.port.is_none());
+    let own = settings.clone();
     let binding = blocking(move || bind(settings, &telemetry, may_move));
     let Some(gateway) = stops.unless_heard(binding).await else {
         return Ok(());
     };
-    let gateway = gateway??;
+    let mut gateway = gateway??;
+    gateway.develop(development(workspace, own));
     let addresses = gateway.address().and_then(|listen| {
         let admin = gateway.admin_address()?;
         Ok((listen, admin, guide::program()?))
@@ -133,7 +139,6 @@ async fn serve(
         path: &config.server.path,
         admin,
         nats_url: &nats_url,
-        nats_version: server.version(),
         user: USER,
         workspace: WORKSPACE,
         token: &token,
@@ -159,17 +164,48 @@ async fn serve(
     }
 }
 
+/// What the page gets: tokens of any user's, by the key of these settings.
+fn development(workspace: WorkspaceSlug, own: Config) -> Development {
+    Development {
+        user: USER.to_owned(),
+        workspace: WORKSPACE.to_owned(),
+        sign: Box::new(move |user| token::for_user(user, &workspace, TOKEN_EXPIRES, &own).ok()),
+    }
+}
+
 /// Binds the gateway; reads files, and so may block. A default port that is taken is replaced by a free one, that of the sockets only
 /// where `may_move`.
 fn bind(mut config: Config, telemetry: &Telemetry, may_move: bool) -> Result<Gateway, CliError> {
     loop {
-        let setup = Building::of(config.clone().into()).finish();
-        let setup = setup.map_err(CliError::Usage)?;
-        match Gateway::bind(setup, telemetry.clone()) {
+        match Gateway::bind(setup(&config)?, telemetry.clone()) {
             Err(error) if moved(&mut config.server, &error, may_move) => {}
-            result => return Ok(result?),
+            Err(error) => return Err(error.into()),
+            Ok(gateway) => {
+                allow_page(&mut config, &gateway)?;
+                return Ok(gateway);
+            }
         }
     }
+}
+
+fn setup(config: &Config) -> Result<Setup, CliError> {
+    let building = Building::of(config.clone().into());
+    building.finish().map_err(CliError::Usage)
+}
+
+/// Lets the page connect, where not every page may. Its port is known only now.
+fn allow_page(config: &mut Config, gateway: &Gateway) -> Result<(), CliError> {
+    let allowed = &mut config.server.allowed_origins;
+    let Ok(address) = gateway.admin_address() else {
+        return Ok(());
+    };
+    if !allowed.is_empty() {
+        let names = ["127.0.0.1", "localhost"].map(str::to_owned);
+        let port = address.port();
+        allowed.extend(names.map(|name| format!("http://{name}:{port}")));
+        gateway.reloader().apply(setup(config)?);
+    }
+    Ok(())
 }
 
 /// Whether `error` is about a taken port that nobody chose. Then `server` gets any free port.
@@ -208,6 +244,12 @@ fn settings(args: &Args, config: &Config, nats_url: &str, secret: &str) -> Confi
     let mut own = config.clone();
     let server = &mut own.server;
     (server.tls_cert, server.tls_key) = (None, None);
+    // The page needs no token there, and publishes.
+    if !server.admin_listen.ip().is_loopback() {
+        server.admin_listen.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    // The sockets of another gateway know none of its tokens.
+    server.console_sockets = None;
     // The printed commands connect without a proxy.
     server.proxy_protocol = false;
     if let Some(port) = args.port {

@@ -45,7 +45,6 @@ pub(super) struct Server {
     /// Store and log.
     folder: TempDir,
     port: u16,
-    version: String,
 }
 
 /// A container that is removed when the value goes.
@@ -96,10 +95,6 @@ impl Server {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    pub(super) fn version(&self) -> &str {
-        &self.version
-    }
-
     /// Waits until the server ends by itself, and says why.
     pub(super) async fn died(&mut self) -> CliError {
         let status = self.child.wait().await;
@@ -141,21 +136,20 @@ impl Server {
             container,
             folder,
             port,
-            version: String::new(),
         };
-        server.version = server.greeted(&name).await?;
+        server.greeted(&name).await?;
         Ok(server)
     }
 
     /// Waits for the greeting of the server `name`, and for that of no other that has its port.
-    async fn greeted(&mut self, name: &str) -> Result<String, String> {
+    async fn greeted(&mut self, name: &str) -> Result<(), String> {
         let start = Instant::now();
         while start.elapsed() < START_TIMEOUT {
             if let Some(greeting) = greeting(self.port).await
                 && greeting.server_name == name
             {
                 return if is_new_enough(&greeting.version) {
-                    Ok(greeting.version)
+                    Ok(())
                 } else {
                     Err(format!(
                         "nats-server is version {}, and Herald needs {VERSION_MIN} or newer",
