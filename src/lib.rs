@@ -13,8 +13,9 @@
 //! 5. [`setup`]: all that a reload replaces.
 //! 6. [`socket`]: how a socket is written and read, and what its messages mean.
 //! 7. [`room`]: who gets an event: members, order, cursor, claims.
-//! 8. `server`: the listener, the handshake, the task of each socket. `publishing`: events that come by HTTP.
-//! 9. [`migrate`] (JetStream objects), `schema` (the contract, for programs), [`ops`] (the running process), [`cli`].
+//! 8. `server`: the listener, the handshake, the task of each socket.
+//! 9. [`migrate`] (JetStream objects), `schema` (the contract, for programs), [`publishing`] (events that
+//!    come by HTTP), [`ops`] (the running process), [`cli`].
 
 mod word_enum;
 pub mod config;
@@ -31,9 +32,9 @@ pub mod setup;
 pub mod socket;
 pub mod room;
 mod server;
-pub mod publishing;
 pub mod migrate;
 mod schema;
+pub mod publishing;
 pub mod ops;
 pub mod cli;
 

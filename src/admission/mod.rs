@@ -25,8 +25,8 @@ pub(crate) use self::per_key::{KeyGuard, PerKey};
 pub(crate) use self::proxy_header::{
     ConnectionSource, HeaderRead, Malformed, is_header, next_read,
 };
-use self::rate::{KeyRates, Rates};
-pub(crate) use self::rate::{Over, Rate};
+use self::rate::Rates;
+pub(crate) use self::rate::{KeyRates, Over, Rate};
 use crate::config::{SocketsConfig, WorkspacesConfig};
 use crate::event::WorkspaceSlug;
 
@@ -122,7 +122,7 @@ impl Admission {
         let now = Instant::now();
         let mut joins = lock(&self.joins);
         joins.limit(limits.join_rate);
-        if let Some(point) = joins.next(workspace, now).map_err(|_| Over::Workspace)? {
+        if let Some(point) = joins.next(workspace, 1, now).map_err(|_| Over::Workspace)? {
             joins.spend(workspace.clone(), point, now);
         }
         Ok(())

@@ -32,7 +32,7 @@ pub(crate) struct Rates {
 
 /// A rate that each key has for itself.
 #[derive(Debug)]
-pub(super) struct KeyRates<K> {
+pub(crate) struct KeyRates<K> {
     each: Option<Rate>,
     /// A key whose point is past has taken nothing that is not earned, and need not be kept. So these are the keys of
     /// the last second, and as many again that have not been looked at since.
@@ -114,7 +114,10 @@ impl Rates {
     /// # Errors
     /// The rate that is exceeded.
     pub(crate) fn take(&mut self, address: Address, now: Instant) -> Result<(), Over> {
-        let own = self.each.next(&address, now).map_err(|_| Over::Address)?;
+        let own = self
+            .each
+            .next(&address, 1, now)
+            .map_err(|_| Over::Address)?;
         if let Some(all) = self.all {
             self.spent = Some(all.take(self.spent, 1, now).map_err(|_| Over::All)?);
         }
@@ -127,22 +130,27 @@ impl Rates {
 
 impl<K: Eq + Hash> KeyRates<K> {
     /// So many a second of each key; 0: without a limit.
-    pub(super) fn limit(&mut self, each: u32) {
+    pub(crate) fn limit(&mut self, each: u32) {
         self.each = Rate::per_second(each);
     }
 
-    /// The point of `key` if one more of it comes `now`; `None` without a limit.
+    /// The point of `key` if `count` more of it come `now`; `None` without a limit.
     ///
     /// # Errors
-    /// How long it takes until one may come.
-    pub(super) fn next(&self, key: &K, now: Instant) -> Result<Option<Instant>, Duration> {
-        let next = |each: Rate| each.take(self.spent_by.get(key).copied(), 1, now);
+    /// How long it takes until they may come.
+    pub(crate) fn next(
+        &self,
+        key: &K,
+        count: u32,
+        now: Instant,
+    ) -> Result<Option<Instant>, Duration> {
+        let next = |each: Rate| each.take(self.spent_by.get(key).copied(), count, now);
         self.each.map(next).transpose()
     }
 
     /// One more of `key` came, which has this point from `now` on. Now and then the keys that have nothing to earn back
     /// are removed.
-    pub(super) fn spend(&mut self, key: K, point: Instant, now: Instant) {
+    pub(crate) fn spend(&mut self, key: K, point: Instant, now: Instant) {
         self.spent_by.insert(key, point);
         if self.spent_by.len() >= self.look_at.max(FEW_KEYS) {
             self.spent_by.retain(|_, spent| *spent > now);

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::credential::{Credential, KeyId, TokenId};
 use super::grants::{claim, workspaces};
+use super::publisher::{PublishGrant, PublisherIdentity};
 use super::revoked::Revocations;
 use super::{AuthError, Identity, UserKey, VerifiedToken, Workspaces};
 use crate::config::{AuthConfig, CLOCK_LEEWAY_MIN, IssuerConfig};
@@ -24,6 +25,8 @@ const NBF_AHEAD_MAX: Duration = Duration::from_secs(120 - CLOCK_LEEWAY_MIN.as_se
 #[derive(Debug)]
 pub(super) struct ClaimRules {
     audiences: Option<Vec<String>>,
+    /// The audience of tokens for publishing, which open no socket.
+    publish_audience: String,
     user_claims: Vec<String>,
     workspaces_claim: String,
     workspaces_prefix: String,
@@ -33,8 +36,8 @@ pub(super) struct ClaimRules {
 }
 
 /// The claims of a token whose signature is good.
-pub(super) struct SignedClaims<'a> {
-    pub(super) claims: &'a Map,
+pub(super) struct SignedClaims {
+    pub(super) claims: Map,
     /// Their `iss`.
     pub(super) issuer: Option<Arc<str>>,
     /// What signed them.
@@ -45,6 +48,7 @@ impl ClaimRules {
     pub(super) fn new(config: &IssuerConfig, all: &AuthConfig) -> Self {
         Self {
             audiences: config.audiences(),
+            publish_audience: all.publish_audience.clone(),
             user_claims: config.user_claim.clone(),
             workspaces_claim: config.workspaces_claim.clone(),
             workspaces_prefix: config.workspaces_prefix.clone().unwrap_or_default(),
@@ -54,25 +58,75 @@ impl ClaimRules {
         }
     }
 
-    /// Whose the claims are, as of `now`; the settings of their issuer stand in `table`. Time is judged last, so that [`AuthError::Expired`] means that a newer token of the same kind would pass,
-    /// and a moment from which it is valid that this one will.
+    /// Whose the claims are, as of `now`; the settings of their issuer stand in `table`.
     ///
     /// # Errors
     /// [`AuthError`], but [`AuthError::NotYet`].
     pub(super) fn judge<'a>(
         &self,
-        signed: SignedClaims<'_>,
+        signed: &SignedClaims,
         now: SystemTime,
         table: &'a str,
         revoked: &Revocations,
     ) -> Result<VerifiedToken<'a>, AuthError> {
+        let claims = &signed.claims;
+        let subject = self.user(claims)?;
+        self.check_audience(claims)?;
+        let (credential, ahead) = self.credential(signed, &subject, now, revoked)?;
+        let workspaces = workspaces(claims, &self.workspaces_claim, &self.workspaces_prefix);
+        Ok(VerifiedToken {
+            no_access: self.no_access(claims, &workspaces),
+            identity: Identity {
+                credential,
+                subject: Arc::from(subject),
+                workspaces,
+            },
+            ahead,
+            now,
+            table,
+        })
+    }
+
+    /// Who publishes by the claims, and what.
+    ///
+    /// # Errors
+    /// [`AuthError`].
+    pub(super) fn judge_publisher(
+        &self,
+        signed: &SignedClaims,
+        now: SystemTime,
+        revoked: &Revocations,
+    ) -> Result<PublisherIdentity, AuthError> {
+        let claims = &signed.claims;
+        let subject = self.user(claims)?;
+        let is_ours = |name: &Value| name.as_str() == Some(&self.publish_audience);
+        // It is for nothing else: a token that a socket takes, too, is taken by neither.
+        if audiences(claims).is_empty() || !audiences(claims).iter().all(is_ours) {
+            return Err(NOT_FOR_PUBLISHING);
+        }
+        let grant = Arc::new(PublishGrant::of_claims(claims)?);
+        let (credential, ahead) = self.credential(signed, &subject, now, revoked)?;
+        if ahead > Duration::ZERO {
+            return Err(AuthError::NotYet(ahead));
+        }
+        Ok(PublisherIdentity { credential, grant })
+    }
+
+    /// What all tokens have in common, and how long this one still is not valid. Time is judged last, so that
+    /// [`AuthError::Expired`] means that a newer token of the same kind would pass, and a moment from which it is valid
+    /// that this one will.
+    fn credential(
+        &self,
+        signed: &SignedClaims,
+        subject: &str,
+        now: SystemTime,
+        revoked: &Revocations,
+    ) -> Result<(Credential, Duration), AuthError> {
         let SignedClaims {
             claims,
             issuer,
             key,
         } = signed;
-        let subject = self.user(claims)?;
-        self.check_audience(claims)?;
         self.check_required(claims)?;
         let date = |name, no_date, too_far| {
             let date = present(claims, name).map(|date| numeric_date(date, no_date, too_far));
@@ -88,11 +142,11 @@ impl ClaimRules {
         let exp = date("exp", EXP_NO_DATE, EXP_TOO_FAR)?.ok_or(NO_EXP)?;
         self.check_age(issued_at, exp, now)?;
         let credential = Credential {
-            user: UserKey::new(issuer.as_deref(), &subject),
+            user: UserKey::new(issuer.as_deref(), subject),
             issued_at,
             token: token(claims, issuer.as_deref()),
-            issuer,
-            key,
+            issuer: issuer.clone(),
+            key: *key,
             expires_at: later(exp, self.leeway),
         };
         if revoked.kind_of(&credential).is_some() {
@@ -105,18 +159,7 @@ impl ClaimRules {
         if not_before.is_some_and(|not_before| exp <= not_before) {
             return Err(NEVER);
         }
-        let workspaces = workspaces(claims, &self.workspaces_claim, &self.workspaces_prefix);
-        Ok(VerifiedToken {
-            no_access: self.no_access(claims, &workspaces),
-            identity: Identity {
-                credential,
-                subject: Arc::from(subject),
-                workspaces,
-            },
-            ahead,
-            now,
-            table,
-        })
+        Ok((credential, ahead))
     }
 
     /// What is forgiven where a date is compared with this clock, and 4001 would be final.
@@ -175,22 +218,33 @@ impl ClaimRules {
         }
     }
 
-    /// RFC 7519 section 4.1.3: one name or a list of them. Without `auth.audience` it is not
-    /// looked at.
+    /// RFC 7519 section 4.1.3: one name or a list of them. Without `auth.audience` only that it is not for publishing.
     fn check_audience(&self, claims: &Map) -> Result<(), AuthError> {
-        let Some(wanted) = &self.audiences else {
-            return Ok(());
-        };
-        let is_wanted = |name: &Value| wanted.iter().any(|wanted| name.as_str() == Some(wanted));
-        let named = match claims.get("aud") {
-            Some(Value::Array(names)) => names.iter().any(is_wanted),
-            Some(name) => is_wanted(name),
-            None => false,
-        };
-        if named { Ok(()) } else { Err(AUDIENCE) }
+        let named = audiences(claims);
+        let is_named = |wanted: &String| named.iter().any(|name| name.as_str() == Some(wanted));
+        if is_named(&self.publish_audience) {
+            return Err(FOR_PUBLISHING);
+        }
+        match &self.audiences {
+            Some(wanted) if !wanted.iter().any(is_named) => Err(AUDIENCE),
+            _ => Ok(()),
+        }
     }
 }
 
+/// The token's `aud`.
+fn audiences(claims: &Map) -> &[Value] {
+    match claims.get("aud") {
+        Some(Value::Array(names)) => names,
+        Some(name) => std::slice::from_ref(name),
+        None => &[],
+    }
+}
+
+const FOR_PUBLISHING: AuthError =
+    AuthError::Invalid("it is for publishing: its aud is publish.audience, which opens no socket");
+const NOT_FOR_PUBLISHING: AuthError =
+    AuthError::Invalid("it is not for publishing: its aud is not publish.audience alone");
 const NO_USER: AuthError =
     AuthError::Invalid("it has no claim with the user (user_claim, by default sub)");
 const BAD_USER: AuthError =

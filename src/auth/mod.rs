@@ -16,6 +16,7 @@ mod jwks_file;
 mod jws;
 mod key;
 mod presented;
+mod publisher;
 mod revoked;
 mod remote;
 mod sign;
@@ -44,6 +45,8 @@ use self::jws::Jws;
 pub use self::key::{HmacSecret, HmacSecretError};
 pub(crate) use self::presented::offered_subprotocols;
 pub use self::presented::{PresentedToken, cookie_token, presented_token};
+pub(crate) use self::publisher::RememberedTokens;
+pub use self::publisher::{PublishGrant, PublisherIdentity};
 pub(crate) use self::remote::KeysStatus;
 use self::remote::RemoteKeys;
 pub use self::revoked::{
@@ -56,7 +59,7 @@ pub use self::user::UserKey;
 pub use self::verified_token::VerifiedToken;
 use crate::config::{AuthConfig, IssuerConfig, read_once};
 use crate::event::WorkspaceSlug;
-use crate::json::{self, Map};
+use crate::json;
 
 /// Longest token taken, in bytes: twice the longest that proxies let through in a URL by default, so
 /// that a token that reaches a gateway is judged by what it says. A longer one is refused unread.
@@ -185,18 +188,49 @@ impl Verifier {
         revoked: &Revocations,
         waited: Result<(), Duration>,
     ) -> Result<VerifiedToken<'_>, AuthError> {
-        self.judge(token, now, revoked).map_err(|error| {
-            if error != AuthError::UnknownKey {
-                return error;
-            }
-            let (error, reason) = match waited {
-                Ok(()) => (UNKNOWN_KEY, UNKNOWN_KEY.reason().unwrap_or_default()),
-                Err(pause) => (AuthError::NotYet(pause), Cow::Borrowed(KEYS_NOT_FETCHED)),
-            };
-            let issuer = self.issuer_of(token).map(|issuer| issuer.table.as_str());
-            warn!(issuer, reason = &*reason, "token not verified");
-            error
-        })
+        self.judge(token, now, revoked)
+            .map_err(|error| self.decided(token, error, waited))
+    }
+
+    /// What `error` of `token` comes to, when it is known whether all keys are known.
+    pub(crate) fn decided(
+        &self,
+        token: &str,
+        error: AuthError,
+        waited: Result<(), Duration>,
+    ) -> AuthError {
+        if error != AuthError::UnknownKey {
+            return error;
+        }
+        let (error, reason) = match waited {
+            Ok(()) => (UNKNOWN_KEY, UNKNOWN_KEY.reason().unwrap_or_default()),
+            Err(pause) => (AuthError::NotYet(pause), Cow::Borrowed(KEYS_NOT_FETCHED)),
+        };
+        let issuer = self.issuer_of(token).map(|issuer| issuer.table.as_str());
+        warn!(issuer, reason = &*reason, "token not verified");
+        error
+    }
+
+    /// Judges a token for publishing, as [`Verifier::judge`] does one for a socket.
+    ///
+    /// # Errors
+    /// [`AuthError`].
+    pub(crate) fn judge_publisher(
+        &self,
+        token: &str,
+        now: SystemTime,
+        revoked: &Revocations,
+    ) -> Result<PublisherIdentity, AuthError> {
+        let (issuer, signed) = self.signed(token, Instant::now())?;
+        let judged = issuer.rules.judge_publisher(&signed, now, revoked);
+        if let Some(reason) = judged.as_ref().err().and_then(AuthError::reason) {
+            warn!(
+                issuer = issuer.table,
+                reason = &*reason,
+                "publish token refused"
+            );
+        }
+        judged
     }
 
     /// Waits, after [`AuthError::UnknownKey`], until the keys are known that a token may be signed with which came at
@@ -293,14 +327,8 @@ impl Verifier {
         instant: Instant,
         revoked: &Revocations,
     ) -> Result<VerifiedToken<'_>, AuthError> {
-        let (issuer, key, claims) = self.signed(token, instant)?;
-        let iss = issuer.of_token(claims::issuer(&claims)?);
-        let signed = SignedClaims {
-            claims: &claims,
-            issuer: iss,
-            key,
-        };
-        let judged = issuer.rules.judge(signed, now, &issuer.table, revoked);
+        let (issuer, signed) = self.signed(token, instant)?;
+        let judged = issuer.rules.judge(&signed, now, &issuer.table, revoked);
         if let Some(reason) = judged.as_ref().err().and_then(AuthError::reason) {
             // The issuer itself wrote it: the settings, or its own, are to be looked at.
             warn!(issuer = issuer.table, reason = &*reason, "token refused");
@@ -324,7 +352,7 @@ impl Verifier {
     }
 
     /// The claims of a token, and the key that signed it, with its issuer: the one that they name.
-    fn signed(&self, token: &str, instant: Instant) -> Result<(&Issuer, KeyId, Map), AuthError> {
+    fn signed(&self, token: &str, instant: Instant) -> Result<(&Issuer, SignedClaims), AuthError> {
         if token.is_empty() {
             return Err(AuthError::Missing);
         }
@@ -338,8 +366,12 @@ impl Verifier {
             let claims = jws.claims()?;
             let issuer = self.0.of(claims::issuer(&claims)?)?;
             table = Some(issuer.table.as_str());
-            let key = issuer.keys.verify(&jws, instant)?;
-            Ok((issuer, key, claims))
+            let signed = SignedClaims {
+                key: issuer.keys.verify(&jws, instant)?,
+                issuer: issuer.of_token(claims::issuer(&claims)?),
+                claims,
+            };
+            Ok((issuer, signed))
         })();
         let error = signed.as_ref().err();
         let reason = match error {

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::grants::EVERY_WORKSPACE;
 use super::jws::algorithm;
-use super::{HmacSecret, Workspaces};
+use super::publisher::CLAIM;
+use super::{HmacSecret, PublishGrant, Workspaces};
 use crate::config::IssuerConfig;
 
 /// What a new token says.
@@ -19,6 +20,8 @@ pub struct NewToken<'a> {
     /// The user.
     pub subject: &'a str,
     pub workspaces: &'a Workspaces,
+    /// What it may publish. With this it is for publishing, and for no workspace's socket.
+    pub publish: Option<&'a PublishGrant>,
     /// `iss`, instead of the settings'.
     pub issuer: Option<&'a str>,
     /// `aud`, instead of the settings'.
@@ -46,16 +49,16 @@ impl NewToken<'_> {
         let prefix = settings.workspaces_prefix.as_deref().unwrap_or_default();
         let mut claims = Map::new();
         let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
-        put(
-            &settings.workspaces_claim,
-            match self.workspaces {
-                Workspaces::All => vec![EVERY_WORKSPACE].into(),
-                Workspaces::Some(slugs) => slugs
-                    .iter()
-                    .map(|slug| Value::from(format!("{prefix}{slug}")))
-                    .collect(),
-            },
-        );
+        match (self.publish, self.workspaces) {
+            (Some(grant), _) => put(CLAIM, grant.to_claim()),
+            (None, Workspaces::All) => {
+                put(&settings.workspaces_claim, vec![EVERY_WORKSPACE].into())
+            }
+            (None, Workspaces::Some(slugs)) => {
+                let slugs = slugs.iter().map(|slug| format!("{prefix}{slug}"));
+                put(&settings.workspaces_claim, slugs.collect())
+            }
+        };
         // After the workspaces, so that no name of that claim replaces one of these.
         let user_claim = settings.user_claim.first().map_or("sub", String::as_str);
         put(user_claim, self.subject.into());

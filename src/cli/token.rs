@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 use tokio::process::Command;
 
 use super::{CliError, output};
-use crate::auth::{HmacSecret, NewToken, Workspaces, entry_for, sign, signing_secret};
+use crate::auth::{
+    HmacSecret, NewToken, PublishGrant, Workspaces, entry_for, sign, signing_secret,
+};
 use crate::config::{AuthConfig, Config, IssuerConfig, Secret, parse_duration};
 use crate::event::{SlugError, WorkspaceSlug};
 
@@ -21,8 +23,19 @@ pub(super) struct Args {
     #[arg(long, value_name = "USER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     user: String,
     /// A workspace that the token gives access to. Repeat it for several; '*' means every workspace.
-    #[arg(long = "workspace", value_name = "SLUG", required = true, value_parser = parse_workspace)]
+    #[arg(
+        long = "workspace",
+        value_name = "SLUG",
+        required_unless_present = "publish",
+        value_parser = parse_workspace
+    )]
     workspaces: Vec<Workspaces>,
+    /// Make a token for HTTP publishing to these workspaces, with commas between them, or '*'. It opens no socket.
+    #[arg(long, value_name = "SLUGS", conflicts_with_all = ["workspaces", "audience"])]
+    publish: Option<String>,
+    /// The categories of events that it may publish, with commas between them. Without it: all.
+    #[arg(long, value_name = "NAMES", requires = "publish")]
+    categories: Option<String>,
     /// How long the token is valid.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_expiry)]
     expires: Duration,
@@ -66,6 +79,8 @@ pub(super) fn for_user(
     let args = Args {
         user: user.to_owned(),
         workspaces: vec![Workspaces::Some(vec![workspace.clone()])],
+        publish: None,
+        categories: None,
         expires,
         secret: None,
         issuer: None,
@@ -143,12 +158,20 @@ fn make(args: &Args, config: &Config, now: SystemTime) -> Result<String, CliErro
     let workspaces = slugs
         .collect::<Option<Vec<_>>>()
         .map_or(Workspaces::All, |slugs| Workspaces::Some(slugs.concat()));
+    let publish = args.publish.as_deref();
+    let categories = args.categories.as_deref().unwrap_or("*");
+    let publish = publish.map(|workspaces| PublishGrant::parse(workspaces, categories));
+    let publish = publish.transpose().map_err(CliError::Usage)?;
+    let publish_audience = publish.is_some().then_some(&config.publish.audience);
     let token = NewToken {
         settings: &settings,
         subject: &args.user,
         workspaces: &workspaces,
+        publish: publish.as_ref(),
         issuer: args.issuer.as_deref(),
-        audience: args.audience.as_deref(),
+        audience: publish_audience
+            .or(args.audience.as_ref())
+            .map(String::as_str),
         issued_at: whole_second(now),
         expires_in: args.expires,
     };
@@ -202,7 +225,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::auth::{UserKey, Verifier};
+    use crate::auth::{Revocations, UserKey, Verifier};
     use crate::config::AuthConfig;
 
     #[derive(Debug, Parser)]
@@ -294,6 +317,59 @@ mod tests {
                 "{left:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_token_for_publishing_publishes_and_opens_no_socket() {
+        let now = SystemTime::now();
+        let mut renamed = config();
+        renamed.publish.audience = "senders".to_owned();
+        renamed.auth.publish_audience = "senders".to_owned();
+        for config in [config(), renamed] {
+            let line = [
+                "--user",
+                "ci",
+                "--publish",
+                "acme",
+                "--categories",
+                "record,custom",
+            ];
+            let token = make(&parse(&line).unwrap(), &config, now).unwrap();
+            let verifier = Verifier::from_config(&config.auth).unwrap();
+            let publisher = verifier.judge_publisher(&token, now, &Revocations::default());
+            let grant = &publisher.unwrap().grant;
+            assert_eq!(
+                **grant,
+                PublishGrant::parse("acme", "record,custom").unwrap()
+            );
+            let refused = verifier.verify(&token, now).unwrap_err().to_string();
+            assert!(refused.contains("it is for publishing"), "{refused}");
+            let line = ["--user", "ci", "--workspace", "acme"];
+            let token = make(&parse(&line).unwrap(), &config, now).unwrap();
+            let refused = verifier.judge_publisher(&token, now, &Revocations::default());
+            assert!(
+                refused
+                    .unwrap_err()
+                    .to_string()
+                    .contains("not for publishing")
+            );
+        }
+        for bad in [
+            &["--user", "ci", "--publish", "acme", "--workspace", "acme"][..],
+            &["--user", "ci", "--publish", "acme", "--audience", "x"],
+            &[
+                "--user",
+                "ci",
+                "--workspace",
+                "acme",
+                "--categories",
+                "custom",
+            ],
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+        let bad = parse(&["--user", "ci", "--publish", "a.b"]).unwrap();
+        assert!(make(&bad, &config(), now).is_err());
     }
 
     /// Entries: one of a public key, `a`, `b` with claims of its own, and one without an issuer.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use super::keys::KEYS;
-use super::{Config, Secret, duration, list};
+use super::{Config, Secret, duration, list, publish};
 
 /// Clock difference forgiven at least, where 4001 would be final: issuers write the moment of signing into
 /// `nbf` and `iat`.
@@ -33,6 +33,9 @@ pub struct AuthConfig {
     pub cookie: Option<String>,
     /// Several issuers, instead of the short form.
     pub issuers: Vec<IssuerConfig>,
+    /// The audience of tokens that open no socket: see [`super::PublishConfig::audience`]. No setting of its own.
+    #[serde(skip)]
+    pub publish_audience: String,
 }
 
 impl Default for AuthConfig {
@@ -44,6 +47,7 @@ impl Default for AuthConfig {
             jwks_max_stale: Duration::from_secs(24 * 60 * 60),
             cookie: None,
             issuers: Vec::new(),
+            publish_audience: publish::AUDIENCE.to_owned(),
         }
     }
 }

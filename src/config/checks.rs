@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Config, NatsConfig, SocketsConfig, auth, edge, names};
+use super::{Config, NatsConfig, SocketsConfig, auth, edge, names, publish};
 
 /// Most `send` spans of one event: each costs as much as a delivery.
 const SEND_SPANS_MAX: usize = 1000;
@@ -44,6 +44,7 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         at_most("telemetry.workspaces", telemetry.workspaces, WORKSPACES_MAX),
     ]);
     problems.extend(auth::problems(config));
+    problems.extend(publish::problems(config));
     problems.extend(of_nats(&config.nats));
     problems.extend(of_sockets(&config.sockets));
     problems.extend(of_workspaces(config));
@@ -109,6 +110,7 @@ fn of_workspaces(config: &Config) -> Vec<String> {
             "workspaces.join_rate must be at most sockets.connect_rate (0: no limit)".to_owned(),
         ),
         rate("workspaces.event_rate", workspaces.event_rate),
+        rate("publish.rate", config.publish.rate),
     ])
 }
 

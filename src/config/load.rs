@@ -128,6 +128,10 @@ impl Config {
             .collect();
         let mut config = values(text, variables, &mut problems);
         config.nats.revoked_max_age = config.auth.revoked_max_age();
+        config
+            .auth
+            .publish_audience
+            .clone_from(&config.publish.audience);
         problems.extend(checks::problems(&config));
         let located = problems.into_iter().map(|text| locations.located(text));
         Ok(LoadedConfig {

@@ -20,6 +20,7 @@ mod near;
 mod network;
 mod origin;
 mod problem;
+mod publish;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ pub(crate) use self::near::near;
 pub(crate) use self::origin::allows;
 pub use self::problem::Problem;
 pub(crate) use self::problem::line;
+pub use self::publish::PublishConfig;
 pub use self::secret::Secret;
 
 /// Everything that can be set. `Config::default()` is the documented default of every key.
@@ -55,6 +57,7 @@ pub struct Config {
     pub server: ServerConfig,
     pub nats: NatsConfig,
     pub auth: AuthConfig,
+    pub publish: PublishConfig,
     pub sockets: SocketsConfig,
     pub workspaces: WorkspacesConfig,
     pub projection: ProjectionConfig,
@@ -74,7 +77,10 @@ pub struct ServerConfig {
     /// Where `/metrics` is served. Not for the public.
     #[serde(deserialize_with = "network::address")]
     pub admin_listen: SocketAddr,
-    /// PEM certificate chain; with it, `listen` speaks TLS only.
+    /// Where HTTP publishing is served. Unset: nowhere.
+    #[serde(deserialize_with = "network::some_address")]
+    pub publish_listen: Option<SocketAddr>,
+    /// PEM certificate chain; with it, `listen` and `publish_listen` speak TLS only.
     pub tls_cert: Option<PathBuf>,
     /// PEM private key of `tls_cert`.
     pub tls_key: Option<PathBuf>,
@@ -116,6 +122,7 @@ impl Default for ServerConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             path: "/".to_owned(),
             admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)),
+            publish_listen: None,
             tls_cert: None,
             tls_key: None,
             allowed_origins: Vec::new(),
@@ -238,6 +245,21 @@ impl NatsConfig {
             .split(',')
             .map(str::trim)
             .filter(|url| !url.is_empty())
+    }
+
+    /// `nats.url` without the user and password in it.
+    pub(crate) fn without_user(&self) -> Secret {
+        let urls = self.urls().map(|url| match url.split_once("://") {
+            Some((scheme, rest)) => {
+                let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+                format!("{scheme}://{host}")
+            }
+            None => url
+                .rsplit_once('@')
+                .map_or(url, |(_, host)| host)
+                .to_owned(),
+        });
+        Secret::from(urls.collect::<Vec<_>>().join(","))
     }
 
     /// `host:port` of each server, as messages name them: without a user and password.

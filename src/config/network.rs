@@ -23,6 +23,13 @@ pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Sock
     })
 }
 
+/// The same where there need not be one.
+pub(super) fn some_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    address(deserializer).map(Some)
+}
+
 /// Reads one network. One of IPv4-mapped IPv6 addresses (RFC 4291 section 2.5.5.2) is one of IPv4
 /// addresses, since that is what addresses are compared as.
 ///

@@ -51,3 +51,10 @@ pub(super) fn secret_or_list<'de, D: Deserializer<'de>>(
 ) -> Result<Secret, D::Error> {
     super::list::string_or_list(deserializer).map(|urls| Secret(urls.join(",")))
 }
+
+/// The same where there need not be one.
+pub(super) fn some_secret_or_list<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Secret>, D::Error> {
+    secret_or_list(deserializer).map(Some)
+}

@@ -243,8 +243,8 @@ impl Data {
     fn may_be(self, media_type: &str) -> bool {
         match self {
             Self::None => true,
-            Self::Json => is_json(media_type),
-            Self::Bytes => is_json(media_type) || media_type == "application/octet-stream",
+            Self::Json => is_json_type(media_type),
+            Self::Bytes => is_json_type(media_type) || media_type == "application/octet-stream",
         }
     }
 }
@@ -253,7 +253,7 @@ impl Data {
 /// (binding, section 3.1.3.2). Some SDKs encode nothing: what is no quoting, no escape, or decodes to
 /// no text is taken as it stands.
 fn decode_value(value: &str) -> Cow<'_, str> {
-    let text = unquote(value).map_or(Cow::Borrowed(value), Cow::Owned);
+    let text = unquoted(value).map_or(Cow::Borrowed(value), Cow::Owned);
     let decoded = percent_decode_str(&text)
         .decode_utf8()
         .ok()
@@ -262,7 +262,8 @@ fn decode_value(value: &str) -> Cow<'_, str> {
     decoded.map_or(text, Cow::Owned)
 }
 
-fn unquote(value: &str) -> Option<String> {
+/// What is between the quotes of a quoted string (RFC 9110, section 5.6.4); `None` if it is none.
+pub(crate) fn unquoted(value: &str) -> Option<String> {
     let inner = value.strip_prefix('"')?.strip_suffix('"')?;
     let mut text = String::with_capacity(inner.len());
     let mut chars = inner.chars();
@@ -282,13 +283,13 @@ fn strip_ce(name: &str) -> Option<&str> {
 }
 
 /// A media type without its parameters, in lower case.
-fn media_type(text: &str) -> String {
+pub(crate) fn media_type(text: &str) -> String {
     let essence = text.split(';').next().unwrap_or_default();
     essence.trim().to_ascii_lowercase()
 }
 
 /// `*/json` or `*/*+json` (JSON format, section 3.1.1).
-fn is_json(media_type: &str) -> bool {
+pub(crate) fn is_json_type(media_type: &str) -> bool {
     media_type
         .split_once('/')
         .is_some_and(|(_, subtype)| subtype == "json" || subtype.ends_with("+json"))

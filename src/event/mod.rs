@@ -11,6 +11,7 @@ mod tests;
 mod trace;
 
 pub use self::bad::{BadEvent, Reason};
+pub(crate) use self::cloudevent::{is_json_type, media_type, unquoted};
 pub use self::decode::{Event, PAYLOAD_MAX, Payload, Recipients, Severity, decode};
 pub use self::slug::{SlugError, WorkspaceSlug};
 pub(crate) use self::stored::ServerHeaders;

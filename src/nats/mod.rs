@@ -43,7 +43,7 @@ pub use self::losses::Losses;
 pub use self::lost_claims::{CheckedClaim, ClaimCheckRequest, ClaimChecker, LastClaim};
 pub use self::notices::{Notice, Notices};
 pub use self::permissions::is_reply_subject;
-pub use self::publish::{PubAck, PublishError, publish, publish_once, stream_of};
+pub use self::publish::{PubAck, PublishError, duplicate_window, publish, publish_once, stream_of};
 pub use self::readable::{Readable, WatchedStream, Way};
 pub use self::repair::{Repair, Repaired, RepairedBatch, Repairer};
 pub use self::revocations::{LastRead, RevocationReader, RevocationReads};

@@ -14,7 +14,7 @@ use super::connect_error::ConnectError;
 use crate::config::{Names, NatsConfig, names};
 
 /// The workspace of the attempts. Nothing of it is ever stored.
-const WORKSPACE: &str = "herald-check";
+pub const WORKSPACE: &str = "herald-check";
 /// How long a server may take to judge what it was sent.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long its last answer may take: less, so that what it denied is reported where that answer does not come.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::api::{self, ApiError, ApiFailure};
+use crate::config::Names;
 
 /// What JetStream did with a message.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -109,6 +110,30 @@ pub async fn stream_of(
 struct StreamName {
     stream: String,
 }
+
+/// How long the stream of events knows a `Nats-Msg-Id`.
+///
+/// # Errors
+/// [`ApiFailure`].
+pub async fn duplicate_window(client: &Client, names: &Names) -> Result<Duration, ApiFailure> {
+    #[derive(Deserialize)]
+    struct StreamInfo {
+        config: Window,
+    }
+    #[derive(Deserialize)]
+    struct Window {
+        /// In nanoseconds.
+        #[serde(default)]
+        duplicate_window: u64,
+    }
+    let subject = names.api("STREAM.INFO", names.events());
+    let answer = api::send(client, subject, None, Bytes::new(), INFO_TIMEOUT).await?;
+    let info: StreamInfo = api::decode(&answer)?;
+    Ok(Duration::from_nanos(info.config.duplicate_window))
+}
+
+/// How long an answer about a stream may take.
+const INFO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Publishes, and waits up to `timeout` for the acknowledgement.
 ///

@@ -28,6 +28,7 @@ use super::startup::Startup;
 use super::{admin, console, drain, observed};
 use crate::conn;
 use crate::nats::{Connection, Intake};
+use crate::publishing::Publishing;
 use crate::room::{RoomThreads, Rooms};
 use crate::server::{self, Acceptor, OpenFiles, PendingConnections, elsewhere, upgrade};
 use crate::setup::{LiveSettings, Setup};
@@ -50,6 +51,9 @@ pub struct Gateway {
     admin: tokio::net::TcpListener,
     /// In `herald dev` alone.
     development: Option<Development>,
+    /// That of HTTP publishing, where it is on.
+    publish: Option<tokio::net::TcpListener>,
+    publishing: Publishing,
 }
 
 /// Builds and runs a gateway until `stop`, then drains it; a second `stop` ends it at once. Meanwhile
@@ -72,7 +76,7 @@ pub async fn serve<S: Future<Output = ()>, R: Future<Output = Infallible>>(
 }
 
 impl Gateway {
-    /// Binds both listeners.
+    /// Binds the listeners.
     ///
     /// # Errors
     /// [`ServeError::Bind`].
@@ -80,7 +84,7 @@ impl Gateway {
         let live = LiveSettings::new(setup);
         let started = live.now();
         let config = &started.config;
-        let files = OpenFiles::of_process();
+        let files = OpenFiles::of_process(config.server.publish_listen.is_some());
         files.warn_if_too_few(&config.sockets);
         let queues = Arc::default();
         observed::queues(telemetry.metrics().meter(), &queues);
@@ -92,6 +96,13 @@ impl Gateway {
             config.sockets.send_buffer,
         )?;
         let admin = bind("server.admin_listen", config.server.admin_listen, 0)?;
+        let publish = config.server.publish_listen;
+        let publish = publish.map(|address| bind("server.publish_listen", address, 0));
+        let publishing = Publishing::new(
+            live.clone(),
+            acceptor.revocations().clone(),
+            Arc::clone(telemetry.metrics()),
+        );
         Ok(Self {
             health: Arc::new(Health::new(live.clone())),
             started,
@@ -102,6 +113,8 @@ impl Gateway {
             public,
             admin,
             development: None,
+            publish: publish.transpose()?,
+            publishing,
         })
     }
 
@@ -158,13 +171,33 @@ impl Gateway {
         info!(
             listen = %local(&self.public),
             admin_listen = %local(&self.admin),
+            publish_listen = self.publish.as_ref().map(local),
             path = self.acceptor.path(),
             tls = self.started.tls.is_some(),
             "listening"
         );
         let metrics = self.telemetry.metrics();
-        let listeners = [(self.public, public), (self.admin, admin)];
-        let mut tasks = listen(&self.live, self.files, metrics, listeners, &cancel);
+        let (live, files) = (&self.live, self.files);
+        let public = Listening {
+            listener: self.public,
+            router: public,
+            tls: Some(live.clone()),
+            pending: PendingConnections::public(live.clone(), files, Arc::clone(metrics)),
+        };
+        let admin = Listening {
+            listener: self.admin,
+            router: admin,
+            tls: None,
+            pending: PendingConnections::admin(files, Arc::clone(metrics)),
+        };
+        let publish = self.publish.map(|listener| Listening {
+            listener,
+            router: self.publishing.router(),
+            tls: Some(live.clone()),
+            pending: PendingConnections::publishing(files, Arc::clone(metrics)),
+        });
+        let listening = [public, admin].into_iter().chain(publish);
+        let mut tasks = listen(live, listening, &cancel);
         let _ending = cancel.clone().drop_guard();
         observed::keys(metrics.meter(), self.live.clone());
         self.live.now().verifier.start_fetching();
@@ -183,6 +216,7 @@ impl Gateway {
             acceptor: &self.acceptor,
             health: &self.health,
             operator: &operator,
+            publishing: &self.publishing,
             tasks: &mut tasks,
         };
         let open = startup.open(threads);
@@ -198,7 +232,14 @@ impl Gateway {
         info!("ready");
         let ended = end_of_serving(stop, &operator, tasks, &rooms, || {
             let span = telemetry::drain(self.acceptor.sockets().len());
-            end(&self.live, &rooms, &self.acceptor, &self.health).instrument(span)
+            let ending = end(
+                &self.live,
+                &rooms,
+                &self.acceptor,
+                &self.health,
+                &self.publishing,
+            );
+            ending.instrument(span)
         })
         .await;
         operator.leave().await;
@@ -258,12 +299,19 @@ impl Gateway {
     }
 }
 
-/// Accepts connections on the public listener and on the admin's, and looks after the certificate.
+/// A listener with what it serves, and the connections at it.
+struct Listening {
+    listener: tokio::net::TcpListener,
+    router: Router,
+    /// The settings with the certificate, unless it speaks plainly.
+    tls: Option<LiveSettings>,
+    pending: PendingConnections,
+}
+
+/// Accepts connections on all listeners, and looks after the certificate.
 fn listen(
     live: &LiveSettings,
-    files: OpenFiles,
-    metrics: &Arc<Metrics>,
-    [(public, public_router), (admin, admin_router)]: [(tokio::net::TcpListener, Router); 2],
+    listening: impl IntoIterator<Item = Listening>,
     cancel: &CancellationToken,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
@@ -273,17 +321,12 @@ fn listen(
         move || watched.now().tls.clone(),
         cancel.clone(),
     ));
-    let pending = PendingConnections::public(live.clone(), files, Arc::clone(metrics));
-    let admin_pending = PendingConnections::admin(files, Arc::clone(metrics));
-    for (listener, tls, router, pending) in [
-        (public, Some(live.clone()), public_router, pending),
-        (admin, None, admin_router, admin_pending),
-    ] {
+    for listening in listening {
         tasks.spawn(server::accept(
-            listener,
-            tls,
-            router,
-            pending,
+            listening.listener,
+            listening.tls,
+            listening.router,
+            listening.pending,
             connections.clone(),
             cancel.clone(),
         ));
@@ -394,13 +437,21 @@ fn bind(
 }
 
 /// The drain, in its order.
-async fn end(live: &LiveSettings, rooms: &Rooms, acceptor: &Acceptor, health: &Health) {
+async fn end(
+    live: &LiveSettings,
+    rooms: &Rooms,
+    acceptor: &Acceptor,
+    health: &Health,
+    publishing: &Publishing,
+) {
     info!("draining");
     health.drain();
     let setup = live.now();
     let server = &setup.config.server;
     tokio::time::sleep(server.drain_delay).await;
     acceptor.drain();
+    // First what is being published, so that it is caught up with.
+    publishing.drain().await;
     drain::catch_up(rooms, acceptor).await;
     drain::close_all(acceptor.directory(), server.drain).await;
     drain::ended(acceptor).await;

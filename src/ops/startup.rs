@@ -19,6 +19,7 @@ use crate::nats::{
     Readable, Repairer, RevocationReader, RevocationReads, StreamEndReader, Sweeper, Unroutable,
     WatchedStream, permissions,
 };
+use crate::publishing::{Publishing, StoreSettings};
 use crate::room::{Damper, ReorderBudget, RoomContext, RoomThreads, Rooms};
 use crate::server::Acceptor;
 use crate::setup::LiveSettings;
@@ -38,6 +39,7 @@ pub(super) struct Startup<'a> {
     pub(super) acceptor: &'a Acceptor,
     pub(super) health: &'a Health,
     pub(super) operator: &'a Arc<Operator>,
+    pub(super) publishing: &'a Publishing,
     /// The tasks without which nothing works.
     pub(super) tasks: &'a mut JoinSet<()>,
 }
@@ -65,6 +67,7 @@ impl Startup<'_> {
         self.tasks.spawn_on(serving, &threads.workers);
         migrated(&nats, self.config, self.health).await?;
         permitted(self.config).await?;
+        self.open_publishing(&nats).await?;
         let names = self.config.nats.names();
         let leader = |stream: &str, subjects: &'static str| {
             Leader::new(nats.clone(), &names, stream, subjects)
@@ -108,6 +111,23 @@ impl Startup<'_> {
         self.health
             .opened(context.readable.clone(), context.nats.clone());
         Ok(rooms)
+    }
+
+    /// Connects HTTP publishing, where it is on. It keeps nobody else waiting: what may pass it waits for by itself.
+    async fn open_publishing(&mut self, nats: &Connection) -> Result<(), ServeError> {
+        let Config {
+            server,
+            publish,
+            nats: settings,
+            ..
+        } = self.config;
+        if server.publish_listen.is_some() {
+            let settings = StoreSettings::new(settings, publish, nats.clone());
+            let opened = self.publishing.open(settings).await;
+            let looks = opened.map_err(|why| ServeError::Denied(vec![why]))?;
+            self.tasks.spawn(async { match looks.await {} });
+        }
+        Ok(())
     }
 
     /// Starts to read what is revoked, and to end its sockets.

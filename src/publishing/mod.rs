@@ -1,10 +1,21 @@
 //! Publishing: what an event must be before it is stored ([`check`]), and HTTP publishing, for senders without a
 //! connection to NATS.
+//!
+//! `service` takes a request: `authorize` says who may, `limits` how much, `request` reads it, `check` maps each event as
+//! a gateway would, and `store` sends it to JetStream. What is refused is a `problem`.
+//! **Invariant:** an answer of 2xx comes after JetStream's acknowledgement, and from nothing else.
 
+mod authorize;
 mod check;
+mod limits;
 mod problem;
+mod request;
+mod service;
+mod store;
 
 pub use self::check::{
     Preview, RefusedEvent, check, cloudevent_value, message, not_stored, preview, unsure,
 };
-pub use self::problem::PublishProblem;
+pub use self::problem::{ProblemDetails, PublishProblem};
+pub use self::service::Publishing;
+pub(crate) use self::store::StoreSettings;

@@ -36,16 +36,21 @@ impl PublishProblem {
 
     /// It is known when the client may try again.
     #[must_use]
-    pub fn after(mut self, wait: Duration) -> Self {
+    pub(super) fn after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
     /// It is one of a batch, of which this became of each event.
     #[must_use]
-    pub fn with_events(mut self, events: Value) -> Self {
+    pub(super) fn with_events(mut self, events: Value) -> Self {
         self.events = Some(events);
         self
+    }
+
+    /// A sentence for people.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// The problem details.

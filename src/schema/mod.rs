@@ -14,9 +14,12 @@ use crate::event::EventName;
 /// The document that has all the others in it.
 pub(crate) const ASYNCAPI: &str = "asyncapi";
 const CLOSE_CODES: &str = "close-codes";
+/// The document of HTTP publishing.
+pub(crate) const OPENAPI: &str = "openapi";
 
 const DOCUMENT: &str = include_str!("../../api/asyncapi.json");
 const TABLE: &str = include_str!("../../api/close-codes.json");
+const HTTP: &str = include_str!("../../api/openapi.json");
 
 /// Which JSON Schema it is. In another document the document says so.
 const DIALECT: &str = "  \"$schema\": \"https://json-schema.org/draft/2020-12/schema\",\n";
@@ -65,7 +68,7 @@ pub(crate) struct Schema {
 /// The names, the document's first.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     let schemas = SCHEMAS.iter().map(|(name, _)| *name);
-    [ASYNCAPI, CLOSE_CODES].into_iter().chain(schemas)
+    [ASYNCAPI, OPENAPI, CLOSE_CODES].into_iter().chain(schemas)
 }
 
 /// The one of that name, or of that event: `custom.order_placed` is a `custom`.
@@ -78,6 +81,12 @@ pub(crate) fn find(name: &str) -> Result<Schema, String> {
             return Ok(Schema {
                 content_type: "application/vnd.aai.asyncapi+json;version=3.0.0",
                 text: document().into(),
+            });
+        }
+        OPENAPI => {
+            return Ok(Schema {
+                content_type: "application/vnd.oai.openapi+json;version=3.1",
+                text: HTTP.into(),
             });
         }
         CLOSE_CODES => {

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::codes::CloseReason;
+use crate::codes::{CloseReason, ProblemType};
 use crate::event::{Category, Severity, WorkspaceSlug};
 use crate::projection::DEFAULT_RULES;
 
@@ -77,13 +77,53 @@ fn an_unknown_name_gets_a_list_of_all() {
     for (name, meant) in [
         ("notificatoin", "did you mean `notification`?"),
         ("record.create", "did you mean `record.created`?"),
-        ("", "there are asyncapi, close-codes, notification,"),
+        (
+            "",
+            "there are asyncapi, openapi, close-codes, notification,",
+        ),
         ("../asyncapi", "there are asyncapi"),
     ] {
         let said = find(name).unwrap_err();
         assert!(
             said.contains(meant) && said.contains("control.hello"),
             "{said}"
+        );
+    }
+}
+
+/// What a generated client sends, the parsers take.
+#[test]
+fn the_document_of_http_publishing_has_the_problems_that_there_are() {
+    let document = json_of(OPENAPI);
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let types = &document["components"]["schemas"]["problem"]["properties"]["type"]["enum"];
+    let known = ProblemType::ALL.map(|it| format!("urn:herald:problem:{}", it.as_str()));
+    assert_eq!(*types, json!(known));
+    let post = &document["paths"]["/v1/workspaces/{workspace}/events/{event}"]["post"];
+    let statuses: BTreeSet<_> = ProblemType::ALL.map(|it| it.status().to_string()).into();
+    let documented = post["responses"].as_object().unwrap().keys().cloned();
+    let documented: BTreeSet<_> = documented
+        .filter(|status| !status.starts_with('2'))
+        .collect();
+    assert_eq!(documented, statuses);
+    // Its events are those of the other files, but that it says nothing of one that looks like a CloudEvent: such an
+    // object is taken, as one.
+    for name in ["event", "cloudevent"] {
+        let text = file(name).unwrap();
+        let text = text.replace("\"event.json\"", "\"#/components/schemas/event\"");
+        let mut wanted: Value = serde_json::from_str(&text).unwrap();
+        let members = wanted.as_object_mut().unwrap();
+        members.remove("$schema");
+        members.remove("not");
+        assert_eq!(document["components"]["schemas"][name], wanted, "{name}");
+    }
+    let pattern = post["parameters"][1]["schema"]["pattern"].as_str().unwrap();
+    for category in Category::ALL {
+        let names = category.names().map(|names| names.join("|"));
+        let part = names.map(|names| format!("{}\\.({names})", category.as_str()));
+        assert!(
+            pattern.contains(part.as_deref().unwrap_or(category.as_str())),
+            "{pattern}"
         );
     }
 }

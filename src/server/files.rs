@@ -24,6 +24,8 @@ pub(crate) struct OpenFiles {
     limit: usize,
     /// Connections at the admin listener.
     pub(crate) admin: usize,
+    /// Connections at the listener of HTTP publishing, where there is one.
+    pub(crate) publish: usize,
     /// Connections that are no sockets yet.
     pub(crate) pending: usize,
     pub(crate) sockets: usize,
@@ -31,7 +33,7 @@ pub(crate) struct OpenFiles {
 
 impl OpenFiles {
     /// Raises the limit of the process, and shares out what it is now.
-    pub(crate) fn of_process() -> Self {
+    pub(crate) fn of_process(publishes: bool) -> Self {
         let limit = getrlimit(Resource::Nofile);
         let raised = Rlimit {
             current: limit.maximum,
@@ -44,17 +46,20 @@ impl OpenFiles {
             warn!(%error, "limit of open files not raised");
         }
         let now = getrlimit(Resource::Nofile).current;
-        Self::share(now.map_or(usize::MAX, |now| usize::try_from(now).unwrap_or(usize::MAX)))
+        let now = now.map_or(usize::MAX, |now| usize::try_from(now).unwrap_or(usize::MAX));
+        Self::share(now, publishes)
     }
 
-    fn share(limit: usize) -> Self {
+    fn share(limit: usize, publishes: bool) -> Self {
         let (least, most) = ADMIN;
         let admin = (limit / ADMIN_PART).clamp(least, most);
-        let clients = limit.saturating_sub(OWN + admin);
+        let publish = if publishes { admin } else { 0 };
+        let clients = limit.saturating_sub(OWN + admin + publish);
         let pending = (clients / PENDING_PART).max(1);
         Self {
             limit,
             admin,
+            publish,
             pending,
             sockets: clients.saturating_sub(pending).max(1),
         }
@@ -81,18 +86,18 @@ mod tests {
 
     #[test]
     fn a_large_limit_caps_nobody_and_a_small_one_keeps_a_reserve() {
-        let files = OpenFiles::share(1 << 20);
+        let files = OpenFiles::share(1 << 20, false);
         assert!(files.sockets > 500_000 && files.pending > 4096, "{files:?}");
         assert_eq!(files.admin, 512);
-        let files = OpenFiles::share(256);
+        let files = OpenFiles::share(256, false);
         assert_eq!((files.admin, files.pending, files.sockets), (32, 46, 138));
     }
 
     proptest! {
         #[test]
-        fn all_together_are_within_the_limit(limit in 60usize..10_000_000) {
-            let files = OpenFiles::share(limit);
-            let all = OWN + files.admin + files.pending + files.sockets;
+        fn all_together_are_within_the_limit(limit in 60usize..10_000_000, publishes: bool) {
+            let files = OpenFiles::share(limit, publishes);
+            let all = OWN + files.admin + files.publish + files.pending + files.sockets;
             prop_assert!(all <= limit, "{:?}", files);
             prop_assert!(files.sockets >= files.pending);
         }

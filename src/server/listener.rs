@@ -25,9 +25,8 @@ use crate::codes::HttpRefusal;
 use crate::conn::{Conn, Counted};
 use crate::setup::{LiveSettings, Setup};
 
-/// How long a client may take for a TLS handshake, and again for its request's head; before both, a proxy for its
-/// header.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take for a TLS handshake; before that, a proxy for its header.
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest request head. A token of 16 KiB in the URL fits.
 const HEAD_BYTES: usize = 32 * 1024;
 /// Connections that the kernel keeps for us while a storm of them comes.
@@ -130,7 +129,7 @@ async fn connection(
     drop(setup);
     let conn = match tls {
         None => Conn::Plain(tcp),
-        Some(tls) => match timeout(HEAD_TIMEOUT, tls.acceptor().accept(Counted::new(tcp))).await {
+        Some(tls) => match timeout(TIMEOUT, tls.acceptor().accept(Counted::new(tcp))).await {
             Ok(Ok(stream)) => Conn::Tls(Box::new(stream)),
             Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
             Err(_) => return debug!("TLS handshake timed out"),
@@ -138,7 +137,7 @@ async fn connection(
     };
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(pending_connections.head_timeout())
         .max_buf_size(HEAD_BYTES);
     let router = TowerToHyperService::new(router);
     // Each request gets the connection that it came on.
@@ -170,7 +169,7 @@ async fn named(
 ) -> Option<()> {
     let peer = pending.peer();
     let is_trusted = setup.proxies.trust(peer);
-    let header = timeout(HEAD_TIMEOUT, async {
+    let header = timeout(TIMEOUT, async {
         if is_trusted {
             return proxied::header(tcp).await;
         }

@@ -33,12 +33,19 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// must not keep slots for as long as a proper client may take.
 const TIMEOUT_REFUSED: Duration = Duration::from_millis(500);
 
+/// How long the head of a request may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection of HTTP publishing is kept for the next request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The pending connections of one listener.
 #[derive(Debug, Clone)]
 pub(crate) struct PendingConnections {
     slots: Arc<Semaphore>,
     /// Their limits, and those of one address; unset for the listener that is not public.
     public: Option<(LiveSettings, Arc<PerKey<Address>>)>,
+    /// How long the head of a request may take, or the next request.
+    head_timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
@@ -78,6 +85,7 @@ impl PendingConnections {
         Self {
             slots: Arc::new(Semaphore::new(files.pending.min(PENDING_MAX))),
             public: Some((live, Arc::default())),
+            head_timeout: HEAD_TIMEOUT,
             metrics,
         }
     }
@@ -87,8 +95,24 @@ impl PendingConnections {
         Self {
             slots: Arc::new(Semaphore::new(files.admin)),
             public: None,
+            head_timeout: HEAD_TIMEOUT,
             metrics,
         }
+    }
+
+    /// Those of HTTP publishing, which are kept for the next request.
+    pub(crate) fn publishing(files: OpenFiles, metrics: Arc<Metrics>) -> Self {
+        Self {
+            slots: Arc::new(Semaphore::new(files.publish)),
+            public: None,
+            head_timeout: IDLE_TIMEOUT,
+            metrics,
+        }
+    }
+
+    /// How long the head of a request may take, or the next request.
+    pub(crate) fn head_timeout(&self) -> Duration {
+        self.head_timeout
     }
 
     /// A slot for the next connection, once there is one.

@@ -82,12 +82,15 @@ impl AdminToken {
         scheme.eq_ignore_ascii_case("bearer") && self.is(token.trim().as_bytes())
     }
 
-    /// Takes the same time whatever differs: hashes have one length, and all bytes are compared.
     fn is(&self, token: &[u8]) -> bool {
-        let theirs: [u8; 32] = Sha256::digest(token).into();
-        let pairs = self.0.iter().zip(theirs);
-        pairs.fold(0, |differs, (ours, theirs)| differs | (ours ^ theirs)) == 0
+        is_same(&self.0, &Sha256::digest(token).into())
     }
+}
+
+/// Whether both hashes are the same. Takes the same time wherever they differ.
+pub(super) fn is_same(ours: &[u8; 32], theirs: &[u8; 32]) -> bool {
+    let pairs = ours.iter().zip(theirs);
+    pairs.fold(0, |differs, (ours, theirs)| differs | (ours ^ theirs)) == 0
 }
 
 impl fmt::Debug for AdminToken {

@@ -99,6 +99,9 @@ impl Building {
                 let none = "none: nothing can be changed on server.admin_listen";
                 shown(&config.server.admin_token_file, none)
             }),
+            part("publish tokens", &self.static_tokens, |_| {
+                shown(&config.publish.tokens_file, "no static ones")
+            }),
             part("log", &self.filter, |filter| filter.text().to_owned()),
             nats(config, &self.nats).await,
         ]);

@@ -3,16 +3,20 @@
 
 mod admin_token;
 mod findings;
+mod static_tokens;
 
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
 pub(crate) use self::admin_token::{AdminToken, AdminTokenError};
 pub(crate) use self::findings::{Finding, FindingLevel, NATS_SETTINGS};
+pub(crate) use self::static_tokens::is_jwt;
+use self::static_tokens::{StaticTokens, StaticTokensError};
 use crate::admission::TrustedProxies;
-use crate::auth::{AuthConfigError, Verifier};
-use crate::config::{Config, LoadedConfig, NamedFile, NatsConfig, read_bounded};
+use crate::auth::{AuthConfigError, RememberedTokens, Verifier};
+use crate::config::{Config, LoadedConfig, NamedFile, read_bounded};
 use crate::conn::tls::{ServerCertificate, TlsError};
 use crate::projection::{Projector, RulesError};
 use crate::telemetry::{Filter, FilterSettingError};
@@ -33,6 +37,10 @@ pub struct Setup {
     pub(crate) proxies: TrustedProxies,
     pub(crate) tls: Option<ServerCertificate>,
     pub(crate) admin_token: Option<AdminToken>,
+    /// Those of HTTP publishing.
+    pub(crate) static_tokens: StaticTokens,
+    /// Tokens for publishing that these settings have verified.
+    pub(crate) publishers: RememberedTokens,
     pub(crate) filter: Filter,
     /// The configuration file and those that it names, as they were just before all this was built of them.
     pub(crate) files: Vec<NamedFile>,
@@ -48,6 +56,7 @@ pub struct Building {
     pub(crate) rules: Result<Projector, RulesError>,
     pub(crate) tls: Result<Option<ServerCertificate>, TlsError>,
     pub(crate) admin_token: Result<Option<AdminToken>, AdminTokenError>,
+    pub(crate) static_tokens: Result<StaticTokens, StaticTokensError>,
     pub(crate) filter: Result<Filter, FilterSettingError>,
     /// Whether the files that the NATS client will want can be read.
     pub(crate) nats: Result<(), String>,
@@ -96,13 +105,16 @@ impl Building {
             _ => Ok(None),
         };
         let admin_token = server.admin_token_file.as_deref().map(AdminToken::load);
+        let static_tokens = config.publish.tokens_file.as_deref();
+        let static_tokens = static_tokens.map(StaticTokens::load).transpose();
         Self {
+            static_tokens: static_tokens.map(Option::unwrap_or_default),
             keys: Verifier::from_config(&config.auth),
             rules: Projector::from_config(&config.projection, &config.nats.stream),
             tls,
             admin_token: admin_token.transpose(),
             filter: Filter::configured(&config.log),
-            nats: readable(&config.nats),
+            nats: readable(nats_files(&config)),
             files,
             problems: problems.iter().map(ToString::to_string).collect(),
             config,
@@ -127,6 +139,8 @@ impl Building {
             proxies: TrustedProxies::new(self.config.server.trusted_proxies.clone()),
             tls: self.tls.map_err(wrong)?,
             admin_token: self.admin_token.map_err(wrong)?,
+            static_tokens: self.static_tokens.map_err(wrong)?,
+            publishers: RememberedTokens::default(),
             filter: self.filter.map_err(wrong)?,
             files: self.files,
             config: self.config,
@@ -156,18 +170,19 @@ impl Setup {
 fn files(config: &Config) -> impl Iterator<Item = NamedFile> {
     let Config {
         server,
-        nats,
         auth,
+        publish,
         projection,
         ..
     } = config;
-    let flat: [(&str, &Option<_>); 4] = [
+    let flat: [(&str, &Option<_>); 5] = [
         ("server.tls_cert", &server.tls_cert),
         ("server.tls_key", &server.tls_key),
         ("server.admin_token_file", &server.admin_token_file),
+        ("publish.tokens_file", &publish.tokens_file),
         ("projection.rules", &projection.rules),
     ];
-    let flat = flat.into_iter().chain(nats.files());
+    let flat = flat.into_iter().chain(nats_files(config));
     let flat = flat.map(|(setting, path)| (setting.to_owned(), path.clone()));
     let keys = auth.entries().into_iter().flat_map(|(table, issuer)| {
         [
@@ -181,9 +196,24 @@ fn files(config: &Config) -> impl Iterator<Item = NamedFile> {
         .filter_map(|(setting, path)| Some(NamedFile::read(setting, &path?)))
 }
 
+/// The files that NATS' client reads, with their settings.
+fn nats_files(config: &Config) -> impl Iterator<Item = (&'static str, &Option<PathBuf>)> {
+    let publish = &config.publish;
+    let publishing = [
+        (
+            "publish.nats_credentials_file",
+            &publish.nats_credentials_file,
+        ),
+        ("publish.nats_nkey_file", &publish.nats_nkey_file),
+    ];
+    config.nats.files().into_iter().chain(publishing)
+}
+
 /// The NATS client reads them when it connects. With a FIFO it would wait for a writer without end.
-fn readable(config: &NatsConfig) -> Result<(), String> {
-    for (setting, path) in config.files() {
+fn readable<'a>(
+    files: impl Iterator<Item = (&'static str, &'a Option<PathBuf>)>,
+) -> Result<(), String> {
+    for (setting, path) in files {
         if let Some(path) = path
             && let Err(error) = read_bounded(path)
         {

@@ -31,8 +31,9 @@ pub use self::metrics::{Format, LiveDrop, Metrics};
 pub(crate) use self::metrics::{Stage, TokenCheck, Traffic};
 pub(crate) use self::spans::{
     Clock, ConnectionTrace, DeadLetterTrace, EventFacts, EventTrace, Failure, FanOutTrace,
-    JoinOutcome, JoinPhase, JoinPhases, SendSpan, SendTrace, Sent, activate_room, check_claims,
-    drain, migrate, read_leader, reconnect, repair, repair_batch, repaired, sweep,
+    JoinOutcome, JoinPhase, JoinPhases, Publication, SendSpan, SendTrace, Sent, activate_room,
+    check_claims, drain, migrate, publish_request, read_leader, reconnect, repair, repair_batch,
+    repaired, sweep,
 };
 use crate::config::{LogConfig, TelemetryConfig};
 

@@ -69,6 +69,7 @@ mod permissions;
 mod plain_english;
 mod prefix;
 mod publishing;
+mod publishing_http;
 mod recipes;
 mod reload;
 mod revocation;

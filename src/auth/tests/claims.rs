@@ -532,6 +532,7 @@ fn a_token_of_ours_passes_and_says_what_was_asked() {
                 settings: &settings,
                 subject: "ada",
                 workspaces: &workspaces,
+                publish: None,
                 issuer: None,
                 audience: None,
                 issued_at: now(),

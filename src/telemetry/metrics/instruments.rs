@@ -168,6 +168,14 @@ instruments! {
         "Times that settings were read again, by outcome";
     operator_requests: Counter<u64> = "herald.operator.requests", "{request}",
         "Requests to the operator service, by result";
+    publish_requests: Counter<u64> = "herald.publish.requests", "{request}",
+        "Requests to publish by HTTP, by class of the status and mode";
+    publish_events: Counter<u64> = "herald.publish.events", "{event}",
+        "Events that came by HTTP, by what became of them";
+    publish_duration: BoundHistogram<f64> = "herald.publish.duration", "s",
+        "From the head of a request to publish to its answer", JOIN_BOUNDS;
+    publish_limited: Counter<u64> = "herald.publish.limited", "{request}",
+        "Requests to publish that came to a limit of their token, by limit";
     nats_events: Counter<u64> = "herald.nats.events", "{event}",
         "What the NATS connection reported";
     nats_reconnects: BoundCounter<u64> = "herald.nats.reconnects", "{connection}",
@@ -211,6 +219,12 @@ impl Instruments {
                 "result",
                 vec!["ok", "refused", "busy", "not_sent"],
             ),
+            (
+                &self.publish_events,
+                "outcome",
+                vec!["stored", "duplicate", "refused", "unknown"],
+            ),
+            (&self.publish_limited, "limit", vec!["rate", "concurrency"]),
             (&self.repairs, "reason", repairs.to_vec()),
             (&self.repaired, "reason", repairs.to_vec()),
             (
@@ -226,6 +240,15 @@ impl Instruments {
         ] {
             for value in values {
                 counter.add(0, &[KeyValue::new(key, value)]);
+            }
+        }
+        for class in ["2xx", "4xx", "5xx"] {
+            for mode in ["none", "plain", "binary", "structured", "batch"] {
+                let labels = [
+                    KeyValue::new("status_class", class),
+                    KeyValue::new("mode", mode),
+                ];
+                self.publish_requests.add(0, &labels);
             }
         }
         for result in TokenCheck::ALL.map(TokenCheck::as_str) {

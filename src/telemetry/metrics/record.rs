@@ -201,6 +201,30 @@ impl Metrics {
             .add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
+    pub(crate) fn publish_request(&self, class: &'static str, mode: &'static str) {
+        let labels = [
+            KeyValue::new("status_class", class),
+            KeyValue::new("mode", mode),
+        ];
+        self.instruments.publish_requests.add(1, &labels);
+    }
+
+    pub(crate) fn publish_event(&self, outcome: &'static str) {
+        self.instruments
+            .publish_events
+            .add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    pub(crate) fn publish_took(&self, took: Duration) {
+        self.instruments.publish_duration.record(took.as_secs_f64());
+    }
+
+    pub(crate) fn publish_limited(&self, limit: &'static str) {
+        self.instruments
+            .publish_limited
+            .add(1, &[KeyValue::new("limit", limit)]);
+    }
+
     pub(crate) fn nats_event(&self, event: &'static str) {
         self.instruments
             .nats_events

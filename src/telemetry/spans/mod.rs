@@ -30,7 +30,8 @@ use tracing_subscriber::registry::LookupSpan;
 pub(crate) use self::connection::{ConnectionTrace, JoinOutcome, JoinPhase, JoinPhases};
 pub(crate) use self::delivery::{SendSpan, SendTrace, Sent};
 pub(crate) use self::event::{DeadLetterTrace, EventFacts, EventTrace, FanOutTrace};
-pub(super) use self::published::{Publication, receive};
+pub(super) use self::published::receive;
+pub(crate) use self::published::{Publication, publish_request};
 pub(crate) use self::work::{
     Failure, activate_room, check_claims, drain, migrate, read_leader, reconnect, repair,
     repair_batch, repaired, sweep,

@@ -1,14 +1,15 @@
-//! The spans of the commands that publish and receive.
+//! The spans of those that publish and receive: commands, and HTTP publishing.
 
 use async_nats::HeaderMap;
 use opentelemetry::trace::{Status, TraceId};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use tracing::Span;
+use tracing::span::Id;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::event::{TEMPLATE, inject};
 use super::{context, count, of_our_own, span, start, tracing};
-use crate::event::Traceparent;
+use crate::event::{Traceparent, traceparent, tracestate};
 
 /// A publication under way.
 #[derive(Debug)]
@@ -26,8 +27,30 @@ impl Publication {
             headers.insert("traceparent", format!("00-{trace}-{span}-{flags}"));
             return Self(Span::none());
         };
-        let span = span!(
-            None,
+        let span = Self::span(None, subject, size);
+        start(&span, origin, None);
+        inject(&context(&span), headers);
+        Self(span)
+    }
+
+    /// The same below the span of a request. If that is not recorded, the headers stay as its sender gave them.
+    pub(crate) fn below(
+        request: &Span,
+        subject: &str,
+        size: usize,
+        headers: &mut HeaderMap,
+    ) -> Self {
+        if request.is_disabled() {
+            return Self(Span::none());
+        }
+        let span = Self::span(request.id(), subject, size);
+        inject(&context(&span), headers);
+        Self(span)
+    }
+
+    fn span(parent: Option<Id>, subject: &str, size: usize) -> Span {
+        span!(
+            parent,
             "publish ws.{workspace}.{category}.{name}",
             otel.kind = "producer",
             messaging.system = "nats",
@@ -36,10 +59,7 @@ impl Publication {
             messaging.destination.name = subject,
             messaging.destination.template = TEMPLATE,
             messaging.message.body.size = count(size),
-        );
-        start(&span, origin, None);
-        inject(&context(&span), headers);
-        Self(span)
+        )
     }
 
     /// The event is stored at `sequence` of `stream`.
@@ -53,6 +73,25 @@ impl Publication {
     pub(crate) fn failed(self, why: &str) {
         self.0.set_status(Status::error(why.to_owned()));
     }
+}
+
+/// The span of a request to publish by HTTP that has these headers for NATS: below its sender's, if that is recorded.
+pub(crate) fn publish_request(headers: &HeaderMap) -> Span {
+    let parent = traceparent(headers).and_then(Traceparent::parse);
+    let root = || RandomIdGenerator::default().new_trace_id();
+    let origin = tracing().and_then(|tracing| tracing.origin(parent, || tracestate(headers), root));
+    let Some(origin) = origin else {
+        return Span::none();
+    };
+    let span = span!(
+        None,
+        "POST /v1/workspaces/{workspace}/events/{event}",
+        otel.kind = "server",
+        http.request.method = "POST",
+        http.route = "/v1/workspaces/{workspace}/events/{event}",
+    );
+    start(&span, origin, None);
+    span
 }
 
 /// Makes the span of a notification that came, the child of the `traceparent` that it brought.

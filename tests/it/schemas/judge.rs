@@ -26,7 +26,7 @@ pub(super) fn names() -> Vec<String> {
     let list = printed(&["--list"]);
     let names = list
         .lines()
-        .filter(|name| !["asyncapi", "close-codes"].contains(name));
+        .filter(|name| !["asyncapi", "openapi", "close-codes"].contains(name));
     names.map(str::to_owned).collect()
 }
 

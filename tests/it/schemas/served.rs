@@ -12,7 +12,10 @@ async fn the_admin_listener_serves_what_the_command_prints() {
     let gateway = Gateway::on(&nats).await;
     let list = printed(&["--list"]);
     let names: Vec<_> = list.lines().collect();
-    assert_eq!(&names[..3], ["asyncapi", "close-codes", "notification"]);
+    assert_eq!(
+        &names[..4],
+        ["asyncapi", "openapi", "close-codes", "notification"]
+    );
     assert_eq!(printed(&[]), printed(&["asyncapi"]));
     let (status, listed) = gateway.admin("GET", "/schemas", "").await;
     assert_eq!(
@@ -22,6 +25,7 @@ async fn the_admin_listener_serves_what_the_command_prints() {
     for name in names {
         let kind = match name {
             "asyncapi" => "application/vnd.aai.asyncapi+json;version=3.0.0",
+            "openapi" => "application/vnd.oai.openapi+json;version=3.1",
             "close-codes" => "application/json",
             _ => "application/schema+json",
         };
@@ -50,7 +54,7 @@ async fn the_admin_listener_serves_what_the_command_prints() {
         let (status, told) = gateway.admin("GET", &format!("/schemas/{name}"), "").await;
         assert_eq!(status, 404, "{name}");
         assert!(
-            told.contains("there are asyncapi, close-codes, notification,"),
+            told.contains("there are asyncapi, openapi, close-codes, notification,"),
             "{told}"
         );
     }
@@ -67,7 +71,7 @@ fn an_unknown_name_is_told_what_there_is() {
         (vec!["notification", "--list"], "cannot be used with"),
         (
             vec!["nothing"],
-            "there are asyncapi, close-codes, notification,",
+            "there are asyncapi, openapi, close-codes, notification,",
         ),
     ] {
         let mut command = Command::new(HERALD);

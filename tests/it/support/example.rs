@@ -1,6 +1,7 @@
 //! The examples in docs/: code blocks that a comment before them names.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::clients::{node, python};
 use super::command::{Output, finish};
@@ -59,18 +60,43 @@ impl Example {
         folder: &Path,
         environment: &[(&str, String)],
     ) -> Output {
+        let file = self.write(before, after, folder);
+        finish(self.of_file(&file, folder, environment)).await.ok()
+    }
+
+    /// The command that runs it in `folder`.
+    pub(crate) fn command(
+        &self,
+        folder: &Path,
+        environment: &[(&str, String)],
+    ) -> tokio::process::Command {
+        self.of_file(&self.write("", "", folder), folder, environment)
+    }
+
+    fn write(&self, before: &str, after: &str, folder: &Path) -> PathBuf {
         let file = folder.join(self.name);
         std::fs::write(&file, format!("{before}{}\n{after}", self.text)).expect("a file");
+        file
+    }
+
+    fn of_file(
+        &self,
+        file: &Path,
+        folder: &Path,
+        environment: &[(&str, String)],
+    ) -> tokio::process::Command {
         let command = match file.extension().and_then(|extension| extension.to_str()) {
             Some("mjs") => node(),
             Some("py") => python(),
-            _ => panic!("{} is neither .mjs nor .py", self.name),
+            Some("sh") => Command::new("sh"),
+            Some("php") => Command::new("php"),
+            _ => panic!("nothing runs {}", self.name),
         };
         let mut command = tokio::process::Command::from(command);
         command
-            .arg(&file)
+            .arg(file)
             .current_dir(folder)
             .envs(environment.iter().map(|(name, value)| (name, value)));
-        finish(command).await.ok()
+        command
     }
 }

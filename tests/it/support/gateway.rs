@@ -57,6 +57,8 @@ pub(crate) struct Gateway {
     pub(crate) address: String,
     /// `127.0.0.1:<port>` of the metrics.
     pub(crate) admin: String,
+    /// `127.0.0.1:<port>` of HTTP publishing; empty where it is off.
+    pub(crate) publish: String,
 }
 
 impl Builder {
@@ -154,10 +156,14 @@ impl Builder {
             authority: self.authority,
             address: String::new(),
             admin: String::new(),
+            publish: String::new(),
         };
         let line = gateway.logged("listening").await;
         gateway.address = address_in(&line, "listen");
         gateway.admin = address_in(&line, "admin_listen");
+        if line.contains("\"publish_listen\"") {
+            gateway.publish = address_in(&line, "publish_listen");
+        }
         gateway
     }
 

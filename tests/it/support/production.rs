@@ -28,6 +28,13 @@ impl Production {
         Self::start_with(&without(user, permission)).await
     }
 
+    /// As [`Production::migrated`], with one permission of `user` left out.
+    pub(crate) async fn migrated_without(user: &str, permission: &str) -> Self {
+        let production = Self::start_without(user, permission).await;
+        production.migrate().await;
+        production
+    }
+
     /// Takes one permission of `user` away.
     pub(crate) async fn deny(&self, user: &str, permission: &str) {
         self.0.reload(&without(user, permission)).await;
@@ -64,7 +71,15 @@ impl Production {
 
     async fn start_with(config: &str) -> Self {
         let mut builder = Nats::builder(config);
-        for user in ["gateway", "operator", "migrator", "runtime", "acme", "sys"] {
+        for user in [
+            "gateway",
+            "publisher",
+            "operator",
+            "migrator",
+            "runtime",
+            "acme",
+            "sys",
+        ] {
             let variable = format!("HERALD_{}_PASSWORD", user.to_uppercase());
             builder = builder.env(&variable, &password(user));
         }
@@ -74,11 +89,15 @@ impl Production {
     /// Starts it and lets the migrator migrate.
     pub(crate) async fn migrated() -> Self {
         let production = Self::start().await;
-        let migrator = production.user("migrator").await;
-        herald::migrate::apply(&migrator.client, &production.config("migrator"))
+        production.migrate().await;
+        production
+    }
+
+    async fn migrate(&self) {
+        let migrator = self.user("migrator").await;
+        herald::migrate::apply(&migrator.client, &self.config("migrator"))
             .await
             .expect("the migrator may migrate");
-        production
     }
 
     /// Herald's settings for `user`.
@@ -98,6 +117,8 @@ impl Production {
             .set("nats.url", config.url.expose())
             .set("nats.inbox_prefix", &config.inbox_prefix)
             .set("nats.migrate", config.migrate)
+            .set("publish.nats_url", self.config("publisher").url.expose())
+            .set("publish.nats_inbox_prefix", inbox_prefix("publisher"))
     }
 
     /// The same as environment variables.
@@ -143,7 +164,8 @@ fn without(user: &str, permission: &str) -> String {
     let line = format!("\"{permission}\"\n");
     let (before, after) = CONFIG.split_once(&of_user(user)).expect("a user");
     let (kept, rest) = after.split_once(&line).expect("a permission");
-    [before, &of_user(user), kept, rest].concat()
+    // An empty list would be every subject.
+    [before, &of_user(user), kept, "\"nothing\"\n", rest].concat()
 }
 
 fn of_user(user: &str) -> String {

@@ -44,6 +44,13 @@ pub(crate) fn python() -> Command {
     Command::new(PYTHON.get_or_init(install_python))
 }
 
+/// Schemathesis, which tries a service by its OpenAPI document.
+pub(crate) fn schemathesis() -> Command {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let install = || environment("schemathesis", "schemathesis.txt");
+    Command::new(FOLDER.get_or_init(install).join("schemathesis"))
+}
+
 /// The program of `tests/clients/sdk-go`, built.
 pub(crate) fn sdk_go() -> Command {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
@@ -133,11 +140,17 @@ fn install_packages() {
     });
 }
 
-/// Makes the virtual environment unless it is there; returns its Python.
+/// Makes the virtual environment of the tests unless it is there; returns its Python.
 fn install_python() -> PathBuf {
-    let folder = Path::new(TOOLS).join("python");
-    let python = folder.join("bin/python");
-    let requirements = Path::new(CLIENTS).join("requirements.txt");
+    environment("python", "requirements.txt").join("python")
+}
+
+/// Makes the virtual environment `name` unless it is there; returns the folder of its programs.
+fn environment(name: &str, requirements: &str) -> PathBuf {
+    let folder = Path::new(TOOLS).join(name);
+    let programs = folder.join("bin");
+    let python = programs.join("python");
+    let requirements = Path::new(CLIENTS).join(requirements);
     let wanted = fs::read(&requirements).expect("requirements.txt");
     install(&folder, &wanted, || {
         let mut venv = Command::new("python3");
@@ -152,7 +165,7 @@ fn install_python() -> PathBuf {
         ]);
         must(pip.arg("--requirement").arg(&requirements));
     });
-    python
+    programs
 }
 
 /// Builds the Go program unless it is there; returns it.
