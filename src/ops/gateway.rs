@@ -177,27 +177,13 @@ impl Gateway {
             "listening"
         );
         let metrics = self.telemetry.metrics();
-        let (live, files) = (&self.live, self.files);
-        let public = Listening {
-            listener: self.public,
-            router: public,
-            tls: Some(live.clone()),
-            pending: PendingConnections::public(live.clone(), files, Arc::clone(metrics)),
+        let publish = self.publish.map(|it| (it, self.publishing.router()));
+        let listeners = Listeners {
+            public: (self.public, public),
+            admin: (self.admin, admin),
+            publish,
         };
-        let admin = Listening {
-            listener: self.admin,
-            router: admin,
-            tls: None,
-            pending: PendingConnections::admin(files, Arc::clone(metrics)),
-        };
-        let publish = self.publish.map(|listener| Listening {
-            listener,
-            router: self.publishing.router(),
-            tls: Some(live.clone()),
-            pending: PendingConnections::publishing(files, Arc::clone(metrics)),
-        });
-        let listening = [public, admin].into_iter().chain(publish);
-        let mut tasks = listen(live, listening, &cancel);
+        let mut tasks = listen(&self.live, self.files, metrics, listeners, &cancel);
         let _ending = cancel.clone().drop_guard();
         observed::keys(metrics.meter(), self.live.clone());
         self.live.now().verifier.start_fetching();
@@ -299,19 +285,19 @@ impl Gateway {
     }
 }
 
-/// A listener with what it serves, and the connections at it.
-struct Listening {
-    listener: tokio::net::TcpListener,
-    router: Router,
-    /// The settings with the certificate, unless it speaks plainly.
-    tls: Option<LiveSettings>,
-    pending: PendingConnections,
+/// The listeners, each with what it serves.
+struct Listeners {
+    public: (tokio::net::TcpListener, Router),
+    admin: (tokio::net::TcpListener, Router),
+    publish: Option<(tokio::net::TcpListener, Router)>,
 }
 
 /// Accepts connections on all listeners, and looks after the certificate.
 fn listen(
     live: &LiveSettings,
-    listening: impl IntoIterator<Item = Listening>,
+    files: OpenFiles,
+    metrics: &Arc<Metrics>,
+    listeners: Listeners,
     cancel: &CancellationToken,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
@@ -321,12 +307,23 @@ fn listen(
         move || watched.now().tls.clone(),
         cancel.clone(),
     ));
-    for listening in listening {
+    let tls = || Some(live.clone());
+    let public = PendingConnections::public(live.clone(), files, Arc::clone(metrics));
+    let admin = PendingConnections::admin(files, Arc::clone(metrics));
+    let publish = listeners.publish.map(|listener| {
+        let pending = PendingConnections::publishing(files, Arc::clone(metrics));
+        (listener, tls(), pending)
+    });
+    let all = [
+        (listeners.public, tls(), public),
+        (listeners.admin, None, admin),
+    ];
+    for ((listener, router), tls, pending) in all.into_iter().chain(publish) {
         tasks.spawn(server::accept(
-            listening.listener,
-            listening.tls,
-            listening.router,
-            listening.pending,
+            listener,
+            tls,
+            router,
+            pending,
             connections.clone(),
             cancel.clone(),
         ));

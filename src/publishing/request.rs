@@ -117,10 +117,7 @@ pub(super) fn mode(headers: &HeaderMap) -> Result<PublishMode, PublishProblem> {
     if encodings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return refused("a body with a Content-Encoding is not taken: send it as it is");
     }
-    let content_type = match single(headers, header::CONTENT_TYPE.as_str())? {
-        None => None,
-        Some(value) => Some(text(value)),
-    };
+    let content_type = single(headers, header::CONTENT_TYPE.as_str())?.map(text);
     let is_binary = headers.contains_key("ce-specversion");
     let Some(content_type) = content_type.filter(|text| !text.is_empty()) else {
         return Ok(if is_binary {
