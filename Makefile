@@ -11,16 +11,24 @@ BENCH_OUT = $(or $(OUT),$(TARGET_DIR)/bench)
 
 .PHONY: help
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: build ## Build, get a nats-server, and serve: prints the commands for a first notification.
+run: build ## Build, get a nats-server, and serve: prints the address of a page that shows a first notification.
 	@scripts/nats-server.sh
 	@exec $(HERALD) dev
 
 .PHONY: build
 build: need-cargo ## Build the debug binary.
 	$(CARGO) build --locked
+
+.PHONY: console
+console: ## Build the page of /console from sdk/js/console. What it makes is committed.
+	@cd sdk/js && { [ -d node_modules ] || npm ci --silent; } && npm run --silent console
+
+.PHONY: console-check
+console-check: console ## Fail if the page in the repository is not made from its sources.
+	@git diff --exit-code --stat -- src/ops/console/page || { echo "commit what make console made" >&2; exit 1; }
 
 .PHONY: test
 test: prerequisites ## Run every test, with nats-server in Docker where an engine answers, else the binary.

@@ -10,8 +10,10 @@ import { buildSync } from 'esbuild';
 /** Of all files together, by gzip. */
 const MOST = 40 * 1024;
 
-process.chdir(fileURLToPath(new URL('..', import.meta.url)));
-const out = '../../src/ops/console/page';
+const here = fileURLToPath(new URL('..', import.meta.url));
+/** Another folder, to compare with. */
+const out = process.argv[2] ?? `${here}/../../src/ops/console/page`;
+process.chdir(here);
 
 execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'console'], { stdio: 'inherit' });
 buildSync({

@@ -29,6 +29,27 @@ fn it_is_small_and_its_machine_passes_its_tests() {
     npm(folder, &["test", "--silent"]);
 }
 
+/// What a gateway serves at /console is what its sources make.
+#[test]
+fn the_console_in_the_repository_is_made_from_its_sources() {
+    let made = tempfile::tempdir().unwrap();
+    let folder = made.path().display().to_string();
+    npm(sdk_js(), &["run", "--silent", "console", "--", &folder]);
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops/console/page");
+    let mut files = 0;
+    for file in std::fs::read_dir(&kept).unwrap() {
+        let name = file.unwrap().file_name();
+        let read = |folder: &Path| std::fs::read(folder.join(&name)).unwrap_or_default();
+        let is_same = read(&kept) == read(made.path());
+        assert!(
+            is_same,
+            "{name:?} is another one: npm run console in sdk/js"
+        );
+        files += 1;
+    }
+    assert_eq!(files, std::fs::read_dir(made.path()).unwrap().count());
+}
+
 /// A script that knows nothing but the package, as ESM and as CommonJS.
 #[tokio::test]
 async fn what_npm_packs_works_in_node() {

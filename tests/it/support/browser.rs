@@ -74,14 +74,10 @@ pub(crate) struct Browser {
 
 impl Browser {
     /// A browser without a page, for [`super::devtools`].
-    pub(crate) fn driven(command: &Path) -> Self {
-        Self::start(
-            command,
-            &[
-                "--remote-debugging-port=0".to_owned(),
-                "about:blank".to_owned(),
-            ],
-        )
+    pub(crate) fn driven(command: &Path, options: &[&str]) -> Self {
+        let own = ["--remote-debugging-port=0", "about:blank"];
+        let all = options.iter().chain(&own).map(|text| (*text).to_owned());
+        Self::start(command, &all.collect::<Vec<_>>())
     }
 
     /// A Firefox without a page.

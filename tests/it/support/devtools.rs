@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -43,7 +45,12 @@ pub(super) struct Line {
 impl Devtools {
     /// A browser without a page; `None`, and a line that says so, where there is none to be had.
     pub(crate) async fn start() -> Option<Self> {
-        let browser = Browser::driven(&browser::command()?);
+        Self::start_with(&[]).await
+    }
+
+    /// The same with these options.
+    pub(crate) async fn start_with(options: &[&str]) -> Option<Self> {
+        let browser = Browser::driven(&browser::command()?, options);
         let (line, reader) = Line::to(&browser).await;
         Some(Self {
             browser,
@@ -192,6 +199,54 @@ impl Tab {
         self.call("Input.dispatchKeyEvent", down).await;
         let up = json!({ "type": "keyUp", "key": key, "code": key, "windowsVirtualKeyCode": code });
         self.call("Input.dispatchKeyEvent", up).await;
+    }
+
+    /// Clicks on what `selector` finds, as a mouse does: where it is covered, what covers it gets the click.
+    pub(crate) async fn click(&self, selector: &str) {
+        let script = format!(
+            "(() => {{ const it = document.querySelector({}); it.scrollIntoView({{ block: 'center', behavior: 'instant' }});
+               const {{ x, y, width, height }} = it.getBoundingClientRect();
+               return [x + width / 2, y + height / 2]; }})()",
+            json!(selector)
+        );
+        let middle = self.eval(&script).await;
+        for kind in ["mousePressed", "mouseReleased"] {
+            let event = json!({
+                "type": kind, "x": middle[0], "y": middle[1], "button": "left", "clickCount": 1
+            });
+            self.call("Input.dispatchMouseEvent", event).await;
+        }
+    }
+
+    /// Types `text` where the focus is.
+    pub(crate) async fn insert(&self, text: &str) {
+        self.call("Input.insertText", json!({ "text": text })).await;
+    }
+
+    /// Goes to another address.
+    pub(crate) async fn navigate(&self, url: &str) {
+        self.call("Page.navigate", json!({ "url": url })).await;
+    }
+
+    /// Has it as wide and high as this, with this colour scheme, and still.
+    pub(crate) async fn look_like(&self, [width, height]: [u32; 2], scheme: &str) {
+        let size = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500
+        });
+        self.call("Emulation.setDeviceMetricsOverride", size).await;
+        let features = json!({ "features": [
+            { "name": "prefers-color-scheme", "value": scheme },
+            { "name": "prefers-reduced-motion", "value": "reduce" }
+        ] });
+        self.call("Emulation.setEmulatedMedia", features).await;
+    }
+
+    /// The whole page as a PNG.
+    pub(crate) async fn picture(&self) -> Vec<u8> {
+        let params = json!({ "format": "png", "captureBeyondViewport": true });
+        let taken = self.call("Page.captureScreenshot", params).await;
+        let data = taken["data"].as_str().expect("a picture");
+        STANDARD.decode(data).expect("base64")
     }
 
     /// Closes it as its user would.

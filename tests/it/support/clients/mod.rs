@@ -131,7 +131,7 @@ fn node_version() -> (u32, u32) {
 }
 
 /// Runs `npm ci` unless the packages of this lock file are there.
-fn install_packages() {
+pub(crate) fn install_packages() {
     let folder = Path::new(CLIENTS);
     let wanted = fs::read(folder.join("package-lock.json")).expect("package-lock.json");
     install(&folder.join("node_modules"), &wanted, || {
