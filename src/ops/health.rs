@@ -98,11 +98,6 @@ impl Health {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// The connection to NATS, once the gateway has opened.
-    pub(super) fn nats(&self) -> Option<&Connection> {
-        self.opened.get().map(|(_, nats)| nats)
-    }
-
     /// `None` if ready, else why not.
     pub(super) fn unready(&self) -> Option<String> {
         if self.is_draining() {

@@ -30,8 +30,8 @@ const FIGURES: Figure[] = [
   { name: 'Rooms', unit: '', of: (now) => now.sum('herald_rooms') },
   { name: 'Deliveries', unit: 'a second', of: rate('herald_deliveries_total') },
   { name: 'Events', unit: 'a second', of: rate('herald_events_received_total') },
-  { name: 'Latency, half of them', unit: 'ms', of: latency(0.5) },
-  { name: 'Latency, 99 of 100', unit: 'ms', of: latency(0.99) },
+  { name: 'Latency, median', unit: 'ms', of: latency(0.5) },
+  { name: 'Latency, 99th percentile', unit: 'ms', of: latency(0.99) },
 ];
 
 const shown = (value: number | null) =>

@@ -1,6 +1,7 @@
 //! What the page reads: the gateway, a token explained, sessions and dead letters.
 
 use std::borrow::Cow;
+use std::future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,8 +21,9 @@ use crate::auth::{AuthError, Identity, Workspaces};
 use crate::codes::CloseReason;
 use crate::config::{allows, names};
 use crate::event::{EventName, PAYLOAD_MAX, WorkspaceSlug};
-use crate::nats::permissions::{self, Probe};
-use crate::nats::{DeadLetterReport, DirectGet, DirectGetError};
+use crate::nats::{
+    DeadLetterReport, DirectGet, DirectGetError, connect, event_channel, permissions,
+};
 use crate::ops::operator::{self, wire::SessionsQuery};
 use crate::publishing::{self, PublishProblem};
 
@@ -179,16 +181,13 @@ async fn dead_letters(State(console): State<Arc<Console>>, RawQuery(query): RawQ
             .map_err(|_| bad_query("since and after are whole numbers"))
     };
     let (since, after) = (number("since")?, number("after")?);
-    let Some(nats) = console.health.nats() else {
-        let why = console.health.unready().unwrap_or_default();
-        return Err(ConsoleProblem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "starting",
-            why,
-        ));
-    };
-    let names = console.live.now().config.nats.names();
-    let reads = DirectGet::new(nats.clone(), &names, names.dead());
+    let config = &console.live.now().config.nats;
+    let names = config.names();
+    // A connection for this alone: what NATS denies the gateway's own makes the gateway unready.
+    let (happens, mut events) = event_channel();
+    let client = connect(config, "herald console", happens).await;
+    let client = client.map_err(|error| not_read(error.to_string()))?;
+    let reads = DirectGet::new(client, &names, names.dead());
     let read = async {
         let mut batch = match (after, since) {
             (None, Some(seconds)) => {
@@ -213,28 +212,25 @@ async fn dead_letters(State(console): State<Arc<Console>>, RawQuery(query): RawQ
         let next = (batch.end().pending > 0).then_some(last);
         Ok((letters, next))
     };
-    match read.await {
-        Ok((letters, next)) => json_answer(&json!({ "letters": letters, "next": next })),
-        Err(error) => Err(unread(&console, &error).await),
+    let denied = async {
+        while let Some(event) = events.recv().await {
+            if let Some(denied) = permissions::denial(&event, config) {
+                return denied;
+            }
+        }
+        future::pending().await
+    };
+    tokio::select! {
+        read = read => {
+            let (letters, next) = read.map_err(|error: DirectGetError| not_read(error.to_string()))?;
+            json_answer(&json!({ "letters": letters, "next": next }))
+        }
+        denied = denied => Err(ConsoleProblem::new(StatusCode::FORBIDDEN, "permission", denied)),
     }
 }
 
-/// Why dead letters were not read. A missing permission is the usual cause, and the server says nothing of it in an
-/// answer: so it is tried.
-async fn unread(console: &Console, error: &DirectGetError) -> ConsoleProblem {
-    let config = &console.live.now().config.nats;
-    let names = config.names();
-    let probe = Probe::Publish(names.api("DIRECT.GET", names.dead()));
-    let denied = match error {
-        DirectGetError::Timeout(_) => {
-            permissions::denied(config, "herald console", vec![probe]).await
-        }
-        _ => Ok(Vec::new()),
-    };
-    match denied.unwrap_or_default().first() {
-        Some(denied) => ConsoleProblem::new(StatusCode::FORBIDDEN, "permission", denied.clone()),
-        None => ConsoleProblem::new(StatusCode::SERVICE_UNAVAILABLE, "nats", error.to_string()),
-    }
+fn not_read(why: String) -> ConsoleProblem {
+    ConsoleProblem::new(StatusCode::SERVICE_UNAVAILABLE, "nats", why)
 }
 
 /// `POST /preview/{workspace}/{event}` with a payload: the notification that it would become, and what is in it for

@@ -6,9 +6,11 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::{DevRun, NOTIFICATION};
+use super::{ADMIN_TOKEN, DevRun, NOTIFICATION, gateway_with_console};
 use crate::support::devtools::{Devtools, Tab};
+use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
+use crate::support::token::token;
 
 const PUBLISH: &str = "#view-notifications button.primary";
 const CONNECTED: &str = "document.querySelector('.who').textContent === 'Connected as ada in acme'";
@@ -80,6 +82,57 @@ async fn a_keyboard_is_enough() {
         .await;
     // The focus stays where it was.
     assert_eq!(tab.eval(focused).await, "Publish");
+}
+
+/// On a gateway in production: first the admin token, then a token of whom the notifications are for.
+#[tokio::test]
+async fn a_gateway_in_production_asks_for_the_admin_token_and_keeps_it_nowhere() {
+    let Some(browser) = Devtools::start().await else {
+        return;
+    };
+    let nats = Nats::jetstream().await;
+    let (gateway, _folder) = gateway_with_console(&nats).await;
+    let tab = browser
+        .open(&format!("http://{}/console", gateway.admin))
+        .await;
+    let field = "document.activeElement?.type === 'password'";
+    tab.becomes(field).await;
+    tab.insert("another-token-that-is-long-enough").await;
+    tab.press(("Enter", 13, "\r")).await;
+    tab.becomes(
+        "document.querySelector('.narrow .wrong').textContent.includes('not the admin token')",
+    )
+    .await;
+    tab.eval("document.querySelector('.narrow input').value = ''")
+        .await;
+    tab.click(".narrow input").await;
+    tab.insert(ADMIN_TOKEN).await;
+    tab.press(("Enter", 13, "\r")).await;
+    tab.becomes(PREVIEWED).await;
+    let token = token("ann", "acme");
+    tab.click("#view-notifications section:nth-child(2) textarea")
+        .await;
+    tab.insert(&token).await;
+    tab.click("#view-notifications section:nth-child(2) input[required]")
+        .await;
+    tab.insert("acme").await;
+    tab.press(("Enter", 13, "\r")).await;
+    tab.becomes("document.querySelector('.who.open')").await;
+    let publisher = Publisher::on(&nats).await;
+    publisher
+        .event("acme.custom.x", &json!({ "title": "Seen" }))
+        .await;
+    tab.becomes(&format!("{NOTIFICATION} === 'Seen'")).await;
+    let kept = "JSON.stringify([location.href, document.cookie, { ...localStorage }, { ...sessionStorage }])";
+    let kept = tab.eval(kept).await.to_string();
+    assert!(
+        !kept.contains(ADMIN_TOKEN) && !kept.contains(&token),
+        "{kept}"
+    );
+    // A reload asks again.
+    tab.eval("location.reload()").await;
+    tab.becomes(field).await;
+    assert!(!gateway.output().contains(ADMIN_TOKEN));
 }
 
 /// Whoever publishes writes no HTML of the page, and does not fill its memory.

@@ -10,22 +10,25 @@ use crate::dev::{Running, dev, path_of_backend, taken_ports};
 use crate::support::clients::{CLIENTS, install_packages};
 use crate::support::devtools::BROWSER_PATIENCE;
 use crate::support::eventually;
-use crate::support::gateway::{Gateway, file};
+use crate::support::gateway::{Builder, Gateway, file};
 use crate::support::nats::Nats;
 
 const ADMIN_TOKEN: &str = "0123456789-token-of-the-operator";
 
-/// A gateway that serves the page, and the folder of its token.
-async fn gateway_with_console(nats: &Nats) -> (Gateway, tempfile::TempDir) {
+/// Has a gateway serve the page; and the folder of its token.
+fn with_console(builder: Builder) -> (Builder, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = file(folder.path(), "token", format!("{ADMIN_TOKEN}\n"));
-    let gateway = Gateway::builder(nats)
+    let builder = builder
         .set("server.admin_token_file", path)
         .set("server.console", true)
-        .set("server.console_hosts", "console.example.com")
-        .ready()
-        .await;
-    (gateway, folder)
+        .set("server.console_hosts", "console.example.com");
+    (builder, folder)
+}
+
+async fn gateway_with_console(nats: &Nats) -> (Gateway, tempfile::TempDir) {
+    let (builder, folder) = with_console(Gateway::builder(nats));
+    (builder.ready().await, folder)
 }
 
 /// The title of the newest notification that the page shows.

@@ -3,9 +3,10 @@
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::json;
 
-use super::{ADMIN_TOKEN, gateway_with_console};
+use super::{ADMIN_TOKEN, gateway_with_console, with_console};
 use crate::support::gateway::{Gateway, exchange};
 use crate::support::nats::Nats;
+use crate::support::production::Production;
 use crate::support::token::{at, signed, with_key};
 
 /// What the page reads.
@@ -176,6 +177,26 @@ async fn a_gateway_has_no_page_of_itself() {
     for path in ["/console", "/console/api/about"] {
         assert_eq!(gateway.admin("GET", path, "").await.0, 404, "{path}");
     }
+}
+
+/// With the permissions of production one is missing: the answer names it, and the gateway serves on.
+#[tokio::test]
+async fn dead_letters_need_a_permission_that_the_answer_names() {
+    let production = Production::migrated().await;
+    let (builder, _folder) = with_console(production.gateway("gateway"));
+    let gateway = builder.set("server.unready_after", "0s").ready().await;
+    let read = async || {
+        let path = "/console/api/dead-letters?since=60";
+        gateway.admin_as(ADMIN_TOKEN, "GET", path, "").await
+    };
+    let (status, told) = read().await;
+    assert_eq!(status, 403, "{told}");
+    assert!(told.contains("$JS.API.DIRECT.GET.DEAD"), "{told}");
+    for _ in 0..10 {
+        assert_eq!(read().await.0, 403);
+        assert_eq!(gateway.get("/readyz").await.0, 200);
+    }
+    assert_eq!(gateway.log_lines("nats permission missing"), 0);
 }
 
 #[tokio::test]
