@@ -49,6 +49,7 @@ export function publishing({ publish: isOn, development }: About): HTMLElement {
   const look = async () => {
     const mine = ++asked;
     if (!made) return;
+    if (!workspace.value) return say(becomes, 'empty', 'Name a workspace, and what becomes of the event shows here.');
     try {
       const { notification, warnings } = await preview(workspace.value, name(), JSON.stringify(made.value()));
       if (mine !== asked) return;
