@@ -27,9 +27,8 @@ function say(text: string): void {
 }
 
 function views(told: About): View[] {
-  const still = matchMedia('(prefers-reduced-motion: reduce)').matches;
-  const arrived = (list: HTMLElement) =>
-    list.firstElementChild?.scrollIntoView({ block: 'nearest', behavior: still ? 'auto' : 'smooth' });
+  // At once: a smooth scroll would end where the form has meanwhile grown.
+  const arrived = (list: HTMLElement) => list.firstElementChild?.scrollIntoView({ block: 'nearest' });
   const letters = deadLetters();
   const open = sessions();
   return [
