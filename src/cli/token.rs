@@ -51,6 +51,22 @@ pub(super) struct Args {
     audience: Option<String>,
 }
 
+impl Args {
+    /// Of a token that grants nothing yet.
+    fn of(user: &str, expires: Duration) -> Self {
+        Self {
+            user: user.to_owned(),
+            workspaces: Vec::new(),
+            publish: None,
+            categories: None,
+            expires,
+            secret: None,
+            issuer: None,
+            audience: None,
+        }
+    }
+}
+
 fn parse_workspace(text: &str) -> Result<Workspaces, SlugError> {
     match text {
         "*" => Ok(Workspaces::All),
@@ -77,14 +93,24 @@ pub(super) fn for_user(
     config: &Config,
 ) -> Result<String, CliError> {
     let args = Args {
-        user: user.to_owned(),
         workspaces: vec![Workspaces::Some(vec![workspace.clone()])],
-        publish: None,
-        categories: None,
-        expires,
-        secret: None,
-        issuer: None,
-        audience: None,
+        ..Args::of(user, expires)
+    };
+    make(&args, config, SystemTime::now())
+}
+
+/// A token with which `user` publishes any event to any workspace, signed with the secret of the settings.
+///
+/// # Errors
+/// As [`make`].
+pub(super) fn for_publisher(
+    user: &str,
+    expires: Duration,
+    config: &Config,
+) -> Result<String, CliError> {
+    let args = Args {
+        publish: Some("*".to_owned()),
+        ..Args::of(user, expires)
     };
     make(&args, config, SystemTime::now())
 }

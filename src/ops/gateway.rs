@@ -167,6 +167,7 @@ impl Gateway {
     ) -> Result<(), ServeError> {
         let cancel = CancellationToken::new();
         let public = self.public_router();
+        let publishes = self.publishes();
         let admin = self.admin_router();
         info!(
             listen = %local(&self.public),
@@ -202,7 +203,7 @@ impl Gateway {
             acceptor: &self.acceptor,
             health: &self.health,
             operator: &operator,
-            publishing: &self.publishing,
+            publishing: publishes.then_some(&self.publishing),
             tasks: &mut tasks,
         };
         let open = startup.open(threads);
@@ -232,6 +233,11 @@ impl Gateway {
         ended
     }
 
+    /// Whether events are published by HTTP: on a listener, or from the page of a developer.
+    fn publishes(&self) -> bool {
+        self.started.config.server.publish_listen.is_some() || self.development.is_some()
+    }
+
     fn admin_router(&mut self) -> Router {
         let readable = admin::readable(&self.telemetry);
         let health = health::router(&self.health);
@@ -245,6 +251,7 @@ impl Gateway {
     /// What serves the page, where it is to be served.
     fn console(&mut self) -> Option<Console> {
         let server = &self.started.config.server;
+        let publishing = self.publishes().then(|| self.publishing.router());
         let development = self.development.take();
         if !server.console && development.is_none() {
             return None;
@@ -267,6 +274,7 @@ impl Gateway {
                 named: server.console_hosts.clone(),
             },
             sockets,
+            publishing,
             development,
             live: self.live.clone(),
             acceptor: Arc::clone(&self.acceptor),

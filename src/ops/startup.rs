@@ -39,7 +39,8 @@ pub(super) struct Startup<'a> {
     pub(super) acceptor: &'a Acceptor,
     pub(super) health: &'a Health,
     pub(super) operator: &'a Arc<Operator>,
-    pub(super) publishing: &'a Publishing,
+    /// Where it is on.
+    pub(super) publishing: Option<&'a Publishing>,
     /// The tasks without which nothing works.
     pub(super) tasks: &'a mut JoinSet<()>,
 }
@@ -115,15 +116,14 @@ impl Startup<'_> {
 
     /// Connects HTTP publishing, where it is on. It keeps nobody else waiting: what may pass it waits for by itself.
     async fn open_publishing(&mut self, nats: &Connection) -> Result<(), ServeError> {
-        let Config {
-            server,
-            publish,
-            nats: settings,
-            ..
-        } = self.config;
-        if server.publish_listen.is_some() {
+        if let Some(publishing) = self.publishing {
+            let Config {
+                publish,
+                nats: settings,
+                ..
+            } = self.config;
             let settings = StoreSettings::new(settings, publish, nats.clone());
-            let opened = self.publishing.open(settings).await;
+            let opened = publishing.open(settings).await;
             let looks = opened.map_err(|why| ServeError::Denied(vec![why]))?;
             self.tasks.spawn(async { match looks.await {} });
         }

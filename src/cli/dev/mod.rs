@@ -17,7 +17,7 @@ use self::server::{Port, Server};
 use super::serve::telemetry;
 use super::signals::{self, Stops};
 use super::{CliError, blocking, config_file, output, token};
-use crate::config::{Config, IssuerConfig, KEYS, NatsConfig, Secret, ServerConfig};
+use crate::config::{Config, IssuerConfig, KEYS, NatsConfig, PublishConfig, Secret, ServerConfig};
 use crate::event::WorkspaceSlug;
 use crate::ops::{Development, Gateway, ServeError};
 use crate::setup::{Building, Setup};
@@ -123,7 +123,7 @@ async fn serve(
         return Ok(());
     };
     let mut gateway = gateway??;
-    gateway.develop(development(workspace, own));
+    gateway.develop(development(workspace, own)?);
     let addresses = gateway.address().and_then(|listen| {
         let admin = gateway.admin_address()?;
         Ok((listen, admin, guide::program()?))
@@ -164,13 +164,14 @@ async fn serve(
     }
 }
 
-/// What the page gets: tokens of any user's, by the key of these settings.
-fn development(workspace: WorkspaceSlug, own: Config) -> Development {
-    Development {
+/// What the page gets: tokens of any user's, and one for publishing, by the key of these settings.
+fn development(workspace: WorkspaceSlug, own: Config) -> Result<Development, CliError> {
+    Ok(Development {
         user: USER.to_owned(),
         workspace: WORKSPACE.to_owned(),
+        publish_token: token::for_publisher(USER, TOKEN_EXPIRES, &own)?,
         sign: Box::new(move |user| token::for_user(user, &workspace, TOKEN_EXPIRES, &own).ok()),
-    }
+    })
 }
 
 /// Binds the gateway; reads files, and so may block. A default port that is taken is replaced by a free one, that of the sockets only
@@ -248,6 +249,18 @@ fn settings(args: &Args, config: &Config, nats_url: &str, secret: &str) -> Confi
     if !server.admin_listen.ip().is_loopback() {
         server.admin_listen.set_ip(Ipv4Addr::LOCALHOST.into());
     }
+    // It has no certificate here, and no other login at NATS.
+    if let Some(publish) = &mut server.publish_listen {
+        publish.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    own.publish = PublishConfig {
+        nats_credentials_file: None,
+        nats_nkey_file: None,
+        nats_url: None,
+        nats_inbox_prefix: None,
+        ..own.publish
+    };
+    let server = &mut own.server;
     // The sockets of another gateway know none of its tokens.
     server.console_sockets = None;
     // The printed commands connect without a proxy.

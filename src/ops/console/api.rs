@@ -100,6 +100,7 @@ async fn about(
                 "user": user,
                 "workspace": development.workspace,
                 "token": (development.sign)(&user),
+                "publishToken": development.publish_token,
             }))
         }
     };
@@ -108,7 +109,7 @@ async fn about(
         "gateway": console.gateway.as_ref(),
         "unready": console.health.unready(),
         "sockets": console.sockets.at(host),
-        "publish": false,
+        "publish": console.publishing.is_some(),
         "originAllowed": allowed.is_empty() || is_allowed("http") || is_allowed("https"),
         "development": development,
     }))

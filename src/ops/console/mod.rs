@@ -26,6 +26,8 @@ use crate::setup::LiveSettings;
 pub(super) struct Console {
     pub(super) hosts: Hosts,
     pub(super) sockets: SocketUrl,
+    /// The routes of HTTP publishing, where it is on.
+    pub(super) publishing: Option<Router>,
     /// In `herald dev` alone.
     pub(super) development: Option<Development>,
     pub(super) live: LiveSettings,
@@ -38,6 +40,8 @@ pub(super) struct Console {
 pub struct Development {
     pub user: String,
     pub workspace: String,
+    /// For the page's events.
+    pub publish_token: String,
     /// Signs a token of the user of this name, for that workspace.
     pub sign: Box<SignToken>,
 }
@@ -118,6 +122,10 @@ const FILES: [(&str, &str, &str); 4] = [
 /// All routes under `/console`. `shared` are routes of the admin listener's that the page reads, too.
 pub(super) fn router(console: Console, shared: Router) -> Router {
     let console = Arc::new(console);
+    let publishing = console.publishing.clone();
+    let publishing = publishing.map_or_else(Router::new, |routes| {
+        Router::new().nest("/console/publish", routes)
+    });
     let authorized = from_fn_with_state(Arc::clone(&console), guard::authorize);
     let api = api::router(&console).merge(shared).layer(authorized);
     let mut router =
@@ -128,6 +136,8 @@ pub(super) fn router(console: Console, shared: Router) -> Router {
     }
     router
         .nest("/console/api", api)
+        // It has its own tokens.
+        .merge(publishing)
         .layer(from_fn_with_state(console, guard::guard))
 }
 

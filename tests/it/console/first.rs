@@ -1,6 +1,9 @@
 //! From the printed address to the first notification, in a browser: by mouse, by keyboard, and with data of a publisher
 //! that means harm.
 
+use std::path::Path;
+use std::process::Command;
+
 use serde_json::json;
 
 use super::{ADMIN_TOKEN, DevRun, NOTIFICATION, gateway_with_console};
@@ -9,6 +12,7 @@ use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
 use crate::support::token::token;
 
+const PUBLISH: &str = "#view-notifications button.primary";
 const CONNECTED: &str = "document.querySelector('.who').textContent === 'Connected as ada in acme'";
 /// The preview is there, and with it the form.
 const PREVIEWED: &str = "document.querySelector('.preview h3').textContent === 'Record created'";
@@ -18,6 +22,66 @@ async fn opened(browser: &Devtools, dev: &DevRun) -> Tab {
     tab.becomes(CONNECTED).await;
     tab.becomes(PREVIEWED).await;
     tab
+}
+
+/// One click, of the three that it may take.
+#[tokio::test]
+async fn the_first_notification_takes_one_click_and_no_terminal() {
+    let Some(browser) = Devtools::start().await else {
+        return;
+    };
+    let dev = DevRun::start().await;
+    let tab = opened(&browser, &dev).await;
+    assert_eq!(tab.eval(NOTIFICATION).await, json!(null));
+    tab.click(PUBLISH).await;
+    tab.becomes(&format!("{NOTIFICATION} === 'Record created'"))
+        .await;
+    // It can be seen without a scroll.
+    let shown = tab.eval(
+        "(() => { const { top, bottom } = document.querySelector('[role=log] article').getBoundingClientRect();
+           return top >= 0 && bottom <= innerHeight; })()",
+    );
+    assert_eq!(shown.await, true);
+    let result = tab
+        .eval("document.querySelector('.result').textContent")
+        .await;
+    assert_eq!(result, "Stored in EVENTS with the sequence 1.");
+    // Somebody else's name, and a field that is misspelt.
+    tab.eval("document.querySelector('#view-notifications section:nth-child(2) summary').click()")
+        .await;
+    tab.eval("{ const user = document.querySelector('input[pattern]'); user.value = 'grace'; user.form.requestSubmit(); }")
+        .await;
+    tab.becomes("document.querySelector('.who').textContent === 'Connected as grace in acme'")
+        .await;
+}
+
+#[tokio::test]
+async fn a_keyboard_is_enough() {
+    let Some(browser) = Devtools::start().await else {
+        return;
+    };
+    let dev = DevRun::start().await;
+    let tab = opened(&browser, &dev).await;
+    let focused = "document.activeElement.textContent";
+    let mut seen = Vec::new();
+    while tab.eval(focused).await != "Publish" {
+        tab.press(("Tab", 9, "")).await;
+        seen.push(
+            tab.eval("document.activeElement.outerHTML.slice(0, 80)")
+                .await,
+        );
+        assert!(seen.len() < 40, "{seen:?}");
+        // Where the focus is can be seen.
+        let outline = tab
+            .eval("getComputedStyle(document.activeElement).outlineStyle")
+            .await;
+        assert_eq!(outline, "solid", "{seen:?}");
+    }
+    tab.press(("Enter", 13, "\r")).await;
+    tab.becomes(&format!("{NOTIFICATION} === 'Record created'"))
+        .await;
+    // The focus stays where it was.
+    assert_eq!(tab.eval(focused).await, "Publish");
 }
 
 /// On a gateway in production: first the admin token, then a token of whom the notifications are for.
@@ -44,7 +108,8 @@ async fn a_gateway_in_production_asks_for_the_admin_token_and_keeps_it_nowhere()
     tab.click(".narrow input").await;
     tab.insert(ADMIN_TOKEN).await;
     tab.press(("Enter", 13, "\r")).await;
-    tab.becomes("document.querySelector('.preview.empty')").await;
+    tab.becomes("document.querySelector('.preview.empty')")
+        .await;
     let token = token("ann", "acme");
     tab.click("#view-notifications section:nth-child(2) textarea")
         .await;
@@ -107,3 +172,77 @@ async fn nothing_of_an_event_becomes_html() {
     assert_eq!(tab.eval(inline).await, json!(null));
 }
 
+/// The picture folder is written only where it is wanted.
+fn keep(name: &str, picture: &[u8]) {
+    if std::env::var_os("HERALD_UPDATE").is_some() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pictures");
+        let file = folder.join(format!("console-{name}.png"));
+        std::fs::write(&file, picture).unwrap();
+        // Smaller where the program is there; the picture is the same.
+        let _ = Command::new("optipng")
+            .args(["-quiet", "-o2"])
+            .arg(file)
+            .status();
+    }
+}
+
+/// In each view, light and dark, on a desk and on a phone: axe finds nothing, and nothing is wider than the page.
+#[tokio::test]
+async fn axe_finds_nothing_in_any_view() {
+    let Some(browser) = Devtools::start().await else {
+        return;
+    };
+    let dev = DevRun::start().await;
+    let axe = super::axe().await;
+    let publisher = Publisher::over(async_nats::connect(&dev.nats).await.unwrap());
+    // A dead letter.
+    publisher
+        .raw("acme.record.created", async_nats::HeaderMap::new(), "[1]")
+        .await;
+    for (size, device) in [([1280, 800], "1280"), ([390, 844], "390")] {
+        for scheme in ["light", "dark"] {
+            let tab = browser.open("about:blank").await;
+            tab.look_like(size, scheme).await;
+            tab.navigate(&dev.page).await;
+            tab.becomes(CONNECTED).await;
+            tab.becomes(PREVIEWED).await;
+            tab.click(PUBLISH).await;
+            tab.becomes(&format!("{NOTIFICATION} === 'Record created'"))
+                .await;
+            tab.eval(&axe).await;
+            for (view, is_there) in [
+                ("notifications", "true"),
+                (
+                    "live",
+                    "document.querySelectorAll('.spark svg').length === 6",
+                ),
+                (
+                    "dead-letters",
+                    "document.querySelector('#view-dead-letters [role=cell]')",
+                ),
+                ("token", "document.querySelector('#view-token form')"),
+                (
+                    "sessions",
+                    "document.querySelector('#view-sessions [role=cell]')",
+                ),
+            ] {
+                tab.eval(&format!("location.hash = '{view}'")).await;
+                tab.becomes(is_there).await;
+                if view == "token" {
+                    tab.click("#view-token .quiet").await;
+                    tab.click("#view-token .primary").await;
+                    tab.becomes("document.querySelector('.verdict.good')").await;
+                }
+                let found = tab.eval(
+                    "axe.run().then(({ violations }) => violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]))",
+                );
+                assert_eq!(found.await, json!([]), "{view} {device} {scheme}");
+                let wide = "document.documentElement.scrollWidth <= innerWidth";
+                assert_eq!(tab.eval(wide).await, true, "{view} {device} {scheme}");
+                tab.eval("scrollTo(0, 0)").await;
+                keep(&format!("{view}-{device}-{scheme}"), &tab.picture().await);
+            }
+            tab.close().await;
+        }
+    }
+}

@@ -62,7 +62,6 @@ impl DevRun {
 }
 
 /// The script of axe, which judges a page for people who do not see or use a mouse.
-#[allow(dead_code, reason = "until events are published there")]
 async fn axe() -> String {
     let installed = tokio::task::spawn_blocking(install_packages);
     installed.await.expect("it is installed");
