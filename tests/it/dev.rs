@@ -177,7 +177,8 @@ async fn the_printed_commands_show_a_first_notification_and_all_ends_together() 
     let notification: Value = serde_json::from_str(&listen.out()).unwrap();
     assert_eq!(notification["metadata"]["event"], "record.created");
 
-    // First of all stands where the page is.
+    // First of all stands where the page is, and the log does not hide it.
+    assert!(!dev.err().contains("INFO"), "{}", dev.err());
     let address = printed.lines().next().unwrap();
     assert_eq!(address, format!("http://127.0.0.1:{admin_port}/console"));
     let (status, page) = get(&format!("127.0.0.1:{admin_port}"), "/console").await;

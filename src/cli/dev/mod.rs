@@ -17,7 +17,9 @@ use self::server::{Port, Server};
 use super::serve::telemetry;
 use super::signals::{self, Stops};
 use super::{CliError, blocking, config_file, output, token};
-use crate::config::{Config, IssuerConfig, KEYS, NatsConfig, PublishConfig, Secret, ServerConfig};
+use crate::config::{
+    Config, IssuerConfig, KEYS, LogConfig, NatsConfig, PublishConfig, Secret, ServerConfig,
+};
 use crate::event::WorkspaceSlug;
 use crate::ops::{Development, Gateway, ServeError};
 use crate::setup::{Building, Setup};
@@ -37,7 +39,7 @@ const TOKEN_EXPIRES: Duration = Duration::from_secs(30 * 24 * 3600);
     after_help = "It looks for a nats-server on PATH, and in .tools/ and .tools/bin/ of the current folder. If none is new \
     enough, Docker runs nats:2.15-alpine. If a default port (4222, 8080, 9090) is taken, another one is used. \
     Your settings apply, except those of the NATS connection, the keys and TLS.\n\n\
-    Logs go to standard error. Once all is ready, the address of a page and two commands go to standard output. The page \
+    Warnings go to standard error, and more with HERALD_LOG__LEVEL=debug. Once all is ready, the address of a page and two commands go to standard output. The page \
     shows notifications, publishes events, and connects as any user. It is served on a loopback address alone.\n\n\
     With --json it is one line for a program instead: page, url, admin, nats, workspace, user, token, and secret, which \
     signs tokens for other users: herald token --user grace --workspace acme --secret SECRET. Other clients connect to \
@@ -72,7 +74,11 @@ pub(super) async fn run(args: Args, file: Option<PathBuf>) -> Result<(), CliErro
     let starting = async {
         let path = file.clone();
         let config = blocking(|| Config::read(config_file(path).as_deref())?.into_config());
-        let config = config.await??;
+        let mut config = config.await??;
+        if config.log.level == LogConfig::default().level {
+            // The page's address is not to be searched for between lines of the log.
+            "warn".clone_into(&mut config.log.level);
+        }
         let telemetry = telemetry(&config).await?;
         Ok::<_, CliError>((config, telemetry))
     };
@@ -282,13 +288,26 @@ fn settings(args: &Args, config: &Config, nats_url: &str, secret: &str) -> Confi
         ..NatsConfig::default()
     };
     own.auth.issuers.clear();
+    own.auth.max_token_age = None;
+    // All that its tokens have stays, and no other key.
+    let IssuerConfig {
+        issuer,
+        audience,
+        audiences,
+        user_claim,
+        workspaces_claim,
+        workspaces_prefix,
+        ..
+    } = own.auth.short_form;
     own.auth.short_form = IssuerConfig {
         hmac_secret: Some(Secret::from(secret)),
-        hmac_secret_file: None,
-        public_key_file: None,
-        jwks_file: None,
-        algorithms: None,
-        ..own.auth.short_form
+        issuer,
+        audience,
+        audiences,
+        user_claim,
+        workspaces_claim,
+        workspaces_prefix,
+        ..IssuerConfig::default()
     };
     own
 }
@@ -345,6 +364,9 @@ mod tests {
         config.nats.credentials_file = Some("production.creds".into());
         config.nats.migrate = false;
         config.auth.short_form.jwks_file = Some("keys.json".into());
+        config.auth.short_form.discovery = true;
+        config.auth.short_form.required_claims = vec!["tid".to_owned()];
+        config.auth.max_token_age = Some(Duration::from_secs(60));
         config.server.tls_cert = Some("tls.crt".into());
         let args = Args {
             nats_server: None,
@@ -362,6 +384,9 @@ mod tests {
                 "nats.credentials_file",
                 "nats.migrate",
                 "auth.jwks_file",
+                "auth.discovery",
+                "auth.required_claims",
+                "auth.max_token_age",
             ]
         );
         assert_eq!(settings.nats.url.expose(), "nats://127.0.0.1:4222");
@@ -369,5 +394,6 @@ mod tests {
         assert!(settings.auth.short_form.jwks_file.is_none() && settings.server.tls_cert.is_none());
         let slug = WorkspaceSlug::parse(WORKSPACE).unwrap();
         assert!(token::for_user(USER, &slug, TOKEN_EXPIRES, &settings).is_ok());
+        assert!(setup(&settings).is_ok());
     }
 }
