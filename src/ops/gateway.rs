@@ -85,10 +85,10 @@ impl Gateway {
         let started = live.now();
         let config = &started.config;
         let files = OpenFiles::of_process(config.server.publish_listen.is_some());
-        files.warn_if_too_few(&config.sockets);
         let queues = Arc::default();
         observed::queues(telemetry.metrics().meter(), &queues);
-        let acceptor = Acceptor::new(live.clone(), files.sockets, queues, &telemetry);
+        let metrics = Arc::clone(telemetry.metrics());
+        let acceptor = Acceptor::new(live.clone(), files.sockets, queues, metrics);
         let acceptor = Arc::new(acceptor);
         let public = bind(
             "server.listen",
@@ -166,6 +166,7 @@ impl Gateway {
         stop: impl Fn() -> S,
     ) -> Result<(), ServeError> {
         let cancel = CancellationToken::new();
+        self.files.warn_if_too_few(&self.started.config.sockets);
         let public = self.public_router();
         let publishes = self.publishes();
         let admin = self.admin_router();

@@ -22,9 +22,7 @@ use crate::event::WorkspaceSlug;
 use crate::room::{Damper, JoinError, JoinRequest, Membership, RoomHandle, Rooms};
 use crate::setup::{LiveSettings, Setup};
 use crate::socket::{QueueDepth, QueueLimits, Writer};
-use crate::telemetry::{
-    ConnectionTrace, JoinOutcome, JoinPhase, JoinPhases, Metrics, Telemetry, TokenCheck,
-};
+use crate::telemetry::{ConnectionTrace, JoinOutcome, JoinPhase, JoinPhases, Metrics, TokenCheck};
 
 /// Joins under way at a time. A storm of 10,000 at once lets the sockets that are there wait for 38 ms at
 /// the 99th percentile, instead of 200 ms without a bound, and takes a tenth longer. It is far more than
@@ -64,7 +62,7 @@ impl Acceptor {
         live: LiveSettings,
         most: usize,
         queues: Arc<QueueDepth>,
-        telemetry: &Telemetry,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             path: live.now().config.server.path.clone(),
@@ -72,7 +70,7 @@ impl Acceptor {
             admission: Admission::up_to(most),
             turns: Semaphore::new(JOINS),
             queues,
-            metrics: Arc::clone(telemetry.metrics()),
+            metrics,
             directory: Arc::default(),
             revocations: Revocations::default(),
             rooms: OnceLock::new(),
@@ -472,7 +470,7 @@ mod tests {
 
     use super::*;
     use crate::auth::{RevocationEntry, RevokedSet};
-    use crate::config::{AuthConfig, IssuerConfig, LogConfig, Secret};
+    use crate::config::{AuthConfig, IssuerConfig, Secret};
     use crate::event::WorkspaceSlug;
     use crate::room::{RoomHandle, SessionId};
     use crate::setup::Building;
@@ -489,12 +487,8 @@ mod tests {
             ..Config::default()
         };
         let setup = Building::of(config.into()).finish().unwrap();
-        let silent = LogConfig {
-            level: "off".to_owned(),
-            ..LogConfig::default()
-        };
-        let telemetry = Telemetry::start(&silent, &setup.config.telemetry).unwrap();
-        Acceptor::new(LiveSettings::new(setup), 10, Arc::default(), &telemetry)
+        let metrics = Arc::new(Metrics::unexported());
+        Acceptor::new(LiveSettings::new(setup), 10, Arc::default(), metrics)
     }
 
     /// A token of ada's, issued so many seconds from now.

@@ -92,6 +92,15 @@ fn gateway_name(set: &str, process: Uuid) -> Arc<str> {
     }
 }
 
+#[cfg(test)]
+impl Metrics {
+    /// Exported nowhere.
+    pub(crate) fn unexported() -> Self {
+        let environment = Environment::read([]);
+        Exports::new(environment, "herald", Uuid::nil()).metrics(0)
+    }
+}
+
 impl Telemetry {
     /// Starts logging, metrics and, as far as the `OTEL_*` variables ask for it, the exporters. What is
     /// wrong with those is warned of, and their defaults hold.
