@@ -36,7 +36,7 @@ const BODY_MAX: usize = PAYLOAD_MAX + 1;
 /// The longest name for which a token is signed in development.
 const USER_MAX: usize = 64;
 
-type Answer = Result<Response, ConsoleProblem>;
+type ConsoleAnswer = Result<Response, ConsoleProblem>;
 
 pub(super) fn router(console: &Arc<Console>) -> Router {
     Router::new()
@@ -49,7 +49,7 @@ pub(super) fn router(console: &Arc<Console>) -> Router {
         .with_state(Arc::clone(console))
 }
 
-fn json_answer(body: &impl Serialize) -> Answer {
+fn json_answer(body: &impl Serialize) -> ConsoleAnswer {
     let body = serde_json::to_string(body).map_err(|error| {
         ConsoleProblem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -77,7 +77,7 @@ async fn about(
     State(console): State<Arc<Console>>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
-) -> Answer {
+) -> ConsoleAnswer {
     let host = headers
         .get(header::HOST)
         .and_then(|host| host.to_str().ok());
@@ -117,7 +117,7 @@ async fn about(
 
 /// `GET /token` with the header `Herald-Token`: what this gateway makes of the token now. Its claims the page reads
 /// itself.
-async fn token(State(console): State<Arc<Console>>, headers: HeaderMap) -> Answer {
+async fn token(State(console): State<Arc<Console>>, headers: HeaderMap) -> ConsoleAnswer {
     let token = headers.get("herald-token").map(|token| token.to_str());
     let Some(Ok(token)) = token else {
         return Err(bad_query("the token belongs in the header Herald-Token"));
@@ -161,7 +161,7 @@ fn explained(identity: &Identity) -> serde_json::Value {
 }
 
 /// `GET /sessions?after=`: a page of this gateway's sockets, as the operator service lists them.
-async fn sessions(State(console): State<Arc<Console>>, RawQuery(query): RawQuery) -> Answer {
+async fn sessions(State(console): State<Arc<Console>>, RawQuery(query): RawQuery) -> ConsoleAnswer {
     let query = SessionsQuery {
         after: parameter(&query, "after").map(Cow::into_owned),
         limit: Some(PAGE),
@@ -174,7 +174,10 @@ async fn sessions(State(console): State<Arc<Console>>, RawQuery(query): RawQuery
 }
 
 /// `GET /dead-letters`: those of the last `?since=` seconds, or those `?after=` a position in DEAD; the oldest first.
-async fn dead_letters(State(console): State<Arc<Console>>, RawQuery(query): RawQuery) -> Answer {
+async fn dead_letters(
+    State(console): State<Arc<Console>>,
+    RawQuery(query): RawQuery,
+) -> ConsoleAnswer {
     let number = |name| -> Result<Option<u64>, ConsoleProblem> {
         let value = parameter(&query, name).map(|value| value.parse());
         value
@@ -240,7 +243,7 @@ async fn preview(
     State(console): State<Arc<Console>>,
     Path((workspace, event)): Path<(String, String)>,
     body: Bytes,
-) -> Answer {
+) -> ConsoleAnswer {
     let bad_event =
         |why: String| ConsoleProblem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-event", why);
     let workspace = WorkspaceSlug::parse(&workspace).map_err(|why| bad_event(why.to_string()))?;
