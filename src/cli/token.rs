@@ -34,7 +34,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "SLUGS", conflicts_with_all = ["workspaces", "audience"])]
     publish: Option<String>,
     /// The categories of events that it may publish, with commas between them. Without it: all.
-    #[arg(long, value_name = "NAMES", requires = "publish")]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        requires = "publish",
+        conflicts_with = "workspaces"
+    )]
     categories: Option<String>,
     /// How long the token is valid.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_expiry)]

@@ -470,6 +470,7 @@ fn every_key_sets_a_field_of_its_own_and_there_are_no_other_fields() {
             ("telemetry.send_spans" | "telemetry.workspaces", _) => "7",
             ("projection.type", _) => "event",
             ("log.format", _) => "json",
+            ("server.console_sockets", _) => "wss://ws.example.com/",
             (_, "true") => "false",
             (_, "false") => "true",
             (_, default) if default.contains(':') && !default.contains("//") => "[::1]:1",
