@@ -214,9 +214,10 @@ async fn nothing_of_a_token_shows_but_the_users_name_where_it_is_requested() {
     request_all(&client).await;
     use_commands(&builder, &signed(&claims(USERS[0]))).await;
     drop(sockets);
+    let metrics = gateway.metrics("text/plain").await;
+    assert!(metrics.contains("herald_token_checks_total"), "{metrics}");
     run(&builder, &["drain", "gw-1"], "").await.ok();
-    let drained = eventually(PATIENCE, async || gateway.log_line("drained").is_some());
-    assert!(drained.await, "{}", gateway.output());
+    gateway.logged("drained").await;
     let exported = eventually(PATIENCE, async || {
         let spans = collector.spans().await;
         let wanted = ["drain", "connection", "send"];
@@ -261,6 +262,7 @@ async fn nothing_of_a_token_shows_but_the_users_name_where_it_is_requested() {
         assert!(heard(begin), "nothing came under {begin}");
     }
     for (what, hay) in [
+        ("the metrics", metrics),
         ("the log", gateway.output()),
         ("a span", format!("{spans:#?}")),
         ("a log record", format!("{:#?}", collector.logs().await)),

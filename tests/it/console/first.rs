@@ -2,6 +2,7 @@
 //! that means harm.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -171,10 +172,25 @@ async fn nothing_of_an_event_becomes_html() {
     assert_eq!(tab.eval(inline).await, json!(null));
 }
 
-/// Puts pictures into the documentation, where `HERALD_UPDATE` wants it.
+/// Whether pictures are put into the documentation.
+fn is_update() -> bool {
+    std::env::var_os("HERALD_UPDATE").is_some()
+}
+
+/// Something for the figures to show: more and fewer events, for a minute.
+async fn be_busy(publisher: &Publisher) {
+    for number in 0..600_u64 {
+        let pause = 40 + (number / 8 * 37) % 120;
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        publisher
+            .event("acme.custom.report_ready", &json!({ "title": "Report" }))
+            .await;
+    }
+}
+
 fn keep(name: &str, picture: &[u8]) {
     let is_shown = name.starts_with("notifications") || name.starts_with("live");
-    if is_shown && std::env::var_os("HERALD_UPDATE").is_some() {
+    if is_shown && is_update() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pictures");
         std::fs::write(folder.join(format!("console-{name}.png")), picture).unwrap();
     }
@@ -222,6 +238,9 @@ async fn axe_finds_nothing_in_any_view() {
             ] {
                 tab.eval(&format!("location.hash = '{view}'")).await;
                 tab.becomes(is_there).await;
+                if view == "live" && is_update() {
+                    be_busy(&publisher).await;
+                }
                 if view == "token" {
                     tab.click("#view-token .quiet").await;
                     tab.click("#view-token .primary").await;
