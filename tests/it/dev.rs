@@ -177,8 +177,7 @@ async fn the_printed_commands_show_a_first_notification_and_all_ends_together() 
     let notification: Value = serde_json::from_str(&listen.out()).unwrap();
     assert_eq!(notification["metadata"]["event"], "record.created");
 
-    // First of all stands where the page is, and the log does not hide it.
-    assert!(!dev.err().contains("INFO"), "{}", dev.err());
+    // First of all stands where the page is.
     let address = printed.lines().next().unwrap();
     assert_eq!(address, format!("http://127.0.0.1:{admin_port}/console"));
     let (status, page) = get(&format!("127.0.0.1:{admin_port}"), "/console").await;
@@ -203,6 +202,21 @@ async fn the_printed_commands_show_a_first_notification_and_all_ends_together() 
             .output();
         assert!(list.unwrap().stdout.is_empty());
     }
+}
+
+#[tokio::test]
+async fn the_log_does_not_hide_the_address() {
+    let (folder, path) = (tempfile::tempdir().unwrap(), path_of_backend());
+    let mut command = Command::new(HERALD);
+    command.arg("dev");
+    command
+        .env("PATH", path.path())
+        .env("TMPDIR", folder.path());
+    let mut dev = Running::start(command, folder.path(), "dev");
+    dev.says("Ctrl-C ends all of this").await;
+    assert!(!dev.err().contains("INFO"), "{}", dev.err());
+    signal(dev.child.id(), "-TERM");
+    assert_eq!(dev.ended().await, Some(0));
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 use std::sync::{Arc, Mutex};
 
 use async_nats::{Client as NatsClient, Message};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
@@ -199,6 +201,21 @@ async fn request_all(client: &NatsClient) {
     }
 }
 
+/// The payload; of a stored message that a leader answered with, what it has encoded.
+fn readable(payload: &[u8]) -> String {
+    let mut value: Value = serde_json::from_slice(payload).unwrap_or_default();
+    let Some(Value::Object(stored)) = value.get_mut("message") else {
+        return String::from_utf8_lossy(payload).into_owned();
+    };
+    for name in ["hdrs", "data"] {
+        if let Some(Value::String(text)) = stored.get_mut(name) {
+            let decoded = STANDARD.decode(&*text).expect("base64");
+            *text = String::from_utf8_lossy(&decoded).into_owned();
+        }
+    }
+    value.to_string()
+}
+
 #[tokio::test]
 async fn nothing_of_a_token_shows_but_the_users_name_where_it_is_requested() {
     let nats = Nats::jetstream().await;
@@ -233,7 +250,7 @@ async fn nothing_of_a_token_shows_but_the_users_name_where_it_is_requested() {
     for message in &messages {
         let headers = message.headers.as_ref();
         let headers = headers.map_or(String::new(), |headers| format!("{headers:?}"));
-        let body = String::from_utf8_lossy(&message.payload);
+        let body = readable(&message.payload);
         let text = format!("{} {headers} {body}", message.subject);
         assert_no_part_of_a_token(&text);
         assert_none_of(&SECRETS, &text, "NATS");

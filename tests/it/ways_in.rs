@@ -237,7 +237,7 @@ async fn a_gateway_at_a_leaf_node_has_its_streams_in_the_domain_of_the_hub() {
     };
     assert_eq!(
         (streams(&hub).await, streams(&leaf).await),
-        (json!(4), json!(0))
+        (json!(5), json!(0))
     );
     all_get_in(&builder).await;
 

@@ -330,6 +330,7 @@ async fn the_documentation_and_the_metrics_agree() {
         "herald_keys_age_seconds",
         "herald_keys_fetches_total",
         "herald_keys_withdrawn_total",
+        "herald_publish_duration_seconds",
     ]
     .map(str::to_owned)
     .into();
