@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::load::Published;
@@ -23,6 +24,9 @@ pub(super) struct Stored {
     pub(super) sequence: u64,
     /// When the stream stored it.
     pub(super) at: Instant,
+    /// Its `Nats-Msg-Id`.
+    pub(super) id: String,
+    pub(super) payload: Bytes,
 }
 
 /// What is wrong, with an example of each.
@@ -310,6 +314,8 @@ mod tests {
                 subject: format!("s{}", number % 2),
                 sequence: number as u64 + 1,
                 at: at(number),
+                id: String::new(),
+                payload: Bytes::new(),
             });
             let arrivals = (0..9).map(|number| Arrival {
                 number,

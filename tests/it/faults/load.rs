@@ -90,7 +90,7 @@ pub(super) async fn publish(
         .expect("open");
 }
 
-fn next(rng: &mut Rng, workspaces: usize, events: &Events) -> (String, Value, usize) {
+pub(super) fn next(rng: &mut Rng, workspaces: usize, events: &Events) -> (String, Value, usize) {
     let workspace = rng.usize(..workspaces);
     let name = NAMES[rng.usize(..NAMES.len())];
     let recipients =

@@ -1,6 +1,6 @@
 //! Promises 1 to 3 and 5 on a cluster: three nats-servers, three gateways, load, a seeded schedule of
 //! faults, and an auditor outside the gateway that afterwards compares what the stream holds with what
-//! each socket got.
+//! each socket got. A tenth of the load comes by HTTP: the stream has each of those once, and what each 2xx said is true.
 //!
 //! `make faults` runs the long form, `make test` a short one. A seed that fails is printed with its schedule
 //! and the command that plays it again.
@@ -10,6 +10,7 @@ mod beside;
 mod claims;
 mod forged;
 mod full;
+mod http;
 mod listing;
 mod load;
 mod made_anew;

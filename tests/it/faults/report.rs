@@ -23,6 +23,8 @@ pub(super) struct Report {
     pub(super) uncounted: usize,
     /// Connections that were ended by neither their client nor a drain.
     pub(super) broken: usize,
+    /// What is wrong with events that came by HTTP.
+    pub(super) misstored: usize,
     pub(super) lateness: Vec<Duration>,
     pub(super) latency: Vec<Duration>,
     pub(super) recovery: Vec<Duration>,
@@ -42,6 +44,7 @@ impl Report {
             self.too_late,
             self.uncounted,
             self.broken,
+            self.misstored,
         ];
         wrong.iter().all(|count| *count == 0)
     }
@@ -49,8 +52,8 @@ impl Report {
     /// Says what is wrong.
     pub(super) fn tell(&self) {
         println!(
-            "seed {} is bad: {} uncounted, {} broken",
-            self.seed, self.uncounted, self.broken
+            "seed {} is bad: {} uncounted, {} broken, {} wrong by HTTP",
+            self.seed, self.uncounted, self.broken, self.misstored
         );
         for example in &self.examples {
             println!("  {example}");
@@ -79,6 +82,7 @@ impl Report {
             late: sum(|report| report.late),
             uncounted: sum(|report| report.uncounted),
             broken: sum(|report| report.broken),
+            misstored: sum(|report| report.misstored),
             lateness: all(|report| &report.lateness),
             latency: all(|report| &report.latency),
             recovery: all(|report| &report.recovery),

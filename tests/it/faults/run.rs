@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::auditor::{Evidence, Stored, Verdict};
+use super::http;
 use super::load::{Events, publish};
 use super::report::{Report, is_broken};
 use super::schedule::{Planned, schedule};
@@ -26,6 +27,8 @@ const QUIESCENCE_BLIND: Duration = Duration::from_secs(2);
 const AFTERWARDS: Duration = Duration::from_secs(1);
 /// A recovery that takes longer is good, and worth a look.
 const SLOW: Duration = Duration::from_secs(5);
+/// One event in so many comes by HTTP.
+const BY_HTTP: u32 = 10;
 /// One client in so many comes and goes.
 const COMES_AND_GOES: usize = 5;
 
@@ -66,9 +69,11 @@ pub(super) async fn run(plan: &Plan) -> Report {
     let faults = plan.schedule();
     // Said before anything can go wrong, so that whatever does has its seed beside it.
     plan.tell(&faults);
+    let folder = tempfile::tempdir().expect("a folder");
+    let by_http = |gateway| http::with_http(gateway, folder.path());
     let world = match super::is_blind() {
-        true => World::blind().await,
-        false => World::start(|gateway| gateway).await,
+        true => World::blind(by_http).await,
+        false => World::start(by_http).await,
     };
     let swarm = Swarm::open(clients(plan, &world), plan.seed).await;
     let events = Events::default();
@@ -79,15 +84,18 @@ pub(super) async fn run(plan: &Plan) -> Report {
         tokio::time::sleep(plan.length).await;
         over.cancel();
     };
+    let rate_of_http = plan.events_per_second / BY_HTTP;
     let load = publish(
         &world.cluster,
         plan.seed,
         plan.workspaces,
-        plan.events_per_second,
+        plan.events_per_second - rate_of_http,
         &events,
         &over,
     );
-    let (happened, (), ()) = tokio::join!(happening, load, end);
+    let by_http = (plan.seed, plan.workspaces, rate_of_http);
+    let by_http = http::publish(&world, by_http, &events, &over);
+    let (happened, (), by_http, ()) = tokio::join!(happening, load, by_http, end);
     let stored = stored(&world.client, "EVENTS").await;
     quiesce(&swarm.clients, &events, &stored, &happened).await;
     // Who was put off by a fault is back by now; and nothing comes that should not.
@@ -108,11 +116,12 @@ pub(super) async fn run(plan: &Plan) -> Report {
     );
     let verdict = evidence.judge(&connections);
     let uncounted = uncounted(&world, &verdict).await;
+    println!("{}", http::summary(&by_http));
     report(
         plan,
         &faults,
         (events.len(), &connections),
-        verdict,
+        (verdict, http::audit(&by_http, &stored)),
         uncounted,
         &world,
     )
@@ -177,6 +186,13 @@ async fn read(client: &async_nats::Client, stream: &str) -> Result<Vec<Stored>, 
             sequence: info.stream_sequence,
             // The servers' clock is this machine's.
             at: reference.0 - age.to_std().unwrap_or_default(),
+            id: message
+                .headers
+                .as_ref()
+                .and_then(|headers| headers.get("Nats-Msg-Id"))
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            payload: message.payload.clone(),
         });
     }
     Ok(stored)
@@ -224,7 +240,7 @@ fn report(
     plan: &Plan,
     faults: &[Planned],
     (events, connections): (usize, &[Connection]),
-    mut verdict: Verdict,
+    (mut verdict, misstored): (Verdict, Vec<String>),
     uncounted: usize,
     world: &World,
 ) -> Report {
@@ -237,6 +253,7 @@ fn report(
         ("foreign", &verdict.foreign),
         ("out of order", &verdict.disordered),
         ("too late", &verdict.too_late),
+        ("by HTTP", &misstored),
     ];
     let examples = kinds.iter().flat_map(|(kind, found)| {
         found
@@ -267,6 +284,7 @@ fn report(
             .sum(),
         uncounted,
         broken: broken.len(),
+        misstored: misstored.len(),
         examples: examples.chain(ends).collect(),
         lateness: verdict.lateness,
         latency: verdict.latency,

@@ -41,10 +41,10 @@ impl World {
 
     /// The same, but nobody answers a direct get of events. With these a gateway sweeps and repairs, so that what
     /// it did not hear is lost: the counter-proof that the auditor sees that.
-    pub(super) async fn blind() -> Self {
+    pub(super) async fn blind(change: impl Fn(Builder) -> Builder) -> Self {
         let nowhere = r#"mappings: { "$JS.API.DIRECT.GET.EVENTS": [{ destination: "nowhere", weight: 100% }] }"#;
         // It would let nobody in any more.
-        let change = |gateway: Builder| gateway.set("server.unready_after", "1h");
+        let change = |gateway: Builder| change(gateway).set("server.unready_after", "1h");
         Self::on(Cluster::with(nowhere).await, change).await
     }
 
