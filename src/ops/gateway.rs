@@ -11,7 +11,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::any;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::context::TokioContext;
@@ -168,7 +168,7 @@ impl Gateway {
         let cancel = CancellationToken::new();
         self.files.warn_if_too_few(&self.started.config.sockets);
         let public = self.public_router();
-        let publishes = self.publishes();
+        let publisher = self.publishing_thread(&cancel)?;
         let admin = self.admin_router();
         info!(
             listen = %local(&self.public),
@@ -179,7 +179,8 @@ impl Gateway {
             "listening"
         );
         let metrics = self.telemetry.metrics();
-        let publish = self.publish.map(|it| (it, self.publishing.router()));
+        let publish = self.publish.zip(publisher.clone());
+        let publish = publish.map(|(it, thread)| (it, self.publishing.router(), thread));
         let listeners = Listeners {
             public: (self.public, public),
             admin: (self.admin, admin),
@@ -204,7 +205,7 @@ impl Gateway {
             acceptor: &self.acceptor,
             health: &self.health,
             operator: &operator,
-            publishing: publishes.then_some(&self.publishing),
+            publishing: publisher.map(|thread| (&self.publishing, thread)),
             tasks: &mut tasks,
         };
         let open = startup.open(threads);
@@ -237,6 +238,21 @@ impl Gateway {
     /// Whether events are published by HTTP: on a listener, or from the page of a developer.
     fn publishes(&self) -> bool {
         self.started.config.server.publish_listen.is_some() || self.development.is_some()
+    }
+
+    /// Starts the thread of HTTP publishing, where it is on, until `cancel`. A request passes from its connection to that of
+    /// NATS, and back, without a thread that wakes another one. However many there are, they take one processor at most.
+    fn publishing_thread(&self, cancel: &CancellationToken) -> Result<Option<Handle>, ServeError> {
+        if !self.publishes() {
+            return Ok(None);
+        }
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(ServeError::Thread)?;
+        let (handle, ended) = (runtime.handle().clone(), cancel.clone().cancelled_owned());
+        let thread = std::thread::Builder::new().name("publishing".to_owned());
+        let started = thread.spawn(move || runtime.block_on(ended));
+        started.map_err(ServeError::Thread)?;
+        Ok(Some(handle))
     }
 
     fn admin_router(&mut self) -> Router {
@@ -298,7 +314,8 @@ impl Gateway {
 struct Listeners {
     public: (tokio::net::TcpListener, Router),
     admin: (tokio::net::TcpListener, Router),
-    publish: Option<(tokio::net::TcpListener, Router)>,
+    /// With the thread for its connections.
+    publish: Option<(tokio::net::TcpListener, Router, Handle)>,
 }
 
 /// Accepts connections on all listeners, and looks after the certificate.
@@ -319,23 +336,19 @@ fn listen(
     let tls = || Some(live.clone());
     let public = PendingConnections::public(live.clone(), files, Arc::clone(metrics));
     let admin = PendingConnections::admin(files, Arc::clone(metrics));
-    let publish = listeners.publish.map(|listener| {
+    let publish = listeners.publish.map(|(listener, router, thread)| {
         let pending = PendingConnections::publishing(files, Arc::clone(metrics));
-        (listener, tls(), pending)
+        ((listener, router), tls(), pending, thread)
     });
+    let workers = Handle::current();
     let all = [
-        (listeners.public, tls(), public),
-        (listeners.admin, None, admin),
+        (listeners.public, tls(), public, workers.clone()),
+        (listeners.admin, None, admin, workers),
     ];
-    for ((listener, router), tls, pending) in all.into_iter().chain(publish) {
-        tasks.spawn(server::accept(
-            listener,
-            tls,
-            router,
-            pending,
-            connections.clone(),
-            cancel.clone(),
-        ));
+    for ((listener, router), tls, pending, threads) in all.into_iter().chain(publish) {
+        let (connections, cancel) = (connections.clone(), cancel.clone());
+        let accepting = server::accept(listener, tls, router, pending, connections, cancel);
+        tasks.spawn_on(accepting, &threads);
     }
     tasks
 }

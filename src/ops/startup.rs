@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
+use tokio_util::context::TokioContext;
 use tracing::{Instrument, warn};
 
 use super::error::ServeError;
@@ -39,8 +40,8 @@ pub(super) struct Startup<'a> {
     pub(super) acceptor: &'a Acceptor,
     pub(super) health: &'a Health,
     pub(super) operator: &'a Arc<Operator>,
-    /// Where it is on.
-    pub(super) publishing: Option<&'a Publishing>,
+    /// Where it is on, with its thread.
+    pub(super) publishing: Option<(&'a Publishing, Handle)>,
     /// The tasks without which nothing works.
     pub(super) tasks: &'a mut JoinSet<()>,
 }
@@ -116,16 +117,17 @@ impl Startup<'_> {
 
     /// Connects HTTP publishing, where it is on. It keeps nobody else waiting: what may pass it waits for by itself.
     async fn open_publishing(&mut self, nats: &Connection) -> Result<(), ServeError> {
-        if let Some(publishing) = self.publishing {
+        if let Some((publishing, thread)) = self.publishing.take() {
             let Config {
                 publish,
                 nats: settings,
                 ..
             } = self.config;
             let settings = StoreSettings::new(settings, publish, nats.clone());
-            let opened = publishing.open(settings).await;
-            let looks = opened.map_err(|why| ServeError::Denied(vec![why]))?;
-            self.tasks.spawn(async { match looks.await {} });
+            // The connection's own task runs where it was made.
+            let opening = TokioContext::new(publishing.open(settings), thread.clone());
+            let looks = opening.await.map_err(|why| ServeError::Denied(vec![why]))?;
+            self.tasks.spawn_on(async { match looks.await {} }, &thread);
         }
         Ok(())
     }
