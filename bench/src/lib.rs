@@ -1,7 +1,7 @@
 //! Measures gateways from outside: what a delivery costs, how late it is, and whether it came.
 //!
 //! # Layout
-//! [`scenario`] says what is to happen. [`publish`] stores the events, at the times of a plan. [`sockets`] holds the
+//! [`scenario`] says what is to happen. [`publish`] stores the events, at the times of a plan, in some scenarios by [`http`]. [`sockets`] holds the
 //! clients, each a [`slot`], which speak [`frame`]s and find each event by its [`marker`]; a [`tally`] counts them. [`stored`] reads
 //! afterwards when each event was stored, and [`measure`] puts it together with what [`process`] saw of the processes, as a [`round`]. [`run`] does it for each [`target`], which some scenarios put through `hardship`,
 //! and [`report`] says what came of it, as [`chart`]s, too. [`own`] measures a gateway that is there already.
@@ -16,6 +16,7 @@
 pub mod chart;
 pub mod frame;
 mod hardship;
+pub mod http;
 pub mod marker;
 pub mod measure;
 pub mod nats;

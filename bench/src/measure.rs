@@ -119,7 +119,7 @@ pub fn phase(
         } else if newest.1.elapsed() > quiet {
             break;
         }
-        if said.elapsed() > SAY_EVERY {
+        if expected > 0 && said.elapsed() > SAY_EVERY {
             said = Instant::now();
             say(&format!(
                 "{name}: {} of {expected} deliveries",

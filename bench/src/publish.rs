@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 
 use crate::Error;
+use crate::http::{Connections, Endpoint};
 use crate::marker::{Mark, Markers};
 
 /// An interrupt is heard so soon.
@@ -65,6 +66,8 @@ pub fn plan(
 #[derive(Clone)]
 pub struct Publisher {
     pub client: async_nats::Client,
+    /// Instead of the client's connection.
+    pub by_http: Option<Endpoint>,
     pub handle: Handle,
     pub markers: Arc<Markers>,
     /// The subject of each room.
@@ -81,6 +84,8 @@ pub struct Published {
     pub count: usize,
     /// The most that the publisher was behind its plan.
     pub late: Duration,
+    /// By HTTP: how long each answer took, from when its request was due.
+    pub answers: Vec<Duration>,
 }
 
 impl Publisher {
@@ -91,6 +96,9 @@ impl Publisher {
     }
 
     fn publish(&self, plan: &[Planned]) -> Result<Published, Error> {
+        let endpoint = self.by_http.as_ref();
+        let connections = endpoint.map(|it| Connections::open(it, &self.handle));
+        let mut connections = connections.transpose()?;
         let start = Instant::now();
         let epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -113,7 +121,10 @@ impl Publisher {
                 .take_while(|planned| planned.after <= now)
                 .count();
             let (due, later) = rest.split_at_checked(due).unwrap_or((rest, &[]));
-            self.wait(self.send(due))?;
+            match &mut connections {
+                Some(connections) => self.post(due, start, connections),
+                None => self.wait(self.send(due))?,
+            }
             let due_us = |planned: &Planned| (epoch + planned.after).as_micros();
             let times = due.iter().map(|planned| u64::try_from(due_us(planned)));
             published
@@ -122,7 +133,10 @@ impl Publisher {
             published.count += due.len();
             rest = later;
         }
-        self.wait(self.client.flush())?;
+        match connections {
+            Some(connections) => published.answers = self.handle.block_on(connections.answers())?,
+            None => self.wait(self.client.flush())?,
+        }
         Ok(published)
     }
 
@@ -144,14 +158,29 @@ impl Publisher {
     }
 
     async fn send(&self, due: &[Planned]) -> Result<(), async_nats::PublishError> {
-        for planned in due {
-            let Some(subject) = self.subjects.get(planned.mark.room as usize) else {
-                continue;
-            };
-            let event = self.markers.event(planned.mark, self.event_bytes);
+        for (_, subject, event) in self.events(due) {
             self.client.publish(subject.clone(), event.into()).await?;
         }
         Ok(())
+    }
+
+    fn post(&self, due: &[Planned], start: Instant, connections: &mut Connections) {
+        for (planned, subject, event) in self.events(due) {
+            let workspace = subject.split('.').nth(1).unwrap_or_default();
+            connections.send(workspace.to_owned(), event, start + planned.after);
+        }
+    }
+
+    /// The events that are due, each with its subject.
+    fn events<'a>(
+        &'a self,
+        due: &'a [Planned],
+    ) -> impl Iterator<Item = (&'a Planned, &'a String, String)> {
+        due.iter().filter_map(|planned| {
+            let subject = self.subjects.get(planned.mark.room as usize)?;
+            let event = self.markers.event(planned.mark, self.event_bytes);
+            Some((planned, subject, event))
+        })
     }
 }
 

@@ -6,7 +6,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::chart::{Chart, Series};
-use crate::round::{CONNECT_MEASURES, FAULTS, MEASURES, Measure, Round, SHARES, short};
+use crate::round::{
+    CONNECT_MEASURES, FAULTS, MEASURES, Measure, REQUEST_MEASURES, Round, SHARES, short,
+};
 use crate::scenario::{Group, Scenario};
 use crate::spread::Spread;
 use crate::{Error, say};
@@ -150,6 +152,7 @@ impl Report {
         );
         text.push_str(&self.table(&MEASURES));
         text.push_str(&self.table(&CONNECT_MEASURES));
+        text.push_str(&self.table(&REQUEST_MEASURES));
         for (target, why) in &self.missing {
             text.push_str(&format!("\n{target} was left out: {why}\n"));
         }

@@ -49,6 +49,14 @@ pub(crate) const CONNECT_MEASURES: [Measure; 6] = [
     ("connect_p99_ms", "p99 ms", false),
     ("connect_max_ms", "max ms", false),
 ];
+pub(crate) const REQUEST_MEASURES: [Measure; 6] = [
+    ("cpu_server_us_per_request", "server µs", false),
+    ("cpu_nats_us_per_request", "nats µs", false),
+    ("requests_per_s", "requests/s", false),
+    ("answer_p50_ms", "p50 ms", false),
+    ("answer_p99_ms", "p99 ms", false),
+    ("answer_max_ms", "max ms", false),
+];
 
 /// One measurement.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -163,6 +171,24 @@ impl Round {
         }
     }
 
+    /// Enters the answers of a scenario of HTTP publishing.
+    pub fn requests(&mut self, phase: &Phase, stored: &Stored) {
+        let answers = &phase.published.answers;
+        for (part, ns) in &phase.cpu_ns {
+            let us = *ns as f64 / 1000.0;
+            self.put(
+                &format!("cpu_{part}_us_per_request"),
+                us / answers.len() as f64,
+            );
+        }
+        let requests = answers.len() as f64;
+        self.put("requests_per_s", requests / phase.took.as_secs_f64());
+        let (not_stored, _) = phase.not_stored(stored, |_| 1);
+        self.put("not_stored", not_stored as f64);
+        let us = |answer: &Duration| i64::try_from(answer.as_micros()).unwrap_or(i64::MAX);
+        self.latencies("answer", &Latencies::new(answers.iter().map(us).collect()));
+    }
+
     /// What others beside changed.
     pub fn compare(&mut self) {
         for (name, _) in SHARES {
@@ -179,7 +205,8 @@ impl Round {
     /// All that a table has, in a line.
     pub fn line(&self) -> String {
         let mut words = Vec::new();
-        for (name, head, _) in MEASURES.iter().chain(&CONNECT_MEASURES) {
+        let measures = MEASURES.iter().chain(&CONNECT_MEASURES);
+        for (name, head, _) in measures.chain(&REQUEST_MEASURES) {
             if let Some(value) = self.get(name) {
                 words.push(format!("{head} {}", short(value)));
             }

@@ -204,6 +204,7 @@ impl<'a> Bench<'a> {
         let run = format!("{:x}", std::process::id());
         let markers = Arc::new(Markers::new(&run));
         let subject = |room: u32| format!("ws.{}.custom.bench", workspace(room));
+        let by_http = scenario.by_http.then(|| target.endpoint()).transpose()?;
         Ok(Ok(Self {
             plan,
             scenario,
@@ -215,6 +216,7 @@ impl<'a> Bench<'a> {
             sockets: Sockets::new(&run)?,
             publisher: Publisher {
                 client,
+                by_http,
                 handle: handle.clone(),
                 markers,
                 subjects: Arc::new((0..rooms).map(subject).collect()),
@@ -248,7 +250,9 @@ impl<'a> Bench<'a> {
             return Err(Error::Failed(why));
         }
         let sockets = f64::from(self.scenario.sockets());
-        if let (Some(before), Some(after)) = (before, Memory::of(self.target.server())) {
+        if let (Some(before), Some(after)) = (before, Memory::of(self.target.server()))
+            && sockets > 0.0
+        {
             let each = |after: u64, before: u64| (after as f64 - before as f64) / sockets;
             round.put("memory_user_kib_per_socket", each(after.user, before.user));
             round.put(
@@ -281,6 +285,12 @@ impl<'a> Bench<'a> {
         }
         self.sockets.end();
         let stored = self.stored()?;
+        if self.scenario.by_http
+            && let [(_, phase)] = phases.as_slice()
+        {
+            round.requests(phase, &stored);
+            return Ok(round);
+        }
         for (prefix, phase) in &phases {
             round.phase(prefix, phase, Some(&stored), |room| {
                 self.scenario.sockets_of(room)

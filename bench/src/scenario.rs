@@ -48,6 +48,8 @@ pub struct Scenario {
     pub time: Duration,
     pub algorithm: Algorithm,
     pub connect: Connect,
+    /// Events are published by HTTP, and that is measured.
+    pub by_http: bool,
     /// These targets alone, where that is not all.
     pub only: Option<&'static [&'static str]>,
     /// With whom Herald is compared in the table of the docs; `None`: it is not there.
@@ -131,6 +133,7 @@ fn row(name: &str, groups: &[Group]) -> Scenario {
         time: Duration::from_secs(4),
         algorithm: Algorithm::HS256,
         connect: Connect::Calmly,
+        by_http: false,
         only: None,
         table: None,
         hardship: None,
@@ -255,6 +258,13 @@ pub fn all() -> Vec<Scenario> {
         ),
     ]);
     all.extend(connects());
+    all.push(Scenario {
+        about: "5000 events/s by HTTP, over 64 connections, to 10 workspaces without sockets"
+            .to_owned(),
+        by_http: true,
+        only: Some(HERALD),
+        ..row("http-publish", &[per_second(10, 0, 5000.0)]).in_table(HERALD)
+    });
     all
 }
 
@@ -277,7 +287,7 @@ impl Scenario {
     /// The one group, where events come one after the other and nothing is beside them: what a cost is told of.
     pub fn plain(&self) -> Option<(&Group, f64)> {
         match (&*self.groups, self.beside, self.hardship) {
-            ([group], None, None) if self.name != "tls" && !self.is_connects() => {
+            ([group], None, None) if self.name != "tls" && !self.is_connects() && !self.by_http => {
                 match group.pace {
                     Pace::PerSecond(events) => Some((group, events)),
                     Pace::AtOnce(_) => None,
@@ -337,7 +347,7 @@ mod tests {
     #[test]
     fn the_table_is_measured_with_those_it_is_compared_with() {
         let table = Scenario::named(TABLE);
-        assert_eq!(table.len(), 21);
+        assert_eq!(table.len(), 22);
         let named = |name: &str| table.iter().find(|row| row.name == name).unwrap();
         for (name, only, about) in [
             (

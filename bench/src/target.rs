@@ -16,6 +16,7 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::Error;
+use crate::http::Endpoint;
 use crate::slot::{Manner, SocketPlan, request};
 use crate::tokens::Signer;
 use crate::wire::{Address, Url};
@@ -59,14 +60,14 @@ impl Name {
 }
 
 /// What a target says when it is ready.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer {
     Missing { missing: String },
-    Ready(Ready),
+    Ready(Box<Ready>),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 struct Ready {
     url: String,
     #[serde(default)]
@@ -77,6 +78,8 @@ struct Ready {
     hello: Vec<String>,
     #[serde(default)]
     pong: Option<Pong>,
+    #[serde(default)]
+    publish: Option<Endpoint>,
     server: Vec<u32>,
     #[serde(default)]
     bridge: Vec<u32>,
@@ -104,17 +107,15 @@ pub struct Setting<'a> {
 }
 
 /// A target that is ready. It ends with the value.
-#[derive(Debug)]
 pub struct Target {
     child: Child,
-    ready: Ready,
+    ready: Box<Ready>,
     pong: Option<Arc<(Vec<u8>, String)>>,
     tls: Option<Arc<ClientConfig>>,
     _folder: TempDir,
 }
 
 /// What came of a start.
-#[derive(Debug)]
 pub enum Started {
     Ready(Box<Target>),
     /// It is not installed; the text says what is missing.
@@ -148,6 +149,7 @@ impl Target {
             .env("BENCH_NATS_PID", setting.nats.to_string())
             .env("BENCH_NATS_SERVER", setting.nats_server)
             .env("BENCH_PORT", crate::nats::free_port()?.to_string())
+            .env("BENCH_PUBLISH_PORT", crate::nats::free_port()?.to_string())
             .env("BENCH_SCENARIO", setting.scenario)
             .env("BENCH_DIR", folder.path())
             .env("BENCH_HERALD", herald)
@@ -204,6 +206,15 @@ impl Target {
     /// The processes of the server.
     pub fn server(&self) -> &[u32] {
         &self.ready.server
+    }
+
+    /// Where it takes events by HTTP.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn endpoint(&self) -> Result<Endpoint, Error> {
+        let endpoint = self.ready.publish.clone();
+        endpoint.ok_or_else(|| Error::Failed("the target takes no events by HTTP".to_owned()))
     }
 
     /// The processes between NATS and the server.

@@ -128,6 +128,7 @@ pub(super) async fn run(args: Args, config: Config) -> Result<(), CliError> {
         plans,
         rooms: u32::try_from(args.workspaces.len()).unwrap_or(u32::MAX),
         publisher: Publisher {
+            by_http: None,
             client: nats.client.clone(),
             handle: Handle::current(),
             markers: Arc::new(Markers::new(&run)),
