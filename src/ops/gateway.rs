@@ -246,7 +246,11 @@ impl Gateway {
         if !self.publishes() {
             return Ok(None);
         }
-        let runtime = Builder::new_current_thread().enable_all().build();
+        let publishing = self.publishing.clone();
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .on_thread_park(move || publishing.coalesce())
+            .build();
         let runtime = runtime.map_err(ServeError::Thread)?;
         let (handle, ended) = (runtime.handle().clone(), cancel.clone().cancelled_owned());
         let thread = std::thread::Builder::new().name("publishing".to_owned());

@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, HeaderMap as NatsHeaders};
@@ -23,6 +23,7 @@ use tracing::{Span, debug};
 
 use super::authorize::{Authorized, PublisherKey, authorize};
 use super::check::{check, message};
+use super::coalescing::Coalescing;
 use super::limits::PublishLimits;
 use super::problem::PublishProblem;
 use super::request::{self, BatchElement, EventTarget, PublishMode, malformed};
@@ -56,6 +57,9 @@ struct Service {
     limits: PublishLimits,
     is_draining: AtomicBool,
     under_way: TaskTracker,
+    /// That have come.
+    requests: AtomicU64,
+    coalescing: Mutex<Coalescing>,
 }
 
 /// A request that may publish, before its body is read.
@@ -82,6 +86,8 @@ impl Publishing {
             limits: PublishLimits::default(),
             is_draining: AtomicBool::new(false),
             under_way: TaskTracker::new(),
+            requests: AtomicU64::new(0),
+            coalescing: Mutex::new(Coalescing::new(Instant::now())),
         }))
     }
 
@@ -101,6 +107,27 @@ impl Publishing {
         Router::new()
             .fallback(respond)
             .with_state(Arc::clone(&self.0))
+    }
+
+    /// For its thread, before that waits for input: pauses while requests are many.
+    pub(crate) fn coalesce(&self) {
+        let Service {
+            requests,
+            under_way,
+            coalescing,
+            ..
+        } = &*self.0;
+        let pause = coalescing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pause(
+                requests.load(Ordering::Relaxed),
+                under_way.len(),
+                Instant::now(),
+            );
+        if let Some(pause) = pause {
+            std::thread::sleep(pause);
+        }
     }
 
     /// Refuses new requests, and waits for those under way.
@@ -174,6 +201,7 @@ impl Service {
 
     async fn publish(&self, target: &EventTarget, parts: &Parts, body: Body) -> Response {
         let began = Instant::now();
+        self.requests.fetch_add(1, Ordering::Relaxed);
         let admitted = match self.admit(target, parts).await {
             Ok(admitted) => admitted,
             Err(problem) => {
