@@ -19,6 +19,7 @@ use crate::support::nats::Nats;
 use crate::support::otlp::Collector;
 use crate::support::publisher::Publisher;
 use crate::support::raw::RawSocket;
+use crate::support::token::{at, signed};
 use crate::support::{PATIENCE, eventually};
 
 /// Windows of each kind.
@@ -56,7 +57,7 @@ const LOG_RECORDS: &str = "log_records";
 const UNSTEADY: [&str; 2] = ["epoll_wait", CLOCK_READS];
 
 /// What each kind is, as the baseline says it.
-const KINDS: [(&str, &str); 4] = [
+const KINDS: [(&str, &str); 5] = [
     (
         "event",
         "An event of some 530 bytes, from NATS to the one socket of its room.",
@@ -72,6 +73,10 @@ const KINDS: [(&str, &str); 4] = [
     (
         "join",
         "From the connection to the 101, in a room that others are in.",
+    ),
+    (
+        "publish_by_http",
+        "A request with an event of some 530 bytes, to its 201, on a connection and with a JWT that came before.",
     ),
 ];
 const HEAD: &str = "\
@@ -113,6 +118,7 @@ impl Counted {
         let gateway = Gateway::builder(nats)
             .binary(&wrapper)
             .set("log.level", "info")
+            .set("server.publish_listen", "127.0.0.1:0")
             .set("sockets.ping", "1h")
             .set("sockets.inactivity", "1h");
         let gateway = variables.iter().fold(gateway, |gateway, (name, value)| {
@@ -316,6 +322,20 @@ async fn deliver(publisher: &Publisher, sockets: &mut [RawSocket]) {
     }
 }
 
+/// To a workspace without sockets.
+fn publish_request(gateway: &Gateway) -> reqwest::RequestBuilder {
+    let token = json!({ "sub": "ci", "aud": "herald-publish", "publish": { "workspaces": "*", "categories": "*" }, "exp": at(3600) });
+    let url = format!(
+        "http://{}/v1/workspaces/globex/events/custom.x",
+        gateway.publish
+    );
+    let event = json!({ "title": "A title", "message": "x".repeat(490) });
+    let request = reqwest::Client::new().post(url).bearer_auth(signed(&token));
+    request
+        .header("content-type", "application/json")
+        .body(event.to_string())
+}
+
 #[tokio::test]
 #[ignore = "for `make costs`: takes valgrind and a release build"]
 async fn an_event_a_delivery_and_a_join_cost_what_the_baseline_says() {
@@ -334,12 +354,21 @@ async fn an_event_a_delivery_and_a_join_cost_what_the_baseline_says() {
     let joined = counted
         .least(async |gateway| join(gateway, &mut sockets).await)
         .await;
-    let mut at = Vec::new();
+    let request = publish_request(&counted.gateway);
+    let published = counted
+        .least(async |_| {
+            let answer = request.try_clone().expect("a text").send().await;
+            let answer = answer.expect("an answer");
+            assert_eq!(answer.status(), 201);
+            answer.bytes().await.expect("all of it");
+        })
+        .await;
+    let mut in_rooms = Vec::new();
     for count in SOCKETS {
         while sockets.len() < count {
             join(&counted.gateway, &mut sockets).await;
         }
-        at.push(
+        in_rooms.push(
             counted
                 .least(async |_| deliver(&publisher, &mut sockets).await)
                 .await,
@@ -350,9 +379,10 @@ async fn an_event_a_delivery_and_a_join_cost_what_the_baseline_says() {
         .into_iter()
         .zip([
             slope(&nothing, &event, 1),
-            slope(&at[0], &at[1], SOCKETS[1] - SOCKETS[0]),
-            slope(&at[2], &at[3], SOCKETS[3] - SOCKETS[2]),
+            slope(&in_rooms[0], &in_rooms[1], SOCKETS[1] - SOCKETS[0]),
+            slope(&in_rooms[2], &in_rooms[3], SOCKETS[3] - SOCKETS[2]),
             slope(&nothing, &joined, 1),
+            slope(&nothing, &published, 1),
         ])
         .collect();
     for (kind, counts) in &mut seen {
