@@ -2,13 +2,16 @@
 
 use std::fmt;
 
-use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
+use axum::http::{HeaderMap, Uri};
 
 use super::AuthError;
 
 /// The query parameter of the contract.
 const QUERY_PARAMETER: &str = "token";
+
+/// Query parameters in which somebody may send a token where a URL is no place for one.
+const TOKEN_PARAMETERS: [&str; 4] = ["token", "access_token", "bearer", "authorization"];
 
 /// What stands before the token among the offered subprotocols, as in `herald.v1, bearer.<token>`:
 /// a browser can set no header of a WebSocket but this one.
@@ -75,6 +78,33 @@ pub fn cookie_token(headers: &HeaderMap, name: &str) -> Result<PresentedToken, A
     the_one(named.map(|token| String::from_utf8_lossy(token).into_owned()))
 }
 
+/// The token of the one `Authorization: Bearer`, where no other place is looked at.
+///
+/// # Errors
+/// [`AuthError::Missing`] where there is none, [`AuthError::Invalid`] where there are two headers.
+pub(crate) fn bearer_token(headers: &HeaderMap) -> Result<&str, AuthError> {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let value = all.next().ok_or(AuthError::Missing)?;
+    if all.next().is_some() {
+        return Err(AuthError::Invalid("two Authorization headers were given"));
+    }
+    let token = bearer(value.as_bytes()).and_then(|token| std::str::from_utf8(token).ok());
+    token
+        .filter(|token| !token.is_empty())
+        .ok_or(AuthError::Missing)
+}
+
+/// Whether a URL has a token in it: logs and histories keep URLs.
+pub(crate) fn has_token(url: &Uri) -> bool {
+    let mut parameters = form_urlencoded::parse(url.query().unwrap_or_default().as_bytes());
+    let is_token = |name: &str| {
+        let mut known = TOKEN_PARAMETERS.iter();
+        known.any(|known| known.eq_ignore_ascii_case(name))
+    };
+    let has_user = |authority: &axum::http::uri::Authority| authority.as_str().contains('@');
+    url.authority().is_some_and(has_user) || parameters.any(|(name, _)| is_token(&name))
+}
+
 /// The value of a cookie without the quotes that it may have (RFC 6265 section 4.1.1).
 fn unquoted(value: &[u8]) -> &[u8] {
     let inner = value
@@ -118,6 +148,26 @@ mod tests {
     use axum::http::{HeaderName, HeaderValue};
 
     use super::*;
+
+    #[test]
+    fn a_token_in_a_url_is_seen() {
+        for (url, has) in [
+            ("/v1/x", false),
+            ("/v1/x?a=token", false),
+            ("/v1/x?user=token", false),
+            ("http://host/v1/x", false),
+            ("/v1/x?token=a", true),
+            ("/v1/x?a=b&access_token", true),
+            ("/v1/x?a=b&token=", true),
+            ("/v1/x?%74oken=a", true),
+            ("/v1/x?Access_Token=", true),
+            ("/v1/x?bearer=a", true),
+            ("/v1/x?authorization=a", true),
+            ("http://token@host/v1/x", true),
+        ] {
+            assert_eq!(has_token(&url.parse().unwrap()), has, "{url}");
+        }
+    }
 
     fn find(query: &str, headers: &[(HeaderName, &str)]) -> Result<String, AuthError> {
         let mut map = HeaderMap::new();

@@ -10,5 +10,5 @@ mod tests;
 
 pub(crate) use self::close::Unsent;
 pub use self::close::{Advice, CLOSE_CODES, CloseReason, DEAD_PEER, close_code, code_label};
-pub use self::problem::ProblemType;
+pub use self::problem::{ProblemDetails, ProblemType};
 pub use self::refusal::HttpRefusal;

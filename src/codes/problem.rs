@@ -1,9 +1,51 @@
 //! Problems: the one table of why HTTP publishing refuses a request, or an event of a batch (RFC 9457). It has the
-//! status, the title, and when the client may try again.
+//! status, the title, and when the client may try again. [`ProblemDetails`] is how a problem is written, here and at
+//! the console.
 
 use std::time::Duration;
 
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
 use crate::word_enum::word_enum;
+
+/// Problem details as they are written (RFC 9457, section 3), with `more` members.
+#[derive(Debug, Serialize)]
+pub struct ProblemDetails<'a, M> {
+    /// `urn:herald:problem:<word>`.
+    #[serde(rename = "type")]
+    type_uri: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    #[serde(flatten)]
+    more: M,
+}
+
+impl<'a, M: Serialize> ProblemDetails<'a, M> {
+    /// `detail` is a sentence for people.
+    pub(crate) fn new(word: &str, title: &'a str, status: u16, detail: &'a str, more: M) -> Self {
+        Self {
+            type_uri: format!("urn:herald:problem:{word}"),
+            title,
+            status,
+            detail,
+            more,
+        }
+    }
+}
+
+impl<M: Serialize> IntoResponse for ProblemDetails<'_, M> {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status);
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        // Strings and numbers alone: it cannot fail.
+        let body = serde_json::to_string(&self).unwrap_or_default();
+        (status, kind, body).into_response()
+    }
+}
 
 word_enum! {
     /// What is wrong with a request to publish. The word ends its `type`, `urn:herald:problem:<word>`, and is stable

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
 use super::problem::PublishProblem;
 use crate::auth::{
-    AuthError, PublishGrant, PublisherIdentity, Revocations, TOKEN_BYTES_MAX, UserKey,
+    AuthError, PublishGrant, PublisherIdentity, Revocations, TOKEN_BYTES_MAX, UserKey, bearer_token,
 };
 use crate::codes::ProblemType;
 use crate::setup::{Setup, is_jwt};
@@ -39,7 +39,7 @@ pub(super) async fn authorize(
     revocations: &Revocations,
     headers: &HeaderMap,
 ) -> Result<Authorized, PublishProblem> {
-    let token = bearer(headers)?;
+    let token = bearer_token(headers).map_err(refused)?;
     if token.len() > TOKEN_BYTES_MAX {
         return Err(bad("the token is longer than 16 KiB"));
     }
@@ -108,41 +108,17 @@ fn refused(error: AuthError) -> PublishProblem {
         AuthError::Revoked => ProblemType::RevokedToken,
         AuthError::Expired => ProblemType::ExpiredToken,
     };
-    let refused = PublishProblem::new(problem, error.to_string());
+    let detail = match error {
+        AuthError::Missing => {
+            "send a token for publishing: Authorization: Bearer <token>".to_owned()
+        }
+        _ => error.to_string(),
+    };
+    let refused = PublishProblem::new(problem, detail);
     match error {
         AuthError::NotYet(wait) => refused.after(wait),
         _ => refused,
     }
-}
-
-/// The token of the one `Authorization: Bearer` (RFC 6750, section 2.1).
-fn bearer(headers: &HeaderMap) -> Result<&str, PublishProblem> {
-    let mut all = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = all.next() else {
-        return Err(none());
-    };
-    if all.next().is_some() {
-        return Err(bad("there are two Authorization headers: send one"));
-    }
-    let credentials = value
-        .to_str()
-        .ok()
-        .and_then(|value| value.trim().split_once(' '));
-    match credentials {
-        Some((scheme, token))
-            if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() =>
-        {
-            Ok(token.trim())
-        }
-        _ => Err(none()),
-    }
-}
-
-fn none() -> PublishProblem {
-    PublishProblem::new(
-        ProblemType::NoToken,
-        "send a token for publishing: Authorization: Bearer <token>",
-    )
 }
 
 fn bad(why: &str) -> PublishProblem {

@@ -18,6 +18,6 @@ mod store;
 pub use self::check::{
     Preview, RefusedEvent, check, cloudevent_value, message, not_stored, preview, unsure,
 };
-pub use self::problem::{ProblemDetails, PublishProblem};
+pub use self::problem::{PublishMembers, PublishProblem};
 pub use self::service::Publishing;
 pub(crate) use self::store::StoreSettings;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::check::RefusedEvent;
-use crate::codes::ProblemType;
+use crate::codes::{ProblemDetails, ProblemType};
 use crate::event::Reason;
 
 /// Why a request to publish, or an event of a batch, is refused. Nothing of a token is in it.
@@ -54,13 +54,9 @@ impl PublishProblem {
     }
 
     /// The problem details.
-    pub fn details(&self) -> ProblemDetails<'_> {
+    pub fn details(&self) -> ProblemDetails<'_, PublishMembers<'_>> {
         let Self { problem, .. } = self;
-        ProblemDetails {
-            type_uri: format!("urn:herald:problem:{}", problem.as_str()),
-            title: problem.title(),
-            status: problem.status(),
-            detail: &self.detail,
+        let members = PublishMembers {
             stored: match (&self.events, problem.may_be_stored()) {
                 (Some(_), _) => "some",
                 (None, true) => "unknown",
@@ -68,18 +64,15 @@ impl PublishProblem {
             },
             reason: self.reason.map(Reason::as_str),
             events: self.events.as_ref(),
-        }
+        };
+        let (word, title) = (problem.as_str(), problem.title());
+        ProblemDetails::new(word, title, problem.status(), &self.detail, members)
     }
 }
 
-/// Problem details as they are written.
+/// What the problems of HTTP publishing have beyond RFC 9457.
 #[derive(Debug, Serialize)]
-pub struct ProblemDetails<'a> {
-    #[serde(rename = "type")]
-    type_uri: String,
-    title: &'static str,
-    status: u16,
-    detail: &'a str,
+pub struct PublishMembers<'a> {
     /// Whether the event is stored: `no`, `unknown`, or `some` of a batch.
     stored: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,12 +96,7 @@ impl From<RefusedEvent> for PublishProblem {
 
 impl IntoResponse for PublishProblem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.problem.status());
-        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
-        // Strings and numbers alone: it cannot fail.
-        let details = serde_json::to_string(&self.details()).unwrap_or_default();
-        let mut response = (status, kind, details).into_response();
+        let mut response = self.details().into_response();
         let headers = response.headers_mut();
         if let Some(after) = self.retry_after {
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
@@ -117,7 +105,7 @@ impl IntoResponse for PublishProblem {
         let challenge = match self.problem {
             // RFC 6750, section 3.
             ProblemType::NoToken => Some("Bearer realm=\"herald publishing\""),
-            _ if status == StatusCode::UNAUTHORIZED => {
+            problem if problem.status() == 401 => {
                 Some("Bearer realm=\"herald publishing\", error=\"invalid_token\"")
             }
             _ => None,

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use super::check::cloudevent_value;
 use super::problem::PublishProblem;
+use crate::auth::has_token;
 use crate::codes::ProblemType;
 use crate::event::{EventName, PAYLOAD_MAX, WorkspaceSlug, is_json_type, media_type, unquoted};
 use crate::word_enum::word_enum;
@@ -88,17 +89,8 @@ fn decoded(part: &str) -> Option<Cow<'_, str>> {
 ///
 /// # Errors
 /// [`ProblemType::TokenInUrl`].
-pub(super) fn no_token_in(uri: &Uri) -> Result<(), PublishProblem> {
-    let has_user = uri
-        .authority()
-        .is_some_and(|authority| authority.as_str().contains('@'));
-    let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    let is_token = |name: &str| {
-        ["token", "access_token"]
-            .iter()
-            .any(|known| name.eq_ignore_ascii_case(known))
-    };
-    if has_user || query.any(|(name, _)| is_token(&name)) {
+pub(super) fn no_token_in(url: &Uri) -> Result<(), PublishProblem> {
+    if has_token(url) {
         return Err(PublishProblem::new(
             ProblemType::TokenInUrl,
             "a token in a URL ends in logs: send it as Authorization: Bearer <token>, and replace this one",
@@ -445,26 +437,6 @@ mod tests {
             assert!(
                 said.contains(part) && problem.problem == ProblemType::UnknownPath,
                 "{bad}: {said}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_token_in_a_url_is_seen() {
-        for (uri, is_right) in [
-            ("/v1/x", true),
-            ("/v1/x?a=token", true),
-            ("http://host/v1/x", true),
-            ("/v1/x?token=a", false),
-            ("/v1/x?a=b&access_token", false),
-            ("/v1/x?%74oken=a", false),
-            ("/v1/x?Access_Token=", false),
-            ("http://token@host/v1/x", false),
-        ] {
-            assert_eq!(
-                no_token_in(&uri.parse().unwrap()).is_ok(),
-                is_right,
-                "{uri}"
             );
         }
     }

@@ -4,9 +4,10 @@
 use std::fmt;
 use std::path::Path;
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use sha2::{Digest, Sha256};
 
+use crate::auth::bearer_token;
 use crate::config::{FileError, read_bounded};
 use crate::json::without_bom;
 
@@ -68,18 +69,7 @@ impl AdminToken {
 
     /// Whether a request with these headers has it, by RFC 6750, and no second one.
     pub(crate) fn is_in(&self, headers: &HeaderMap) -> bool {
-        let mut all = headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (all.next(), all.next()) else {
-            return false;
-        };
-        let Some((scheme, token)) = value
-            .to_str()
-            .ok()
-            .and_then(|value| value.trim().split_once(' '))
-        else {
-            return false;
-        };
-        scheme.eq_ignore_ascii_case("bearer") && self.is(token.trim().as_bytes())
+        bearer_token(headers).is_ok_and(|token| self.is(token.as_bytes()))
     }
 
     fn is(&self, token: &[u8]) -> bool {
@@ -101,7 +91,7 @@ impl fmt::Debug for AdminToken {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use axum::http::{HeaderValue, header};
 
     use super::*;
 

@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use tracing::warn;
 
 use super::{Console, ConsoleProblem};
+use crate::auth::has_token;
 
 /// Names of the machine itself.
 const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
@@ -22,8 +23,6 @@ const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 const DEVELOPMENT: HeaderName = HeaderName::from_static("herald-console");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
-/// Parameters of a URL that would be a token. URLs are logged on the way, and remembered.
-const TOKEN_PARAMETERS: [&str; 4] = ["token", "access_token", "bearer", "authorization"];
 
 /// What the page's host may be called.
 #[derive(Debug)]
@@ -123,13 +122,7 @@ fn check<'a>(hosts: &Hosts, request: &'a Parts) -> Result<&'a str, ConsoleProble
         let detail = "another site's page cannot use the console";
         return Err(ConsoleProblem::new(StatusCode::FORBIDDEN, "origin", detail));
     }
-    let query = request.uri.query().unwrap_or_default();
-    let mut parameters = form_urlencoded::parse(query.as_bytes());
-    let is_token = |name: &str| {
-        let mut tokens = TOKEN_PARAMETERS.iter();
-        tokens.any(|token| token.eq_ignore_ascii_case(name))
-    };
-    if parameters.any(|(name, _)| is_token(&name)) {
+    if has_token(&request.uri) {
         let detail = "a token belongs in the header Authorization, never in the URL";
         return Err(ConsoleProblem::new(
             StatusCode::BAD_REQUEST,

@@ -18,6 +18,7 @@ use axum::routing::get;
 
 pub(super) use self::guard::Hosts;
 use super::health::Health;
+use crate::codes::ProblemDetails;
 use crate::server::Acceptor;
 use crate::setup::LiveSettings;
 
@@ -163,14 +164,9 @@ impl ConsoleProblem {
 
 impl IntoResponse for ConsoleProblem {
     fn into_response(self) -> Response {
-        let body = serde_json::json!({
-            "type": format!("urn:herald:problem:{}", self.kind),
-            "title": self.status.canonical_reason(),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
-        (self.status, content_type, body.to_string()).into_response()
+        let title = self.status.canonical_reason().unwrap_or_default();
+        let (status, no_more) = (self.status.as_u16(), ());
+        ProblemDetails::new(self.kind, title, status, &self.detail, no_more).into_response()
     }
 }
 
