@@ -9,6 +9,8 @@
 mod authorize;
 mod check;
 mod coalescing;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod limits;
 mod problem;
 mod request;
