@@ -1,4 +1,4 @@
-// Runs the tests in test/ by Node's own runner. What they test of src/ is bundled for them first.
+// Runs the tests in test/ by Node's own runner. What they test of src/ and console/ is bundled for them first.
 
 import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
@@ -7,7 +7,9 @@ import { buildSync } from 'esbuild';
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
 buildSync({
-  entryPoints: ['src/machine.ts', 'src/client.ts', 'src/token.ts'],
+  entryPoints: ['src/machine.ts', 'src/client.ts', 'src/token.ts', 'console/exposition.ts'],
+  outbase: '.',
+  entryNames: '[name]',
   outdir: 'dist/test',
   outExtension: { '.js': '.mjs' },
   format: 'esm',

@@ -7,7 +7,7 @@ use super::{ADMIN_TOKEN, gateway_with_console, with_console};
 use crate::support::gateway::{Gateway, exchange};
 use crate::support::nats::Nats;
 use crate::support::production::Production;
-use crate::support::token::{at, signed, with_key};
+use crate::support::token::{at, signed, token, with_key};
 
 /// What the page reads.
 const API: [&str; 6] = [
@@ -98,7 +98,7 @@ async fn another_name_another_page_and_a_token_in_the_url_are_refused_everywhere
             assert!(!lower.contains("access-control-"), "{answer}");
         }
         let separator = if path.contains('?') { '&' } else { '?' };
-        for name in ["token", "access_token"] {
+        for name in ["token", "access_token", "bearer", "Authorization"] {
             let path = format!("{path}{separator}{name}={ADMIN_TOKEN}");
             let answer = answer(&gateway, "GET", &path, &local).await;
             assert_eq!(status(&answer), 400, "{path}: {answer}");
@@ -117,6 +117,69 @@ async fn another_name_another_page_and_a_token_in_the_url_are_refused_everywhere
     let answer = answer(&gateway, "OPTIONS", "/console/api/about", &preflight).await;
     assert_eq!(status(&answer), 403, "{answer}");
     assert!(!gateway.output().contains(ADMIN_TOKEN));
+}
+
+/// The page's route of HTTP publishing takes what the listener of HTTP publishing takes, from the page alone.
+#[tokio::test]
+async fn only_a_token_for_publishing_publishes_by_the_page() {
+    let nats = Nats::jetstream().await;
+    let (builder, _folder) = with_console(Gateway::builder(&nats));
+    let gateway = builder
+        .set("server.publish_listen", "127.0.0.1:0")
+        .ready()
+        .await;
+    let event = "/console/publish/v1/workspaces/acme/events/custom.x";
+    let post = async |headers: &str, path: &str| {
+        let answer = gateway.admin_with(headers, "POST", path, "{}").await;
+        answer.expect("an answer")
+    };
+    let grant = json!({ "workspaces": "*", "categories": "*" });
+    let publisher =
+        json!({ "sub": "ci", "aud": "herald-publish", "publish": grant, "exp": at(600) });
+    let publisher = format!("Authorization: Bearer {}\r\n", signed(&publisher));
+    let socket = token("ada", "acme");
+    for (headers, path, wanted, problem) in [
+        (
+            format!("Authorization: Bearer {socket}\r\n"),
+            event.to_owned(),
+            401,
+            "bad-token",
+        ),
+        (
+            format!("Authorization: Bearer {ADMIN_TOKEN}\r\n"),
+            event.to_owned(),
+            401,
+            "bad-token",
+        ),
+        (String::new(), event.to_owned(), 401, "no-token"),
+        (
+            publisher.clone(),
+            format!("{event}?bearer={socket}"),
+            400,
+            "token-in-url",
+        ),
+        (
+            format!("{publisher}Origin: http://evil.example\r\n"),
+            event.to_owned(),
+            403,
+            "origin",
+        ),
+        (
+            format!("{publisher}Sec-Fetch-Site: cross-site\r\n"),
+            event.to_owned(),
+            403,
+            "origin",
+        ),
+    ] {
+        let answer = post(&headers, &path).await;
+        assert_eq!(status(&answer), wanted, "{problem}: {answer}");
+        let problem = format!("urn:herald:problem:{problem}\"");
+        assert!(answer.contains(&problem), "{problem}: {answer}");
+        assert!(!answer.contains(&socket), "{answer}");
+    }
+    let answer = post(&publisher, event).await;
+    assert_eq!(status(&answer), 201, "{answer}");
+    assert!(answer.contains("\"sequence\":1,"), "{answer}");
 }
 
 #[tokio::test]
