@@ -3,6 +3,7 @@
 use std::fmt;
 
 use axum::http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri};
 
 use super::AuthError;
@@ -10,8 +11,8 @@ use super::AuthError;
 /// The query parameter of the contract.
 const QUERY_PARAMETER: &str = "token";
 
-/// Query parameters in which somebody may send a token where a URL is no place for one.
-const TOKEN_PARAMETERS: [&str; 4] = ["token", "access_token", "bearer", "authorization"];
+/// Parts of the names of query parameters in which somebody may send a token where a URL is no place for one.
+const TOKEN_NAMES: [&str; 5] = ["token", "bearer", "authorization", "jwt", "apikey"];
 
 /// What stands before the token among the offered subprotocols, as in `herald.v1, bearer.<token>`:
 /// a browser can set no header of a WebSocket but this one.
@@ -94,15 +95,28 @@ pub(crate) fn bearer_token(headers: &HeaderMap) -> Result<&str, AuthError> {
         .ok_or(AuthError::Missing)
 }
 
-/// Whether a URL has a token in it: logs and histories keep URLs.
-pub(crate) fn has_token(url: &Uri) -> bool {
-    let mut parameters = form_urlencoded::parse(url.query().unwrap_or_default().as_bytes());
-    let is_token = |name: &str| {
-        let mut known = TOKEN_PARAMETERS.iter();
-        known.any(|known| known.eq_ignore_ascii_case(name))
-    };
-    let has_user = |authority: &axum::http::uri::Authority| authority.as_str().contains('@');
-    url.authority().is_some_and(has_user) || parameters.any(|(name, _)| is_token(&name))
+/// Whether a URL has a token in it: a parameter by its name or by its value, the token of the request itself, or a user.
+/// Logs and histories keep URLs.
+pub(crate) fn has_token(url: &Uri, headers: &HeaderMap) -> bool {
+    let has_user = |authority: &Authority| authority.as_str().contains('@');
+    if url.authority().is_some_and(has_user) {
+        return true;
+    }
+    let own = bearer_token(headers).ok();
+    let query = url.query().unwrap_or_default().as_bytes();
+    form_urlencoded::parse(query).any(|(name, value)| {
+        let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+        let plain = plain.to_ascii_lowercase();
+        // A semicolon separated parameters once.
+        let mut words = value.split([';', '=', ' ']);
+        TOKEN_NAMES.iter().any(|part| plain.contains(part))
+            || words.any(|word| looks_like_jwt(word) || own.is_some_and(|own| own == word))
+    })
+}
+
+/// A JWT's head is a JSON object, which begins so in base64 (RFC 7515, section 3).
+fn looks_like_jwt(text: &str) -> bool {
+    text.starts_with("eyJ") && text.split('.').count() == 3
 }
 
 /// The value of a cookie without the quotes that it may have (RFC 6265 section 4.1.1).
@@ -164,8 +178,20 @@ mod tests {
             ("/v1/x?bearer=a", true),
             ("/v1/x?authorization=a", true),
             ("http://token@host/v1/x", true),
+            ("/v1/x?jwt=a", true),
+            ("/v1/x?api_key=a", true),
+            ("/v1/x?access-token=a", true),
+            ("/v1/x?x=eyJh.eyJz.c2ln", true),
+            ("/v1/x?x=eyJh.eyJz", false),
+            ("/v1/x?a=b;x=the-own-one", true),
+            ("/v1/x?a=the-own-on", false),
         ] {
-            assert_eq!(has_token(&url.parse().unwrap()), has, "{url}");
+            let mut headers = HeaderMap::new();
+            headers.insert(
+                AUTHORIZATION,
+                HeaderValue::from_static("Bearer the-own-one"),
+            );
+            assert_eq!(has_token(&url.parse().unwrap(), &headers), has, "{url}");
         }
     }
 

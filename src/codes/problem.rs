@@ -62,6 +62,8 @@ word_enum! {
         RevokedToken = "revoked-token",
         /// The token does not grant the workspace or the category.
         NotGranted = "not-granted",
+        /// A browser says that a page of another origin makes the request.
+        Origin = "origin",
         UnknownPath = "unknown-path",
         Method = "method",
         /// The body did not come in time.
@@ -100,7 +102,7 @@ impl ProblemType {
         match self {
             Self::Malformed | Self::TokenInUrl | Self::IdempotencyKey => 400,
             Self::NoToken | Self::BadToken | Self::ExpiredToken | Self::RevokedToken => 401,
-            Self::NotGranted => 403,
+            Self::NotGranted | Self::Origin => 403,
             Self::UnknownPath => 404,
             Self::Method => 405,
             Self::SlowBody => 408,
@@ -131,6 +133,7 @@ impl ProblemType {
             Self::ExpiredToken => "The token is expired",
             Self::RevokedToken => "The token is revoked",
             Self::NotGranted => "The token does not grant this",
+            Self::Origin => "Another site's page cannot publish",
             Self::UnknownPath => "There is nothing at this path",
             Self::Method => "The method is not one of this path",
             Self::SlowBody => "The body did not come in time",

@@ -33,8 +33,8 @@ pub enum PublishError {
     /// No stream takes the subject, or JetStream is off.
     #[error("no stream takes this subject: have the migrations been applied?")]
     NoStream,
-    /// The message is larger than the server takes.
-    #[error("the message is larger than the NATS server takes")]
+    /// The message is larger, with its headers, than the server takes, or the stream (`max_msg_size`).
+    #[error("the message is larger, with its headers, than NATS takes")]
     MaxPayload,
     /// The subject already has as many messages as the stream keeps of one, and new ones are the
     /// ones to go.
@@ -210,6 +210,8 @@ impl PublishError {
             | ErrorCode::STORAGE_RESOURCES_EXCEEDED
             | ErrorCode::INSUFFICIENT_RESOURCES => Self::AccountFull(text),
             ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT => Self::InProcess,
+            ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM
+            | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => Self::MaxPayload,
             _ => match text.as_str() {
                 "maximum messages per subject exceeded" => Self::SubjectTaken,
                 "maximum messages exceeded" | "maximum bytes exceeded" => Self::StreamFull(text),

@@ -27,7 +27,8 @@ pub struct ReadRequest {
 /// # Errors
 /// What the client would be told.
 pub fn read(parts: &Parts, body: &Bytes) -> Result<ReadRequest, PublishProblem> {
-    request::no_token_in(&parts.uri)?;
+    request::check_head(parts)?;
+    request::check_origin(&parts.headers)?;
     let target = EventTarget::parse(parts.uri.path())?;
     let mode = request::mode(&parts.headers)?;
     let key = request::idempotency_key(&parts.headers)?.map(str::to_owned);

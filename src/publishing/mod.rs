@@ -2,10 +2,11 @@
 //! connection to NATS.
 //!
 //! `service` takes a request: `authorize` says who may, `limits` how much, `request` reads it, `check` maps each event as
-//! a gateway would, and `store` sends it to JetStream. What is refused is a `problem`. `coalescing` makes many requests
+//! a gateway would, and `store` sends it to JetStream. `answer` says what is stored, `problem` what is refused. `coalescing` makes many requests
 //! cheaper.
 //! **Invariant:** an answer of 2xx comes after JetStream's acknowledgement, and from nothing else.
 
+mod answer;
 mod authorize;
 mod check;
 mod coalescing;

@@ -19,8 +19,21 @@ pub struct PublishProblem {
     /// Of a bad event: the kind of its fault.
     reason: Option<Reason>,
     retry_after: Option<Duration>,
-    /// Of a batch: what became of each event.
-    events: Option<Value>,
+    /// How long the stream knows an Idempotency-Key, where that counts.
+    deduplication: Option<Duration>,
+    /// Of a batch.
+    batch: Option<BatchOutcome>,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BatchOutcome {
+    /// Of each event.
+    pub(super) events: Value,
+    /// One at least is stored.
+    pub(super) is_any_stored: bool,
+    /// Of one at least nobody knows.
+    pub(super) is_any_unknown: bool,
 }
 
 impl PublishProblem {
@@ -30,7 +43,8 @@ impl PublishProblem {
             detail: detail.into(),
             reason: None,
             retry_after: problem.retry_after(),
-            events: None,
+            deduplication: None,
+            batch: None,
         }
     }
 
@@ -41,10 +55,17 @@ impl PublishProblem {
         self
     }
 
-    /// It is one of a batch, of which this became of each event.
+    /// A second request with the same Idempotency-Key is safe for so long.
     #[must_use]
-    pub(super) fn with_events(mut self, events: Value) -> Self {
-        self.events = Some(events);
+    pub(super) fn within(mut self, window: Duration) -> Self {
+        self.deduplication = Some(window);
+        self
+    }
+
+    /// It is one of a batch.
+    #[must_use]
+    pub(super) fn with_batch(mut self, batch: BatchOutcome) -> Self {
+        self.batch = Some(batch);
         self
     }
 
@@ -57,13 +78,15 @@ impl PublishProblem {
     pub fn details(&self) -> ProblemDetails<'_, PublishMembers<'_>> {
         let Self { problem, .. } = self;
         let members = PublishMembers {
-            stored: match (&self.events, problem.may_be_stored()) {
-                (Some(_), _) => "some",
-                (None, true) => "unknown",
-                (None, false) => "no",
+            stored: match &self.batch {
+                Some(batch) if batch.is_any_stored => "some",
+                Some(batch) if batch.is_any_unknown => "unknown",
+                None if problem.may_be_stored() => "unknown",
+                _ => "no",
             },
             reason: self.reason.map(Reason::as_str),
-            events: self.events.as_ref(),
+            deduplication_seconds: self.deduplication.map(|window| window.as_secs()),
+            events: self.batch.as_ref().map(|batch| &batch.events),
         };
         let (word, title) = (problem.as_str(), problem.title());
         ProblemDetails::new(word, title, problem.status(), &self.detail, members)
@@ -77,6 +100,11 @@ pub struct PublishMembers<'a> {
     stored: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    #[serde(
+        rename = "deduplicationSeconds",
+        skip_serializing_if = "Option::is_none"
+    )]
+    deduplication_seconds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     events: Option<&'a Value>,
 }
@@ -107,6 +135,9 @@ impl IntoResponse for PublishProblem {
             ProblemType::NoToken => Some("Bearer realm=\"herald publishing\""),
             problem if problem.status() == 401 => {
                 Some("Bearer realm=\"herald publishing\", error=\"invalid_token\"")
+            }
+            ProblemType::NotGranted => {
+                Some("Bearer realm=\"herald publishing\", error=\"insufficient_scope\"")
             }
             _ => None,
         };

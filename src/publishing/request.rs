@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 
 use async_nats::{HeaderMap as NatsHeaders, HeaderName as NatsName};
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Version, header};
 use bytes::Bytes;
 use percent_encoding::percent_decode;
 use serde::Deserialize;
@@ -17,6 +18,7 @@ use super::problem::PublishProblem;
 use crate::auth::has_token;
 use crate::codes::ProblemType;
 use crate::event::{EventName, PAYLOAD_MAX, WorkspaceSlug, is_json_type, media_type, unquoted};
+use crate::json::without_bom;
 use crate::word_enum::word_enum;
 
 /// The most events of a batch.
@@ -85,18 +87,54 @@ fn decoded(part: &str) -> Option<Cow<'_, str>> {
     percent_decode(part.as_bytes()).decode_utf8().ok()
 }
 
-/// Refuses a token in the URL, whatever it is: logs and histories keep URLs.
+/// Refuses what no right client sends, before anything else is looked at: a token in the URL, since logs and histories
+/// keep URLs; and a request that is not for one host (RFC 9112, section 3.2).
 ///
 /// # Errors
-/// [`ProblemType::TokenInUrl`].
-pub(super) fn no_token_in(url: &Uri) -> Result<(), PublishProblem> {
-    if has_token(url) {
+/// [`ProblemType::TokenInUrl`], [`ProblemType::Malformed`].
+pub(super) fn check_head(parts: &Parts) -> Result<(), PublishProblem> {
+    if has_token(&parts.uri, &parts.headers) {
         return Err(PublishProblem::new(
             ProblemType::TokenInUrl,
             "a token in a URL ends in logs: send it as Authorization: Bearer <token>, and replace this one",
         ));
     }
+    let hosts = parts.headers.get_all(header::HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && parts.version >= Version::HTTP_11) {
+        return Err(malformed("a request has one Host header"));
+    }
     Ok(())
+}
+
+/// Refuses what another site's page sends.
+///
+/// # Errors
+/// [`ProblemType::Origin`].
+pub(super) fn check_origin(headers: &HeaderMap) -> Result<(), PublishProblem> {
+    if is_of_another_page(headers) {
+        return Err(PublishProblem::new(
+            ProblemType::Origin,
+            "another site's page cannot publish: send the event to your own server, which publishes it",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a browser says that a page of another origin makes the request. A proxy may have changed the `Host`, but not
+/// what the browser itself thinks of the two.
+fn is_of_another_page(headers: &HeaderMap) -> bool {
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return !matches!(site.as_bytes(), b"same-origin" | b"none");
+    }
+    let host = headers.get(header::HOST);
+    let host = host.map_or(&b""[..], HeaderValue::as_bytes);
+    let is_same = |origin: &HeaderValue| {
+        let origin = origin.as_bytes();
+        let schemes = [&b"http://"[..], b"https://"];
+        let mut names = schemes.iter().filter_map(|it| origin.strip_prefix(*it));
+        names.any(|name| name.eq_ignore_ascii_case(host))
+    };
+    !headers.get_all(header::ORIGIN).iter().all(is_same)
 }
 
 /// The mode, by the headers alone.
@@ -109,8 +147,15 @@ pub(super) fn mode(headers: &HeaderMap) -> Result<PublishMode, PublishProblem> {
     if encodings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return refused("a body with a Content-Encoding is not taken: send it as it is");
     }
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return refused(
+            "a body with a Transfer-Encoding but chunked is not taken: send it as it is",
+        );
+    }
     let content_type = single(headers, header::CONTENT_TYPE.as_str())?.map(text);
-    let is_binary = headers.contains_key("ce-specversion");
+    // As on NATS: one without a version is a CloudEvent, too, and no right one.
+    let is_binary = headers.keys().any(|name| name.as_str().starts_with("ce-"));
     let Some(content_type) = content_type.filter(|text| !text.is_empty()) else {
         return Ok(if is_binary {
             PublishMode::Binary
@@ -267,7 +312,7 @@ pub(super) fn batch(body: &Bytes) -> Result<Vec<BatchElement>, PublishProblem> {
     struct Id {
         id: String,
     }
-    let list: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| {
+    let list: Vec<&RawValue> = serde_json::from_slice(without_bom(body)).map_err(|error| {
         malformed(&format!(
             "the batch is not a JSON list of CloudEvents: {error}"
         ))
@@ -338,6 +383,12 @@ mod tests {
                 Ok(PublishMode::Plain),
             ),
             (&[version], Ok(PublishMode::Binary)),
+            (&[("ce-id", "a")], Ok(PublishMode::Binary)),
+            (&[("transfer-encoding", "chunked")], Ok(PublishMode::Plain)),
+            (
+                &[("transfer-encoding", "gzip, chunked")],
+                Err(ProblemType::MediaType),
+            ),
             (
                 &[("content-type", "application/vnd.x+json"), version],
                 Ok(PublishMode::Binary),
@@ -442,6 +493,46 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_for_one_host_and_of_no_other_page() {
+        let host = ("host", "publish.example.com");
+        for (all, wanted) in [
+            (&[host][..], Ok(())),
+            (&[host, ("origin", "https://Publish.example.com")], Ok(())),
+            (&[host, ("sec-fetch-site", "same-origin")], Ok(())),
+            // Behind a proxy that has another name for this host.
+            (
+                &[
+                    host,
+                    ("origin", "https://example.com"),
+                    ("sec-fetch-site", "same-origin"),
+                ],
+                Ok(()),
+            ),
+            (&[], Err(ProblemType::Malformed)),
+            (&[host, host], Err(ProblemType::Malformed)),
+            (
+                &[host, ("origin", "https://evil.example")],
+                Err(ProblemType::Origin),
+            ),
+            (&[host, ("origin", "null")], Err(ProblemType::Origin)),
+            (
+                &[host, ("sec-fetch-site", "cross-site")],
+                Err(ProblemType::Origin),
+            ),
+            (
+                &[host, ("sec-fetch-site", "same-site")],
+                Err(ProblemType::Origin),
+            ),
+        ] {
+            let (mut parts, ()) = axum::http::Request::new(()).into_parts();
+            parts.headers = headers(all);
+            let got = check_head(&parts).and_then(|()| check_origin(&parts.headers));
+            let got = got.map_err(|problem| problem.problem);
+            assert_eq!(got, wanted, "{all:?}");
+        }
+    }
+
+    #[test]
     fn attributes_go_on_as_nats_has_them_and_nothing_else_does() {
         let all = headers(&[
             ("ce-specversion", "1.0"),
@@ -510,6 +601,8 @@ mod tests {
             ]
         );
         assert!(batch(&Bytes::from_static(b"[]")).unwrap().is_empty());
+        let with_bom = Bytes::from_static(b"\xef\xbb\xbf[{}]");
+        assert_eq!(batch(&with_bom).unwrap()[0].payload, "{}");
         for bad in ["", "{}", "[1,]", "[1] x", "null", "[\"\u{0}\"]"] {
             assert!(batch(&Bytes::from(bad)).is_err(), "{bad}");
         }

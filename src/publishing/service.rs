@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Client, HeaderMap as NatsHeaders};
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
-use serde::Serialize;
-use serde_json::{Value, json};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{Span, debug};
 
+use super::answer::{Outcome, batch, stored};
 use super::authorize::{Authorized, PublisherKey, authorize};
 use super::check::{check, message};
 use super::coalescing::Coalescing;
@@ -145,7 +145,7 @@ impl Publishing {
 
 async fn respond(State(service): State<Arc<Service>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    if let Err(problem) = request::no_token_in(&parts.uri) {
+    if let Err(problem) = request::check_head(&parts) {
         return service.counted(None, last_of_connection(problem.into_response()));
     }
     let is_read = matches!(parts.method, Method::GET | Method::HEAD);
@@ -154,8 +154,8 @@ async fn respond(State(service): State<Arc<Service>>, request: Request) -> Respo
         "/openapi.json" if is_read => openapi(),
         "/readyz" | "/openapi.json" => not_allowed("GET, HEAD"),
         path => match EventTarget::parse(path) {
-            Err(problem) => last_of_connection(problem.into_response()),
-            Ok(_) if parts.method != Method::POST => not_allowed("POST"),
+            Err(problem) => service.counted(None, last_of_connection(problem.into_response())),
+            Ok(_) if parts.method != Method::POST => service.counted(None, not_allowed("POST")),
             Ok(target) => service.publish(&target, &parts, body).await,
         },
     }
@@ -240,6 +240,7 @@ impl Service {
         target: &EventTarget,
         parts: &Parts,
     ) -> Result<AdmittedRequest, PublishProblem> {
+        request::check_origin(&parts.headers)?;
         let setup = self.live.now();
         let Authorized { key, grant } =
             authorize(&setup, &self.revocations, &parts.headers).await?;
@@ -302,10 +303,11 @@ impl Service {
         let events = u32::try_from(events).unwrap_or(u32::MAX);
         self.limits.take(key, events, rate, Instant::now()).map_err(|wait| {
             self.metrics.publish_limited("rate");
-            let why = match events > rate {
-                true => format!("{events} events at once are more than a second's worth, {rate} (publish.rate): send fewer"),
-                false => format!("this token may publish {rate} events a second, publish.rate"),
-            };
+            if events > rate {
+                let why = format!("{events} events at once are more than a second's worth, {rate} (publish.rate): send fewer");
+                return PublishProblem::new(ProblemType::TooLarge, why);
+            }
+            let why = format!("this token may publish {rate} events a second, publish.rate");
             PublishProblem::new(ProblemType::Rate, why).after(wait)
         })
     }
@@ -319,10 +321,17 @@ impl Service {
         span: &Span,
     ) -> Result<Response, Response> {
         let mode = admitted.mode;
-        // An error of the connection gets no answer. What is left is the limit.
-        let body = match timeout(BODY_TIMEOUT, to_bytes(body, mode.bytes_max())).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(_)) => return Err(last_of_connection(mode.too_large().into_response())),
+        let body = Limited::new(body, mode.bytes_max()).collect();
+        let body = match timeout(BODY_TIMEOUT, body).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) => {
+                let problem = if error.is::<LengthLimitError>() {
+                    mode.too_large()
+                } else {
+                    malformed("the body broke off, or its chunks cannot be read")
+                };
+                return Err(last_of_connection(problem.into_response()));
+            }
             Err(_) => {
                 let why = format!("the body did not come within {BODY_TIMEOUT:?}");
                 let problem = PublishProblem::new(ProblemType::SlowBody, why);
@@ -336,7 +345,7 @@ impl Service {
                 .map_err(IntoResponse::into_response);
         }
         let mut admitted = admitted;
-        let stored = async {
+        let stored_event = async {
             if body.trim_ascii().is_empty() && !mode.may_be_empty() {
                 return Err(malformed(
                     "the body is empty: an event is a JSON object, {} is enough",
@@ -346,13 +355,8 @@ impl Service {
             let event = self.checked(target, &admitted, None, headers, body)?;
             self.store(target, &admitted.client, event, span).await
         };
-        let ack = stored.await.map_err(IntoResponse::into_response)?;
-        let status = if ack.duplicate {
-            StatusCode::OK
-        } else {
-            StatusCode::CREATED
-        };
-        Ok(answer(status, &StoredEvent::new(&ack, self.store.window())))
+        let ack = stored_event.await.map_err(IntoResponse::into_response)?;
+        Ok(stored(&ack, self.store.window()))
     }
 
     /// The event as it is sent, if a gateway would take it.
@@ -443,90 +447,12 @@ impl Service {
                 Ok(event) => self.store(target, &admitted.client, event, span).await,
                 Err(problem) => Err(problem),
             };
-            (id, outcome)
+            Outcome {
+                id,
+                stored: outcome,
+            }
         }))
         .await;
-        Ok(batch_answer(&outcomes, self.store.window()))
+        Ok(batch(&outcomes, self.store.window()))
     }
-}
-
-/// The answer of a stored event.
-#[derive(Serialize)]
-struct StoredEvent<'a> {
-    stream: &'a str,
-    sequence: u64,
-    duplicate: bool,
-    #[serde(rename = "deduplicationSeconds")]
-    deduplication_seconds: u64,
-}
-
-impl<'a> StoredEvent<'a> {
-    fn new(ack: &'a PubAck, window: Duration) -> Self {
-        Self {
-            stream: &ack.stream,
-            sequence: ack.sequence,
-            duplicate: ack.duplicate,
-            deduplication_seconds: window.as_secs(),
-        }
-    }
-}
-
-/// What became of each event: 2xx if all are stored, 503 if sending some again may help, 422 otherwise.
-fn batch_answer(
-    outcomes: &[(Option<String>, Result<PubAck, PublishProblem>)],
-    window: Duration,
-) -> Response {
-    let event = |(id, outcome): &(Option<String>, Result<PubAck, PublishProblem>)| match outcome {
-        Ok(ack) => json!({
-            "id": id,
-            "status": if ack.duplicate { 200 } else { 201 },
-            "stream": ack.stream,
-            "sequence": ack.sequence,
-            "duplicate": ack.duplicate,
-        }),
-        Err(problem) => json!({
-            "id": id,
-            "status": problem.problem.status(),
-            "problem": problem.details(),
-        }),
-    };
-    let events: Value = outcomes.iter().map(event).collect();
-    let refused = || {
-        outcomes
-            .iter()
-            .filter_map(|(_, outcome)| outcome.as_ref().err())
-    };
-    if refused().next().is_none() {
-        let is_new = outcomes
-            .iter()
-            .any(|(_, outcome)| matches!(outcome, Ok(ack) if !ack.duplicate));
-        let status = if is_new {
-            StatusCode::CREATED
-        } else {
-            StatusCode::OK
-        };
-        return answer(
-            status,
-            &json!({ "events": events, "deduplicationSeconds": window.as_secs() }),
-        );
-    }
-    let is_passing = refused().any(|problem| problem.problem.status() == 503);
-    let problem = match is_passing {
-        true => ProblemType::BatchUnsure,
-        false => ProblemType::Batch,
-    };
-    let why = format!(
-        "{} of {} events are not stored, or nobody knows: `events` says what became of each",
-        refused().count(),
-        outcomes.len()
-    );
-    PublishProblem::new(problem, why)
-        .with_events(events)
-        .into_response()
-}
-
-fn answer(status: StatusCode, body: &impl Serialize) -> Response {
-    // Strings and numbers alone: it cannot fail.
-    let text = serde_json::to_string(body).unwrap_or_default();
-    (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
 }

@@ -325,6 +325,12 @@ pub(super) async fn store(
                 ),
             ),
         };
-        PublishProblem::new(problem, detail)
+        let is_unsure = problem.may_be_stored();
+        let problem = PublishProblem::new(problem, detail);
+        if is_unsure {
+            problem.within(window)
+        } else {
+            problem
+        }
     })
 }

@@ -169,7 +169,7 @@ async fn publish_says_what_the_server_has_against_it() {
     }
     let large = format!("{{\"title\":\"{}\"}}", "x".repeat(2000));
     let output = run(&as_one, &["publish", "acme", "custom.x", &large], "");
-    assert!(error(&output, 1).contains("larger than the NATS server takes"));
+    assert!(error(&output, 1).contains("larger, with its headers, than NATS takes"));
     let wrong = Gateway::without_nats().set("nats.url", nats.url_for("one", "wrong"));
     let text = error(&run(&wrong, &["publish", "acme", "custom.x"], ""), 1);
     assert!(text.contains("NATS refused the credentials"), "{text}");

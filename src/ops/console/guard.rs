@@ -122,7 +122,7 @@ fn check<'a>(hosts: &Hosts, request: &'a Parts) -> Result<&'a str, ConsoleProble
         let detail = "another site's page cannot use the console";
         return Err(ConsoleProblem::new(StatusCode::FORBIDDEN, "origin", detail));
     }
-    if has_token(&request.uri) {
+    if has_token(&request.uri, &request.headers) {
         let detail = "a token belongs in the header Authorization, never in the URL";
         return Err(ConsoleProblem::new(
             StatusCode::BAD_REQUEST,

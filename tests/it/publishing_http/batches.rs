@@ -66,6 +66,8 @@ async fn each_event_of_a_batch_has_its_own_end() {
         (&json!("none"), &Value::Null)
     );
     assert_eq!(count(&nats).await, 102);
+    let bad = sender.post("acme/custom.x", &[BATCH], "[7]").await;
+    bad.assert_is(422, "batch", "no");
 }
 
 #[tokio::test]

@@ -55,9 +55,17 @@ impl Answer {
             may_come_again,
             "{self:?}"
         );
+        // RFC 6750, section 3.
+        let is_challenged = status == 401 || problem == "not-granted";
         assert_eq!(
             self.headers.contains_key("www-authenticate"),
-            status == 401,
+            is_challenged,
+            "{self:?}"
+        );
+        let says_window = stored == "unknown" || problem == "batch-unsure";
+        assert_eq!(
+            self.body["deduplicationSeconds"].is_u64(),
+            says_window,
             "{self:?}"
         );
     }

@@ -17,18 +17,21 @@ use crate::support::{PATIENCE, soon};
 
 const STATIC: &str = "0123456789abcdef0123456789abcdef";
 
-#[tokio::test]
-async fn who_may_not_publish_publishes_nothing() {
+/// A gateway that knows a static token; and the folder of its file.
+async fn with_static_token(nats: &Nats) -> (Gateway, Sender, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     remember(STATIC.to_owned());
-    let tokens = file(
-        folder.path(),
-        "tokens",
-        format!("ci {STATIC} acme custom\n"),
-    );
+    let line = format!("ci {STATIC} acme custom\n");
+    let tokens = file(folder.path(), "tokens", line);
+    let builder = Gateway::builder(nats).set("publish.tokens_file", tokens);
+    let (gateway, sender) = ready(builder).await;
+    (gateway, sender, folder)
+}
+
+#[tokio::test]
+async fn who_may_not_publish_publishes_nothing() {
     let nats = Nats::jetstream().await;
-    let builder = Gateway::builder(&nats).set("publish.tokens_file", tokens);
-    let (_gateway, sender) = ready(builder).await;
+    let (_gateway, sender, _folder) = with_static_token(&nats).await;
     let everything = || json!({"workspaces": "*", "categories": "*"});
     let with = |aud: serde_json::Value, publish: serde_json::Value, exp: i64| {
         signed(
@@ -80,16 +83,8 @@ async fn who_may_not_publish_publishes_nothing() {
 
 #[tokio::test]
 async fn a_token_in_the_url_or_a_cookie_is_none() {
-    let folder = tempfile::tempdir().unwrap();
-    remember(STATIC.to_owned());
-    let tokens = file(
-        folder.path(),
-        "tokens",
-        format!("ci {STATIC} acme custom\n"),
-    );
     let nats = Nats::jetstream().await;
-    let builder = Gateway::builder(&nats).set("publish.tokens_file", tokens);
-    let (gateway, sender) = ready(builder).await;
+    let (gateway, sender, _folder) = with_static_token(&nats).await;
     let own = sender.with_token(STATIC);
     own.post("globex/custom.x", &[], "{}")
         .await
@@ -109,6 +104,9 @@ async fn a_token_in_the_url_or_a_cookie_is_none() {
         ("access_token", true),
         ("token", false),
         ("Token", true),
+        ("jwt", true),
+        ("x", true),
+        ("a=b;x", true),
     ] {
         let url = format!("{url}?{query}={}", sender.token);
         let mut request = sender.client.post(url).body("{}");
@@ -289,6 +287,30 @@ const CASES: &[Case] = &[
     ),
     (
         "acme/custom.x",
+        &[JSON, ("ce-id", "e1"), ("ce-source", "/s"), ("ce-type", "t")],
+        "{}",
+        422,
+        "bad-event",
+        "specversion",
+    ),
+    (
+        "acme/custom.x",
+        &[JSON, ("origin", "https://evil.example")],
+        "{}",
+        403,
+        "origin",
+        "another site's page",
+    ),
+    (
+        "acme/custom.x",
+        &[JSON, ("sec-fetch-site", "cross-site")],
+        "{}",
+        403,
+        "origin",
+        "another site's page",
+    ),
+    (
+        "acme/custom.x",
         &[JSON],
         "{\"recipients\":null}",
         422,
@@ -316,6 +338,17 @@ async fn what_is_no_request_to_publish_is_refused_with_its_reason() {
             .unwrap()
             .contains("the payload is over 65536 bytes")
     );
+    // With its headers it is larger than the stream takes: for good.
+    let (source, body) = ("é".repeat(12_000), "x".repeat(65_000));
+    let cloudevent = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "a"),
+        ("ce-type", "t"),
+        ("ce-source", &source),
+    ];
+    let body = format!(r#"{{"collection":"c","recordId":"r","unused":"{body}"}}"#);
+    let answer = sender.post("acme/record.created", &cloudevent, &body).await;
+    answer.assert_is(413, "too-large", "no");
     let url = format!(
         "http://{}/v1/workspaces/acme/events/custom.x",
         gateway.publish
@@ -347,6 +380,58 @@ async fn what_is_no_request_to_publish_is_refused_with_its_reason() {
         status == 200 && document.contains("\"openapi\": \"3.1.0\""),
         "{document}"
     );
+    assert_eq!(count(&nats).await, 0);
+}
+
+/// What is no right HTTP/1.1, or breaks off.
+#[tokio::test]
+async fn a_body_that_breaks_off_and_a_request_without_its_host_are_malformed() {
+    let nats = Nats::jetstream().await;
+    let (gateway, sender) = on(&nats).await;
+    let post = async |host: &str, rest: &str| {
+        let mut tcp = TcpStream::connect(&gateway.publish).await.unwrap();
+        let request = format!(
+            "POST /v1/workspaces/acme/events/custom.x HTTP/1.1\r\n{host}Authorization: Bearer {}\r\n{rest}",
+            sender.token
+        );
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        tcp.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        // A reset after the answer is an end, too.
+        let _ = soon(tcp.read_to_end(&mut answer)).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let host = "Host: h\r\n";
+    for (host, rest, status, problem) in [
+        (host, "Content-Length: 10\r\n\r\n{}", 400, "malformed"),
+        (
+            host,
+            "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+            400,
+            "malformed",
+        ),
+        (
+            host,
+            "Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+            415,
+            "media-type",
+        ),
+        ("", "Content-Length: 2\r\n\r\n{}", 400, "malformed"),
+        (
+            "Host: a\r\nHost: b\r\n",
+            "Content-Length: 2\r\n\r\n{}",
+            400,
+            "malformed",
+        ),
+    ] {
+        let answer = post(host, rest).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{rest}: {answer}"
+        );
+        let problem = format!("urn:herald:problem:{problem}\"");
+        assert!(answer.contains(&problem), "{rest}: {answer}");
+    }
     assert_eq!(count(&nats).await, 0);
 }
 
