@@ -277,21 +277,20 @@ impl Gateway {
         if !server.console && development.is_none() {
             return None;
         }
-        let port = |listener: &tokio::net::TcpListener, configured: SocketAddr| {
-            let bound = listener.local_addr();
-            bound.map_or(configured.port(), |address| address.port())
+        let address = |listener: &tokio::net::TcpListener, configured| {
+            listener.local_addr().unwrap_or(configured)
         };
         let sockets = match &server.console_sockets {
             Some(url) => SocketUrl::Configured(url.clone()),
             None => SocketUrl::SameHost {
                 is_tls: self.started.tls.is_some(),
-                port: port(&self.public, server.listen),
+                address: address(&self.public, server.listen),
                 path: server.path.clone(),
             },
         };
         Some(Console {
             hosts: Hosts {
-                port: port(&self.admin, server.admin_listen),
+                port: address(&self.admin, server.admin_listen).port(),
                 named: server.console_hosts.clone(),
             },
             sockets,

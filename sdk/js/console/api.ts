@@ -33,8 +33,19 @@ export class Problem extends Error {
 
 let adminToken = '';
 
+/**
+ * A token as it is sent: a browser refuses to send other characters, and says only that it did not.
+ * @throws Problem
+ */
+export function sendable(token: string): string {
+  const text = token.trim().replace(/^bearer\s+/i, '');
+  if (!/^[\x21-\x7e]*$/.test(text)) throw new Problem(0, 'A token has no blanks, and only letters, digits and signs of ASCII. Copy it whole.');
+  return text;
+}
+
+/** @throws Problem */
 export function signIn(token: string): void {
-  adminToken = token;
+  adminToken = sendable(token);
 }
 
 async function send(path: string, headers: Record<string, string>, body?: string): Promise<Response> {
@@ -75,8 +86,10 @@ export async function metrics(): Promise<string> {
   return (await send('console/api/metrics', admin())).text();
 }
 
-export function about(user = ''): Promise<About> {
-  return read(`about${user ? `?user=${encodeURIComponent(user)}` : ''}`);
+/** In development with new tokens, for this user and workspace where they are given. */
+export function about(of: { user?: string; workspace?: string } = {}): Promise<About> {
+  const given = Object.entries(of).filter(([, value]) => value);
+  return read(`about${given.length ? `?${new URLSearchParams(given)}` : ''}`);
 }
 
 export interface Preview {

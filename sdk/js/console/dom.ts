@@ -58,9 +58,14 @@ export function table(caption: string, headings: string[], rows: Child[][]): HTM
   );
 }
 
+/** Whether there is such a date: a token may say anything. */
+export function isDate(ms: number): boolean {
+  return !Number.isNaN(new Date(ms).getTime());
+}
+
 export function time(text: string | number): HTMLTimeElement {
   const date = new Date(text);
-  const known = !Number.isNaN(date.getTime());
+  const known = isDate(date.getTime());
   return h('time', { datetime: known ? date.toISOString() : null }, known ? date.toLocaleString() : String(text));
 }
 

@@ -15,23 +15,34 @@ interface Sessions {
 
 /** A list with a button for what comes next. */
 function paged(load: (after: string) => Promise<{ element: HTMLElement; next: string }>) {
-  const rows = h('div', { 'aria-live': 'polite' });
+  const rows = h('div', { 'aria-live': 'polite', tabindex: -1 });
   const more = h('button', { type: 'button', hidden: true }, 'Show more');
+  const problem = h('p', { class: 'wrong', role: 'status' });
   let next = '';
+  let asked = 0;
   const show = async (after: string) => {
+    // Of several requests the last one counts.
+    const mine = ++asked;
+    rows.setAttribute('aria-busy', 'true');
     try {
       const page = await load(after);
+      if (mine !== asked) return;
+      problem.textContent = '';
       if (after) rows.append(page.element);
       else rows.replaceChildren(page.element);
       next = page.next;
     } catch (error) {
-      rows.replaceChildren(h('p', { class: 'wrong' }, (error as Error).message));
-      next = '';
+      if (mine !== asked) return;
+      if (!after) rows.replaceChildren();
+      problem.textContent = (error as Error).message;
     }
+    rows.removeAttribute('aria-busy');
+    const hadFocus = document.activeElement === more;
     more.hidden = !next;
+    if (more.hidden && hadFocus) rows.focus();
   };
   more.addEventListener('click', () => show(next));
-  return { element: h('div', {}, rows, more), show };
+  return { element: h('div', {}, rows, problem, more), show };
 }
 
 export function deadLetters(): { element: HTMLElement; shown: () => void } {
@@ -42,7 +53,7 @@ export function deadLetters(): { element: HTMLElement; shown: () => void } {
     const rows = letters.map((one) => [time(one.time), one.workspace, one.subject, one.reason, one.detail]);
     const element = rows.length
       ? table('Dead letters', ['Time', 'Workspace', 'Subject', 'Reason', 'Detail'], rows)
-      : h('p', { class: 'empty' }, 'No dead letters. Every event became a notification.');
+      : h('p', { class: 'empty' }, since.value ? 'No dead letters in this time.' : 'No dead letters. Every event became a notification.');
     return { element, next: next ? String(next) : '' };
   });
   const show = () => void list.show('');

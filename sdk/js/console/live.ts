@@ -71,7 +71,8 @@ export function live(): HTMLElement {
         problem.textContent = '';
         draw(performance.now(), exposition);
       } catch (error) {
-        problem.textContent = (error as Error).message;
+        const { message } = error as Error;
+        if (problem.textContent !== message) problem.textContent = message;
       }
     }
     setTimeout(look, INTERVAL);

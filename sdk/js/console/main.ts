@@ -22,20 +22,30 @@ const nav = document.getElementById('views')!;
 const notice = document.getElementById('notice')!;
 
 function say(text: string): void {
-  notice.textContent = text;
+  // A screen reader says it again when it is set again.
+  if (notice.textContent !== text) notice.textContent = text;
   notice.hidden = !text;
 }
 
 function views(told: About): View[] {
-  // At once: a smooth scroll would end where the form has meanwhile grown.
-  const arrived = (list: HTMLElement) => list.firstElementChild?.scrollIntoView({ block: 'nearest' });
+  // What the user has just published comes into view, and nothing else moves the page.
+  let publishedAt = -Infinity;
+  const arrived = (list: HTMLElement) => {
+    if (performance.now() - publishedAt > 5000) return;
+    publishedAt = -Infinity;
+    // At once: a smooth scroll would end where the form has meanwhile grown.
+    list.firstElementChild?.scrollIntoView({ block: 'nearest' });
+  };
+  const published = () => {
+    publishedAt = performance.now();
+  };
   const letters = deadLetters();
   const open = sessions();
   return [
     {
       id: 'notifications',
       name: 'Notifications',
-      element: h('div', { class: 'columns' }, publishing(told), notifications(told, arrived)),
+      element: h('div', { class: 'columns' }, publishing(told, published), notifications(told, arrived)),
     },
     { id: 'live', name: 'Live', element: live() },
     { id: 'dead-letters', name: 'Dead letters', ...letters },
@@ -44,7 +54,8 @@ function views(told: About): View[] {
   ];
 }
 
-function show(told: About): void {
+/** `isSigned`: after the form for the admin token, which had the focus. */
+function show(told: About, isSigned = false): void {
   const { gateway, version } = told;
   // Without a name of its own it has a random one, which is longer than it is of use.
   document.getElementById('gateway')!.textContent = `${gateway.length === 36 ? gateway.slice(0, 8) : gateway} · ${version}`;
@@ -58,7 +69,8 @@ function show(told: About): void {
   main.append(...all.map(({ section }) => section));
   const choose = (isFirst: boolean) => {
     const wanted = location.hash.slice(1);
-    if (wanted === 'main') return;
+    // The skip link leads within the view.
+    if (wanted === 'main' && !isFirst) return;
     const chosen = all.find(({ id }) => id === wanted) ?? all[0]!;
     for (const { section, link } of all) {
       const isChosen = section === chosen.section;
@@ -72,6 +84,7 @@ function show(told: About): void {
   };
   addEventListener('hashchange', () => choose(false));
   choose(true);
+  if (isSigned) main.focus();
   void watch(told);
 }
 
@@ -83,7 +96,8 @@ async function watch(told: About): Promise<void> {
     try {
       told = await about();
     } catch (error) {
-      told = { ...told, unready: (error as Error).message };
+      const { status, message } = error as Problem;
+      told = { ...told, unready: status === 401 ? 'the admin token has changed. Load this page again to sign in.' : message };
     }
   }
 }
@@ -92,16 +106,20 @@ async function watch(told: About): Promise<void> {
 function askToken(wrong: string): void {
   const token = h('input', { type: 'password', autocomplete: 'off', required: true });
   const problem = h('p', { class: 'wrong', role: 'alert' }, wrong);
+  let isAsking = false;
   const submit = async (event: Event) => {
     event.preventDefault();
-    signIn(token.value.trim());
+    if (isAsking) return;
+    isAsking = true;
     try {
+      signIn(token.value);
       const told = await about();
       form.remove();
-      show(told);
+      show(told, true);
     } catch (error) {
       problem.textContent = (error as Problem).status === 401 ? 'This is not the admin token.' : (error as Error).message;
     }
+    isAsking = false;
   };
   const form = h(
     'form',
@@ -115,7 +133,7 @@ function askToken(wrong: string): void {
   token.focus();
 }
 
-about().then(show, (error: Problem) => {
+about().then((told) => show(told), (error: Problem) => {
   if (error.status === 401) askToken('');
   else say(error.message);
 });

@@ -1,13 +1,16 @@
 // Notifications as they come, as some user.
 
 import { HeraldClient, type Notification, type Status } from '../src/index.js';
-import { about, Problem, type About } from './api.js';
+import { claims } from '../src/token.js';
+import { about, Problem, sendable, type About } from './api.js';
 import { h, labelled, time } from './dom.js';
 
 /** What the list keeps. */
 const KEPT = 200;
-/** Of a message; all of it is in the details. */
+/** Of a title or a message; all of it is in the details. */
 const SHOWN = 600;
+
+const short = (text: string) => (text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text);
 
 /** A notification as a card. */
 export function card(one: Notification): HTMLElement {
@@ -18,13 +21,13 @@ export function card(one: Notification): HTMLElement {
     'article',
     { class: `card-note ${known}` },
     h('p', { class: 'meta' }, h('span', { class: 'badge' }, kind), one.timestamp && time(one.timestamp)),
-    h('h3', { dir: 'auto' }, String(one.title ?? '')),
-    h('p', { class: 'message', dir: 'auto' }, text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text),
+    h('h3', { dir: 'auto' }, short(String(one.title ?? '')) || '(no title)'),
+    h('p', { class: 'message', dir: 'auto' }, short(text)),
     h(
       'details',
       {},
       h('summary', {}, 'JSON'),
-      h('pre', { tabindex: 0, dir: 'ltr', 'aria-label': 'The whole notification' }, JSON.stringify(one, null, 2)),
+      h('pre', { tabindex: 0, role: 'group', dir: 'ltr', 'aria-label': 'The whole notification' }, JSON.stringify(one, null, 2)),
     ),
   );
 }
@@ -101,7 +104,7 @@ export function notifications(told: About, onArrival: (list: HTMLElement) => voi
   const asUser = (user: string, workspace: string): Identity => ({
     user,
     workspace,
-    getToken: async () => (await about(user)).development?.token ?? '',
+    getToken: async () => (await about({ user, workspace })).development?.token ?? '',
   });
   if (development) connect(asUser(development.user, development.workspace));
   else state({ user: '', workspace: '', getToken: async () => '' }, { state: 'idle' });
@@ -131,15 +134,18 @@ function others(
   const submit = async (event: Event) => {
     event.preventDefault();
     wrong.textContent = '';
-    const pasted = token.value.trim();
-    if (pasted) return connect({ user: '', workspace: workspace.value.trim(), getToken: async () => pasted });
-    if (!development) {
-      wrong.textContent = 'Paste a token.';
-      return;
-    }
+    const room = workspace.value.trim();
     try {
-      await about(user.value);
-      connect(asUser(user.value, development.workspace));
+      const pasted = sendable(token.value);
+      if (pasted) {
+        const { exp } = claims(pasted);
+        if (typeof exp === 'number' && exp * 1000 <= Date.now()) throw new Problem(0, 'This token has expired: get a new one.');
+        return connect({ user: '', workspace: room, getToken: async () => pasted });
+      }
+      if (!development) throw new Problem(0, 'Paste a token.');
+      const name = user.value.trim() || development.user;
+      await about({ user: name, workspace: room });
+      connect(asUser(name, room));
     } catch (error) {
       wrong.textContent = (error as Problem).message;
     }

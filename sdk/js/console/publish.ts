@@ -1,7 +1,7 @@
 // An event of a form that knows the schemas, with what it becomes.
 
 import type { Notification } from '../src/index.js';
-import { preview, publish, read, type About } from './api.js';
+import { about, preview, Problem, publish, read, sendable, type About } from './api.js';
 import { h, labelled } from './dom.js';
 import { card } from './notifications.js';
 import { form, type Form, type Schema } from './schema.js';
@@ -9,7 +9,7 @@ import { form, type Form, type Schema } from './schema.js';
 /** After the last key, before the preview is asked for. */
 const PAUSE = 300;
 
-/** The events with texts of their own. Any other name of one of these categories does. */
+/** The events with texts of their own, and some of the categories that take any name. */
 const EVENTS = [
   'record.created',
   'record.updated',
@@ -25,17 +25,21 @@ const EVENTS = [
   'custom.hello',
 ];
 const OTHER = '';
+/** What other name does: the names of the other categories are all above. */
+const NAME = /^(system|custom)\.[A-Za-z0-9_-]{1,64}$/;
 
-export function publishing({ publish: isOn, development }: About): HTMLElement {
+/** `published` is called when an event is stored. */
+export function publishing({ publish: isOn, development }: About, published: () => void): HTMLElement {
   const events = h('select', {}, ...EVENTS.map((name) => h('option', { value: name }, name)), h('option', { value: OTHER }, 'another name …'));
   const other = h('input', { value: 'custom.order_shipped', autocomplete: 'off', spellcheck: 'false' });
-  const otherField = labelled('Name of the event', other, 'A category (record, function, system or custom), a dot, and a name.');
+  const otherField = labelled('Name of the event', other, 'system or custom, a dot, and a name of letters, digits, - and _.');
   const workspace = h('input', { value: development?.workspace ?? '', autocomplete: 'off', spellcheck: 'false', required: true });
   const token = h('input', { type: 'password', autocomplete: 'off' });
   const fields = h('div', { class: 'fields' });
   const becomes = h('div', { class: 'preview' });
   const result = h('p', { class: 'result', role: 'status' });
   const button = h('button', { type: 'submit', class: 'primary' }, 'Publish');
+  let publishToken = development?.publishToken ?? '';
   let made: Form | undefined;
   let timer = 0;
   let asked = 0;
@@ -51,7 +55,7 @@ export function publishing({ publish: isOn, development }: About): HTMLElement {
     if (!made) return;
     if (!workspace.value) return say(becomes, 'empty', 'Name a workspace, and what becomes of the event shows here.');
     try {
-      const { notification, warnings } = await preview(workspace.value, name(), JSON.stringify(made.value()));
+      const { notification, warnings } = await preview(workspace.value.trim(), name(), JSON.stringify(made.value()));
       if (mine !== asked) return;
       becomes.className = 'preview';
       becomes.replaceChildren(
@@ -69,27 +73,44 @@ export function publishing({ publish: isOn, development }: About): HTMLElement {
   const choose = async () => {
     otherField.hidden = events.value !== OTHER;
     const wanted = name();
+    // Until the form of this event is there, none is sent.
+    made = undefined;
+    fields.replaceChildren();
     try {
+      if (events.value === OTHER && !NAME.test(wanted)) throw new Problem(0, 'Name the event: system or custom, a dot, and letters, digits, - and _.');
       const schema = await read<Schema>(`schemas/${encodeURIComponent(wanted)}`);
       if (wanted !== name()) return;
       made = form(schema);
       fields.replaceChildren(made.element);
       await look();
     } catch (error) {
-      made = undefined;
-      fields.replaceChildren();
-      say(becomes, 'wrong', (error as Error).message);
+      if (wanted === name()) say(becomes, 'wrong', (error as Error).message);
+    }
+  };
+  const send = async (payload: string) => {
+    const to = (token: string) => publish(token, workspace.value.trim(), name(), payload);
+    if (!development) return to(sendable(token.value));
+    try {
+      return await to(publishToken);
+    } catch (error) {
+      if ((error as Problem).status !== 401) throw error;
+      // `herald dev` has been started again, with another secret.
+      publishToken = (await about()).development?.publishToken ?? '';
+      return to(publishToken);
     }
   };
   const submit = async (event: Event) => {
     event.preventDefault();
-    if (!made) return;
+    if (!made) {
+      say(result, 'wrong', 'The form of this event is not there yet.');
+      return choose();
+    }
     // Not `disabled`, which would take the focus away.
     if (button.getAttribute('aria-disabled') === 'true') return;
     button.setAttribute('aria-disabled', 'true');
     try {
-      const payload = JSON.stringify(made.value());
-      const { stream, sequence } = await publish(development?.publishToken ?? token.value.trim(), workspace.value, name(), payload);
+      const { stream, sequence } = await send(JSON.stringify(made.value()));
+      published();
       say(result, 'good', `Stored in ${stream} with the sequence ${sequence}.`);
     } catch (error) {
       say(result, 'wrong', (error as Error).message);

@@ -64,8 +64,9 @@ function control(name: string, schema: Schema, start: unknown): Control {
       if (text === '') return undefined;
       if (isList) return text.split(',').map((one) => one.trim()).filter(Boolean);
       if (type === 'string') return text;
-      // What is no number is the gateway's to judge.
-      return Number.isFinite(Number(text)) ? Number(text) : text;
+      // What is no number of JSON's, or a larger one than JavaScript's, is the gateway's to judge, as it is.
+      const isNumber = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/.test(text);
+      return isNumber && Math.abs(Number(text)) <= Number.MAX_SAFE_INTEGER ? Number(text) : text;
     };
     return { element: labelled(isList ? `${name} (with commas)` : name, input, hint), read };
   }

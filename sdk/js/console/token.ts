@@ -1,8 +1,8 @@
 // A token explained: what it says, and what this gateway makes of it.
 
 import { claims } from '../src/token.js';
-import { read, type About } from './api.js';
-import { away, h, labelled } from './dom.js';
+import { about, read, sendable, type About } from './api.js';
+import { away, h, isDate, labelled } from './dom.js';
 
 interface Explained {
   issuer: string | null;
@@ -22,16 +22,18 @@ export function explaining({ development }: About): HTMLElement {
   const answer = h('div', { 'aria-live': 'polite' });
   const submit = async (event: Event) => {
     event.preventDefault();
-    const text = token.value.replace(/\s/g, '');
     try {
+      // A token that was copied with its line breaks.
+      const text = sendable(token.value.trim().replace(/^bearer\s+/i, '').replace(/\s/g, ''));
       const told = await read<Explained>('token', { 'Herald-Token': text });
       answer.replaceChildren(...explained(told, claims(text) as Record<string, unknown>));
     } catch (error) {
       answer.replaceChildren(h('p', { class: 'wrong' }, (error as Error).message));
     }
   };
-  const own = () => {
-    token.value = development?.token ?? '';
+  const own = async () => {
+    // A new one: `herald dev` may have been started again.
+    token.value = (await about().catch(() => null))?.development?.token ?? '';
   };
   return h(
     'section',
@@ -55,18 +57,19 @@ function explained({ issuer, verdict }: Explained, said: Record<string, unknown>
   const { good, code, close, reason, workspaces = [] } = verdict;
   const dates = ['iat', 'nbf', 'exp'].filter((name) => typeof said[name] === 'number');
   const ends = verdict.expiresAt ?? (typeof said['exp'] === 'number' ? said['exp'] * 1000 : undefined);
+  const date = (ms: number) => (isDate(ms) ? new Date(ms).toLocaleString() : 'no date');
   const list: [string, string][] = [];
   if (good) {
     list.push(['User', verdict.user ?? '']);
     list.push(['Workspaces', workspaces.includes('*') ? 'all of them' : workspaces.join(', ') || 'none: it opens no socket']);
   } else if (code) list.push(['A socket', `is closed with ${code} “${close}”`]);
-  if (ends !== undefined) list.push(['Ends', `${new Date(ends).toLocaleString()}, ${away(ends)}`]);
+  if (ends !== undefined) list.push(['Ends', isDate(ends) ? `${date(ends)}, ${away(ends)}` : date(ends)]);
   list.push(['Judged by', issuer ?? 'no issuer of the settings']);
-  for (const name of dates) list.push([name, new Date((said[name] as number) * 1000).toLocaleString()]);
+  for (const name of dates) list.push([name, date((said[name] as number) * 1000)]);
   return [
     h('p', { class: good ? 'verdict good' : 'verdict wrong' }, good ? 'This gateway takes it.' : `Refused: ${reason}`),
     h('dl', {}, ...list.flatMap(([name, value]) => [h('dt', {}, name), h('dd', { dir: 'auto' }, value)])),
     h('h3', {}, 'Claims'),
-    h('pre', { tabindex: 0, dir: 'ltr', 'aria-label': 'Claims' }, JSON.stringify(said, null, 2)),
+    h('pre', { tabindex: 0, role: 'group', dir: 'ltr', 'aria-label': 'Claims' }, JSON.stringify(said, null, 2)),
   ];
 }

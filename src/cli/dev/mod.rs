@@ -129,7 +129,7 @@ async fn serve(
         return Ok(());
     };
     let mut gateway = gateway??;
-    gateway.develop(development(workspace, own)?);
+    gateway.develop(development(own)?);
     let addresses = gateway.address().and_then(|listen| {
         let admin = gateway.admin_address()?;
         Ok((listen, admin, guide::program()?))
@@ -171,12 +171,14 @@ async fn serve(
 }
 
 /// What the page gets: tokens of any user's, and one for publishing, by the key of these settings.
-fn development(workspace: WorkspaceSlug, own: Config) -> Result<Development, CliError> {
+fn development(own: Config) -> Result<Development, CliError> {
     Ok(Development {
         user: USER.to_owned(),
         workspace: WORKSPACE.to_owned(),
         publish_token: token::for_publisher(USER, TOKEN_EXPIRES, &own)?,
-        sign: Box::new(move |user| token::for_user(user, &workspace, TOKEN_EXPIRES, &own).ok()),
+        sign: Box::new(move |user, workspace| {
+            token::for_user(user, workspace, TOKEN_EXPIRES, &own).ok()
+        }),
     })
 }
 
@@ -207,9 +209,9 @@ fn allow_page(config: &mut Config, gateway: &Gateway) -> Result<(), CliError> {
         return Ok(());
     };
     if !allowed.is_empty() {
-        let names = ["127.0.0.1", "localhost"].map(str::to_owned);
         let port = address.port();
-        allowed.extend(names.map(|name| format!("http://{name}:{port}")));
+        allowed.extend(["127.0.0.1", "localhost"].map(|name| format!("http://{name}:{port}")));
+        allowed.push(format!("http://{address}"));
         gateway.reloader().apply(setup(config)?);
     }
     Ok(())

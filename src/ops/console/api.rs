@@ -31,8 +31,8 @@ use crate::publishing::{self, PublishProblem};
 const PAGE: usize = 100;
 /// Bytes of dead letters that one answer is made of: one may have 64 KiB.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
-/// The largest body: one more than an event may have, so that what is said of it is what a gateway says.
-const BODY_MAX: usize = PAYLOAD_MAX + 1;
+/// The largest body: more than an event may have, so that what is said of it is what a gateway says.
+const BODY_MAX: usize = 16 * PAYLOAD_MAX;
 /// The longest name for which a token is signed in development.
 const USER_MAX: usize = 64;
 
@@ -72,7 +72,7 @@ fn bad_query(detail: &str) -> ConsoleProblem {
     ConsoleProblem::new(StatusCode::BAD_REQUEST, "bad-query", detail)
 }
 
-/// `GET /about`: what the page works with. In development with a token, for `?user=` if one is named.
+/// `GET /about`: what the page works with. In development with a token, for `?user=` and `&workspace=` if they are named.
 async fn about(
     State(console): State<Arc<Console>>,
     headers: HeaderMap,
@@ -96,10 +96,14 @@ async fn about(
             if !(1..=USER_MAX).contains(&user.len()) || !user.bytes().all(is_name) {
                 return Err(bad_query("a user is 1 to 64 letters, digits, - and _"));
             }
+            let workspace = parameter(&query, "workspace");
+            let workspace = workspace.unwrap_or(Cow::Borrowed(&development.workspace));
+            let slug =
+                WorkspaceSlug::parse(&workspace).map_err(|why| bad_query(&why.to_string()))?;
             Some(json!({
                 "user": user,
                 "workspace": development.workspace,
-                "token": (development.sign)(&user),
+                "token": (development.sign)(&user, &slug),
                 "publishToken": development.publish_token,
             }))
         }

@@ -5,6 +5,7 @@
 //! in `Origin` and `Sec-Fetch-Site`. And no answer has a CORS header, so that a browser sends no request that needs
 //! one.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -17,8 +18,6 @@ use tracing::warn;
 use super::{Console, ConsoleProblem};
 use crate::auth::has_token;
 
-/// Names of the machine itself.
-const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 /// What a request to `herald dev` has in place of a token. A page of another origin cannot send it.
 const DEVELOPMENT: HeaderName = HeaderName::from_static("herald-console");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -40,12 +39,24 @@ impl Hosts {
             Some(port) => port.trim_start_matches(':').parse().ok(),
         };
         let name = without_port(host);
-        let is_local = LOCAL.iter().any(|local| local.eq_ignore_ascii_case(name));
-        is_local && port == Some(self.port)
+        is_local(name) && port == Some(self.port)
             || self
                 .named
                 .iter()
                 .any(|named| named.eq_ignore_ascii_case(host))
+    }
+}
+
+/// Whether this is the machine itself. No other site's name is an address.
+pub(super) fn is_local(name: &str) -> bool {
+    name.eq_ignore_ascii_case("localhost") || address(name).is_some_and(|it| it.is_loopback())
+}
+
+/// The address that stands in place of a name.
+pub(super) fn address(name: &str) -> Option<IpAddr> {
+    match name.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?.parse().ok().map(IpAddr::V6),
+        None => name.parse().ok().map(IpAddr::V4),
     }
 }
 
@@ -115,7 +126,10 @@ fn check<'a>(hosts: &Hosts, request: &'a Parts) -> Result<&'a str, ConsoleProble
         ConsoleProblem::new(
             StatusCode::MISDIRECTED_REQUEST,
             "host",
-            "this name is not this gateway's: use localhost or 127.0.0.1, or name it in server.console_hosts",
+            format!(
+                "this name is not this gateway's: use localhost or 127.0.0.1 with the port {}, or name it in server.console_hosts",
+                hosts.port
+            ),
         )
     })?;
     if is_of_another_page(request, host) {
@@ -226,6 +240,7 @@ mod tests {
             "LOCALHOST:9090",
             "127.0.0.1:9090",
             "[::1]:9090",
+            "127.0.0.2:9090",
             "console.example.com",
             "Console.Example.com",
         ] {
@@ -236,7 +251,10 @@ mod tests {
             "localhost:80",
             "localhost:8080",
             "127.0.0.1",
-            "127.0.0.2:9090",
+            "10.0.0.1:9090",
+            "127.0.0.1.evil.example:9090",
+            "127.1:9090",
+            "0x7f000001:9090",
             "evil.example:9090",
             "localhost.evil.example:9090",
             "localhost:9090.evil.example",

@@ -8,6 +8,7 @@ mod api;
 mod guard;
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -19,6 +20,7 @@ use axum::routing::get;
 pub(super) use self::guard::Hosts;
 use super::health::Health;
 use crate::codes::ProblemDetails;
+use crate::event::WorkspaceSlug;
 use crate::server::Acceptor;
 use crate::setup::LiveSettings;
 
@@ -43,12 +45,11 @@ pub struct Development {
     pub workspace: String,
     /// For the page's events.
     pub publish_token: String,
-    /// Signs a token of the user of this name, for that workspace.
     pub sign: Box<SignToken>,
 }
 
-/// From a user's name to a token.
-pub type SignToken = dyn Fn(&str) -> Option<String> + Send + Sync;
+/// From a user's name and a workspace to a token of that user for it.
+pub type SignToken = dyn Fn(&str, &WorkspaceSlug) -> Option<String> + Send + Sync;
 
 impl fmt::Debug for Development {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,7 +67,8 @@ pub(super) enum SocketUrl {
     /// At the host of the page: the rest of the URL.
     SameHost {
         is_tls: bool,
-        port: u16,
+        /// Where the listener is.
+        address: SocketAddr,
         path: String,
     },
 }
@@ -76,9 +78,13 @@ impl SocketUrl {
     fn at(&self, host: &str) -> String {
         match self {
             Self::Configured(url) => url.clone(),
-            Self::SameHost { is_tls, port, path } => {
+            Self::SameHost {
+                is_tls,
+                address,
+                path,
+            } => {
                 let scheme = if *is_tls { "wss" } else { "ws" };
-                let name = guard::without_port(host);
+                let (name, port) = (socket_host(host, address.ip()), address.port());
                 format!("{scheme}://{name}:{port}{path}")
             }
         }
@@ -93,6 +99,23 @@ impl SocketUrl {
         });
         url.truncate(path.unwrap_or(url.len()));
         url
+    }
+}
+
+/// The name under which a page at `host` finds a listener that is bound to `bound`. A page that is reached by a name has
+/// that name: a certificate may be for it. No content security policy can name an address of IPv6.
+fn socket_host(host: &str, bound: IpAddr) -> String {
+    let name = guard::without_port(host);
+    let is_name = !guard::is_local(name) && guard::address(name).is_none();
+    if is_name {
+        return name.to_owned();
+    }
+    match bound {
+        _ if bound.is_unspecified() && name == "[::1]" => "localhost".to_owned(),
+        _ if bound.is_unspecified() => name.to_owned(),
+        IpAddr::V6(bound) if bound.is_loopback() => "localhost".to_owned(),
+        IpAddr::V6(bound) => format!("[{bound}]"),
+        IpAddr::V4(bound) => bound.to_string(),
     }
 }
 
@@ -124,8 +147,9 @@ const FILES: [(&str, &str, &str); 4] = [
 pub(super) fn router(console: Console, shared: Router) -> Router {
     let console = Arc::new(console);
     let publishing = console.publishing.clone();
+    let guarded = from_fn_with_state(Arc::clone(&console), guard::guard);
     let publishing = publishing.map_or_else(Router::new, |routes| {
-        Router::new().nest("/console/publish", routes)
+        Router::new().nest("/console/publish", routes.layer(guarded.clone()))
     });
     let authorized = from_fn_with_state(Arc::clone(&console), guard::authorize);
     let api = api::router(&console).merge(shared).layer(authorized);
@@ -137,9 +161,10 @@ pub(super) fn router(console: Console, shared: Router) -> Router {
     }
     router
         .nest("/console/api", api)
+        // Of these routes alone: the rest of the admin listener answers under any name.
+        .route_layer(guarded)
         // It has its own tokens.
         .merge(publishing)
-        .layer(from_fn_with_state(console, guard::guard))
 }
 
 /// Why a request of the page is not fulfilled, in the form of RFC 9457.
@@ -176,11 +201,12 @@ mod tests {
 
     #[test]
     fn sockets_are_at_the_host_of_the_page_or_where_the_settings_say() {
-        let at = |is_tls| SocketUrl::SameHost {
+        let bound = |address: &str, is_tls| SocketUrl::SameHost {
             is_tls,
-            port: 8080,
+            address: address.parse().unwrap(),
             path: "/live".to_owned(),
         };
+        let at = |is_tls| bound("0.0.0.0:8080", is_tls);
         let configured = || SocketUrl::Configured("wss://ws.example.com/live".to_owned());
         for (sockets, host, url, origin) in [
             (
@@ -198,8 +224,26 @@ mod tests {
             (
                 at(false),
                 "[::1]:9090",
-                "ws://[::1]:8080/live",
-                "ws://[::1]:8080",
+                "ws://localhost:8080/live",
+                "ws://localhost:8080",
+            ),
+            (
+                bound("[::1]:8080", false),
+                "[::1]:9090",
+                "ws://localhost:8080/live",
+                "ws://localhost:8080",
+            ),
+            (
+                bound("127.0.0.2:8080", false),
+                "localhost:9090",
+                "ws://127.0.0.2:8080/live",
+                "ws://127.0.0.2:8080",
+            ),
+            (
+                bound("10.0.0.7:8080", true),
+                "console.example.com",
+                "wss://console.example.com:8080/live",
+                "wss://console.example.com:8080",
             ),
             (
                 at(true),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{ADMIN_TOKEN, DevRun, NOTIFICATION, gateway_with_console};
+use crate::dev::path_of_backend;
 use crate::support::devtools::{BROWSER_PATIENCE, Devtools, Tab};
 use crate::support::eventually;
 use crate::support::nats::Nats;
@@ -50,10 +51,93 @@ async fn the_first_notification_takes_one_click_and_no_terminal() {
     // Somebody else's name, and a field that is misspelt.
     tab.eval("document.querySelector('#view-notifications section:nth-child(2) summary').click()")
         .await;
-    tab.eval("{ const user = document.querySelector('input[pattern]'); user.value = 'grace'; user.form.requestSubmit(); }")
+    tab.eval(
+        "{ const user = document.querySelector('input[pattern]'); user.value = 'grace';
+           user.form.querySelector('input[required]').value = 'globex'; user.form.requestSubmit(); }",
+    )
+    .await;
+    tab.becomes("document.querySelector('.who').textContent === 'Connected as grace in globex'")
         .await;
-    tab.becomes("document.querySelector('.who').textContent === 'Connected as grace in acme'")
+}
+
+/// It has another secret then, and the page that is open knows nothing of it.
+#[tokio::test]
+async fn the_page_goes_on_when_herald_dev_is_started_again() {
+    let Some(browser) = Devtools::start().await else {
+        return;
+    };
+    let dev = DevRun::start().await;
+    let tab = opened(&browser, &dev).await;
+    let dev = dev.again().await;
+    let publisher = Publisher::over(async_nats::connect(&dev.nats).await.unwrap());
+    let is_back = eventually(BROWSER_PATIENCE, async || {
+        let event = json!({ "title": "Back" });
+        publisher.event("acme.custom.x", &event).await;
+        tab.eval(NOTIFICATION).await == "Back"
+    });
+    assert!(is_back.await, "the page does not come back");
+    tab.click(PUBLISH).await;
+    tab.becomes(&format!("{NOTIFICATION} === 'Record created'"))
         .await;
+    tab.eval("location.hash = 'token'").await;
+    tab.click("#view-token .quiet").await;
+    tab.becomes("document.querySelector('#view-token textarea').value")
+        .await;
+    tab.click("#view-token .primary").await;
+    tab.becomes("document.querySelector('.verdict.good')").await;
+}
+
+/// What others publish moves nothing under the user's hands, and an address of any kind shows one view.
+#[tokio::test]
+async fn the_page_stays_where_the_user_is() {
+    let Some(browser) = Devtools::start().await else {
+        return;
+    };
+    let dev = DevRun::start().await;
+    let tab = browser.open("about:blank").await;
+    tab.look_like([390, 844], "light").await;
+    tab.navigate(&dev.page).await;
+    tab.becomes(CONNECTED).await;
+    tab.becomes(PREVIEWED).await;
+    tab.eval("document.querySelector('.fields input').focus(); scrollTo(0, 0)")
+        .await;
+    let publisher = Publisher::over(async_nats::connect(&dev.nats).await.unwrap());
+    // axe asks for a heading with words.
+    let event = json!({ "title": "", "message": "" });
+    publisher.event("acme.custom.x", &event).await;
+    tab.becomes(&format!("{NOTIFICATION} === '(no title)'"))
+        .await;
+    assert_eq!(tab.eval("scrollY").await, 0);
+    for hash in ["main", "no-such-view", ""] {
+        let tab = browser.open(&format!("{}#{hash}", dev.page)).await;
+        tab.becomes(CONNECTED).await;
+        let views = "document.querySelectorAll('.view:not([hidden])').length";
+        assert_eq!(tab.eval(views).await, 1, "{hash}");
+        tab.close().await;
+    }
+}
+
+/// Each loopback address under which it may be told to listen.
+#[tokio::test]
+async fn the_page_works_at_every_loopback_address() {
+    let Some(browser) = Devtools::start().await else {
+        return;
+    };
+    for (listen, admin) in [
+        ("127.0.0.1:0", "127.0.0.2:0"),
+        ("127.0.0.2:0", "127.0.0.1:0"),
+        ("[::1]:0", "[::1]:0"),
+    ] {
+        let folders = [tempfile::tempdir().unwrap(), path_of_backend()];
+        let file = format!("[server]\nlisten = \"{listen}\"\nadmin_listen = \"{admin}\"\n");
+        std::fs::write(folders[0].path().join("herald.toml"), file).unwrap();
+        let dev = DevRun::start_in(folders).await;
+        let tab = opened(&browser, &dev).await;
+        tab.click(PUBLISH).await;
+        tab.becomes(&format!("{NOTIFICATION} === 'Record created'"))
+            .await;
+        tab.close().await;
+    }
 }
 
 #[tokio::test]
@@ -161,7 +245,11 @@ async fn a_gateway_in_production_asks_for_the_admin_token_and_keeps_it_nowhere()
         .await;
     tab.click(".narrow input").await;
     tab.insert(ADMIN_TOKEN).await;
-    tab.press(("Enter", 13, "\r")).await;
+    // Twice, before the first answer.
+    tab.eval("{ const { form } = document.querySelector('.narrow input'); form.requestSubmit(); form.requestSubmit(); }")
+        .await;
+    tab.becomes("document.querySelectorAll('.view').length === 5")
+        .await;
     tab.becomes("document.querySelector('.preview.empty')")
         .await;
     let token = token("ann", "acme");
@@ -241,6 +329,24 @@ async fn nothing_of_an_event_becomes_html() {
 /// What axe finds.
 const VIOLATIONS: &str = "axe.run().then(({ violations }) => violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]))";
 
+/// Each view, and when it has what it shows.
+const VIEWS: [(&str, &str); 5] = [
+    ("notifications", "true"),
+    (
+        "live",
+        "document.querySelectorAll('.spark svg').length === 6",
+    ),
+    (
+        "dead-letters",
+        "document.querySelector('#view-dead-letters [role=cell]')",
+    ),
+    ("token", "document.querySelector('#view-token form')"),
+    (
+        "sessions",
+        "document.querySelector('#view-sessions [role=cell]')",
+    ),
+];
+
 /// Whether pictures are put into the documentation.
 fn is_update() -> bool {
     std::env::var_os("HERALD_UPDATE").is_some()
@@ -289,22 +395,7 @@ async fn axe_finds_nothing_in_any_view() {
             tab.becomes(&format!("{NOTIFICATION} === 'Record created'"))
                 .await;
             tab.eval(&axe).await;
-            for (view, is_there) in [
-                ("notifications", "true"),
-                (
-                    "live",
-                    "document.querySelectorAll('.spark svg').length === 6",
-                ),
-                (
-                    "dead-letters",
-                    "document.querySelector('#view-dead-letters [role=cell]')",
-                ),
-                ("token", "document.querySelector('#view-token form')"),
-                (
-                    "sessions",
-                    "document.querySelector('#view-sessions [role=cell]')",
-                ),
-            ] {
+            for (view, is_there) in VIEWS {
                 tab.eval(&format!("location.hash = '{view}'")).await;
                 tab.becomes(is_there).await;
                 if view == "live" && is_update() {
@@ -312,6 +403,8 @@ async fn axe_finds_nothing_in_any_view() {
                 }
                 if view == "token" {
                     tab.click("#view-token .quiet").await;
+                    tab.becomes("document.querySelector('#view-token textarea').value")
+                        .await;
                     tab.click("#view-token .primary").await;
                     tab.becomes("document.querySelector('.verdict.good')").await;
                 }

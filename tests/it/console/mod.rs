@@ -36,28 +36,57 @@ const NOTIFICATION: &str = "document.querySelector('[role=log] article h3')?.tex
 
 /// A running `herald dev`.
 struct DevRun {
+    // Before the folders, which it uses.
     _running: Running,
-    _folders: [tempfile::TempDir; 2],
+    folders: [tempfile::TempDir; 2],
     /// The address of the page.
     page: String,
     nats: String,
+    /// The addresses of the listeners, as a file has them.
+    listeners: String,
 }
 
 impl DevRun {
     async fn start() -> Self {
         taken_ports();
-        let (folder, path) = (tempfile::tempdir().unwrap(), path_of_backend());
+        Self::start_in([tempfile::tempdir().unwrap(), path_of_backend()]).await
+    }
+
+    async fn start_in(folders: [tempfile::TempDir; 2]) -> Self {
+        let [folder, path] = &folders;
         let running = dev(folder.path(), path.path(), &["--json"]);
         let printed = eventually(BROWSER_PATIENCE, async || running.out().ends_with('\n'));
         assert!(printed.await, "{}", running.err());
         let told: Value = serde_json::from_str(&running.out()).unwrap();
         let text = |name: &str| told[name].as_str().unwrap_or_default().to_owned();
+        let address = |name: &str| {
+            let url = text(name);
+            url.split('/').nth(2).unwrap_or_default().to_owned()
+        };
         Self {
             page: text("page"),
             nats: text("nats"),
+            listeners: format!(
+                "[server]\nlisten = \"{}\"\nadmin_listen = \"{}\"\n",
+                address("url"),
+                address("admin")
+            ),
             _running: running,
-            _folders: [folder, path],
+            folders,
         }
+    }
+
+    /// Ends it, and starts another one at the same addresses.
+    async fn again(self) -> Self {
+        let Self {
+            _running,
+            folders,
+            listeners,
+            ..
+        } = self;
+        drop(_running);
+        std::fs::write(folders[0].path().join("herald.toml"), listeners).unwrap();
+        Self::start_in(folders).await
     }
 }
 
