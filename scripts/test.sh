@@ -33,6 +33,9 @@ count_skipped() {
 }
 trap count_skipped EXIT
 
+# Most tests wait most of their time. Those that need a processor take turns.
+[ "$(getconf _NPROCESSORS_ONLN)" -gt 4 ] || export RUST_TEST_THREADS="${RUST_TEST_THREADS:-5}"
+
 # The tests themselves install what their JavaScript and Python clients need.
 cargo test --locked --workspace "$@"
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::support::clients::python;
 use crate::support::clients::script::Script;
 use crate::support::gateway::Gateway;
+use crate::support::heavy_turn;
 use crate::support::nats::Nats;
 use crate::support::token::token;
 
@@ -33,6 +34,7 @@ async fn verdict(arguments: &[&str]) -> Value {
 
 #[tokio::test]
 async fn every_case_of_autobahn_ends_as_it_should_for_a_server_that_never_echoes() {
+    let _turn = heavy_turn().await;
     let nats = Nats::jetstream().await;
     let gateway = Gateway::on(&nats).await;
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

@@ -13,7 +13,7 @@ use crate::support::gateway::Gateway;
 use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
 use crate::support::raw::RawSocket;
-use crate::support::soon;
+use crate::support::{heavy_turn, soon};
 
 /// Publishes `count` numbered events without waiting for one before the next; all are stored.
 async fn burst(publisher: &Publisher, count: u64, length: usize) {
@@ -68,6 +68,7 @@ async fn read_fast(mut socket: RawSocket, count: usize) -> Vec<(u8, Vec<u8>)> {
 async fn a_burst_closes_no_healthy_socket_of_a_large_room() {
     const SOCKETS: usize = 200;
     const EVENTS: u64 = 1500;
+    let _turn = heavy_turn().await;
     let nats = Nats::jetstream().await;
     // Its own log, at `trace`, would take longer than all the rest.
     let gateway = Gateway::builder(&nats).set("log.level", "info");
@@ -89,6 +90,7 @@ async fn a_burst_closes_no_healthy_socket_of_a_large_room() {
 /// A cut of the connection to NATS, with much stored meanwhile: all of it is read back at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_readers_do_not_hold_up_a_repair() {
+    let _turn = heavy_turn().await;
     const EVENTS: u64 = 3000;
     let nats = Nats::jetstream().await;
     let (cable, gateway) = {

@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::eventually;
 use crate::support::gateway::Gateway;
+use crate::support::heavy_turn;
 use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
 use crate::support::raw::{CLOSE, FIN, RawSocket};
@@ -81,6 +82,7 @@ async fn join(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_socket_gets_its_own_in_order_while_its_room_grows_and_shrinks() {
+    let _turn = heavy_turn().await;
     const LAST: u64 = 800;
     let nats = Nats::jetstream().await;
     let gateway = gateway(&nats).await;
@@ -131,6 +133,7 @@ async fn each_socket_gets_its_own_in_order_while_its_room_grows_and_shrinks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_room_goes_to_other_threads_and_back_between_two_events() {
+    let _turn = heavy_turn().await;
     const MANY: usize = 150;
     const FEW: usize = 10;
     let nats = Nats::jetstream().await;
@@ -184,6 +187,7 @@ async fn a_room_goes_to_other_threads_and_back_between_two_events() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_room_gets_all_that_was_stored_before_a_drain() {
+    let _turn = heavy_turn().await;
     const EVENTS: u64 = 400;
     let nats = Nats::jetstream().await;
     let mut gateway = gateway(&nats).await;

@@ -124,11 +124,16 @@ impl Line {
     }
 
     pub(super) async fn call(&self, session: Option<&str>, method: &str, params: Value) -> Value {
-        let answered = self.send(session, method, params).await;
-        let answer = timeout(BROWSER_PATIENCE, answered).await;
-        let answer = answer.expect("an answer in time").expect("it lives");
+        let answer = self.answer(session, method, params).await;
         assert!(answer["error"].is_null(), "{method}: {answer}");
         answer["result"].clone()
+    }
+
+    /// The answer to a command, which may be an error.
+    async fn answer(&self, session: Option<&str>, method: &str, params: Value) -> Value {
+        let answered = self.send(session, method, params).await;
+        let answer = timeout(BROWSER_PATIENCE, answered).await;
+        answer.expect("an answer in time").expect("it lives")
     }
 }
 
@@ -174,8 +179,15 @@ impl Tab {
     pub(crate) async fn becomes(&self, script: &str) {
         let script_is =
             format!("(() => {{ try {{ return !!({script}); }} catch {{ return false; }} }})()");
+        let params =
+            json!({ "expression": script_is, "awaitPromise": true, "returnByValue": true });
+        let session = Some(self.session.as_str());
         let became = eventually(BROWSER_PATIENCE, async || {
-            self.eval(&script_is).await == true
+            // An error: while one page follows another, none is there to be asked.
+            let answer = self
+                .line
+                .answer(session, "Runtime.evaluate", params.clone());
+            answer.await["result"]["result"]["value"] == true
         });
         if !became.await {
             let told = self

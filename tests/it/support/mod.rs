@@ -32,6 +32,8 @@ pub(crate) mod token;
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 /// How often a condition is looked at while it does not hold.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -57,6 +59,13 @@ pub(crate) async fn eventually(
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Most tests wait most of their time, so that more of them run at once than there are processors. A test that needs a
+/// processor for itself takes this first: of these, two run at once.
+pub(crate) async fn heavy_turn() -> SemaphorePermit<'static> {
+    static TURNS: Semaphore = Semaphore::const_new(2);
+    TURNS.acquire().await.expect("nobody closes it")
 }
 
 /// What `future` comes to, which must be within [`PATIENCE`].

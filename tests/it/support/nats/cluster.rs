@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
 use serde_json::Value;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, SemaphorePermit};
 
 use super::container::Network;
 use super::{Choice, Nats, Settings, choice, free_port, server_name};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, eventually, heavy_turn};
 
 /// Servers in a cluster: any one of them may be away.
 pub(crate) const NODES: usize = 3;
@@ -24,6 +24,7 @@ pub(crate) struct Cluster {
     ports: Vec<u16>,
     /// Dropped after the nodes in it.
     _network: Option<Network>,
+    _turn: SemaphorePermit<'static>,
 }
 
 impl Cluster {
@@ -34,6 +35,7 @@ impl Cluster {
 
     /// The same, with a line more in each one's configuration.
     pub(crate) async fn with(line: &str) -> Self {
+        let turn = heavy_turn().await;
         let (network, hosts) = match choice() {
             Choice::Docker => {
                 let hosts = (0..NODES).map(|node| (format!("node{node}"), ROUTE_PORT));
@@ -59,6 +61,7 @@ impl Cluster {
             ports: nodes.iter().map(Nats::port).collect(),
             nodes: nodes.into_iter().map(Mutex::new).collect(),
             _network: network,
+            _turn: turn,
         };
         let client = cluster.client(0).await;
         let takes = eventually(PATIENCE, async || {
