@@ -4,6 +4,7 @@ use async_nats::HeaderMap as NatsHeaders;
 use axum::http::request::Parts;
 use bytes::Bytes;
 
+use super::guard;
 use super::problem::PublishProblem;
 use super::request::{self, EventTarget, PublishMode};
 
@@ -27,8 +28,8 @@ pub struct ReadRequest {
 /// # Errors
 /// What the client would be told.
 pub fn read(parts: &Parts, body: &Bytes) -> Result<ReadRequest, PublishProblem> {
-    request::check_head(parts)?;
-    request::check_origin(&parts.headers)?;
+    guard::check_head(parts)?;
+    guard::check_origin(&parts.headers)?;
     let target = EventTarget::parse(parts.uri.path())?;
     let mode = request::mode(&parts.headers)?;
     let key = request::idempotency_key(&parts.headers)?.map(str::to_owned);

@@ -1,9 +1,9 @@
 //! Publishing: what an event must be before it is stored ([`check`]), and HTTP publishing, for senders without a
 //! connection to NATS.
 //!
-//! `service` takes a request: `authorize` says who may, `limits` how much, `request` reads it, `check` maps each event as
-//! a gateway would, and `store` sends it to JetStream. `answer` says what is stored, `problem` what is refused. `coalescing` makes many requests
-//! cheaper.
+//! `service` takes a request: `guard` refuses what no right client sends, `authorize` says who may publish, `limits` how
+//! much, `request` reads it, `check` maps each event as a gateway would, and `store` sends it to JetStream. `answer` says
+//! what is stored, `problem` what is refused. `coalescing` makes many requests cheaper.
 //! **Invariant:** an answer of 2xx comes after JetStream's acknowledgement, and from nothing else.
 
 mod answer;
@@ -12,6 +12,7 @@ mod check;
 mod coalescing;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod guard;
 mod limits;
 mod problem;
 mod request;

@@ -6,8 +6,7 @@
 use std::borrow::Cow;
 
 use async_nats::{HeaderMap as NatsHeaders, HeaderName as NatsName};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Version, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 use percent_encoding::percent_decode;
 use serde::Deserialize;
@@ -15,7 +14,6 @@ use serde_json::value::RawValue;
 
 use super::check::cloudevent_value;
 use super::problem::PublishProblem;
-use crate::auth::has_token;
 use crate::codes::ProblemType;
 use crate::event::{EventName, PAYLOAD_MAX, WorkspaceSlug, is_json_type, media_type, unquoted};
 use crate::json::without_bom;
@@ -85,56 +83,6 @@ const ELSEWHERE: &str =
 
 fn decoded(part: &str) -> Option<Cow<'_, str>> {
     percent_decode(part.as_bytes()).decode_utf8().ok()
-}
-
-/// Refuses what no right client sends, before anything else is looked at: a token in the URL, since logs and histories
-/// keep URLs; and a request that is not for one host (RFC 9112, section 3.2).
-///
-/// # Errors
-/// [`ProblemType::TokenInUrl`], [`ProblemType::Malformed`].
-pub(super) fn check_head(parts: &Parts) -> Result<(), PublishProblem> {
-    if has_token(&parts.uri, &parts.headers) {
-        return Err(PublishProblem::new(
-            ProblemType::TokenInUrl,
-            "a token in a URL ends in logs: send it as Authorization: Bearer <token>, and replace this one",
-        ));
-    }
-    let hosts = parts.headers.get_all(header::HOST).iter().count();
-    if hosts > 1 || (hosts == 0 && parts.version >= Version::HTTP_11) {
-        return Err(malformed("a request has one Host header"));
-    }
-    Ok(())
-}
-
-/// Refuses what another site's page sends.
-///
-/// # Errors
-/// [`ProblemType::Origin`].
-pub(super) fn check_origin(headers: &HeaderMap) -> Result<(), PublishProblem> {
-    if is_of_another_page(headers) {
-        return Err(PublishProblem::new(
-            ProblemType::Origin,
-            "another site's page cannot publish: send the event to your own server, which publishes it",
-        ));
-    }
-    Ok(())
-}
-
-/// Whether a browser says that a page of another origin makes the request. A proxy may have changed the `Host`, but not
-/// what the browser itself thinks of the two.
-fn is_of_another_page(headers: &HeaderMap) -> bool {
-    if let Some(site) = headers.get("sec-fetch-site") {
-        return !matches!(site.as_bytes(), b"same-origin" | b"none");
-    }
-    let host = headers.get(header::HOST);
-    let host = host.map_or(&b""[..], HeaderValue::as_bytes);
-    let is_same = |origin: &HeaderValue| {
-        let origin = origin.as_bytes();
-        let schemes = [&b"http://"[..], b"https://"];
-        let mut names = schemes.iter().filter_map(|it| origin.strip_prefix(*it));
-        names.any(|name| name.eq_ignore_ascii_case(host))
-    };
-    !headers.get_all(header::ORIGIN).iter().all(is_same)
 }
 
 /// The mode, by the headers alone.
@@ -489,46 +437,6 @@ mod tests {
                 said.contains(part) && problem.problem == ProblemType::UnknownPath,
                 "{bad}: {said}"
             );
-        }
-    }
-
-    #[test]
-    fn a_request_is_for_one_host_and_of_no_other_page() {
-        let host = ("host", "publish.example.com");
-        for (all, wanted) in [
-            (&[host][..], Ok(())),
-            (&[host, ("origin", "https://Publish.example.com")], Ok(())),
-            (&[host, ("sec-fetch-site", "same-origin")], Ok(())),
-            // Behind a proxy that has another name for this host.
-            (
-                &[
-                    host,
-                    ("origin", "https://example.com"),
-                    ("sec-fetch-site", "same-origin"),
-                ],
-                Ok(()),
-            ),
-            (&[], Err(ProblemType::Malformed)),
-            (&[host, host], Err(ProblemType::Malformed)),
-            (
-                &[host, ("origin", "https://evil.example")],
-                Err(ProblemType::Origin),
-            ),
-            (&[host, ("origin", "null")], Err(ProblemType::Origin)),
-            (
-                &[host, ("sec-fetch-site", "cross-site")],
-                Err(ProblemType::Origin),
-            ),
-            (
-                &[host, ("sec-fetch-site", "same-site")],
-                Err(ProblemType::Origin),
-            ),
-        ] {
-            let (mut parts, ()) = axum::http::Request::new(()).into_parts();
-            parts.headers = headers(all);
-            let got = check_head(&parts).and_then(|()| check_origin(&parts.headers));
-            let got = got.map_err(|problem| problem.problem);
-            assert_eq!(got, wanted, "{all:?}");
         }
     }
 

@@ -24,6 +24,7 @@ use super::answer::{Outcome, batch, stored};
 use super::authorize::{Authorized, PublisherKey, authorize};
 use super::check::{check, message};
 use super::coalescing::Coalescing;
+use super::guard;
 use super::limits::PublishLimits;
 use super::problem::PublishProblem;
 use super::request::{self, BatchElement, EventTarget, PublishMode, malformed};
@@ -145,7 +146,7 @@ impl Publishing {
 
 async fn respond(State(service): State<Arc<Service>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    if let Err(problem) = request::check_head(&parts) {
+    if let Err(problem) = guard::check_head(&parts) {
         return service.counted(None, last_of_connection(problem.into_response()));
     }
     let is_read = matches!(parts.method, Method::GET | Method::HEAD);
@@ -240,7 +241,7 @@ impl Service {
         target: &EventTarget,
         parts: &Parts,
     ) -> Result<AdmittedRequest, PublishProblem> {
-        request::check_origin(&parts.headers)?;
+        guard::check_origin(&parts.headers)?;
         let setup = self.live.now();
         let Authorized { key, grant } =
             authorize(&setup, &self.revocations, &parts.headers).await?;

@@ -109,6 +109,11 @@ async fn another_name_another_page_and_a_token_in_the_url_are_refused_everywhere
         let answer = answer(&gateway, "GET", path, &(named + &token)).await;
         assert!(matches!(status(&answer), 200 | 400), "{path}: {answer}");
     }
+    // The rest of the listener answers under any name, as without the page.
+    for (path, wanted) in [("/metrics", 200), ("/nothing", 404)] {
+        let answer = answer(&gateway, "GET", path, "Host: evil.example\r\n").await;
+        assert_eq!(status(&answer), wanted, "{path}: {answer}");
+    }
     // What a browser asks before a request that is not simple.
     let preflight = format!(
         "{local}Origin: http://evil.example\r\nAccess-Control-Request-Method: GET\r\n\
