@@ -241,7 +241,7 @@ mod tests {
         assert!(again.unwrap().duplicate);
         use PublishError as E;
         type Check = fn(&PublishError) -> bool;
-        let table: [(u64, &str, Check); 11] = [
+        let table: [(u64, &str, Check); 12] = [
             (10077, "maximum messages per subject exceeded", |error| {
                 matches!(error, E::SubjectTaken)
             }),
@@ -269,6 +269,9 @@ mod tests {
                 matches!(error, E::InProcess) && error.may_be_stored()
             }),
             (10054, "message size exceeds maximum allowed", |error| {
+                matches!(error, E::MaxPayload)
+            }),
+            (10060, "expected stream does not match", |error| {
                 matches!(error, E::Refused(_))
             }),
         ];
