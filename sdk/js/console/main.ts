@@ -36,7 +36,7 @@ function views(told: About): View[] {
     // At once: a smooth scroll would end where the form has meanwhile grown.
     list.firstElementChild?.scrollIntoView({ block: 'nearest' });
   };
-  const published = () => {
+  const onPublish = () => {
     publishedAt = performance.now();
   };
   const letters = deadLetters();
@@ -45,7 +45,7 @@ function views(told: About): View[] {
     {
       id: 'notifications',
       name: 'Notifications',
-      element: h('div', { class: 'columns' }, publishing(told, published), notifications(told, arrived)),
+      element: h('div', { class: 'columns' }, publishing(told, onPublish), notifications(told, arrived)),
     },
     { id: 'live', name: 'Live', element: live() },
     { id: 'dead-letters', name: 'Dead letters', ...letters },

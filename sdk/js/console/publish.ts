@@ -28,8 +28,8 @@ const OTHER = '';
 /** What other name does: the names of the other categories are all above. */
 const NAME = /^(system|custom)\.[A-Za-z0-9_-]{1,64}$/;
 
-/** `published` is called when an event is stored. */
-export function publishing({ publish: isOn, development }: About, published: () => void): HTMLElement {
+/** `onPublish` is called before an event is sent: its notification may come before the answer. */
+export function publishing({ publish: isOn, development }: About, onPublish: () => void): HTMLElement {
   const events = h('select', {}, ...EVENTS.map((name) => h('option', { value: name }, name)), h('option', { value: OTHER }, 'another name …'));
   const other = h('input', { value: 'custom.order_shipped', autocomplete: 'off', spellcheck: 'false' });
   const otherField = labelled('Name of the event', other, 'system or custom, a dot, and a name of letters, digits, - and _.');
@@ -109,8 +109,9 @@ export function publishing({ publish: isOn, development }: About, published: () 
     if (button.getAttribute('aria-disabled') === 'true') return;
     button.setAttribute('aria-disabled', 'true');
     try {
-      const { stream, sequence } = await send(JSON.stringify(made.value()));
-      published();
+      const payload = JSON.stringify(made.value());
+      onPublish();
+      const { stream, sequence } = await send(payload);
       say(result, 'good', `Stored in ${stream} with the sequence ${sequence}.`);
     } catch (error) {
       say(result, 'wrong', (error as Error).message);
