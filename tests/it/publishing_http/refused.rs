@@ -176,7 +176,7 @@ async fn a_token_for_publishing_opens_no_socket() {
             let (code, _) = client.closed().await;
             assert_eq!(code, 4001, "{aud}");
         }
-        assert!(gateway.output().contains("it is for publishing"));
+        gateway.prints("it is for publishing").await;
     }
 }
 
@@ -395,7 +395,9 @@ async fn a_body_that_breaks_off_and_a_request_without_its_host_are_malformed() {
             sender.token
         );
         tcp.write_all(request.as_bytes()).await.unwrap();
-        tcp.shutdown().await.unwrap();
+        if rest.starts_with("Content-Length: 10") {
+            tcp.shutdown().await.unwrap();
+        }
         let mut answer = Vec::new();
         // A reset after the answer is an end, too.
         let _ = soon(tcp.read_to_end(&mut answer)).await;
@@ -505,11 +507,7 @@ async fn its_own_user_writes_events_and_the_gateways_need_not() {
     .await;
     assert!(refused, "{}", gateway.output());
     sender.event(&[]).await.assert_is(503, "refused", "no");
-    assert!(
-        gateway.output().contains("publish.nats_url"),
-        "{}",
-        gateway.output()
-    );
+    gateway.prints("publish.nats_url").await;
     production.allow().await;
     let stored = eventually(PATIENCE, async || sender.event(&[]).await.status == 201).await;
     assert!(stored, "{}", gateway.output());
