@@ -46,14 +46,24 @@ fn status(ack: &PubAck) -> StatusCode {
     }
 }
 
+/// The answer of a stored event, as it is written.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredEvent<'a> {
+    stream: &'a str,
+    sequence: u64,
+    duplicate: bool,
+    deduplication_seconds: u64,
+}
+
 /// The answer of a stored event. The stream knows its id for as long as `window`.
 pub(super) fn stored(ack: &PubAck, window: Duration) -> Response {
-    let body = json!({
-        "stream": ack.stream,
-        "sequence": ack.sequence,
-        "duplicate": ack.duplicate,
-        "deduplicationSeconds": window.as_secs(),
-    });
+    let body = StoredEvent {
+        stream: &ack.stream,
+        sequence: ack.sequence,
+        duplicate: ack.duplicate,
+        deduplication_seconds: window.as_secs(),
+    };
     answer(status(ack), &body)
 }
 

@@ -23,7 +23,7 @@ use crate::support::token::{at, signed};
 use crate::support::{PATIENCE, eventually};
 
 /// Windows of each kind.
-const WINDOWS: usize = 25;
+const WINDOWS: usize = 41;
 /// Sockets of the room between which the cost of a delivery is taken: in a small one, and in a large one.
 const SOCKETS: [usize; 4] = [50, 250, 300, 500];
 /// By how much of the baseline these may differ.
