@@ -12,3 +12,4 @@ pub(crate) use self::close::Unsent;
 pub use self::close::{Advice, CLOSE_CODES, CloseReason, DEAD_PEER, close_code, code_label};
 pub use self::problem::{ProblemDetails, ProblemType};
 pub use self::refusal::HttpRefusal;
+pub(crate) use self::refusal::whole_seconds;

@@ -117,15 +117,19 @@ refusals! {
     ProxyProtocol 0 "proxy_protocol" NO ""
 }
 
+/// The value of `Retry-After`: no earlier than `after`.
+pub(crate) fn whole_seconds(after: Duration) -> HeaderValue {
+    HeaderValue::from(after.as_secs() + u64::from(after.subsec_nanos() > 0))
+}
+
 impl HttpRefusal {
     /// The answer, with `text` as its body.
     pub(crate) fn answer(self, text: &str, retry_after: Option<Duration>) -> Response {
         let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::BAD_REQUEST);
         let mut response = (status, format!("{text}\n")).into_response();
         if let Some(after) = retry_after {
-            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
             let headers = response.headers_mut();
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            headers.insert(header::RETRY_AFTER, whole_seconds(after));
         }
         response
     }

@@ -44,7 +44,7 @@ pub(crate) use self::load::FILE;
 pub use self::load::{ConfigError, LoadedConfig};
 pub use self::names::Names;
 pub(crate) use self::near::near;
-pub(crate) use self::origin::allows;
+pub(crate) use self::origin::{allows, is_of_host};
 pub use self::problem::Problem;
 pub(crate) use self::problem::line;
 pub use self::publish::PublishConfig;

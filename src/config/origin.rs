@@ -25,6 +25,15 @@ pub(crate) fn allows(allowed: &str, origin: &[u8]) -> bool {
     })
 }
 
+/// Whether `origin` is that of a page at `host`, by HTTP or by HTTPS. Both may have a port.
+pub(crate) fn is_of_host(origin: &[u8], host: &[u8]) -> bool {
+    let mut schemes = [&b"http://"[..], b"https://"].into_iter();
+    schemes.any(|scheme| {
+        let name = origin.strip_prefix(scheme);
+        name.is_some_and(|name| name.eq_ignore_ascii_case(host))
+    })
+}
+
 /// A label of a host as browsers write it: ASCII, with `xn--` where it was not.
 fn is_label(text: &str) -> bool {
     let is_of_label = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);

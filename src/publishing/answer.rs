@@ -88,11 +88,14 @@ pub(super) fn batch(outcomes: &[Outcome], window: Duration) -> Response {
         refused.len(),
         outcomes.len()
     );
-    let batch = BatchOutcome {
-        events,
-        is_any_stored: acks().next().is_some(),
-        is_any_unknown: refused.iter().any(|problem| problem.may_be_stored()),
+    let stored = if acks().next().is_some() {
+        "some"
+    } else if refused.iter().any(|problem| problem.may_be_stored()) {
+        "unknown"
+    } else {
+        "no"
     };
+    let batch = BatchOutcome { events, stored };
     let problem = match refused.iter().any(|problem| problem.status() == 503) {
         true => PublishProblem::new(ProblemType::BatchUnsure, why).within(window),
         false => PublishProblem::new(ProblemType::Batch, why),

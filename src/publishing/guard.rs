@@ -7,6 +7,7 @@ use super::problem::PublishProblem;
 use super::request::malformed;
 use crate::auth::has_token;
 use crate::codes::ProblemType;
+use crate::config::is_of_host;
 
 /// Refuses what no right client sends, before anything else is looked at: a token in the URL, since logs and histories
 /// keep URLs; and a request that is not for one host (RFC 9112, section 3.2).
@@ -49,13 +50,8 @@ fn is_of_another_page(headers: &HeaderMap) -> bool {
     }
     let host = headers.get(header::HOST);
     let host = host.map_or(&b""[..], HeaderValue::as_bytes);
-    let is_same = |origin: &HeaderValue| {
-        let origin = origin.as_bytes();
-        let schemes = [&b"http://"[..], b"https://"];
-        let mut names = schemes.iter().filter_map(|it| origin.strip_prefix(*it));
-        names.any(|name| name.eq_ignore_ascii_case(host))
-    };
-    !headers.get_all(header::ORIGIN).iter().all(is_same)
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    !origins.all(|origin| is_of_host(origin.as_bytes(), host))
 }
 
 #[cfg(test)]

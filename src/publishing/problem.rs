@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::check::RefusedEvent;
-use crate::codes::{ProblemDetails, ProblemType};
+use crate::codes::{ProblemDetails, ProblemType, whole_seconds};
 use crate::event::Reason;
 
 /// Why a request to publish, or an event of a batch, is refused. Nothing of a token is in it.
@@ -30,10 +30,8 @@ pub struct PublishProblem {
 pub(super) struct BatchOutcome {
     /// Of each event.
     pub(super) events: Value,
-    /// One at least is stored.
-    pub(super) is_any_stored: bool,
-    /// Of one at least nobody knows.
-    pub(super) is_any_unknown: bool,
+    /// `some` of it, `no`, or `unknown`.
+    pub(super) stored: &'static str,
 }
 
 impl PublishProblem {
@@ -79,10 +77,9 @@ impl PublishProblem {
         let Self { problem, .. } = self;
         let members = PublishMembers {
             stored: match &self.batch {
-                Some(batch) if batch.is_any_stored => "some",
-                Some(batch) if batch.is_any_unknown => "unknown",
+                Some(batch) => batch.stored,
                 None if problem.may_be_stored() => "unknown",
-                _ => "no",
+                None => "no",
             },
             reason: self.reason.map(Reason::as_str),
             deduplication_seconds: self.deduplication.map(|window| window.as_secs()),
@@ -127,8 +124,7 @@ impl IntoResponse for PublishProblem {
         let mut response = self.details().into_response();
         let headers = response.headers_mut();
         if let Some(after) = self.retry_after {
-            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            headers.insert(header::RETRY_AFTER, whole_seconds(after));
         }
         let challenge = match self.problem {
             // RFC 6750, section 3.

@@ -17,6 +17,7 @@ use tracing::warn;
 
 use super::{Console, ConsoleProblem};
 use crate::auth::has_token;
+use crate::config::is_of_host;
 
 /// What a request to `herald dev` has in place of a token. A page of another origin cannot send it.
 const DEVELOPMENT: HeaderName = HeaderName::from_static("herald-console");
@@ -160,14 +161,8 @@ fn host(request: &Parts) -> Option<&str> {
 /// request: it is opened for itself, and shows nobody anything.
 fn is_of_another_page(request: &Parts, host: &str) -> bool {
     let headers = &request.headers;
-    let is_same_origin = |origin: &HeaderValue| {
-        let origin = origin.to_str().unwrap_or_default();
-        let rest = origin
-            .strip_prefix("http://")
-            .or(origin.strip_prefix("https://"));
-        rest.is_some_and(|rest| rest.eq_ignore_ascii_case(host))
-    };
-    if !headers.get_all(header::ORIGIN).iter().all(is_same_origin) {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    if !origins.all(|origin| is_of_host(origin.as_bytes(), host.as_bytes())) {
         return true;
     }
     let is_followed = request.method == Method::GET

@@ -106,16 +106,17 @@ impl SocketUrl {
 /// that name: a certificate may be for it. No content security policy can name an address of IPv6.
 fn socket_host(host: &str, bound: IpAddr) -> String {
     let name = guard::without_port(host);
-    let is_name = !guard::is_local(name) && guard::address(name).is_none();
-    if is_name {
-        return name.to_owned();
-    }
-    match bound {
-        _ if bound.is_unspecified() && name == "[::1]" => "localhost".to_owned(),
-        _ if bound.is_unspecified() => name.to_owned(),
-        IpAddr::V6(bound) if bound.is_loopback() => "localhost".to_owned(),
-        IpAddr::V6(bound) => format!("[{bound}]"),
-        IpAddr::V4(bound) => bound.to_string(),
+    let address = guard::address(name);
+    let is_name = address.is_none() && !guard::is_local(name);
+    let at = match bound.is_unspecified() {
+        true => address,
+        false => Some(bound).filter(|_| !is_name),
+    };
+    match at {
+        None => name.to_owned(),
+        Some(IpAddr::V6(at)) if at.is_loopback() => "localhost".to_owned(),
+        Some(IpAddr::V6(at)) => format!("[{at}]"),
+        Some(IpAddr::V4(at)) => at.to_string(),
     }
 }
 
