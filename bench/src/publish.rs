@@ -134,32 +134,33 @@ impl Publisher {
             rest = later;
         }
         match connections {
-            Some(connections) => published.answers = self.handle.block_on(connections.answers())?,
-            None => self.wait(self.client.flush())?,
+            Some(connections) => published.answers = self.wait(connections.answers())?,
+            None => self.wait(async { self.client.flush().await.map_err(failed) })?,
         }
         Ok(published)
     }
 
     /// Waits for `sending`, but after an interrupt a moment at most: a server that is gone takes nothing.
-    fn wait<E: std::fmt::Display>(
+    fn wait<T: Default>(
         &self,
-        sending: impl Future<Output = Result<(), E>>,
-    ) -> Result<(), Error> {
+        sending: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         self.handle.block_on(async {
             let mut sending = pin!(sending);
             loop {
                 match tokio::time::timeout(MOMENT, sending.as_mut()).await {
-                    Ok(sent) => return sent.map_err(|error| Error::of("cannot publish", error)),
-                    Err(_) if self.stop.load(Ordering::Relaxed) => return Ok(()),
+                    Ok(sent) => return sent,
+                    Err(_) if self.stop.load(Ordering::Relaxed) => return Ok(T::default()),
                     Err(_) => {}
                 }
             }
         })
     }
 
-    async fn send(&self, due: &[Planned]) -> Result<(), async_nats::PublishError> {
+    async fn send(&self, due: &[Planned]) -> Result<(), Error> {
         for (_, subject, event) in self.events(due) {
-            self.client.publish(subject.clone(), event.into()).await?;
+            let sent = self.client.publish(subject.clone(), event.into()).await;
+            sent.map_err(failed)?;
         }
         Ok(())
     }
@@ -182,6 +183,10 @@ impl Publisher {
             Some((planned, subject, event))
         })
     }
+}
+
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::of("cannot publish", error)
 }
 
 #[cfg(test)]

@@ -174,14 +174,11 @@ impl Round {
     /// Enters the answers of a scenario of HTTP publishing.
     pub fn requests(&mut self, phase: &Phase, stored: &Stored) {
         let answers = &phase.published.answers;
+        let requests = answers.len() as f64;
         for (part, ns) in &phase.cpu_ns {
             let us = *ns as f64 / 1000.0;
-            self.put(
-                &format!("cpu_{part}_us_per_request"),
-                us / answers.len() as f64,
-            );
+            self.put(&format!("cpu_{part}_us_per_request"), us / requests);
         }
-        let requests = answers.len() as f64;
         self.put("requests_per_s", requests / phase.took.as_secs_f64());
         let (not_stored, _) = phase.not_stored(stored, |_| 1);
         self.put("not_stored", not_stored as f64);

@@ -2,33 +2,14 @@
 
 #![no_main]
 
-use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, Request, Uri, header};
+use axum::http::{Method, header};
 use herald::auth::{TOKEN_BYTES_MAX, cookie_token, presented_token};
 use herald::fuzzing::socket::{key, origin_allowed, switching, workspace};
+use herald_fuzz::http_request;
 use libfuzzer_sys::fuzz_target;
 
-fn request(data: &[u8]) -> Option<Parts> {
-    let mut headers = [httparse::EMPTY_HEADER; 100];
-    let mut parsed = httparse::Request::new(&mut headers);
-    parsed
-        .parse(data)
-        .ok()
-        .filter(httparse::Status::is_complete)?;
-    let (mut parts, ()) = Request::new(()).into_parts();
-    parts.method = Method::from_bytes(parsed.method?.as_bytes()).ok()?;
-    parts.uri = parsed.path?.parse::<Uri>().ok()?;
-    for field in parsed.headers {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        parts
-            .headers
-            .append(name, HeaderValue::from_bytes(field.value).ok()?);
-    }
-    Some(parts)
-}
-
 fuzz_target!(|data: &[u8]| {
-    let Some(request) = request(data) else {
+    let Some((request, _)) = http_request(data) else {
         return;
     };
     match key(&request) {

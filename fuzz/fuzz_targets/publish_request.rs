@@ -2,33 +2,14 @@
 
 #![no_main]
 
+use axum::http::HeaderValue;
 use axum::http::header::HOST;
-use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Request, Uri};
 use bytes::Bytes;
 use herald::event::{EventName, WorkspaceSlug};
 use herald::fuzzing::publishing::read;
 use herald::publishing::PublishProblem;
+use herald_fuzz::http_request;
 use libfuzzer_sys::fuzz_target;
-
-fn request(data: &[u8]) -> Option<(Parts, Bytes)> {
-    let mut headers = [httparse::EMPTY_HEADER; 100];
-    let mut parsed = httparse::Request::new(&mut headers);
-    let httparse::Status::Complete(head) = parsed.parse(data).ok()? else {
-        return None;
-    };
-    let (mut parts, ()) = Request::new(()).into_parts();
-    parts.uri = parsed.path?.parse::<Uri>().ok()?;
-    for field in parsed.headers {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        let value = HeaderValue::from_bytes(field.value).ok()?;
-        parts.headers.append(name, value);
-    }
-    // It has its own test, and would hide all that follows.
-    let host = HeaderValue::from_static("publish.example.com");
-    parts.headers.insert(HOST, host);
-    Some((parts, Bytes::copy_from_slice(&data[head..])))
-}
 
 fn refused(problem: &PublishProblem) {
     let details = serde_json::to_value(problem.details()).expect("JSON");
@@ -39,9 +20,13 @@ fn refused(problem: &PublishProblem) {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let Some((parts, body)) = request(data) else {
+    let Some((mut parts, body)) = http_request(data) else {
         return;
     };
+    // It has its own test, and would hide all that follows.
+    let host = HeaderValue::from_static("publish.example.com");
+    parts.headers.insert(HOST, host);
+    let body = Bytes::copy_from_slice(body);
     let read = match read(&parts, &body) {
         Ok(read) => read,
         Err(problem) => return refused(&problem),
