@@ -90,8 +90,8 @@ async fn a_burst_closes_no_healthy_socket_of_a_large_room() {
 /// A cut of the connection to NATS, with much stored meanwhile: all of it is read back at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_readers_do_not_hold_up_a_repair() {
-    let _turn = heavy_turn().await;
     const EVENTS: u64 = 3000;
+    let _turn = heavy_turn().await;
     let nats = Nats::jetstream().await;
     let (cable, gateway) = {
         let cable = Cable::to(nats.port()).await;

@@ -19,7 +19,7 @@ use crate::support::nats::Nats;
 use crate::support::otlp::Collector;
 use crate::support::publisher::Publisher;
 use crate::support::raw::RawSocket;
-use crate::support::token::{at, signed};
+use crate::support::token::publisher;
 use crate::support::{PATIENCE, eventually};
 
 /// Windows of each kind.
@@ -324,13 +324,15 @@ async fn deliver(publisher: &Publisher, sockets: &mut [RawSocket]) {
 
 /// To a workspace without sockets.
 fn publish_request(gateway: &Gateway) -> reqwest::RequestBuilder {
-    let token = json!({ "sub": "ci", "aud": "herald-publish", "publish": { "workspaces": "*", "categories": "*" }, "exp": at(3600) });
     let url = format!(
         "http://{}/v1/workspaces/globex/events/custom.x",
         gateway.publish
     );
     let event = json!({ "title": "A title", "message": "x".repeat(490) });
-    let request = reqwest::Client::new().post(url).bearer_auth(signed(&token));
+    let request =
+        reqwest::Client::new()
+            .post(url)
+            .bearer_auth(publisher("ci", &json!("*"), &json!("*")));
     request
         .header("content-type", "application/json")
         .body(event.to_string())

@@ -82,8 +82,8 @@ async fn join(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_socket_gets_its_own_in_order_while_its_room_grows_and_shrinks() {
-    let _turn = heavy_turn().await;
     const LAST: u64 = 800;
+    let _turn = heavy_turn().await;
     let nats = Nats::jetstream().await;
     let gateway = gateway(&nats).await;
     let publisher = Publisher::on(&nats).await;
@@ -133,9 +133,9 @@ async fn each_socket_gets_its_own_in_order_while_its_room_grows_and_shrinks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_room_goes_to_other_threads_and_back_between_two_events() {
-    let _turn = heavy_turn().await;
     const MANY: usize = 150;
     const FEW: usize = 10;
+    let _turn = heavy_turn().await;
     let nats = Nats::jetstream().await;
     let gateway = Gateway::builder(&nats).set("log.level", "info,herald::room::opening=debug");
     let gateway = gateway.ready().await;
@@ -187,8 +187,8 @@ async fn a_room_goes_to_other_threads_and_back_between_two_events() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_room_gets_all_that_was_stored_before_a_drain() {
-    let _turn = heavy_turn().await;
     const EVENTS: u64 = 400;
+    let _turn = heavy_turn().await;
     let nats = Nats::jetstream().await;
     let mut gateway = gateway(&nats).await;
     let publisher = Publisher::on(&nats).await;

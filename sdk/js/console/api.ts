@@ -33,12 +33,15 @@ export class Problem extends Error {
 
 let adminToken = '';
 
+/** What is behind the scheme, where that was copied, too. */
+export const withoutScheme = (token: string) => token.trim().replace(/^bearer\s+/i, '');
+
 /**
  * A token as it is sent: a browser refuses to send other characters, and says only that it did not.
  * @throws Problem
  */
 export function sendable(token: string): string {
-  const text = token.trim().replace(/^bearer\s+/i, '');
+  const text = withoutScheme(token);
   if (!/^[\x21-\x7e]*$/.test(text)) throw new Problem(0, 'A token has no blanks, and only letters, digits and signs of ASCII. Copy it whole.');
   return text;
 }

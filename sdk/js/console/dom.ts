@@ -58,6 +58,11 @@ export function table(caption: string, headings: string[], rows: Child[][]): HTM
   );
 }
 
+/** Says something in a live region. A screen reader would say it again if it were set again. */
+export function tell(region: HTMLElement, text: string): void {
+  if (region.textContent !== text) region.textContent = text;
+}
+
 /** Whether there is such a date: a token may say anything. */
 export function isDate(ms: number): boolean {
   return !Number.isNaN(new Date(ms).getTime());

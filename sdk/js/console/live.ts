@@ -1,7 +1,7 @@
 // How the gateway is now, drawn from its own metrics each second.
 
 import { metrics } from './api.js';
-import { h, svg } from './dom.js';
+import { h, svg, tell } from './dom.js';
 import { Exposition, quantile } from './exposition.js';
 
 const INTERVAL = 1000;
@@ -71,8 +71,7 @@ export function live(): HTMLElement {
         problem.textContent = '';
         draw(performance.now(), exposition);
       } catch (error) {
-        const { message } = error as Error;
-        if (problem.textContent !== message) problem.textContent = message;
+        tell(problem, (error as Error).message);
       }
     }
     setTimeout(look, INTERVAL);

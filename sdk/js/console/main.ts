@@ -1,7 +1,7 @@
 // The page: signs in where that is needed, and shows one view at a time.
 
 import { about, Problem, signIn, type About } from './api.js';
-import { h, labelled } from './dom.js';
+import { h, labelled, tell } from './dom.js';
 import { deadLetters, sessions } from './lists.js';
 import { live } from './live.js';
 import { notifications } from './notifications.js';
@@ -22,8 +22,7 @@ const nav = document.getElementById('views')!;
 const notice = document.getElementById('notice')!;
 
 function say(text: string): void {
-  // A screen reader says it again when it is set again.
-  if (notice.textContent !== text) notice.textContent = text;
+  tell(notice, text);
   notice.hidden = !text;
 }
 

@@ -27,12 +27,13 @@ const EVENTS = [
 const OTHER = '';
 /** What other name does: the names of the other categories are all above. */
 const NAME = /^(system|custom)\.[A-Za-z0-9_-]{1,64}$/;
+const NAMED = 'system or custom, a dot, and a name of letters, digits, - and _.';
 
 /** `onPublish` is called before an event is sent: its notification may come before the answer. */
 export function publishing({ publish: isOn, development }: About, onPublish: () => void): HTMLElement {
   const events = h('select', {}, ...EVENTS.map((name) => h('option', { value: name }, name)), h('option', { value: OTHER }, 'another name …'));
   const other = h('input', { value: 'custom.order_shipped', autocomplete: 'off', spellcheck: 'false' });
-  const otherField = labelled('Name of the event', other, 'system or custom, a dot, and a name of letters, digits, - and _.');
+  const otherField = labelled('Name of the event', other, NAMED);
   const workspace = h('input', { value: development?.workspace ?? '', autocomplete: 'off', spellcheck: 'false', required: true });
   const token = h('input', { type: 'password', autocomplete: 'off' });
   const fields = h('div', { class: 'fields' });
@@ -77,7 +78,7 @@ export function publishing({ publish: isOn, development }: About, onPublish: () 
     made = undefined;
     fields.replaceChildren();
     try {
-      if (events.value === OTHER && !NAME.test(wanted)) throw new Problem(0, 'Name the event: system or custom, a dot, and letters, digits, - and _.');
+      if (events.value === OTHER && !NAME.test(wanted)) throw new Problem(0, `Name the event: ${NAMED}`);
       const schema = await read<Schema>(`schemas/${encodeURIComponent(wanted)}`);
       if (wanted !== name()) return;
       made = form(schema);

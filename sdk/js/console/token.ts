@@ -1,7 +1,7 @@
 // A token explained: what it says, and what this gateway makes of it.
 
 import { claims } from '../src/token.js';
-import { about, read, sendable, type About } from './api.js';
+import { about, read, sendable, withoutScheme, type About } from './api.js';
 import { away, h, isDate, labelled } from './dom.js';
 
 interface Explained {
@@ -24,7 +24,7 @@ export function explaining({ development }: About): HTMLElement {
     event.preventDefault();
     try {
       // A token that was copied with its line breaks.
-      const text = sendable(token.value.trim().replace(/^bearer\s+/i, '').replace(/\s/g, ''));
+      const text = sendable(withoutScheme(token.value).replace(/\s/g, ''));
       const told = await read<Explained>('token', { 'Herald-Token': text });
       answer.replaceChildren(...explained(told, claims(text) as Record<string, unknown>));
     } catch (error) {

@@ -8,7 +8,6 @@ use tokio::net::TcpListener;
 
 use super::DevRun;
 use crate::support::devtools::Devtools;
-use crate::support::publisher::Publisher;
 
 /// A server of somebody else's with one page, and its port.
 async fn evil_site() -> u16 {
@@ -91,7 +90,7 @@ async fn a_script_of_another_page_reads_nothing_and_publishes_nothing() {
         tab.close().await;
     }
     // Nothing was stored.
-    let publisher = Publisher::over(async_nats::connect(&dev.nats).await.unwrap());
+    let publisher = dev.publisher().await;
     let first = publisher.event("acme.custom.end", &json!({})).await;
     assert_eq!(first, 1);
 }

@@ -69,7 +69,7 @@ async fn the_page_goes_on_when_herald_dev_is_started_again() {
     let dev = DevRun::start().await;
     let tab = opened(&browser, &dev).await;
     let dev = dev.again().await;
-    let publisher = Publisher::over(async_nats::connect(&dev.nats).await.unwrap());
+    let publisher = dev.publisher().await;
     let is_back = eventually(BROWSER_PATIENCE, async || {
         let event = json!({ "title": "Back" });
         publisher.event("acme.custom.x", &event).await;
@@ -101,7 +101,7 @@ async fn the_page_stays_where_the_user_is() {
     tab.becomes(PREVIEWED).await;
     tab.eval("document.querySelector('.fields input').focus(); scrollTo(0, 0)")
         .await;
-    let publisher = Publisher::over(async_nats::connect(&dev.nats).await.unwrap());
+    let publisher = dev.publisher().await;
     // axe asks for a heading with words.
     let event = json!({ "title": "", "message": "" });
     publisher.event("acme.custom.x", &event).await;
@@ -286,7 +286,7 @@ async fn nothing_of_an_event_becomes_html() {
     };
     let dev = DevRun::start().await;
     let tab = opened(&browser, &dev).await;
-    let publisher = Publisher::over(async_nats::connect(&dev.nats).await.unwrap());
+    let publisher = dev.publisher().await;
     let evil = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>\u{202e}evil";
     let event = json!({
         "title": evil, "message": evil.repeat(200), "metadata": { evil: evil }
@@ -379,7 +379,7 @@ async fn axe_finds_nothing_in_any_view() {
     };
     let dev = DevRun::start().await;
     let axe = super::axe().await;
-    let publisher = Publisher::over(async_nats::connect(&dev.nats).await.unwrap());
+    let publisher = dev.publisher().await;
     for (size, device) in [([1280, 800], "1280"), ([390, 844], "390")] {
         for scheme in ["light", "dark"] {
             let tab = browser.open("about:blank").await;

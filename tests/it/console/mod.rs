@@ -12,6 +12,7 @@ use crate::support::devtools::BROWSER_PATIENCE;
 use crate::support::eventually;
 use crate::support::gateway::{Builder, Gateway, file};
 use crate::support::nats::Nats;
+use crate::support::publisher::Publisher;
 
 const ADMIN_TOKEN: &str = "0123456789-token-of-the-operator";
 
@@ -74,6 +75,12 @@ impl DevRun {
             _running: running,
             folders,
         }
+    }
+
+    /// Who publishes past the page.
+    async fn publisher(&self) -> Publisher {
+        let nats = async_nats::connect(&self.nats).await;
+        Publisher::over(nats.expect("it runs"))
     }
 
     /// Ends it, and starts another one at the same addresses.

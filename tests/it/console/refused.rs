@@ -7,7 +7,7 @@ use super::{ADMIN_TOKEN, gateway_with_console, with_console};
 use crate::support::gateway::{Gateway, exchange};
 use crate::support::nats::Nats;
 use crate::support::production::Production;
-use crate::support::token::{at, signed, token, with_key};
+use crate::support::token::{at, publisher, signed, token, with_key};
 
 /// What the page reads.
 const API: [&str; 6] = [
@@ -138,10 +138,8 @@ async fn only_a_token_for_publishing_publishes_by_the_page() {
         let answer = gateway.admin_with(headers, "POST", path, "{}").await;
         answer.expect("an answer")
     };
-    let grant = json!({ "workspaces": "*", "categories": "*" });
-    let publisher =
-        json!({ "sub": "ci", "aud": "herald-publish", "publish": grant, "exp": at(600) });
-    let publisher = format!("Authorization: Bearer {}\r\n", signed(&publisher));
+    let publisher = publisher("ci", &json!("*"), &json!("*"));
+    let publisher = format!("Authorization: Bearer {publisher}\r\n");
     let socket = token("ada", "acme");
     for (headers, path, wanted, problem) in [
         (

@@ -6,12 +6,13 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{on, publisher};
+use super::on;
 use crate::support::client::Client;
 use crate::support::clients::{CLIENTS, node, python, schemathesis};
 use crate::support::command::finish;
 use crate::support::gateway::Gateway;
 use crate::support::nats::Nats;
+use crate::support::token::publisher;
 
 /// The example's envelope with another id.
 fn envelope(id: &str) -> Value {

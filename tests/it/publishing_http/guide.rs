@@ -2,13 +2,14 @@
 
 use serde_json::json;
 
-use super::{count, publisher, ready};
+use super::{count, ready};
 use crate::support::client::Client;
 use crate::support::clients::folder_with_packages;
 use crate::support::example::Example;
 use crate::support::gateway::{Gateway, file};
 use crate::support::nats::Nats;
 use crate::support::program;
+use crate::support::token::publisher;
 
 const PUBLISHING: &str = include_str!("../../../docs/publishing.md");
 

@@ -16,10 +16,7 @@ use serde_json::{Value, json};
 
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::nats::Nats;
-use crate::support::token::{at, signed};
-
-/// The audience of a token for publishing, unless the settings name another.
-const AUDIENCE: &str = "herald-publish";
+use crate::support::token::publisher;
 
 /// An answer.
 #[derive(Debug)]
@@ -135,12 +132,6 @@ async fn answered(response: reqwest::Response) -> reqwest::Result<Answer> {
         headers,
         body: serde_json::from_str(&text).unwrap_or(Value::String(text)),
     })
-}
-
-/// A token for publishing.
-fn publisher(user: &str, workspaces: &Value, categories: &Value) -> String {
-    let grant = json!({ "workspaces": workspaces, "categories": categories });
-    signed(&json!({ "sub": user, "aud": AUDIENCE, "publish": grant, "exp": at(600) }))
 }
 
 fn with_http(builder: Builder) -> Builder {

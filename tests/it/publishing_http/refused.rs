@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{AUDIENCE, Sender, answered, count, on, publisher, ready, with_http};
+use super::{Sender, answered, count, on, ready, with_http};
 use crate::support::client::Client;
 use crate::support::command::finish;
 use crate::support::eventually;
@@ -12,7 +12,7 @@ use crate::support::gateway::{Gateway, file, get};
 use crate::support::nats::Nats;
 use crate::support::production::Production;
 use crate::support::tls::Certificates;
-use crate::support::token::{at, remember, signed, token};
+use crate::support::token::{PUBLISH_AUDIENCE, at, publisher, remember, signed, token};
 use crate::support::{PATIENCE, soon};
 
 const STATIC: &str = "0123456789abcdef0123456789abcdef";
@@ -47,19 +47,23 @@ async fn who_may_not_publish_publishes_nothing() {
         (token("ann", "acme"), 401, "bad-token"),
         (with(json!("other"), everything(), 600), 401, "bad-token"),
         (
-            with(json!([AUDIENCE, "sockets"]), everything(), 600),
+            with(json!([PUBLISH_AUDIENCE, "sockets"]), everything(), 600),
             401,
             "bad-token",
         ),
         (with(json!([]), everything(), 600), 401, "bad-token"),
-        (with(json!(AUDIENCE), json!(true), 600), 401, "bad-token"),
         (
-            with(json!(AUDIENCE), json!({"workspaces": "*"}), 600),
+            with(json!(PUBLISH_AUDIENCE), json!(true), 600),
             401,
             "bad-token",
         ),
         (
-            with(json!(AUDIENCE), everything(), -600),
+            with(json!(PUBLISH_AUDIENCE), json!({"workspaces": "*"}), 600),
+            401,
+            "bad-token",
+        ),
+        (
+            with(json!(PUBLISH_AUDIENCE), everything(), -600),
             401,
             "expired-token",
         ),
@@ -156,11 +160,11 @@ async fn a_token_for_publishing_opens_no_socket() {
     let nats = Nats::jetstream().await;
     // Whether HTTP publishing is on or not, and whether the sockets' audience is set or not.
     for (builder, audience) in [
-        (Gateway::builder(&nats), AUDIENCE),
-        (with_http(Gateway::builder(&nats)), AUDIENCE),
+        (Gateway::builder(&nats), PUBLISH_AUDIENCE),
+        (with_http(Gateway::builder(&nats)), PUBLISH_AUDIENCE),
         (
             Gateway::builder(&nats).set("auth.audience", "sockets"),
-            AUDIENCE,
+            PUBLISH_AUDIENCE,
         ),
         (
             Gateway::builder(&nats).set("publish.audience", "senders"),

@@ -7,13 +7,13 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::{AUDIENCE, count, on, publisher, ready};
+use super::{count, on, ready};
 use crate::support::PATIENCE;
 use crate::support::command::finish;
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, file};
 use crate::support::nats::Nats;
-use crate::support::token::{at, remember, signed};
+use crate::support::token::{PUBLISH_AUDIENCE, at, publisher, remember, signed};
 
 const ONE: &str = "one-static-token-of-32-characters";
 const TWO: &str = "two-static-token-of-32-characters";
@@ -131,7 +131,7 @@ async fn what_is_revoked_publishes_nothing_though_it_was_verified_before() {
     let builder = Gateway::builder(&nats);
     let (_gateway, sender) = ready(builder.clone()).await;
     let grant = json!({"workspaces": "*", "categories": "*"});
-    let claims = json!({"sub": "ci", "aud": AUDIENCE, "publish": grant, "jti": "t1", "iat": at(0), "exp": at(600)});
+    let claims = json!({"sub": "ci", "aud": PUBLISH_AUDIENCE, "publish": grant, "jti": "t1", "iat": at(0), "exp": at(600)});
     let sender = sender.with_token(&signed(&claims));
     assert_eq!(sender.event(&[]).await.status, 201);
     let revoke = builder.command(&["revoke", "--token-id", "t1", "--no-issuer"]);
@@ -147,7 +147,7 @@ async fn what_is_revoked_publishes_nothing_though_it_was_verified_before() {
         .await
         .assert_is(401, "revoked-token", "no");
     // A token ends by itself, too.
-    let short = json!({"sub": "x", "aud": AUDIENCE, "publish": {"workspaces": "*", "categories": "*"}, "exp": at(2)});
+    let short = json!({"sub": "x", "aud": PUBLISH_AUDIENCE, "publish": {"workspaces": "*", "categories": "*"}, "exp": at(2)});
     let short = sender.with_token(&signed(&short));
     assert_eq!(short.event(&[]).await.status, 201);
     assert!(

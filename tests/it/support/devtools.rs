@@ -154,6 +154,10 @@ async fn listen(mut read: SplitStream<Stream>, waiting: Waiting) {
     }
 }
 
+fn evaluation(script: &str) -> Value {
+    json!({ "expression": script, "awaitPromise": true, "returnByValue": true })
+}
+
 /// One tab.
 #[derive(Debug)]
 pub(crate) struct Tab {
@@ -169,8 +173,7 @@ impl Tab {
 
     /// What `script` comes to, awaited if it is a promise.
     pub(crate) async fn eval(&self, script: &str) -> Value {
-        let params = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
-        let done = self.call("Runtime.evaluate", params).await;
+        let done = self.call("Runtime.evaluate", evaluation(script)).await;
         assert!(done["exceptionDetails"].is_null(), "{script}: {done}");
         done["result"]["value"].clone()
     }
@@ -179,8 +182,7 @@ impl Tab {
     pub(crate) async fn becomes(&self, script: &str) {
         let script_is =
             format!("(() => {{ try {{ return !!({script}); }} catch {{ return false; }} }})()");
-        let params =
-            json!({ "expression": script_is, "awaitPromise": true, "returnByValue": true });
+        let params = evaluation(&script_is);
         let session = Some(self.session.as_str());
         let became = eventually(BROWSER_PATIENCE, async || {
             // An error: while one page follows another, none is there to be asked.

@@ -36,6 +36,15 @@ pub(crate) fn expiring(user: &str, workspace: &str, seconds: i64) -> String {
     signed(&json!({ "sub": user, "workspaces": workspace, "exp": at(seconds) }))
 }
 
+/// The audience of a token for publishing, unless the settings name another.
+pub(crate) const PUBLISH_AUDIENCE: &str = "herald-publish";
+
+/// A token with which `user` publishes these categories of events to these workspaces, for an hour.
+pub(crate) fn publisher(user: &str, workspaces: &Value, categories: &Value) -> String {
+    let grant = json!({ "workspaces": workspaces, "categories": categories });
+    signed(&json!({ "sub": user, "aud": PUBLISH_AUDIENCE, "publish": grant, "exp": at(3600) }))
+}
+
 /// A token with these claims, signed with [`SECRET`].
 pub(crate) fn signed(claims: &Value) -> String {
     with_key(
