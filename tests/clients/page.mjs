@@ -3,7 +3,7 @@
 //     node page.mjs SCRIPT...
 //
 // Tells {"page": URL} first, and then what `observe.mjs` would tell of a script, with {"frame": N}
-// beside it. The scripts are left as they are.
+// beside it, and {"opened": true} of each socket. The scripts are left as they are.
 
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -24,6 +24,7 @@ function observe(frame, tokens) {
   window.WebSocket = class extends WebSocket {
     constructor(...args) {
       super(...args);
+      this.addEventListener('open', () => tell({ opened: true }));
       this.addEventListener('close', ({ code, reason, wasClean }) => {
         tell({ closed: { code, reason, wasClean } });
       });

@@ -17,6 +17,10 @@ use crate::support::token::{expiring, token};
 /// A browser takes its time to start.
 const BROWSER_PATIENCE: Duration = Duration::from_secs(60);
 
+/// A browser that starts on a busy machine, or while the machine's networks change (as containers come and go), may give
+/// up a connection by itself: the gateway never sees it.
+const STARTS: usize = 3;
+
 /// What the frames of the page tell.
 struct Page {
     script: Script,
@@ -24,19 +28,38 @@ struct Page {
 }
 
 impl Page {
-    /// Runs each text in a frame; `None` where there is no browser.
+    /// Runs each text in a frame; `None` where there is no browser. Its sockets have opened.
     async fn open(stage: &Stage, texts: &[Text], tokens: &[String]) -> Option<Self> {
         let command = browser::command()?;
-        let mut script = stage.page(texts, tokens);
-        let page = script
-            .until("the page", |line| line["page"].is_string())
-            .await;
-        let url = page["page"].as_str().expect("just looked at");
-        let browser = Browser::open(&command, url, &stage.certificates);
-        Some(Self {
-            script,
-            _browser: browser,
-        })
+        for _ in 0..STARTS {
+            let mut script = stage.page(texts, tokens);
+            let page = script
+                .until("the page", |line| line["page"].is_string())
+                .await;
+            let url = page["page"].as_str().expect("just looked at");
+            let browser = Browser::open(&command, url, &stage.certificates);
+            let mut page = Self {
+                script,
+                _browser: browser,
+            };
+            if page.all_open(texts.len()).await {
+                return Some(page);
+            }
+            eprintln!("the browser has no connection, it is started again");
+        }
+        panic!("no socket opens in {STARTS} browsers");
+    }
+
+    /// Whether the first socket of each frame opens.
+    async fn all_open(&mut self, frames: usize) -> bool {
+        for frame in 0..frames {
+            let first = |line: &Value| line["opened"] == true || line["closed"].is_object();
+            let line = self.tells(frame, "a socket that opens", first).await;
+            if line["opened"] != true {
+                return false;
+            }
+        }
+        true
     }
 
     /// Waits for a line of `frame` that `wanted` takes, whatever was looked at before.

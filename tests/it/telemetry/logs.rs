@@ -60,24 +60,34 @@ async fn the_level_is_changed_at_run_time_and_a_wrong_one_is_refused() {
         .await;
     let mut ann = Client::join(&gateway, "ann", "acme").await;
     let publisher = Publisher::on(&nats).await;
-    // The line may come after the notification.
-    let lines = || gateway.output().matches("event fanned out").count();
-    let mut lines_become = async |count: usize| {
-        publisher.event("acme.custom.x", &json!({})).await;
-        ann.notification().await;
-        let all_there = eventually(PATIENCE, async || lines() >= count);
-        assert!(all_there.await && lines() == count, "{}", lines());
+    // An event's line is written after its notification, and before that of the room's next event.
+    let mut event = async || {
+        let mut id = String::new();
+        for subject in ["acme.custom.judged", "acme.custom.after"] {
+            publisher.event(subject, &json!({})).await;
+            let notification = ann.notification().await;
+            if subject == "acme.custom.judged" {
+                id = notification["id"].as_str().expect("an id").to_owned();
+            }
+        }
+        id
     };
-    lines_become(0).await;
+    let is_logged = |id: &str| {
+        let output = gateway.output();
+        let mut lines = output
+            .lines()
+            .filter(|line| line.contains("event fanned out"));
+        lines.any(|line| line.contains(id))
+    };
+    let at_info = event().await;
     assert_eq!(
         gateway.admin("GET", "/log-level", "").await,
         (200, "info\n".to_owned())
     );
-    let set = gateway
-        .admin_as(TOKEN, "PUT", "/log-level", "info,herald::room=debug")
-        .await;
-    assert_eq!(set, (200, "info,herald::room=debug\n".to_owned()));
-    lines_become(1).await;
+    let debug = "info,herald::room=debug";
+    let set = gateway.admin_as(TOKEN, "PUT", "/log-level", debug).await;
+    assert_eq!(set, (200, format!("{debug}\n")));
+    let at_debug = event().await;
     for wrong in [
         "",
         "inof",
@@ -91,10 +101,22 @@ async fn the_level_is_changed_at_run_time_and_a_wrong_one_is_refused() {
         let (status, told) = gateway.admin_as(TOKEN, "PUT", "/log-level", wrong).await;
         assert!(matches!(status, 400 | 413), "{wrong}: {status} {told}");
     }
-    lines_become(2).await;
+    let still_at_debug = event().await;
     let reset = gateway.admin_as(TOKEN, "DELETE", "/log-level", "").await;
     assert_eq!(reset, (200, "info\n".to_owned()));
-    lines_become(2).await;
+    let back_at_info = event().await;
+    // With the line of the last event, those of all before it have come.
+    gateway.admin_as(TOKEN, "PUT", "/log-level", debug).await;
+    let last = event().await;
+    gateway.prints(&last).await;
+    for (id, expected) in [
+        (at_info, false),
+        (at_debug, true),
+        (still_at_debug, true),
+        (back_at_info, false),
+    ] {
+        assert_eq!(is_logged(&id), expected, "{id}: {}", gateway.output());
+    }
 }
 
 #[tokio::test]
