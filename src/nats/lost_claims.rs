@@ -10,10 +10,9 @@ use tokio::sync::mpsc;
 use tracing::{Instrument, debug};
 use uuid::Uuid;
 
-use super::coalesce::{Pending, RETRY, RequestSender, coalesce};
-use super::consistent_read::{StreamReadError, lasts};
-use super::direct_get::DirectGet;
-use super::leader::Leader;
+use super::reads::{
+    DirectGet, Leader, Pending, RETRY, RequestSender, StreamReadError, coalesce, lasts,
+};
 use super::sessions::{ClaimWriter, StoredClaim};
 use crate::auth::UserKey;
 use crate::config::names;

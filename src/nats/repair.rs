@@ -12,10 +12,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{Instrument, warn};
 
-use super::consistent_read::StreamReadError;
-use super::direct_get::DirectGet;
-use super::leader::{AtPosition, Leader};
-use super::stream_end::StreamEndReader;
+use super::reads::{AtPosition, DirectGet, Leader, StreamEndReader, StreamReadError};
 use crate::config::names;
 use crate::event::{Position, StoredMessage, WorkspaceSlug};
 use crate::telemetry::{self, Failure};

@@ -15,10 +15,8 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use super::connection::Connection;
-use super::consistent_read::StreamReadError;
-use super::direct_get::{BATCH_MAX, DirectGet};
-use super::leader::{Leader, StreamState};
 use super::live;
+use super::reads::{BATCH_MAX, DirectGet, Leader, StreamReadError, StreamState};
 use crate::auth::{RevocationEntry, Revocations, RevokedSet};
 use crate::config::{Names, names};
 use crate::event::{Position, StoredMessage};

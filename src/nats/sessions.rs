@@ -11,9 +11,9 @@ use uuid::Uuid;
 use tracing::debug;
 
 use super::connection::Connection;
-use super::leader::{Leader, LeaderError};
 use super::live;
 use super::publish::{PublishError, publish};
+use super::reads::{Leader, LeaderError};
 use crate::auth::UserKey;
 use crate::config::{Names, names};
 use crate::event::{StoredMessage, WorkspaceSlug};

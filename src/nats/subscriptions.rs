@@ -14,7 +14,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The subscriptions of one room. They end when this is dropped, and are renewed after a reconnect.
 ///
-/// A subscription that NATS denies stays silent: [`super::Denials`] finds it, and connects again once it is allowed.
+/// A subscription that NATS denies stays silent: [`super::connection::Denials`] finds it, and connects again once it is allowed.
 #[derive(Debug)]
 pub struct RoomSubscriptions {
     pub events: Subscriber,

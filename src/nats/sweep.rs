@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use tokio::sync::mpsc;
 use tracing::{Instrument, debug};
 
-use super::coalesce::{Pending, RETRY, RequestSender, coalesce};
-use super::consistent_read::{self, StreamReadError};
-use super::direct_get::{DirectGet, DirectGetError};
-use super::leader::{AtPosition, Leader, LeaderError, StreamEnd, StreamState};
+use super::reads::{
+    AtPosition, DirectGet, DirectGetError, Leader, LeaderError, Pending, RETRY, RequestSender,
+    StreamEnd, StreamReadError, StreamState, coalesce, lasts,
+};
 use crate::config::names;
 use crate::event::{Position, WorkspaceSlug};
 use crate::telemetry::{self, Failure};
@@ -216,7 +216,7 @@ impl Sweeper {
             .iter()
             .map(|workspace| names::event(workspace, ">"))
             .collect();
-        let found = consistent_read::lasts(&self.direct, &self.events, &subjects, end).await?;
+        let found = lasts(&self.direct, &self.events, &subjects, end).await?;
         let mut by_workspace: HashMap<WorkspaceSlug, Vec<Last>> = workspaces
             .iter()
             .map(|workspace| ((*workspace).clone(), Vec::new()))

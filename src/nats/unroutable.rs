@@ -20,8 +20,7 @@ use tracing::{debug, warn};
 use super::api::{self, ApiFailure, pattern};
 use super::connection::Connection;
 use super::dead_letters::DeadLetters;
-use super::direct_get::DirectGet;
-use super::leader::Leader;
+use super::reads::{DirectGet, Leader};
 use crate::config::{Names, names};
 use crate::event::{BadEvent, Reason, StoredMessage, WorkspaceSlug, unroutable};
 

@@ -11,7 +11,7 @@ const LAG_RETRIES: usize = 5;
 
 /// Why a stream was not read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StreamReadError {
+pub(in crate::nats) enum StreamReadError {
     #[error(transparent)]
     Direct(#[from] DirectGetError),
     #[error(transparent)]
@@ -29,7 +29,7 @@ pub(super) enum StreamReadError {
 ///
 /// # Errors
 /// [`StreamReadError`]; [`DirectGetError::TooManyResults`] also where the server cut the answer off.
-pub(super) async fn lasts(
+pub(in crate::nats) async fn lasts(
     direct: &DirectGet,
     leader: &Leader,
     subjects: &[String],

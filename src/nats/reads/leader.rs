@@ -11,10 +11,10 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use super::api::{self, ApiFailure, ApiMessage, MessageAnswer, is_exact};
-use super::connection::Connection;
 use crate::config::Names;
 use crate::event::{Position, StoredMessage};
+use crate::nats::api::{self, ApiFailure, ApiMessage, MessageAnswer, is_exact};
+use crate::nats::connection::Connection;
 use crate::telemetry::{self, Failure, Metrics};
 
 /// How long an answer is waited for, and before that for a connection. A leader answers in well under a
@@ -359,7 +359,7 @@ impl Leader {
     }
 
     /// Waits, but no longer than until there is another leader.
-    pub(super) async fn pause(&self, pause: Duration) {
+    pub(in crate::nats) async fn pause(&self, pause: Duration) {
         let mut elections = self.elections.subscribe();
         // Either is the end of it; the other end of the channel is our own.
         let _ = timeout(pause, elections.changed()).await;

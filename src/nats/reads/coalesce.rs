@@ -7,10 +7,10 @@ use tokio::sync::mpsc;
 /// How long a request that nobody waits for stays, so that others may join it.
 const COALESCE: Duration = Duration::from_millis(200);
 /// Pause before what failed is tried again.
-pub(super) const RETRY: Duration = Duration::from_millis(250);
+pub(in crate::nats) const RETRY: Duration = Duration::from_millis(250);
 
 /// A request of a room.
-pub(super) trait Pending {
+pub(in crate::nats) trait Pending {
     /// Nobody wants the answer any more.
     fn is_over(&self) -> bool;
     /// Somebody waits for it.
@@ -25,7 +25,7 @@ pub struct RequestSender<T>(mpsc::UnboundedSender<T>);
 
 impl<T> RequestSender<T> {
     /// The sender, and where the task gets the requests.
-    pub(super) fn channel() -> (Self, mpsc::UnboundedReceiver<T>) {
+    pub(in crate::nats) fn channel() -> (Self, mpsc::UnboundedReceiver<T>) {
         let (requests, inbox) = mpsc::unbounded_channel();
         (Self(requests), inbox)
     }
@@ -39,7 +39,7 @@ impl<T> RequestSender<T> {
 
 /// Adds to `requests` those that have come. Waits for the first one, and a little for more unless one is urgent. Drops
 /// those of rooms that have ended. `false` when no more can come.
-pub(super) async fn coalesce<T: Pending>(
+pub(in crate::nats) async fn coalesce<T: Pending>(
     inbox: &mut mpsc::UnboundedReceiver<T>,
     requests: &mut Vec<T>,
 ) -> bool {

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tracing::{info, warn};
 
-use super::denials::Denials;
 use super::direct_get::DirectGet;
 use super::leader::Leader;
+use crate::nats::connection::Denials;
 use crate::word_enum::word_enum;
 
 /// So many checks fit into the time after which a failure makes the gateway unready.

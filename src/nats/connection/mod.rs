@@ -1,5 +1,12 @@
 //! The connection to NATS: whether there is one, why not, and what it lost. Whoever needs to know asks this.
 
+mod connect;
+mod connect_error;
+mod denials;
+mod login;
+mod losses;
+pub mod permissions;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,10 +16,12 @@ use async_nats::{Client, ClientError, Event, Statistics};
 use futures_util::StreamExt;
 use tracing::{Span, info, warn};
 
-use super::connect::connect_reporting;
-use super::connect_error::ConnectError;
-use super::denials::Denials;
-use super::losses::{LossLog, Losses};
+use self::connect::connect_reporting;
+pub use self::connect::{SUBSCRIPTION_CAPACITY, check_settings, connect, event_channel};
+pub use self::connect_error::ConnectError;
+pub use self::denials::Denials;
+use self::losses::LossLog;
+pub use self::losses::Losses;
 use crate::config::NatsConfig;
 use crate::telemetry::{self, Metrics};
 
@@ -148,7 +157,7 @@ impl Connection {
     }
 
     /// Waits until there is another connection than that of `epoch`: what it was to answer will not be answered.
-    pub(super) async fn replaced(&self, epoch: u64) {
+    pub(in crate::nats) async fn replaced(&self, epoch: u64) {
         while self.epoch() == epoch {
             tokio::time::sleep(POLL).await;
         }

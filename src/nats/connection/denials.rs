@@ -89,7 +89,7 @@ impl Denials {
     }
 
     /// What keeps sockets from being served and has been denied for longer than `time`.
-    pub(super) fn trouble(&self, time: Duration) -> Option<String> {
+    pub(in crate::nats) fn trouble(&self, time: Duration) -> Option<String> {
         let current = lock(&self.0.current);
         let current = current.as_ref()?;
         let vital = current.denied.iter().find(|probe| self.is_vital(probe))?;

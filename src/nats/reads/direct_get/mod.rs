@@ -17,10 +17,10 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use self::answer::{AnswerPart, QueryKind, read_part};
-use super::connection::Connection;
-use super::inbox::{ClientEnded, Inbox};
 use crate::config::Names;
 use crate::event::StoredMessage;
+use crate::nats::connection::Connection;
+use crate::nats::inbox::{ClientEnded, Inbox};
 
 pub use self::answer::BatchEnd;
 
@@ -219,7 +219,7 @@ impl DirectGet {
     ///
     /// # Errors
     /// [`DirectGetError`].
-    pub(super) async fn any(&self, workspace: &str) -> Result<(), DirectGetError> {
+    pub(in crate::nats) async fn any(&self, workspace: &str) -> Result<(), DirectGetError> {
         self.multi_last(&[format!("*.{workspace}.none")])
             .await
             .map(drop)
