@@ -61,6 +61,7 @@ async fn every_case_of_autobahn_ends_as_it_should_for_a_server_that_never_echoes
 
 #[tokio::test]
 async fn the_judge_sees_what_is_wrong_with_a_server() {
+    let _turn = heavy_turn().await;
     let verdict = verdict(&["--counter-proof"]).await;
     assert_eq!(verdict["right"], json!({}), "a server that is right");
     let wrong = verdict["wrong"].as_object().expect("faults and failures");

@@ -55,13 +55,9 @@ async fn is_noticed(gateway: &Gateway, case: &Case) {
     assert!(refused.await, "{named}: {}", gateway.output());
     let (status, why) = gateway.get("/readyz").await;
     assert!(status == 503 && why.contains(named), "{named}: {why}");
-    let output = gateway.output();
-    let said = output.lines().any(|line| {
-        line.contains("\"WARN\"")
-            && line.contains("nats permission missing")
-            && line.contains(named)
-    });
-    assert!(said, "{named}: {output}");
+    gateway
+        .prints_line(&["\"WARN\"", "nats permission missing", named])
+        .await;
     assert!(gateway.metric("herald_nats_denied", "").await > 0.5);
     if let Some((stream, way)) = unread {
         let label = format!("read=\"{way}\",stream=\"{stream}\"");

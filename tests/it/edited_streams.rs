@@ -8,6 +8,7 @@ use crate::migrations::{edit, stream};
 use crate::support::command::{Output, finish};
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::nats::Nats;
+use crate::support::{PATIENCE, eventually};
 
 async fn run(builder: &Builder, arguments: &[&str]) -> Output {
     finish(tokio::process::Command::from(builder.command(arguments))).await
@@ -141,6 +142,8 @@ async fn an_operators_edits_are_told_and_left_alone() {
     let edited = streams(&client).await;
 
     let gateway = builder.clone().ready().await;
+    let all_there = eventually(PATIENCE, async || warned(&gateway).len() >= TOLD.len());
+    assert!(all_there.await, "{:#?}", warned(&gateway));
     let warned = warned(&gateway);
     assert_eq!(warned.len(), TOLD.len(), "{warned:#?}");
     for ((words, way), warned) in TOLD.iter().zip(&warned) {

@@ -218,14 +218,7 @@ async fn a_token_passes_by_the_entry_of_its_issuer_or_not_at_all_and_the_log_say
             continue;
         };
         let issuer = format!("\"issuer\":\"auth.issuers[{index}]\"");
-        // The client may hear of it before the line has come through the pipe.
-        let found = eventually(PATIENCE, async || {
-            let output = scene.gateway.output();
-            let mut lines = output.lines();
-            lines.any(|line| line.contains(&issuer) && line.contains(reason))
-        });
-        let output = || scene.gateway.output();
-        assert!(found.await, "{index} {reason}: {}", output());
+        scene.gateway.prints_line(&[&issuer, reason]).await;
     }
 }
 

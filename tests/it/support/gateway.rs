@@ -231,6 +231,13 @@ impl Gateway {
         assert!(printed, "nowhere {text:?}: {}", self.output());
     }
 
+    /// Waits until it has printed a line with all of `words`.
+    pub(crate) async fn prints_line(&self, words: &[&str]) {
+        let has_all = |line: &str| words.iter().all(|word| line.contains(word));
+        let printed = eventually(PATIENCE, async || self.output().lines().any(has_all)).await;
+        assert!(printed, "no line with {words:?}: {}", self.output());
+    }
+
     /// The first log line with exactly this message, of those so far.
     pub(crate) fn log_line(&self, message: &str) -> Option<String> {
         let wanted = message_field(message);

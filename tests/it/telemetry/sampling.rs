@@ -97,6 +97,10 @@ async fn a_publishers_decision_holds_both_ways() {
     assert!(came.await);
     assert_eq!(processed(&collector).await, wanted);
     // What is not recorded can be found by the notification's id all the same.
+    let all = eventually(PATIENCE, async || {
+        gateway.log_lines("event fanned out") == 5
+    });
+    assert!(all.await);
     let lines = gateway.output();
     let fanned_out = lines
         .lines()
