@@ -11,7 +11,7 @@ const BUSY_PER_S: u64 = 2500;
 /// The rate is measured over this time.
 const WINDOW: Duration = Duration::from_millis(20);
 /// What comes within this time is done together. An answer waits for two of them at most.
-const PAUSE: Duration = Duration::from_micros(400);
+const PAUSE: Duration = Duration::from_micros(1200);
 /// One sender that waits for each answer gets it at once, however fast it is.
 const UNDER_WAY_MIN: usize = 2;
 
