@@ -10,13 +10,13 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::support::PATIENCE;
 use crate::support::client::{Client, Refused};
 use crate::support::command::herald;
 use crate::support::gateway::{Gateway, file};
 use crate::support::nats::Nats;
 use crate::support::publisher::Publisher;
 use crate::support::token::{SECRET, at, signed, with_key};
-use crate::support::{PATIENCE, eventually};
 
 const ISSUER: &str = "https://id.example.com/realms/one";
 const OTHER: &str = "https://other.example.com/";
@@ -110,14 +110,7 @@ impl Scene {
 
     async fn reload(&self, config: &str, message: &str) -> Value {
         write(&self.folder, config);
-        let before = self.gateway.log_lines(message);
-        self.gateway.signal("HUP");
-        let told = eventually(PATIENCE, async || self.gateway.log_lines(message) > before);
-        assert!(told.await, "{}", self.gateway.output());
-        let output = self.gateway.output();
-        let wanted = format!("\"message\":\"{message}\"");
-        let last = output.lines().rfind(|line| line.contains(&wanted));
-        serde_json::from_str(last.expect("just seen")).expect("JSON")
+        self.gateway.hang_up(message).await
     }
 }
 

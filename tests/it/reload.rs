@@ -57,20 +57,8 @@ impl Scene {
         file(self.folder.path(), name, named(self.folder.path(), content));
     }
 
-    /// Sends SIGHUP and returns the line with `message` that follows.
-    async fn hang_up(&self, message: &str) -> Value {
-        let before = self.gateway.log_lines(message);
-        self.gateway.signal("HUP");
-        let told = eventually(PATIENCE, async || self.gateway.log_lines(message) > before);
-        assert!(told.await, "no `{message}`:\n{}", self.gateway.output());
-        let wanted = format!("\"message\":\"{message}\"");
-        let output = self.gateway.output();
-        let last = output.lines().rfind(|line| line.contains(&wanted));
-        serde_json::from_str(last.expect("just seen")).expect("JSON")
-    }
-
     async fn reload(&self) -> Value {
-        self.hang_up(APPLIED).await
+        self.gateway.hang_up(APPLIED).await
     }
 
     /// Joins with a token of this secret; the close code where it is not taken.
@@ -142,7 +130,7 @@ async fn one_bad_part_keeps_the_whole_of_the_old_and_all_that_is_wrong_is_told()
     scene.write("rules.toml", "[[rule]]\nevnt = \"*\"\n");
     let limits = "[sockets]\nmax_connections = 0\npign = \"1s\"\n[log]\nlevel = \"inof\"\n";
     scene.write("herald.toml", &format!("{CONFIG}{limits}"));
-    let told = scene.hang_up(REFUSED).await;
+    let told = scene.gateway.hang_up(REFUSED).await;
     assert_eq!(told["level"], "ERROR");
     let problems = told["problems"].as_str().expect("text");
     for part in [
@@ -158,10 +146,10 @@ async fn one_bad_part_keeps_the_whole_of_the_old_and_all_that_is_wrong_is_told()
     assert_eq!(scene.join("eve", OTHER_SECRET).await.err(), Some(4001));
     for broken in ["[auth", "\u{0}", "[projection]\nrules = \"$/absent\"\n"] {
         scene.write("herald.toml", broken);
-        scene.hang_up(REFUSED).await;
+        scene.gateway.hang_up(REFUSED).await;
     }
     std::fs::remove_file(scene.folder.path().join("herald.toml")).expect("it is there");
-    let told = scene.hang_up(REFUSED).await;
+    let told = scene.gateway.hang_up(REFUSED).await;
     assert!(
         told["problems"]
             .as_str()
@@ -272,7 +260,7 @@ async fn the_log_level_and_the_admin_token_are_reloaded_and_a_level_set_meanwhil
     assert_eq!(now().await, "warn\n");
     file(token.path(), "token", "short");
     write("info");
-    let told = scene.hang_up(REFUSED).await;
+    let told = scene.gateway.hang_up(REFUSED).await;
     assert!(
         told["problems"]
             .as_str()
@@ -310,7 +298,7 @@ async fn another_certificate_is_presented_and_a_bad_one_keeps_the_old() {
     };
     assert!(presented(&old).await && !presented(&new).await);
     scene.write("herald.toml", &tls(&old).replace("cert.pem", "key.pem"));
-    let told = scene.hang_up(REFUSED).await;
+    let told = scene.gateway.hang_up(REFUSED).await;
     assert!(
         told["problems"]
             .as_str()
@@ -349,7 +337,7 @@ async fn a_file_that_is_empty_and_was_not_is_half_written() {
     for (name, whole) in [("rules.toml", RULES), ("herald.toml", CONFIG)] {
         for empty in ["", " \n\t\r\n"] {
             scene.write(name, empty);
-            let told = scene.hang_up(REFUSED).await;
+            let told = scene.gateway.hang_up(REFUSED).await;
             let problems = told["problems"].as_str().expect("text");
             assert!(problems.contains(name), "{problems}");
             assert_eq!(scene.title(&mut ann).await, "one", "{name}");
@@ -386,7 +374,7 @@ async fn a_file_that_changes_while_it_is_read_is_not_taken() {
             }
         };
         let told = tokio::select! {
-            told = scene.hang_up(REFUSED) => told,
+            told = scene.gateway.hang_up(REFUSED) => told,
             never = writing => never,
         };
         let problems = told["problems"].as_str().expect("text");
@@ -423,7 +411,7 @@ async fn a_fifo_is_refused_at_once_and_holds_up_nobody() {
         fifo(folder, name);
         let start = std::time::Instant::now();
         for _ in 0..2 {
-            let told = scene.hang_up(REFUSED).await;
+            let told = scene.gateway.hang_up(REFUSED).await;
             let problems = told["problems"].as_str().expect("text");
             assert!(
                 problems.contains(name) && problems.contains("FIFO"),

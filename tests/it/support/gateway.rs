@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::Connector;
 
@@ -371,6 +372,18 @@ impl Gateway {
         self.output().matches(&message_field(message)).count()
     }
 
+    /// Sends SIGHUP and returns the line with `message` that follows.
+    pub(crate) async fn hang_up(&self, message: &str) -> Value {
+        let before = self.log_lines(message);
+        self.signal("HUP");
+        let told = eventually(PATIENCE, async || self.log_lines(message) > before);
+        assert!(told.await, "no `{message}`:\n{}", self.output());
+        let wanted = message_field(message);
+        let output = self.output();
+        let last = output.lines().rfind(|line| line.contains(&wanted));
+        serde_json::from_str(last.expect("just seen")).expect("JSON")
+    }
+
     /// Whether it still runs.
     pub(crate) fn alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -462,7 +475,7 @@ fn message_field(message: &str) -> String {
 }
 
 fn address_in(line: &str, field: &str) -> String {
-    let value: serde_json::Value = serde_json::from_str(line).expect("logs are JSON");
+    let value: Value = serde_json::from_str(line).expect("logs are JSON");
     value[field].as_str().expect("an address").to_owned()
 }
 
